@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* limits: every bound of the program by name, so that none hides in the code. */
+#ifndef BASE_LIMITS_H
+#define BASE_LIMITS_H
+
+/* base */
+#define LOG_BURST 10 /* guest-caused lines a second */
+
+/* machine */
+#define VCPU_MAX          64
+#define RAM_MIN_MIB       16
+#define RAM_MAX_GIB       512
+#define MEMSLOT_MAX       32
+#define DISK_MAX          26 /* as many as virtio-blk names without a second letter */
+#define NIC_MAX           8
+#define PCI_SLOT_MAX      32
+#define PCI_BAR_MAX       6
+#define BUS_REGION_MAX    256
+#define MSIX_VECTOR_MAX   64
+#define GSI_IOAPIC_PINS   24
+#define GSI_MAX           1024
+#define CMDLINE_MAX_BYTES 4096
+
+/* virtio */
+#define VIRTQUEUE_SIZE_MAX     1024
+#define VIRTQUEUE_INDIRECT_MAX 1024 /* descriptors in one indirect table */
+#define VIRTIO_QUEUES_MAX      64
+#define VIRTIO_DRAIN_BUDGET    256 /* chains popped from one queue in one loop turn */
+#define BLK_SEG_MAX            254
+#define NET_FRAME_MAX          65562 /* 64 KiB of segment, Ethernet, VLAN and slack */
+
+/* disk */
+#define DISK_BACKING_DEPTH_MAX 64
+#define DISK_REQUEST_IOV_MAX   1024
+#define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
+
+/* control */
+#define CONTROL_REQUEST_MAX_BYTES (64 * 1024)
+#define CONTROL_OUTPUT_MAX_BYTES  (1024 * 1024)
+#define CONTROL_JSON_DEPTH_MAX    32
+#define CONTROL_CLIENTS_MAX       8
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* guest_mem: finds the RAM region of an address and copies in and out of it. */
+#include "devices/guest_mem.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+
+/* The contiguous piece of RAM at gpa, at most *length bytes; shortens *length. NULL if no RAM. */
+static void *piece_at(const struct guest_mem *mem, uint64_t gpa, uint64_t *length)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_mem_region *region = &mem->regions[i];
+        if (gpa < region->gpa || gpa - region->gpa >= region->size)
+            continue;
+        uint64_t offset = gpa - region->gpa;
+        *length = MIN(*length, region->size - offset);
+        return (char *)region->host + offset;
+    }
+    return NULL;
+}
+
+void *guest_mem_span(const struct guest_mem *mem, uint64_t gpa, uint64_t length)
+{
+    uint64_t found = length;
+    void *host = length ? piece_at(mem, gpa, &found) : NULL;
+    return found == length ? host : NULL;
+}
+
+static bool is_ram(const struct guest_mem *mem, uint64_t gpa, uint64_t length)
+{
+    while (length) {
+        uint64_t piece = length;
+        if (!piece_at(mem, gpa, &piece))
+            return false;
+        gpa += piece;
+        length -= piece;
+    }
+    return true;
+}
+
+bool guest_mem_read(const struct guest_mem *mem, uint64_t gpa, void *to, size_t length)
+{
+    if (!is_ram(mem, gpa, length))
+        return false;
+    for (size_t done = 0; done < length;) {
+        uint64_t piece = length - done;
+        memcpy((char *)to + done, piece_at(mem, gpa + done, &piece), piece);
+        done += piece;
+    }
+    return true;
+}
+
+bool guest_mem_write(const struct guest_mem *mem, uint64_t gpa, const void *from, size_t length)
+{
+    if (!is_ram(mem, gpa, length))
+        return false;
+    for (size_t done = 0; done < length;) {
+        uint64_t piece = length - done;
+        memcpy(piece_at(mem, gpa + done, &piece), (const char *)from + done, piece);
+        done += piece;
+    }
+    guest_mem_written(mem, gpa, length);
+    return true;
+}
+
+void guest_mem_written(const struct guest_mem *mem, uint64_t gpa, uint64_t length)
+{
+    if (mem->on_written)
+        mem->on_written(mem->opaque, gpa, length);
+}
+
+uint64_t guest_mem_size(const struct guest_mem *mem)
+{
+    uint64_t total = 0;
+    for (unsigned i = 0; i < mem->region_count; i++)
+        total += mem->regions[i].size;
+    return total;
+}

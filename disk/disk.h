@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * disk: what a device or a tool sees of an image: a graph of nodes behind one handle, to which
+ * requests are submitted and which answers on the loop.
+ *
+ * Offsets and lengths are in bytes; devices use multiples of 512. Everything runs on the loop's
+ * thread. A completion never comes from inside disk_submit: always later, on the loop.
+ */
+#ifndef DISK_DISK_H
+#define DISK_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "base/loop.h"
+
+struct disk;
+
+enum disk_op {
+    DISK_READ,
+    DISK_WRITE,
+    DISK_ZERO,    /* the range reads as zeroes; space is given back if DISK_MAY_UNMAP */
+    DISK_DISCARD, /* the range reads as zeroes (qcow2) or is undefined (raw); space is given back */
+    DISK_FLUSH,   /* all writes completed before this was submitted are on stable storage */
+};
+
+enum disk_request_flags {
+    DISK_MAY_UNMAP = 1 << 0,
+    DISK_FUA = 1 << 1, /* this write is on stable storage when it completes */
+};
+
+/*
+ * Memory belongs to the caller, who keeps it and its iovec and buffers alive until on_done. The
+ * fields below "private" belong to disk in between; no allocation is made per request.
+ */
+struct disk_request {
+    enum disk_op op;
+    unsigned flags;
+    uint64_t offset;
+    uint64_t bytes;          /* for READ and WRITE: iov_size(iov, iov_count) */
+    const struct iovec *iov; /* READ and WRITE only */
+    size_t iov_count;
+    /* 0 or -errno. Called once, on the loop, never from inside disk_submit. */
+    void (*on_done)(struct disk_request *request, int result);
+    /* Private. */
+    struct disk *disk;
+    void *slot;
+    struct list node;
+    uint64_t started_ns;
+};
+
+enum disk_aio {
+    DISK_AIO_AUTO,     /* io_uring where the host allows it, else threads */
+    DISK_AIO_IO_URING, /* an error where it is not allowed */
+    DISK_AIO_THREADS,
+};
+
+/* QEMU's cache modes are combinations of these three (qemu(1), -drive cache=). */
+struct disk_cache_mode {
+    bool direct;    /* O_DIRECT: bypass the host's page cache */
+    bool no_flush;  /* unsafe: ignore flushes */
+    bool writeback; /* false: each write is followed by a flush (writethrough, directsync) */
+};
+
+struct disk_options {
+    const char *path;
+    const char *format; /* "raw", "qcow2", ...; NULL only for tools that probe and say so */
+    bool read_only;
+    bool discard_unmap;         /* discard=unmap: give freed space back to the host */
+    bool no_lock;               /* -U: do not take or check image locks */
+    bool no_backing;            /* do not open the backing file (info, check) */
+    const char *backing_path;   /* overrides what the header names; NULL to follow the header */
+    const char *backing_format; /* likewise */
+    struct disk_cache_mode cache;
+    enum disk_aio aio;
+    uint64_t l2_cache_bytes; /* 0: QCOW2_CACHE_BYTES */
+};
+
+/*
+ * Opens an image and its backing chain. Blocks: for start-up and tools only. On failure *out is
+ * untouched, and err names the file and the remedy. Takes image locks as QEMU does (qcow2: read
+ * locks on bytes 100+ and 200+), so that both keep each other out.
+ */
+int must_check disk_open(struct loop *loop, const struct disk_options *options, struct disk **out,
+                         struct error *err);
+
+/* CHECKs thread, range against the present size, iovec total and that a writer is not read-only. */
+void disk_submit(struct disk *disk, struct disk_request *request);
+
+/*
+ * Waits for everything in flight, writes metadata back, releases locks, frees. `result` is 0 or the
+ * first error of the final writeback.
+ */
+void disk_close(struct disk *disk, void (*on_closed)(void *opaque, int result), void *opaque);
+
+/* For tools, whose loop runs nothing else: run `loop` until the request or the close is done. */
+int must_check disk_run(struct disk *disk, struct disk_request *request);
+int must_check disk_close_wait(struct disk *disk);
+
+/* Grows (or, where the format can, shrinks) the disk; for the device's config change see on_resize.
+ */
+void disk_resize(struct disk *disk, uint64_t size_bytes,
+                 void (*on_done)(void *opaque, int result, const struct error *err), void *opaque);
+
+/* At most one listener: the device. Called on the loop after the size changed. */
+void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque), void *opaque);
+
+uint64_t disk_size_bytes(const struct disk *disk);
+bool disk_is_read_only(const struct disk *disk);
+/* The granularity in which discards give space back: the cluster size, or the file system's block.
+ */
+uint32_t disk_discard_granularity(const struct disk *disk);
+const char *disk_path(const struct disk *disk);
+const char *disk_format(const struct disk *disk);
+/* The open backing image, or NULL. Owned by `disk`. */
+const struct disk *disk_backing(const struct disk *disk);
+
+struct disk_stats {
+    struct {
+        uint64_t operations;
+        uint64_t bytes;
+        uint64_t failed;
+        uint64_t total_ns;
+    } by_op[DISK_FLUSH + 1];
+    uint64_t in_flight;
+    uint64_t host_reads, host_writes, host_flushes; /* operations on the host's files */
+};
+
+void disk_get_stats(const struct disk *disk, struct disk_stats *stats);
+
+#endif

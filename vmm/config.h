@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * config: the machine that a command line describes, as plain data. vmm/options fills it,
+ * vmm/machine builds from it. Strings and arrays belong to the config.
+ */
+#ifndef VMM_CONFIG_H
+#define VMM_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/limits.h"
+#include "disk/disk.h"
+
+#define CONFIG_CHARDEV_MAX 16
+#define CONFIG_MONITOR_MAX 8
+
+/* -chardev, and the short forms of -serial, -qmp and -monitor, become one of these. */
+enum config_chardev_kind {
+    CHARDEV_NULL,
+    CHARDEV_STDIO,
+    CHARDEV_FILE,
+    CHARDEV_PTY,
+    CHARDEV_UNIX,
+    CHARDEV_TCP, /* loopback only */
+};
+
+struct config_chardev {
+    enum config_chardev_kind kind;
+    char *id;
+    char *path; /* FILE, UNIX */
+    char *host; /* TCP */
+    uint16_t port;
+    bool is_server;
+    bool wait;        /* server: hold the start until a client is there */
+    bool is_mux;      /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
+    bool has_signals; /* STDIO: Ctrl-C interrupts evisor instead of going to the guest */
+};
+
+struct config_disk {
+    char *id;                    /* of the backend: "virtio0", or what id= said */
+    char *qdev_id;               /* of the device, if -device named it */
+    struct disk_options options; /* its strings are owned here */
+    char *serial;                /* up to 20 bytes, or NULL */
+    bool is_cdrom;
+    bool is_attached; /* a device refers to it */
+};
+
+enum config_net_kind { NET_KIND_USER, NET_KIND_NONE };
+
+struct config_forward {
+    bool is_udp;
+    char *host_address; /* NULL: 127.0.0.1 */
+    uint16_t host_port;
+    char *guest_address; /* NULL: the first DHCP address */
+    uint16_t guest_port;
+};
+
+/* -netdev user and the user part of -nic; NULL or zero: libslirp's usual values. */
+struct config_net_user {
+    char *net, *host, *dns, *dhcpstart, *hostname, *dnssearch, *domainname, *tftp, *bootfile;
+    bool restrict_access;
+    bool ipv4_off, ipv6_off;
+    struct config_forward *forwards;
+    unsigned forward_count;
+};
+
+struct config_nic {
+    char *netdev_id;
+    char *qdev_id;
+    enum config_net_kind kind;
+    struct config_net_user user;
+    uint8_t mac[6];
+    bool has_mac;
+    bool has_device; /* a -device or -nic made a NIC for it */
+};
+
+enum config_monitor_kind { MONITOR_QMP, MONITOR_HUMAN };
+
+struct config_monitor {
+    enum config_monitor_kind kind;
+    unsigned chardev; /* index into chardevs */
+    bool pretty;
+};
+
+struct vm_config {
+    char *name;
+    char *uuid; /* canonical text, or NULL */
+    uint64_t ram_bytes;
+    char *mem_path; /* -mem-path, or NULL */
+    bool mem_prealloc;
+    unsigned cpus;
+    unsigned sockets, cores, threads; /* their product is cpus */
+    char *cpu_model;                  /* "host", "max" */
+    char *accel;                      /* "kvm", "soft", "kvm:soft" */
+    char *machine_type;               /* "q35" or "pc"; both give the same machine */
+
+    char *kernel, *initrd, *append;
+
+    struct config_disk *disks;
+    unsigned disk_count;
+    struct config_nic *nics;
+    unsigned nic_count;
+    unsigned rng_count;
+
+    struct config_chardev chardevs[CONFIG_CHARDEV_MAX];
+    unsigned chardev_count;
+    int serial_chardev; /* index, or -1 for none */
+    struct config_monitor monitors[CONFIG_MONITOR_MAX];
+    unsigned monitor_count;
+
+    char *pidfile;
+    char *gdb; /* -gdb tcp::1234, or NULL */
+    bool daemonize;
+    bool start_paused; /* -S */
+    bool no_reboot;
+    bool no_shutdown;
+};
+
+void vm_config_fini(struct vm_config *config);
+
+#endif

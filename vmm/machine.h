@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine: one virtual machine: its devices in one table, its run state, and what a person or a
+ * client may do to it. Everything here runs on the loop's thread.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "vmm/config.h"
+
+struct machine;
+struct disk;
+struct net_backend;
+struct chardev;
+
+/* As QEMU's RunState, the part that evisor has. */
+enum machine_state {
+    MACHINE_PRELAUNCH, /* built, never started (-S) */
+    MACHINE_RUNNING,
+    MACHINE_PAUSED,
+    MACHINE_SHUTDOWN, /* the guest is off, the process stays (-no-shutdown) */
+    MACHINE_IO_ERROR, /* stopped by werror/rerror */
+    MACHINE_INTERNAL_ERROR,
+    MACHINE_GUEST_PANICKED,
+};
+
+/* QAPI's ShutdownCause, as far as it occurs. */
+enum machine_shutdown_cause {
+    SHUTDOWN_HOST_QMP_QUIT,
+    SHUTDOWN_HOST_QMP_SYSTEM_RESET,
+    SHUTDOWN_HOST_SIGNAL,
+    SHUTDOWN_HOST_UI,
+    SHUTDOWN_HOST_ERROR,
+    SHUTDOWN_GUEST_SHUTDOWN,
+    SHUTDOWN_GUEST_RESET,
+    SHUTDOWN_GUEST_PANIC,
+};
+
+const char *machine_state_name(enum machine_state state);             /* "running" */
+const char *machine_shutdown_cause_name(enum machine_shutdown_cause); /* "guest-shutdown" */
+
+enum machine_event {
+    MACHINE_EVENT_STOP,
+    MACHINE_EVENT_RESUME,
+    MACHINE_EVENT_POWERDOWN,
+    MACHINE_EVENT_RESET,
+    MACHINE_EVENT_SHUTDOWN,
+    MACHINE_EVENT_GUEST_PANICKED,
+};
+
+/* For the control socket: told on the loop, in order. `cause` counts for RESET and SHUTDOWN. */
+struct machine_listener {
+    void (*on_event)(void *opaque, enum machine_event event, enum machine_shutdown_cause cause);
+    void *opaque;
+};
+
+/*
+ * Opens everything the config names, builds the machine, starts the vCPU threads parked. Blocks:
+ * start-up. `config` must outlive the machine.
+ */
+int must_check machine_create(struct loop *loop, const struct vm_config *config,
+                              struct machine **out, struct error *err);
+
+void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
+
+typedef void machine_done_fn(void *opaque, int result, const struct error *err);
+
+/*
+ * Each answers through on_done, later, on the loop, after the events that it caused; on_done may be
+ * NULL. Stopping what is stopped and continuing what runs succeed and do nothing.
+ */
+void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaque);
+void machine_cont(struct machine *machine, machine_done_fn *on_done, void *opaque);
+void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
+                   machine_done_fn *on_done, void *opaque);
+/* Presses the ACPI power button. */
+void machine_powerdown(struct machine *machine);
+/* Ends the machine: SHUTDOWN event, then machine_on_exit's callback. */
+void machine_quit(struct machine *machine, enum machine_shutdown_cause cause);
+/* Called once when the process should go on to machine_close and leave. */
+void machine_on_exit(struct machine *machine, void (*on_exit)(void *opaque, int status),
+                     void *opaque);
+/* Stops vCPUs, closes devices backwards, then disks and backends, frees. */
+void machine_close(struct machine *machine, void (*on_closed)(void *opaque), void *opaque);
+
+enum machine_state machine_get_state(const struct machine *machine);
+const struct vm_config *machine_config(const struct machine *machine);
+const char *machine_accel_name(const struct machine *machine);
+struct disk *machine_disk(const struct machine *machine, unsigned index);
+struct net_backend *machine_net_backend(const struct machine *machine, unsigned index);
+/* The chardev of config->chardevs[index]; NULL for those the control socket owns. */
+struct chardev *machine_chardev(const struct machine *machine, unsigned index);
+
+struct machine_cpu_info {
+    unsigned index;
+    unsigned socket, core, thread;
+    int thread_id; /* of the vCPU thread on the host */
+};
+
+void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out);
+
+/* Counters for query-stats: names are stable. Calls `emit` for each. */
+void machine_for_each_stat(const struct machine *machine,
+                           void (*emit)(void *opaque, const char *group, const char *name,
+                                        uint64_t value),
+                           void *opaque);
+
+#endif
