@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bus: a sorted array of regions per address space, searched by bisection.
+ *
+ * The arrays are allocated once, so that mapping a BAR cannot fail for memory. A handler may map
+ * and unmap regions, its own too: after it is called nothing of the region is touched.
+ */
+#include "devices/bus.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+
+/* Where each space ends: all ports; the widest physical address that x86-64 defines. */
+static const uint64_t space_size[BUS_SPACE_COUNT] = {
+    [BUS_PIO] = UINT64_C(1) << 16,
+    [BUS_MMIO] = UINT64_C(1) << 52,
+};
+
+void bus_init(struct bus *bus, struct loop *loop)
+{
+    *bus = (struct bus){.loop = loop};
+    list_init(&bus->doorbells);
+    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
+        bus->regions[space] = calloc(BUS_REGION_MAX, sizeof(*bus->regions[space]));
+        CHECK(bus->regions[space]);
+    }
+}
+
+void bus_fini(struct bus *bus)
+{
+    CHECK(list_is_empty(&bus->doorbells));
+    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
+        CHECK(bus->region_count[space] == 0);
+        free(bus->regions[space]);
+        bus->regions[space] = NULL;
+    }
+}
+
+void bus_set_listener(struct bus *bus, const struct bus_listener *listener, void *opaque)
+{
+    list_for_each(node, &bus->doorbells)
+        CHECK(!list_entry(node, struct bus_doorbell, node)->region->mapped);
+    bus->listener = listener;
+    bus->listener_opaque = opaque;
+    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
+        for (unsigned i = 0; i < bus->region_count[space]; i++) {
+            const struct bus_region *region = bus->regions[space][i];
+            if (region->coalesce_writes && listener && listener->coalesce_add)
+                listener->coalesce_add(opaque, region->space, region->base, region->size);
+        }
+    }
+}
+
+/* The index of the first region whose base is above `address`: where it would be inserted. */
+static unsigned upper_bound(const struct bus *bus, enum bus_space space, uint64_t address)
+{
+    unsigned low = 0, high = bus->region_count[space];
+    while (low < high) {
+        unsigned middle = low + (high - low) / 2;
+        if (bus->regions[space][middle]->base <= address)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void doorbell_go_live(struct bus *bus, struct bus_doorbell *doorbell)
+{
+    const struct bus_region *region = doorbell->region;
+    if (bus->listener && bus->listener->doorbell_add)
+        doorbell->registered =
+            bus->listener->doorbell_add(bus->listener_opaque, region->space,
+                                        region->base + doorbell->offset, doorbell) == 0;
+}
+
+static void doorbell_die(struct bus *bus, struct bus_doorbell *doorbell)
+{
+    const struct bus_region *region = doorbell->region;
+    if (!doorbell->registered)
+        return;
+    doorbell->registered = false;
+    bus->listener->doorbell_del(bus->listener_opaque, region->space,
+                                region->base + doorbell->offset, doorbell);
+}
+
+static void region_go_live(struct bus *bus, struct bus_region *region)
+{
+    list_for_each(node, &bus->doorbells)
+    {
+        struct bus_doorbell *doorbell = list_entry(node, struct bus_doorbell, node);
+        if (doorbell->region == region)
+            doorbell_go_live(bus, doorbell);
+    }
+    if (region->coalesce_writes && bus->listener && bus->listener->coalesce_add)
+        bus->listener->coalesce_add(bus->listener_opaque, region->space, region->base,
+                                    region->size);
+}
+
+static void region_die(struct bus *bus, struct bus_region *region)
+{
+    list_for_each(node, &bus->doorbells)
+    {
+        struct bus_doorbell *doorbell = list_entry(node, struct bus_doorbell, node);
+        if (doorbell->region == region)
+            doorbell_die(bus, doorbell);
+    }
+    if (region->coalesce_writes && bus->listener && bus->listener->coalesce_del)
+        bus->listener->coalesce_del(bus->listener_opaque, region->space, region->base,
+                                    region->size);
+}
+
+int bus_map(struct bus *bus, enum bus_space space, uint64_t base, struct bus_region *region)
+{
+    loop_check_thread(bus->loop);
+    CHECK(!region->mapped && region->ops);
+    if (region->size == 0 || !range_fits(base, region->size, space_size[space]))
+        return -EINVAL;
+    struct bus_region **regions = bus->regions[space];
+    unsigned count = bus->region_count[space];
+    unsigned at = upper_bound(bus, space, base);
+    if (at > 0 && base - regions[at - 1]->base < regions[at - 1]->size)
+        return -EEXIST;
+    if (at < count && regions[at]->base - base < region->size)
+        return -EEXIST;
+    if (count == BUS_REGION_MAX)
+        return -ENOSPC;
+
+    memmove(&regions[at + 1], &regions[at], (count - at) * sizeof(regions[0]));
+    regions[at] = region;
+    bus->region_count[space]++;
+    region->base = base;
+    region->space = space;
+    region->mapped = true;
+    region_go_live(bus, region);
+    return 0;
+}
+
+void bus_unmap(struct bus *bus, struct bus_region *region)
+{
+    loop_check_thread(bus->loop);
+    if (!region->mapped)
+        return;
+    region_die(bus, region);
+    struct bus_region **regions = bus->regions[region->space];
+    unsigned at = upper_bound(bus, region->space, region->base) - 1;
+    CHECK(regions[at] == region);
+    unsigned count = --bus->region_count[region->space];
+    memmove(&regions[at], &regions[at + 1], (count - at) * sizeof(regions[0]));
+    region->mapped = false;
+}
+
+void bus_doorbell_add(struct bus *bus, struct bus_doorbell *doorbell)
+{
+    loop_check_thread(bus->loop);
+    CHECK(range_fits(doorbell->offset, MAX(doorbell->size, 1u), doorbell->region->size));
+    doorbell->registered = false;
+    list_push_back(&bus->doorbells, &doorbell->node);
+    if (doorbell->region->mapped)
+        doorbell_go_live(bus, doorbell);
+}
+
+void bus_doorbell_del(struct bus *bus, struct bus_doorbell *doorbell)
+{
+    loop_check_thread(bus->loop);
+    doorbell_die(bus, doorbell);
+    list_remove(&doorbell->node);
+}
+
+static struct bus_region *find(const struct bus *bus, enum bus_space space, uint64_t address,
+                               unsigned size)
+{
+    unsigned above = upper_bound(bus, space, address);
+    if (above == 0)
+        return NULL;
+    struct bus_region *region = bus->regions[space][above - 1];
+    return range_fits(address - region->base, size, region->size) ? region : NULL;
+}
+
+/* The bus's own part of an ioeventfd: for what the accelerator could not take. */
+static bool ring_doorbell(struct bus *bus, const struct bus_region *region, uint64_t offset,
+                          unsigned size, uint64_t value)
+{
+    list_for_each(node, &bus->doorbells)
+    {
+        struct bus_doorbell *doorbell = list_entry(node, struct bus_doorbell, node);
+        if (doorbell->region == region && doorbell->offset == offset &&
+            (doorbell->size == 0 || doorbell->size == size) &&
+            (doorbell->any || doorbell->value == value)) {
+            loop_event_signal(doorbell->event);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_access_size(unsigned size)
+{
+    return size == 1 || size == 2 || size == 4 || size == 8;
+}
+
+bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+              uint64_t *value)
+{
+    loop_check_thread(bus->loop);
+    CHECK(is_access_size(size));
+    struct bus_region *region = find(bus, space, address, size);
+    *value = bus_all_ones(size);
+    if (!region)
+        return false;
+    *value &= region->ops->read(region->device, address - region->base, size);
+    return true;
+}
+
+bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+               uint64_t value)
+{
+    loop_check_thread(bus->loop);
+    CHECK(is_access_size(size));
+    struct bus_region *region = find(bus, space, address, size);
+    if (!region)
+        return false;
+    uint64_t offset = address - region->base;
+    value &= bus_all_ones(size);
+    if (!ring_doorbell(bus, region, offset, size, value))
+        region->ops->write(region->device, offset, size, value);
+    return true;
+}
