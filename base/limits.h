@@ -39,5 +39,6 @@
 #define CONTROL_OUTPUT_MAX_BYTES  (1024 * 1024)
 #define CONTROL_JSON_DEPTH_MAX    32
 #define CONTROL_CLIENTS_MAX       8
+#define CONTROL_LINGER_MS         1000 /* to send the last replies before closing */
 
 #endif

@@ -37,10 +37,19 @@ struct config_chardev {
     bool has_signals; /* STDIO: Ctrl-C interrupts evisor instead of going to the guest */
 };
 
+/* What a failing request does: werror= and rerror= of -drive. */
+enum config_on_error { ON_ERROR_REPORT, ON_ERROR_IGNORE, ON_ERROR_STOP, ON_ERROR_ENOSPC };
+
 struct config_disk {
-    char *id;                    /* of the backend: "virtio0", or what id= said */
-    char *qdev_id;               /* of the device, if -device named it */
-    struct disk_options options; /* its strings are owned here */
+    char *id;      /* of the backend: "virtio0", or what id= said */
+    char *qdev_id; /* of the device, if -device named it */
+    /*
+     * Its strings are owned here. format is NULL where neither format= nor the file's name tells:
+     * then whoever opens it may probe, but must follow no backing file that it finds in an image
+     * probed so (a guest that writes a header into its raw disk must not get to read host files).
+     */
+    struct disk_options options;
+    enum config_on_error werror, rerror; /* default: ENOSPC, REPORT */
     char *serial;                /* up to 20 bytes, or NULL */
     bool is_cdrom;
     bool is_attached; /* a device refers to it */
