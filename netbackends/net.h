@@ -116,4 +116,11 @@ int net_receive(struct net_backend *backend, const struct net_meta *meta, const 
                 size_t iov_count);
 void net_set_link(struct net_backend *backend, bool up);
 
+/* ops->offloads and ops->set_guest_offloads where the backend has them; 0 and nothing elsewhere. */
+unsigned net_offloads(const struct net_backend *backend);
+void net_set_guest_offloads(struct net_backend *backend, unsigned offloads);
+
+/* Writing to a peer that left must be an error, not the end: backends with sockets call this. */
+void net_ignore_sigpipe(void);
+
 #endif

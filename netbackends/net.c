@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* net: the choke points between a NIC and its backend: thread, link and counters. */
+#include "netbackends/net.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "base/iov.h"
+
+static const struct net_meta plain_meta;
+
+void net_backend_init(struct net_backend *backend, const struct net_backend_ops *ops,
+                      struct loop *loop, const char *id)
+{
+    *backend = (struct net_backend){.ops = ops, .loop = loop, .link_up = true};
+    snprintf(backend->id, sizeof(backend->id), "%s", id);
+}
+
+void net_attach(struct net_backend *backend, const struct net_peer_ops *ops, void *nic)
+{
+    loop_check_thread(backend->loop);
+    CHECK(ops && nic && !backend->peer);
+    backend->peer_ops = ops;
+    backend->peer = nic;
+}
+
+void net_detach(struct net_backend *backend)
+{
+    loop_check_thread(backend->loop);
+    backend->peer_ops = NULL;
+    backend->peer = NULL;
+}
+
+int net_send(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
+             size_t iov_count)
+{
+    struct net_stats *stats = &backend->stats;
+    loop_check_thread(backend->loop);
+    int result = backend->link_up
+                     ? backend->ops->send(backend, meta ? meta : &plain_meta, iov, iov_count)
+                     : -ENETDOWN;
+    if (result == 0) {
+        stats->tx_frames++;
+        stats->tx_bytes += iov_size(iov, iov_count);
+    } else if (result != -EAGAIN) {
+        stats->tx_dropped++;
+    }
+    return result;
+}
+
+int net_receive(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
+                size_t iov_count)
+{
+    struct net_stats *stats = &backend->stats;
+    loop_check_thread(backend->loop);
+    int result = backend->link_up && backend->peer
+                     ? backend->peer_ops->receive(backend->peer, meta ? meta : &plain_meta, iov,
+                                                  iov_count)
+                     : -ENETDOWN;
+    if (result == 0) {
+        stats->rx_frames++;
+        stats->rx_bytes += iov_size(iov, iov_count);
+    } else if (result != -EAGAIN) {
+        stats->rx_dropped++;
+    }
+    return result;
+}
+
+void net_set_link(struct net_backend *backend, bool up)
+{
+    loop_check_thread(backend->loop);
+    if (backend->link_up == up)
+        return;
+    backend->link_up = up;
+    if (!backend->peer)
+        return;
+    backend->peer_ops->on_link(backend->peer, up);
+    /* Whoever waits for room must look again: with the link down, frames are dropped, not held. */
+    backend->ops->receive_resume(backend);
+    backend->peer_ops->on_send_ready(backend->peer);
+}
+
+unsigned net_offloads(const struct net_backend *backend)
+{
+    return backend->ops->offloads ? backend->ops->offloads(backend) : 0;
+}
+
+void net_set_guest_offloads(struct net_backend *backend, unsigned offloads)
+{
+    loop_check_thread(backend->loop);
+    if (backend->ops->set_guest_offloads)
+        backend->ops->set_guest_offloads(backend, offloads);
+}
+
+void net_ignore_sigpipe(void)
+{
+    struct sigaction action = {.sa_handler = SIG_IGN};
+    CHECK(sigaction(SIGPIPE, &action, NULL) == 0);
+}

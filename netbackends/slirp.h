@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * slirp: the user-mode network: a NAT, a DHCP and a DNS server inside the process, by libslirp.
+ *
+ * It needs no privilege. The guest is 10.0.2.15, its router and the host's loopback 10.0.2.2, its
+ * name server 10.0.2.3, unless the options say otherwise. What comes in from outside comes in by a
+ * forward. Frames pass netbackends/guard first. SIGPIPE is ignored from the first create on.
+ */
+#ifndef NETBACKENDS_SLIRP_H
+#define NETBACKENDS_SLIRP_H
+
+#include "netbackends/net.h"
+
+struct net_forward {
+    bool is_udp;
+    const char *host_address; /* NULL: 127.0.0.1; IPv4 or IPv6 */
+    uint16_t host_port;
+    const char *guest_address; /* NULL: the first DHCP address; of the same family */
+    uint16_t guest_port;
+};
+
+/* As -netdev user has them. NULL and zero mean the usual value; strings are not kept. */
+struct net_slirp_options {
+    const char *net;       /* "10.0.2.0/24" */
+    const char *host;      /* 2nd address of net */
+    const char *dns;       /* 3rd address of net */
+    const char *dhcpstart; /* 15th address of net */
+    const char *hostname;
+    const char *dnssearch; /* several are separated by commas */
+    const char *domainname;
+    const char *tftp; /* a folder that the guest may read */
+    const char *bootfile;
+    const char *ipv6_prefix; /* "fec0::/64"; host and DNS are ::2 and ::3 of it */
+    bool restrict_access;    /* nothing passes but forwards */
+    bool disable_host_loopback;
+    bool ipv4_off, ipv6_off;
+    const struct net_forward *forwards;
+    size_t forward_count;
+};
+
+int must_check net_slirp_create(struct loop *loop, const char *id,
+                                const struct net_slirp_options *options, struct net_backend **out,
+                                struct error *err);
+
+/* At any time. The backend must be one of net_slirp_create. */
+int must_check net_slirp_forward_add(struct net_backend *backend,
+                                     const struct net_forward *forward, struct error *err);
+/* Only is_udp, host_address and host_port count. Connections that exist live on. */
+int must_check net_slirp_forward_remove(struct net_backend *backend,
+                                        const struct net_forward *forward, struct error *err);
+/* In the order of their making; the strings live during the call. */
+void net_slirp_for_each_forward(const struct net_backend *backend,
+                                void (*emit)(void *opaque, const struct net_forward *forward),
+                                void *opaque);
+
+bool net_backend_is_slirp(const struct net_backend *backend);
+
+/* libslirp's table of connections, for `info usernet`; freed by the caller. */
+char *net_slirp_connections(const struct net_backend *backend);
+
+#endif
