@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* kvm_state: moves a vCPU's state in and out of KVM. */
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "vmm/kvm.h"
+
+/* In an order that KVM accepts for setting: special registers before what depends on modes. */
+#define FOR_EACH_GROUP(X, state)                                                                   \
+    X(ACCEL_STATE_SREGS, KVM_GET_SREGS, KVM_SET_SREGS, &(state)->sregs)                            \
+    X(ACCEL_STATE_REGS, KVM_GET_REGS, KVM_SET_REGS, &(state)->regs)                                \
+    X(ACCEL_STATE_FPU, KVM_GET_FPU, KVM_SET_FPU, &(state)->fpu)                                    \
+    X(ACCEL_STATE_DEBUGREGS, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, &(state)->debugregs)            \
+    X(ACCEL_STATE_LAPIC, KVM_GET_LAPIC, KVM_SET_LAPIC, &(state)->lapic)                            \
+    X(ACCEL_STATE_MP, KVM_GET_MP_STATE, KVM_SET_MP_STATE, &(state)->mp_state)                      \
+    X(ACCEL_STATE_EVENTS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &(state)->events)
+
+int kvm_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups, struct accel_vcpu_state *out)
+{
+    int fd = ((struct kvm_vcpu *)vcpu)->fd;
+#define GET(group, get, set, field)                                                                \
+    if ((groups & (group)) && ioctl(fd, get, field) < 0)                                           \
+        return -errno;
+    FOR_EACH_GROUP(GET, out)
+#undef GET
+    return 0;
+}
+
+int kvm_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
+                       const struct accel_vcpu_state *state)
+{
+    int fd = ((struct kvm_vcpu *)vcpu)->fd;
+#define SET(group, get, set, field)                                                                \
+    if ((groups & (group)) && ioctl(fd, set, field) < 0)                                           \
+        return -errno;
+    FOR_EACH_GROUP(SET, state)
+#undef SET
+    return 0;
+}
+
+int kvm_vcpu_get_msrs(struct accel_vcpu *vcpu, struct accel_msrs *msrs)
+{
+    int done = ioctl(((struct kvm_vcpu *)vcpu)->fd, KVM_GET_MSRS, &msrs->header);
+    return done < 0 ? -errno : done;
+}
+
+int kvm_vcpu_set_msrs(struct accel_vcpu *vcpu, const struct accel_msrs *msrs)
+{
+    int done = ioctl(((struct kvm_vcpu *)vcpu)->fd, KVM_SET_MSRS, &msrs->header);
+    return done < 0 ? -errno : done;
+}
+
+int kvm_vcpu_set_debug(struct accel_vcpu *vcpu, const struct kvm_guest_debug *debug)
+{
+    return ioctl(((struct kvm_vcpu *)vcpu)->fd, KVM_SET_GUEST_DEBUG, debug) < 0 ? -errno : 0;
+}
+
+int kvm_vcpu_translate(struct accel_vcpu *vcpu, uint64_t address, uint64_t *gpa)
+{
+    struct kvm_translation translation = {.linear_address = address};
+    if (ioctl(((struct kvm_vcpu *)vcpu)->fd, KVM_TRANSLATE, &translation) < 0)
+        return -errno;
+    if (!translation.valid)
+        return -EFAULT;
+    *gpa = translation.physical_address;
+    return 0;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * vcpu: the vCPU thread and the mailbox between it and the loop.
+ *
+ * Theory of operation. `owner` says whose turn the mailbox is. The thread fills `exit`, passes
+ * ownership to the loop, signals the exit event and waits; the loop handles the exit and passes
+ * ownership back. While the loop owns the mailbox the thread is certain to touch nothing, which is
+ * what "parked" means: the loop simply keeps the mailbox. Nobody holds a lock.
+ *
+ * The thread spins a bounded while before it sleeps in the futex: an answer usually takes less time
+ * than going to sleep and waking up.
+ */
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum vcpu_owner { OWNER_VCPU, OWNER_LOOP, OWNER_LOOP_VCPU_ASLEEP };
+
+#define ANSWER_SPINS 2000
+
+static long futex(atomic_int *word, int operation, int value)
+{
+    return syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
+
+/* Thread: until the loop gives the mailbox back. */
+static void wait_for_answer(struct vcpu *vcpu)
+{
+    for (int i = 0; i < ANSWER_SPINS; i++) {
+        if (atomic_load_explicit(&vcpu->owner, memory_order_acquire) == OWNER_VCPU)
+            return;
+        __builtin_ia32_pause();
+    }
+    int expected = OWNER_LOOP;
+    if (!atomic_compare_exchange_strong(&vcpu->owner, &expected, OWNER_LOOP_VCPU_ASLEEP))
+        return;
+    while (atomic_load_explicit(&vcpu->owner, memory_order_acquire) != OWNER_VCPU)
+        futex(&vcpu->owner, FUTEX_WAIT, OWNER_LOOP_VCPU_ASLEEP);
+}
+
+/* Thread: hands the exit over and waits for its answer. */
+static void hand_over(struct vcpu *vcpu)
+{
+    uint64_t start_ns = loop_now_ns();
+    struct vcpu_exit_stats *stats = &vcpu->stats[vcpu->exit.reason];
+    atomic_store_explicit(&vcpu->owner, OWNER_LOOP, memory_order_release);
+    loop_event_signal(&vcpu->exit_event);
+    wait_for_answer(vcpu);
+    atomic_fetch_add_explicit(&stats->count, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stats->total_ns, loop_now_ns() - start_ns, memory_order_relaxed);
+}
+
+/* Loop: gives the mailbox back to the thread. */
+static void answer(struct vcpu *vcpu)
+{
+    if (atomic_exchange(&vcpu->owner, OWNER_VCPU) == OWNER_LOOP_VCPU_ASLEEP)
+        futex(&vcpu->owner, FUTEX_WAKE, 1);
+}
+
+static void park(struct vcpu *vcpu)
+{
+    atomic_store(&vcpu->park_wanted, false);
+    hand_over(vcpu);
+}
+
+static void run_once(struct vcpu *vcpu)
+{
+    const struct accel_ops *ops = vcpu->accel->vm->ops;
+    ops->vcpu_run(vcpu->accel, &vcpu->exit);
+    if (vcpu->exit.reason == ACCEL_EXIT_INTR) {
+        if (atomic_load(&vcpu->park_wanted))
+            park(vcpu);
+        return;
+    }
+    hand_over(vcpu);
+    if (vcpu->exit.reason == ACCEL_EXIT_EXTINT)
+        unused_result(ops->vcpu_inject_extint(vcpu->accel, vcpu->extint_vector));
+}
+
+static void *vcpu_main(void *opaque)
+{
+    struct vcpu *vcpu = opaque;
+    char name[16];
+    snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
+    pthread_setname_np(pthread_self(), name);
+    atomic_store(&vcpu->thread_id, (int)syscall(SYS_gettid));
+    vcpu->exit.reason = ACCEL_EXIT_INTR;
+    park(vcpu);
+    while (!vcpu->end_wanted)
+        run_once(vcpu);
+    return NULL;
+}
+
+static bool parks(enum accel_exit_reason reason)
+{
+    return reason == ACCEL_EXIT_INTR || reason == ACCEL_EXIT_SHUTDOWN ||
+           reason == ACCEL_EXIT_DEBUG || reason == ACCEL_EXIT_ERROR;
+}
+
+static void on_exit_event(struct loop_event *event)
+{
+    struct vcpu *vcpu = container_of(event, struct vcpu, exit_event);
+    if (vcpu->is_parked || atomic_load_explicit(&vcpu->owner, memory_order_acquire) < OWNER_LOOP)
+        return;
+    if (parks(vcpu->exit.reason)) {
+        vcpu->is_parked = true;
+        vcpu->handler->on_parked(vcpu->opaque, vcpu, &vcpu->exit);
+        return;
+    }
+    if (vcpu->exit.reason == ACCEL_EXIT_EXTINT)
+        vcpu->extint_vector = vcpu->handler->on_extint(vcpu->opaque, vcpu);
+    else
+        vcpu->handler->on_exit(vcpu->opaque, vcpu, &vcpu->exit);
+    answer(vcpu);
+}
+
+int vcpu_init(struct vcpu *vcpu, struct loop *loop, struct accel_vm *vm, unsigned index,
+              const struct vcpu_handler *handler, void *opaque, struct error *err)
+{
+    *vcpu = (struct vcpu){.index = index, .handler = handler, .opaque = opaque};
+    int result = vm->ops->vcpu_create(vm, index, &vcpu->accel, err);
+    if (result)
+        return result;
+    result = loop_event_init(loop, &vcpu->exit_event, on_exit_event);
+    if (result) {
+        vm->ops->vcpu_destroy(vcpu->accel);
+        return error_set_errno(err, -result, "cannot make the exit event of CPU %u", index);
+    }
+    return 0;
+}
+
+int vcpu_start(struct vcpu *vcpu, struct error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int code = pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (code)
+        return error_set_errno(err, code, "cannot start the thread of CPU %u", vcpu->index);
+    vcpu->has_thread = true;
+    return 0;
+}
+
+void vcpu_close(struct vcpu *vcpu, void (*on_closed)(struct loop_event *exit_event))
+{
+    if (vcpu->has_thread) {
+        CHECK(vcpu->is_parked);
+        vcpu->end_wanted = true;
+        answer(vcpu);
+        pthread_join(vcpu->thread, NULL);
+        vcpu->has_thread = false;
+    }
+    loop_event_close(&vcpu->exit_event, on_closed);
+}
+
+void vcpu_fini(struct vcpu *vcpu)
+{
+    vcpu->accel->vm->ops->vcpu_destroy(vcpu->accel);
+}
+
+void vcpu_park(struct vcpu *vcpu)
+{
+    if (vcpu->is_parked)
+        return;
+    atomic_store(&vcpu->park_wanted, true);
+    vcpu->accel->vm->ops->vcpu_kick(vcpu->accel);
+}
+
+void vcpu_resume(struct vcpu *vcpu)
+{
+    CHECK(vcpu->is_parked);
+    vcpu->is_parked = false;
+    /* It may have parked for another reason than the wish to park it, which is then fulfilled. */
+    atomic_store(&vcpu->park_wanted, false);
+    answer(vcpu);
+}
+
+bool vcpu_is_parked(const struct vcpu *vcpu)
+{
+    return vcpu->is_parked;
+}
+
+const char *vcpu_exit_name(enum accel_exit_reason reason)
+{
+    static const char *const names[ACCEL_EXIT_REASON_COUNT] = {
+        [ACCEL_EXIT_INTR] = "park",     [ACCEL_EXIT_PIO] = "pio",
+        [ACCEL_EXIT_MMIO] = "mmio",     [ACCEL_EXIT_IOAPIC_EOI] = "ioapic-eoi",
+        [ACCEL_EXIT_EXTINT] = "extint", [ACCEL_EXIT_SHUTDOWN] = "shutdown",
+        [ACCEL_EXIT_DEBUG] = "debug",   [ACCEL_EXIT_ERROR] = "error",
+    };
+    return names[reason];
+}
