@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * acpi: the tables that tell the guest what the machine is: RSDP, XSDT, FADT, MADT, MCFG, DSDT.
+ *
+ * (ACPI 6.3, section 5.2; PCI Firmware 3.0 for MCFG.) Everything lies between ACPI_AREA_GPA and
+ * 1 MiB, where a guest scans for the RSDP by itself; the machine marks that range reserved in E820.
+ */
+#ifndef VMM_ACPI_H
+#define VMM_ACPI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "devices/guest_mem.h"
+
+#define ACPI_AREA_GPA  0xe0000u
+#define ACPI_AREA_SIZE 0x20000u
+
+struct acpi_config {
+    unsigned cpus; /* APIC ids 0 to cpus - 1 */
+    /* The holes from which the guest gives addresses to BARs; 64-bit size 0: none. */
+    uint64_t pci_hole_gpa, pci_hole_size;
+    uint64_t pci_hole64_gpa, pci_hole64_size;
+    uint64_t ecam_gpa;
+    bool has_serial[2]; /* COM1, COM2 */
+    bool has_pvpanic;
+};
+
+/* Writes the tables into guest RAM and returns where the RSDP is. -ENOSPC: they do not fit. */
+int must_check acpi_build(const struct acpi_config *config, const struct guest_mem *mem,
+                          uint64_t *rsdp_gpa, struct error *err);
+
+#endif
