@@ -54,10 +54,10 @@ int net_receive(struct net_backend *backend, const struct net_meta *meta, const 
 {
     struct net_stats *stats = &backend->stats;
     loop_check_thread(backend->loop);
-    int result = backend->link_up && backend->peer
-                     ? backend->peer_ops->receive(backend->peer, meta ? meta : &plain_meta, iov,
-                                                  iov_count)
-                     : -ENETDOWN;
+    int result =
+        backend->link_up && backend->peer
+            ? backend->peer_ops->receive(backend->peer, meta ? meta : &plain_meta, iov, iov_count)
+            : -ENETDOWN;
     if (result == 0) {
         stats->rx_frames++;
         stats->rx_bytes += iov_size(iov, iov_count);

@@ -43,8 +43,8 @@ int must_check net_slirp_create(struct loop *loop, const char *id,
                                 struct error *err);
 
 /* At any time. The backend must be one of net_slirp_create. */
-int must_check net_slirp_forward_add(struct net_backend *backend,
-                                     const struct net_forward *forward, struct error *err);
+int must_check net_slirp_forward_add(struct net_backend *backend, const struct net_forward *forward,
+                                     struct error *err);
 /* Only is_udp, host_address and host_port count. Connections that exist live on. */
 int must_check net_slirp_forward_remove(struct net_backend *backend,
                                         const struct net_forward *forward, struct error *err);

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * packet: where the headers of an Ethernet frame lie, and Internet checksums.
+ *
+ * A frame is one contiguous run of bytes here. Parsing trusts nothing: every offset that it returns
+ * has been checked against the frame's length and the lengths that the headers claim.
+ */
+#ifndef NETBACKENDS_PACKET_H
+#define NETBACKENDS_PACKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    PACKET_ETHERNET_BYTES = 14,
+    PACKET_IPV4_BYTES = 20,
+    PACKET_IPV6_BYTES = 40,
+    PACKET_TCP_BYTES = 20,
+    PACKET_UDP_BYTES = 8,
+    PACKET_ARP_BYTES = 28,
+};
+enum { PACKET_TYPE_IPV4 = 0x0800, PACKET_TYPE_ARP = 0x0806, PACKET_TYPE_IPV6 = 0x86dd };
+enum { PACKET_ICMP = 1, PACKET_TCP = 6, PACKET_UDP = 17, PACKET_ICMPV6 = 58 };
+enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_URG = 32 };
+
+/* An IP packet inside a frame. Offsets are from the start of the frame. */
+struct packet {
+    bool is_ipv6;
+    uint8_t protocol;      /* PACKET_TCP, ... */
+    bool is_fragment;      /* IPv4 only */
+    bool is_late_fragment; /* not the first: there is no transport header */
+    size_t ip;             /* the IP header, */
+    size_t transport;      /* what follows it, */
+    size_t end;            /* and where the packet ends: padding follows */
+};
+
+/*
+ * True if the frame holds a whole IPv4 packet without options or a whole IPv6 packet without
+ * extension headers, as far as the IP header goes.
+ */
+bool packet_parse_ip(const uint8_t *frame, size_t length, struct packet *out);
+
+/* True if a whole TCP header follows; `*payload` is where its data starts. */
+bool packet_parse_tcp(const uint8_t *frame, const struct packet *packet, size_t *payload);
+
+/* The one's complement sum of the bytes as big-endian words, not folded, on top of `sum`. */
+uint64_t packet_sum(const uint8_t *bytes, size_t length, uint64_t sum);
+/* Folded and complemented: what goes into a checksum field, in host byte order. */
+uint16_t packet_fold(uint64_t sum);
+/* The sum of the pseudo-header for `payload_bytes` of transport header and data. */
+uint64_t packet_pseudo_sum(const uint8_t *frame, const struct packet *packet, size_t payload_bytes);
+
+/* A header word changed from `before` to `after`: the checksum at `field` follows (RFC 1624). */
+void packet_adjust_checksum(uint8_t *field, uint16_t before, uint16_t after);
+
+#endif

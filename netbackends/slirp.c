@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * slirp: libslirp behind the net interface. It is the only file that knows libslirp.
+ *
+ * Theory of operation. libslirp wants to be asked before every wait which descriptors and timeout
+ * it waits for (fill), and told after it what happened (poll). Both walk all of its sockets, so
+ * they run only when something did happen: a frame from the guest, a ready descriptor, a timer, a
+ * notify. All of that queues one task, which in each loop turn polls, hands frames to the NIC and
+ * fills, in this order.
+ *
+ *   guest -> send() -> guard -> slirp_input          at once, in the turn's DRAIN stage
+ *   libslirp -> send_packet -> merge -> to_guest     inside slirp_input or poll; never further,
+ *                                                    or a frame sent would re-enter the NIC
+ *   task: poll, to_guest -> net_receive, fill        in the turn's COMPLETE stage
+ *
+ * Backpressure: while to_guest is fuller than QUEUE_HIGH_BYTES the host's sockets are not read;
+ * TCP's windows do the rest. What libslirp sends regardless (answers to the guest's own frames) is
+ * dropped when the queue is full, as by a wire.
+ *
+ * An idle network costs no wake-up: libslirp asks for its half-second timer even for listening
+ * sockets, so after a long enough silence it does not get it while there are only forwards.
+ */
+#include "netbackends/slirp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <glib.h>
+#include <libslirp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+
+#include "base/bytes.h"
+#include "base/iov.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "netbackends/frame_queue.h"
+#include "netbackends/guard.h"
+#include "netbackends/merge.h"
+#include "netbackends/offload.h"
+#include "netbackends/poll_set.h"
+#include "netbackends/slirp_options.h"
+
+enum {
+    QUEUE_BYTES = 1024 * 1024,
+    QUEUE_HIGH_BYTES = 256 * 1024,
+    FORWARD_BACKLOG = 128,
+    SOCKETS_MAX = 8192,
+    SOCKETS_SPARED = 128, /* descriptors that are left to the rest of the process */
+    TIMEOUT_NOTHING_MS = 1000,
+    CLOCK_STALE_MS = 100,
+};
+static const uint64_t NS_PER_MS = 1000000;
+/* Longer than fragments wait for each other, so that no half packet outlives the silence. */
+static const uint64_t SILENCE_NS = UINT64_C(35) * 1000000000;
+
+struct forward {
+    struct list node;
+    struct net_forward public;
+    struct slirp_forward_addresses addresses;
+};
+
+/* The router advertisement timer, the only one that libslirp makes. */
+struct slirp_timer {
+    SlirpTimerId id;
+    void *opaque;
+    uint64_t deadline_ns; /* UINT64_MAX: off */
+};
+
+struct slirp_backend {
+    struct net_backend backend;
+    Slirp *slirp;
+    struct loop_task task;
+    struct loop_watch watch;
+    struct loop_timer timer;
+    uint64_t wake_ns; /* when `timer` expires; UINT64_MAX: off */
+    struct slirp_timer ra_timer;
+    struct poll_set sockets;
+    bool sockets_ready;
+    bool widens_backlog; /* listening sockets seen in this fill are new forwards */
+    uint64_t polled_ns;
+    uint64_t last_activity_ns;
+    struct frame_queue to_guest;
+    struct merge merge;
+    bool guest_is_full; /* net_receive answered -EAGAIN */
+    struct guard guard;
+    size_t sockets_max;
+    struct in_addr net;
+    bool is_restricted;
+    struct list forwards;
+    bool is_closing;
+    void (*on_closed)(void *opaque);
+    void *on_closed_opaque;
+    uint8_t frame[GUARD_FRAME_MAX];   /* the frame on its way in */
+    uint8_t segment[GUARD_FRAME_MAX]; /* a piece of it, when it has to be cut */
+};
+
+static struct slirp_backend *from_backend(const struct net_backend *backend)
+{
+    return container_of(backend, struct slirp_backend, backend);
+}
+
+/* What libslirp calls. */
+
+static ssize_t on_send_packet(const void *bytes, size_t length, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    if (self->is_closing || !self->backend.peer)
+        return (ssize_t)length;
+    if (length > GUARD_FRAME_MAX || !merge_push(&self->merge, &self->to_guest, bytes, length))
+        self->backend.stats.rx_dropped++;
+    loop_task_queue(&self->task);
+    return (ssize_t)length;
+}
+
+static void on_guest_error(const char *message, void *opaque)
+{
+    const struct slirp_backend *self = opaque;
+    log_limited("netdev '%s': %s", self->backend.id, message);
+}
+
+static int64_t on_clock(void *opaque)
+{
+    (void)opaque;
+    return (int64_t)loop_now_ns();
+}
+
+static void *on_timer_new(SlirpTimerId id, void *timer_opaque, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    CHECK(id == SLIRP_TIMER_RA);
+    self->ra_timer.id = id;
+    self->ra_timer.opaque = timer_opaque;
+    return &self->ra_timer;
+}
+
+static void on_timer_free(void *timer, void *opaque)
+{
+    (void)opaque;
+    ((struct slirp_timer *)timer)->deadline_ns = UINT64_MAX;
+}
+
+static void on_timer_mod(void *timer, int64_t expire_ms, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    ((struct slirp_timer *)timer)->deadline_ns = (uint64_t)MAX(expire_ms, 0) * NS_PER_MS;
+    loop_task_queue(&self->task);
+}
+
+/* libslirp never announces all of its descriptors here; fill is what counts. */
+static void on_register_fd(int fd, void *opaque)
+{
+    (void)fd;
+    (void)opaque;
+}
+
+static void on_unregister_fd(int fd, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    poll_set_forget(&self->sockets, fd);
+}
+
+static void on_notify(void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    loop_task_queue(&self->task);
+}
+
+static void on_init_completed(Slirp *slirp, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    self->slirp = slirp;
+}
+
+static const SlirpCb slirp_callbacks = {
+    .send_packet = on_send_packet,
+    .guest_error = on_guest_error,
+    .clock_get_ns = on_clock,
+    .timer_free = on_timer_free,
+    .timer_mod = on_timer_mod,
+    .register_poll_fd = on_register_fd,
+    .unregister_poll_fd = on_unregister_fd,
+    .notify = on_notify,
+    .init_completed = on_init_completed,
+    .timer_new_opaque = on_timer_new,
+};
+
+/* Once per turn: poll, deliver, fill. */
+
+static int on_get_revents(int fd, void *opaque)
+{
+    const struct slirp_backend *self = opaque;
+    uint32_t ready = poll_set_ready(&self->sockets, fd);
+    return (ready & EPOLLIN ? SLIRP_POLL_IN : 0) | (ready & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
+           (ready & EPOLLPRI ? SLIRP_POLL_PRI : 0) | (ready & EPOLLERR ? SLIRP_POLL_ERR : 0) |
+           (ready & EPOLLHUP ? SLIRP_POLL_HUP : 0);
+}
+
+static void poll_sockets(struct slirp_backend *self, uint64_t now_ns)
+{
+    bool has_events = self->sockets_ready && poll_set_collect(&self->sockets);
+    self->sockets_ready = false;
+    self->polled_ns = now_ns;
+    if (has_events)
+        self->last_activity_ns = now_ns;
+    /* select_error set: timers only. */
+    slirp_pollfds_poll(self->slirp, !has_events, on_get_revents, self);
+    if (self->ra_timer.deadline_ns <= now_ns) {
+        self->ra_timer.deadline_ns = UINT64_MAX;
+        slirp_handle_timer(self->slirp, self->ra_timer.id, self->ra_timer.opaque);
+    }
+}
+
+static void deliver(struct slirp_backend *self)
+{
+    struct frame *frame;
+    merge_close(&self->merge, &self->to_guest);
+    while (!self->guest_is_full && (frame = frame_queue_front(&self->to_guest))) {
+        const struct iovec iov = {frame->bytes, frame->length};
+        if (net_receive(&self->backend, &frame->meta, &iov, 1) == -EAGAIN)
+            self->guest_is_full = true;
+        else
+            frame_queue_pop(&self->to_guest);
+    }
+}
+
+static int on_add_poll(int fd, int events, void *opaque)
+{
+    struct slirp_backend *self = opaque;
+    uint32_t wanted = (events & SLIRP_POLL_IN ? EPOLLIN : 0u) |
+                      (events & SLIRP_POLL_OUT ? EPOLLOUT : 0u) |
+                      (events & SLIRP_POLL_PRI ? EPOLLPRI : 0u) | EPOLLERR | EPOLLHUP;
+    bool is_new = poll_set_want(&self->sockets, fd, wanted);
+    /* libslirp listens with a backlog of one. On other sockets this fails and changes nothing. */
+    if (is_new && self->widens_backlog && !(wanted & (EPOLLOUT | EPOLLPRI)))
+        unused_result(listen(fd, FORWARD_BACKLOG));
+    return fd;
+}
+
+static bool has_only_forwards(const struct slirp_backend *self)
+{
+    char *table = slirp_connection_info(self->slirp), *rest = table;
+    bool result = true;
+    strsep(&rest, "\n"); /* the heading */
+    for (char *line; result && (line = strsep(&rest, "\n"));)
+        result = !*line || strstr(line, "[HOST_FORWARD]");
+    g_free(table);
+    return result;
+}
+
+/* Nothing moves, and what waits for a timer has run out: no need to look twice a second. */
+static bool is_silent(struct slirp_backend *self, uint64_t now_ns)
+{
+    if (now_ns - self->last_activity_ns < SILENCE_NS)
+        return false;
+    if (has_only_forwards(self))
+        return true;
+    self->last_activity_ns = now_ns;
+    return false;
+}
+
+static void set_timer(struct slirp_backend *self, uint32_t timeout_ms, uint64_t now_ns)
+{
+    uint64_t deadline_ns = self->ra_timer.deadline_ns;
+    if (timeout_ms < TIMEOUT_NOTHING_MS && !is_silent(self, now_ns))
+        deadline_ns = MIN(deadline_ns, now_ns + timeout_ms * NS_PER_MS);
+    /* A timer that is early is cheaper than moving it in every turn. */
+    if (deadline_ns == UINT64_MAX) {
+        loop_timer_disarm(&self->timer);
+        self->wake_ns = UINT64_MAX;
+    } else if (deadline_ns < self->wake_ns) {
+        loop_timer_arm(&self->timer, deadline_ns);
+        self->wake_ns = deadline_ns;
+    }
+}
+
+static void fill_sockets(struct slirp_backend *self, uint64_t now_ns)
+{
+    uint32_t timeout_ms = UINT32_MAX;
+    poll_set_begin(&self->sockets);
+    slirp_pollfds_fill(self->slirp, &timeout_ms, on_add_poll, self);
+    poll_set_commit(&self->sockets);
+    self->widens_backlog = false;
+    self->guard.refuses_new_flows = poll_set_size(&self->sockets) >= self->sockets_max;
+    set_timer(self, timeout_ms, now_ns);
+    bool is_full = frame_queue_bytes(&self->to_guest) > QUEUE_HIGH_BYTES;
+    loop_watch_set(&self->watch, is_full ? 0 : UV_READABLE);
+}
+
+static void on_task(struct loop_task *task)
+{
+    struct slirp_backend *self = container_of(task, struct slirp_backend, task);
+    uint64_t now_ns = loop_now_ns();
+    poll_sockets(self, now_ns);
+    deliver(self);
+    fill_sockets(self, now_ns);
+}
+
+static void on_sockets_ready(struct loop_watch *watch, int events)
+{
+    struct slirp_backend *self = container_of(watch, struct slirp_backend, watch);
+    (void)events;
+    self->sockets_ready = true;
+    loop_task_queue(&self->task);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+    struct slirp_backend *self = container_of(timer, struct slirp_backend, timer);
+    self->wake_ns = UINT64_MAX;
+    loop_task_queue(&self->task);
+}
+
+/* The operations of a backend. */
+
+static int input(void *opaque, uint8_t *frame, size_t length)
+{
+    struct slirp_backend *self = opaque;
+    if (!guard_check(&self->guard, frame, length))
+        return -EPERM;
+    slirp_input(self->slirp, frame, (int)length);
+    return 0;
+}
+
+/* libslirp takes IPv4 of any size, but holds IPv6 to its MTU. */
+static int input_described(struct slirp_backend *self, const struct net_meta *meta, size_t length)
+{
+    switch (meta->gso_type & ~NET_GSO_ECN) {
+    case NET_GSO_NONE:
+    case NET_GSO_TCPV4:
+        if (offload_finish_checksum(meta, self->frame, length))
+            return -EINVAL;
+        return input(self, self->frame, length);
+    case NET_GSO_TCPV6:
+        return offload_segment(meta, self->frame, length, self->segment, input, self);
+    default:
+        return -EINVAL;
+    }
+}
+
+static int slirp_send(struct net_backend *backend, const struct net_meta *meta,
+                      const struct iovec *iov, size_t iov_count)
+{
+    struct slirp_backend *self = from_backend(backend);
+    size_t length = iov_size(iov, iov_count);
+    if (length < 14 || length > sizeof(self->frame))
+        return -EMSGSIZE;
+    iov_read(iov, iov_count, 0, self->frame, length);
+    uint64_t now_ns = loop_now_ns();
+    self->last_activity_ns = now_ns;
+    /* libslirp's clock stands still between polls; new sockets count their lifetime from it. */
+    if (now_ns - self->polled_ns > CLOCK_STALE_MS * NS_PER_MS) {
+        self->polled_ns = now_ns;
+        slirp_pollfds_poll(self->slirp, 1, on_get_revents, self);
+    }
+    loop_task_queue(&self->task);
+    return input_described(self, meta, length);
+}
+
+static void slirp_receive_resume(struct net_backend *backend)
+{
+    struct slirp_backend *self = from_backend(backend);
+    self->guest_is_full = false;
+    loop_task_queue(&self->task);
+}
+
+static unsigned slirp_offloads(const struct net_backend *backend)
+{
+    (void)backend;
+    return NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6 | NET_OFFLOAD_ECN;
+}
+
+static void slirp_set_guest_offloads(struct net_backend *backend, unsigned offloads)
+{
+    struct slirp_backend *self = from_backend(backend);
+    merge_close(&self->merge, &self->to_guest);
+    /* Frames that the guest no longer understands are lost as on a wire; TCP sends them again. */
+    if (self->merge.offloads & ~offloads)
+        frame_queue_clear(&self->to_guest);
+    self->merge.offloads = offloads;
+}
+
+static void slirp_describe(const struct net_backend *backend, char *text, size_t size)
+{
+    const struct slirp_backend *self = from_backend(backend);
+    char net[INET_ADDRSTRLEN];
+    inet_ntop(AF_INET, &self->net, net, sizeof(net));
+    snprintf(text, size, "index=0,type=user,net=%s,restrict=%s", net,
+             self->is_restricted ? "on" : "off");
+}
+
+static void free_forward(struct forward *forward)
+{
+    free((char *)forward->public.host_address);
+    free((char *)forward->public.guest_address);
+    free(forward);
+}
+
+/* Everything but the loop's handles. */
+static void release(struct slirp_backend *self)
+{
+    self->is_closing = true;
+    if (self->slirp)
+        slirp_cleanup(self->slirp);
+    for (struct list *node; (node = list_pop_front(&self->forwards));)
+        free_forward(list_entry(node, struct forward, node));
+    loop_task_cancel(&self->task);
+    poll_set_fini(&self->sockets);
+    frame_queue_fini(&self->to_guest);
+}
+
+static void on_timer_closed(struct loop_timer *timer)
+{
+    struct slirp_backend *self = container_of(timer, struct slirp_backend, timer);
+    void (*on_closed)(void *opaque) = self->on_closed;
+    void *opaque = self->on_closed_opaque;
+    free(self);
+    if (on_closed)
+        on_closed(opaque);
+}
+
+static void on_watch_closed(struct loop_watch *watch)
+{
+    struct slirp_backend *self = container_of(watch, struct slirp_backend, watch);
+    loop_timer_close(&self->timer, on_timer_closed);
+}
+
+static void slirp_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
+{
+    struct slirp_backend *self = from_backend(backend);
+    self->on_closed = on_closed;
+    self->on_closed_opaque = opaque;
+    loop_watch_close(&self->watch, on_watch_closed);
+    release(self);
+}
+
+static const struct net_backend_ops slirp_ops = {
+    .kind = "user",
+    .send = slirp_send,
+    .receive_resume = slirp_receive_resume,
+    .offloads = slirp_offloads,
+    .set_guest_offloads = slirp_set_guest_offloads,
+    .describe = slirp_describe,
+    .close = slirp_close,
+};
+
+bool net_backend_is_slirp(const struct net_backend *backend)
+{
+    return backend->ops == &slirp_ops;
+}
+
+/* Forwards. */
+
+static struct forward *find_forward(const struct slirp_backend *self, bool is_udp,
+                                    const struct slirp_forward_addresses *addresses)
+{
+    list_for_each(node, &self->forwards)
+    {
+        struct forward *forward = list_entry(node, struct forward, node);
+        if (forward->public.is_udp == is_udp &&
+            !memcmp(&forward->addresses.host, &addresses->host, sizeof(addresses->host)))
+            return forward;
+    }
+    return NULL;
+}
+
+static int explain_failure(int code, const char *name, const struct net_forward *forward,
+                           struct error *err)
+{
+    switch (code) {
+    case EADDRINUSE:
+        return error_set(err, code,
+                         "cannot forward %s: the port is in use by another program: choose another "
+                         "host port, or find who has it with 'ss -%slnp sport = :%u'",
+                         name, forward->is_udp ? "u" : "t", forward->host_port);
+    case EACCES:
+        return error_set(err, code,
+                         "cannot forward %s: ports below 1024 are for root: choose a higher one",
+                         name);
+    case EADDRNOTAVAIL:
+        return error_set(err, code,
+                         "cannot forward %s: no network interface of this host has that address: "
+                         "use 127.0.0.1, or 0.0.0.0 for all of them",
+                         name);
+    default:
+        return error_set_errno(err, code, "cannot forward %s", name);
+    }
+}
+
+static void keep_forward(struct slirp_backend *self, const struct net_forward *forward,
+                         const struct slirp_forward_addresses *addresses)
+{
+    struct forward *kept = calloc(1, sizeof(*kept));
+    CHECK(kept);
+    kept->public = *forward;
+    kept->public.host_address = forward->host_address ? strdup(forward->host_address) : NULL;
+    kept->public.guest_address = forward->guest_address ? strdup(forward->guest_address) : NULL;
+    kept->addresses = *addresses;
+    list_push_back(&self->forwards, &kept->node);
+}
+
+int net_slirp_forward_add(struct net_backend *backend, const struct net_forward *forward,
+                          struct error *err)
+{
+    struct slirp_backend *self = from_backend(backend);
+    struct slirp_forward_addresses addresses;
+    char name[SLIRP_FORWARD_NAME_BYTES];
+    loop_check_thread(backend->loop);
+    CHECK(net_backend_is_slirp(backend));
+    int result = slirp_options_forward(forward, &addresses, err);
+    if (result)
+        return result;
+    slirp_options_forward_name(forward, name);
+    if (find_forward(self, forward->is_udp, &addresses))
+        return error_set(err, EEXIST,
+                         "%s is already forwarded by netdev '%s': remove that forward first, or "
+                         "choose another host port",
+                         name, backend->id);
+    int flags = (forward->is_udp ? SLIRP_HOSTFWD_UDP : 0) | SLIRP_HOSTFWD_V6ONLY;
+    if (slirp_add_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
+                           (struct sockaddr *)&addresses.guest, addresses.guest_length, flags) < 0)
+        return explain_failure(errno, name, forward, err);
+    keep_forward(self, forward, &addresses);
+    self->widens_backlog = true;
+    loop_task_queue(&self->task);
+    return 0;
+}
+
+int net_slirp_forward_remove(struct net_backend *backend, const struct net_forward *forward,
+                             struct error *err)
+{
+    struct slirp_backend *self = from_backend(backend);
+    struct net_forward wanted = *forward;
+    struct slirp_forward_addresses addresses;
+    char name[SLIRP_FORWARD_NAME_BYTES];
+    loop_check_thread(backend->loop);
+    CHECK(net_backend_is_slirp(backend));
+    wanted.guest_address = NULL;
+    wanted.guest_port = 1;
+    int result = slirp_options_forward(&wanted, &addresses, err);
+    if (result)
+        return result;
+    slirp_options_forward_name(forward, name);
+    struct forward *found = find_forward(self, forward->is_udp, &addresses);
+    if (!found)
+        return error_set(err, ENOENT, "%s is not forwarded by netdev '%s'", name, backend->id);
+    int flags = forward->is_udp ? SLIRP_HOSTFWD_UDP : 0;
+    slirp_remove_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
+                          flags);
+    list_remove(&found->node);
+    free_forward(found);
+    loop_task_queue(&self->task);
+    return 0;
+}
+
+void net_slirp_for_each_forward(const struct net_backend *backend,
+                                void (*emit)(void *opaque, const struct net_forward *forward),
+                                void *opaque)
+{
+    const struct slirp_backend *self = from_backend(backend);
+    CHECK(net_backend_is_slirp(backend));
+    list_for_each(node, &self->forwards)
+        emit(opaque, &list_entry(node, struct forward, node)->public);
+}
+
+char *net_slirp_connections(const struct net_backend *backend)
+{
+    CHECK(net_backend_is_slirp(backend));
+    char *table = slirp_connection_info(from_backend(backend)->slirp);
+    char *copy = strdup(table);
+    g_free(table);
+    CHECK(copy);
+    return copy;
+}
+
+/* Making one. */
+
+static int start_slirp(struct slirp_backend *self, const struct net_slirp_options *options,
+                       const struct slirp_addresses *addresses, struct error *err)
+{
+    const char *names[SLIRP_DNSSEARCH_MAX + 1];
+    char *names_owner = slirp_options_split(options->dnssearch, names);
+    const SlirpConfig config = {
+        .version = 4,
+        .restricted = options->restrict_access,
+        .in_enabled = !options->ipv4_off,
+        .vnetwork = addresses->net,
+        .vnetmask = addresses->mask,
+        .vhost = addresses->host,
+        .in6_enabled = !options->ipv6_off,
+        .vprefix_addr6 = addresses->prefix6,
+        .vprefix_len = addresses->prefix6_bits,
+        .vhost6 = addresses->host6,
+        .vhostname = options->hostname,
+        .tftp_path = options->tftp,
+        .bootfile = options->bootfile,
+        .vdhcp_start = addresses->dhcpstart,
+        .vnameserver = addresses->dns,
+        .vnameserver6 = addresses->dns6,
+        .vdnssearch = names[0] ? names : NULL,
+        .vdomainname = options->domainname,
+        .disable_host_loopback = options->disable_host_loopback,
+    };
+    self->slirp = slirp_new(&config, &slirp_callbacks, self);
+    free(names_owner);
+    if (!self->slirp)
+        return error_set(err, EINVAL, "libslirp refuses the network options");
+    return 0;
+}
+
+static size_t count_sockets_max(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return SOCKETS_MAX;
+    size_t usable = limit.rlim_cur > SOCKETS_SPARED ? limit.rlim_cur - SOCKETS_SPARED : 0;
+    return MIN(MAX(usable, limit.rlim_cur / 2), SOCKETS_MAX);
+}
+
+static int start(struct slirp_backend *self, const struct net_slirp_options *options,
+                 struct error *err)
+{
+    struct slirp_addresses addresses = {0};
+    int result = slirp_options_check_strings(options, err);
+    if (!result)
+        result = slirp_options_addresses(options, &addresses, err);
+    if (!result)
+        result = start_slirp(self, options, &addresses, err);
+    if (result)
+        return result;
+    self->net = addresses.net;
+    self->is_restricted = options->restrict_access;
+    self->guard.allows_tftp = options->tftp != NULL;
+    for (size_t i = 0; !result && i < options->forward_count; i++)
+        result = net_slirp_forward_add(&self->backend, &options->forwards[i], err);
+    return result;
+}
+
+/* The loop's handles come last: they cannot be given up at once. */
+static int join_loop(struct slirp_backend *self, struct loop *loop, struct error *err)
+{
+    int result = loop_timer_init(loop, &self->timer, on_timer);
+    if (result)
+        return error_set_errno(err, -result, "cannot make a timer");
+    result = loop_watch_init(loop, &self->watch, self->sockets.epoll_fd, on_sockets_ready);
+    CHECK(result == 0); /* an epoll descriptor can always be polled */
+    loop_task_queue(&self->task);
+    return 0;
+}
+
+static int allocate(struct loop *loop, const char *id, struct slirp_backend **out,
+                    struct error *err)
+{
+    struct slirp_backend *self = calloc(1, sizeof(*self));
+    if (!self)
+        return error_set_errno(err, ENOMEM, "cannot make a network");
+    net_backend_init(&self->backend, &slirp_ops, loop, id);
+    loop_task_init(loop, &self->task, LOOP_STAGE_COMPLETE, on_task);
+    list_init(&self->forwards);
+    self->wake_ns = self->ra_timer.deadline_ns = UINT64_MAX;
+    self->last_activity_ns = loop_now_ns();
+    self->sockets_max = count_sockets_max();
+    int result = poll_set_init(&self->sockets);
+    if (!result)
+        result = frame_queue_init(&self->to_guest, QUEUE_BYTES);
+    if (result) {
+        release(self);
+        free(self);
+        return error_set_errno(err, -result, "cannot make a network");
+    }
+    *out = self;
+    return 0;
+}
+
+int net_slirp_create(struct loop *loop, const char *id, const struct net_slirp_options *options,
+                     struct net_backend **out, struct error *err)
+{
+    struct slirp_backend *self = NULL;
+    net_ignore_sigpipe();
+    int result = allocate(loop, id, &self, err);
+    if (result)
+        return result;
+    result = start(self, options, err);
+    if (!result)
+        result = join_loop(self, loop, err);
+    if (result) {
+        release(self);
+        free(self);
+        error_prefix(err, "netdev '%s'", id);
+        return result;
+    }
+    *out = &self->backend;
+    return 0;
+}
