@@ -39,10 +39,15 @@ enum machine_shutdown_cause {
     SHUTDOWN_GUEST_SHUTDOWN,
     SHUTDOWN_GUEST_RESET,
     SHUTDOWN_GUEST_PANIC,
+    SHUTDOWN_GUEST_TRIPLE_FAULT, /* QAPI knows it as guest-reset only; see _detail */
 };
 
-const char *machine_state_name(enum machine_state state);             /* "running" */
-const char *machine_shutdown_cause_name(enum machine_shutdown_cause); /* "guest-shutdown" */
+const char *machine_state_name(enum machine_state state);                   /* "running" */
+const char *machine_shutdown_cause_name(enum machine_shutdown_cause cause); /* "guest-shutdown" */
+/* What QAPI's names do not tell apart ("triple-fault"), or NULL. */
+const char *machine_shutdown_cause_detail(enum machine_shutdown_cause cause);
+/* True for what the guest did, as in the events' "guest" member. */
+bool machine_shutdown_cause_is_guest(enum machine_shutdown_cause cause);
 
 enum machine_event {
     MACHINE_EVENT_STOP,

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lifecycle: running, pausing, resetting and ending a machine.
+ *
+ * Theory of operation. Every wish (a person's, a client's, the guest's) becomes an operation in one
+ * queue and is worked off in order, by lifecycle_step, which runs once a loop turn while there is
+ * something to do. An operation first parks the vCPUs and returns; each parked vCPU and, for a
+ * reset, the timer that looks whether the disks are idle, queue the step again; when all is quiet
+ * the operation acts, emits its events, then answers. So an event always precedes the reply of the
+ * command that caused it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "disk/disk.h"
+#include "vmm/machine_private.h"
+
+#define DISK_POLL_NS 1000000u
+
+static void emit(struct machine *machine, enum machine_event event,
+                 enum machine_shutdown_cause cause)
+{
+    const struct machine_listener *listener = &machine->lifecycle.listener;
+    if (listener->on_event)
+        listener->on_event(listener->opaque, event, cause);
+}
+
+static void enqueue(struct machine *machine, enum lifecycle_kind kind,
+                    enum machine_shutdown_cause cause, machine_done_fn *on_done, void *opaque)
+{
+    struct lifecycle_op *op = calloc(1, sizeof(*op));
+    CHECK(op);
+    loop_check_thread(machine->loop);
+    *op = (struct lifecycle_op){.kind = kind, .cause = cause, .on_done = on_done, .opaque = opaque};
+    list_push_back(&machine->lifecycle.ops, &op->node);
+    loop_task_queue(&machine->lifecycle.step);
+}
+
+static bool park_all(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->cpu_count; i++)
+        vcpu_park(&machine->cpus[i].vcpu);
+    if (machine->cpus_parked < machine->cpu_count)
+        return false;
+    guest_clock_stop(&machine->clock);
+    return true;
+}
+
+static void resume_all(struct machine *machine)
+{
+    guest_clock_start(&machine->clock);
+    machine->cpus_parked = 0;
+    for (unsigned i = 0; i < machine->cpu_count; i++)
+        vcpu_resume(&machine->cpus[i].vcpu);
+}
+
+static bool disks_are_idle(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++) {
+        struct disk_stats stats;
+        disk_get_stats(machine->disks[i], &stats);
+        if (stats.in_flight)
+            return false;
+    }
+    return true;
+}
+
+/* The steps below return true when the operation is done; *result is then its answer. */
+
+static bool step_stop(struct machine *machine)
+{
+    if (machine->lifecycle.state != MACHINE_RUNNING)
+        return true;
+    if (!park_all(machine))
+        return false;
+    machine->lifecycle.state = MACHINE_PAUSED;
+    emit(machine, MACHINE_EVENT_STOP, 0);
+    return true;
+}
+
+static bool step_cont(struct machine *machine, int *result, struct error *err)
+{
+    switch (machine->lifecycle.state) {
+    case MACHINE_RUNNING:
+        return true;
+    case MACHINE_PRELAUNCH:
+    case MACHINE_PAUSED:
+    case MACHINE_IO_ERROR:
+        break;
+    case MACHINE_SHUTDOWN:
+    case MACHINE_INTERNAL_ERROR:
+    case MACHINE_GUEST_PANICKED:
+        *result = error_set(err, EINVAL, "Resetting the Virtual Machine is required");
+        return true;
+    }
+    if (!park_all(machine))
+        return false;
+    machine->lifecycle.state = MACHINE_RUNNING;
+    emit(machine, MACHINE_EVENT_RESUME, 0);
+    resume_all(machine);
+    return true;
+}
+
+/* What the guest was doing with its disks ends before its memory becomes another machine's. */
+static bool step_reset(struct machine *machine, enum machine_shutdown_cause cause, int *result,
+                       struct error *err)
+{
+    if (!park_all(machine))
+        return false;
+    if (!disks_are_idle(machine)) {
+        loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + DISK_POLL_NS);
+        return false;
+    }
+    list_for_each(node, &machine->devices)
+    {
+        struct device *device = list_entry(node, struct device, node);
+        device->ops->reset(device);
+    }
+    *result = machine_set_up_boot(machine, err);
+    emit(machine, MACHINE_EVENT_RESET, cause);
+    if (machine->lifecycle.state == MACHINE_RUNNING)
+        resume_all(machine);
+    else if (machine->lifecycle.state != MACHINE_PRELAUNCH)
+        machine->lifecycle.state = MACHINE_PAUSED;
+    return true;
+}
+
+static void leave(struct machine *machine, int status)
+{
+    struct lifecycle *lifecycle = &machine->lifecycle;
+    if (lifecycle->is_exiting)
+        return;
+    lifecycle->is_exiting = true;
+    if (lifecycle->on_exit)
+        lifecycle->on_exit(lifecycle->on_exit_opaque, status);
+}
+
+static bool step_shutdown(struct machine *machine, enum machine_shutdown_cause cause)
+{
+    struct lifecycle *lifecycle = &machine->lifecycle;
+    if (!park_all(machine))
+        return false;
+    emit(machine, MACHINE_EVENT_SHUTDOWN, cause);
+    bool stays = machine->config->no_shutdown && machine_shutdown_cause_is_guest(cause);
+    if (lifecycle->state == MACHINE_RUNNING && stays)
+        emit(machine, MACHINE_EVENT_STOP, 0);
+    if (lifecycle->state != MACHINE_GUEST_PANICKED)
+        lifecycle->state = MACHINE_SHUTDOWN;
+    if (!stays)
+        leave(machine, 0);
+    return true;
+}
+
+static bool step_error(struct machine *machine)
+{
+    if (!park_all(machine))
+        return false;
+    machine->lifecycle.state = MACHINE_INTERNAL_ERROR;
+    emit(machine, MACHINE_EVENT_STOP, 0);
+    return true;
+}
+
+static bool step(struct machine *machine, const struct lifecycle_op *op, int *result,
+                 struct error *err)
+{
+    switch (op->kind) {
+    case LIFECYCLE_STOP:
+        return step_stop(machine);
+    case LIFECYCLE_CONT:
+        return step_cont(machine, result, err);
+    case LIFECYCLE_RESET:
+        return step_reset(machine, op->cause, result, err);
+    case LIFECYCLE_SHUTDOWN:
+        return step_shutdown(machine, op->cause);
+    case LIFECYCLE_ERROR:
+        return step_error(machine);
+    }
+    UNREACHABLE("lifecycle_kind");
+}
+
+static void on_step(struct loop_task *task)
+{
+    struct machine *machine = container_of(task, struct machine, lifecycle.step);
+    struct list *ops = &machine->lifecycle.ops;
+    while (!list_is_empty(ops)) {
+        struct lifecycle_op *op = list_entry(ops->next, struct lifecycle_op, node);
+        struct error err = {0};
+        int result = 0;
+        if (!step(machine, op, &result, &err))
+            return;
+        list_remove(&op->node);
+        if (op->on_done)
+            op->on_done(op->opaque, result, &err);
+        free(op);
+    }
+}
+
+static void on_poll(struct loop_timer *timer)
+{
+    struct machine *machine = container_of(timer, struct machine, lifecycle.poll);
+    loop_task_queue(&machine->lifecycle.step);
+}
+
+/* The answer to a read goes into the low bytes at `data`. */
+static void do_access(struct machine *machine, enum bus_space space, uint64_t address,
+                      unsigned size, bool is_write, void *data)
+{
+    uint64_t value = 0;
+    if (is_write) {
+        memcpy(&value, data, size);
+        bus_write(&machine->bus, space, address, size, value);
+    } else {
+        bus_read(&machine->bus, space, address, size, &value);
+        memcpy(data, &value, size);
+    }
+}
+
+static void answer_exit(void *opaque, struct vcpu *vcpu, const struct accel_exit *exit)
+{
+    struct machine *machine = opaque;
+    (void)vcpu;
+    switch (exit->reason) {
+    case ACCEL_EXIT_PIO:
+        for (uint32_t i = 0; i < exit->pio.count; i++)
+            do_access(machine, BUS_PIO, exit->pio.port, exit->pio.size, exit->pio.is_write,
+                      (char *)exit->pio.data + (size_t)i * exit->pio.size);
+        break;
+    case ACCEL_EXIT_MMIO:
+        do_access(machine, BUS_MMIO, exit->mmio.gpa, exit->mmio.size, exit->mmio.is_write,
+                  exit->mmio.data);
+        break;
+    case ACCEL_EXIT_IOAPIC_EOI:
+        ioapic_eoi(machine->ioapic, exit->vector);
+        break;
+    default:
+        UNREACHABLE("an exit that vcpu.c does not hand on");
+    }
+}
+
+static uint8_t on_extint(void *opaque, struct vcpu *vcpu)
+{
+    struct machine *machine = opaque;
+    (void)vcpu;
+    return pic_acknowledge(machine->pic);
+}
+
+static void on_parked(void *opaque, struct vcpu *vcpu, const struct accel_exit *exit)
+{
+    struct machine *machine = opaque;
+    machine->cpus_parked++;
+    if (exit->reason == ACCEL_EXIT_SHUTDOWN) {
+        log_info("CPU %u took a triple fault", vcpu->index);
+        if (machine->config->no_reboot)
+            enqueue(machine, LIFECYCLE_SHUTDOWN, SHUTDOWN_GUEST_TRIPLE_FAULT, NULL, NULL);
+        else
+            enqueue(machine, LIFECYCLE_RESET, SHUTDOWN_GUEST_TRIPLE_FAULT, NULL, NULL);
+    } else if (exit->reason == ACCEL_EXIT_ERROR) {
+        log_error("%s", exit->text);
+        enqueue(machine, LIFECYCLE_ERROR, SHUTDOWN_HOST_ERROR, NULL, NULL);
+    }
+    loop_task_queue(&machine->lifecycle.step);
+}
+
+const struct vcpu_handler lifecycle_vcpu_handler = {
+    .on_exit = answer_exit,
+    .on_extint = on_extint,
+    .on_parked = on_parked,
+};
+
+int lifecycle_init(struct machine *machine, struct error *err)
+{
+    struct lifecycle *lifecycle = &machine->lifecycle;
+    lifecycle->state = MACHINE_PRELAUNCH;
+    list_init(&lifecycle->ops);
+    /* After the devices' own draining, before replies are written. */
+    loop_task_init(machine->loop, &lifecycle->step, LOOP_STAGE_COMPLETE, on_step);
+    int result = loop_timer_init(machine->loop, &lifecycle->poll, on_poll);
+    return result ? error_set_errno(err, -result, "cannot make a timer") : 0;
+}
+
+void lifecycle_close(struct machine *machine)
+{
+    struct lifecycle *lifecycle = &machine->lifecycle;
+    for (struct list *node; (node = list_pop_front(&lifecycle->ops));)
+        free(list_entry(node, struct lifecycle_op, node));
+    loop_task_cancel(&lifecycle->step);
+    loop_timer_close(&lifecycle->poll, NULL);
+}
+
+void lifecycle_guest_reset(struct machine *machine)
+{
+    enqueue(machine, machine->config->no_reboot ? LIFECYCLE_SHUTDOWN : LIFECYCLE_RESET,
+            SHUTDOWN_GUEST_RESET, NULL, NULL);
+}
+
+void lifecycle_guest_power_off(struct machine *machine)
+{
+    enqueue(machine, LIFECYCLE_SHUTDOWN, SHUTDOWN_GUEST_SHUTDOWN, NULL, NULL);
+}
+
+void lifecycle_guest_panic(struct machine *machine)
+{
+    emit(machine, MACHINE_EVENT_GUEST_PANICKED, SHUTDOWN_GUEST_PANIC);
+    machine->lifecycle.state = MACHINE_GUEST_PANICKED;
+    enqueue(machine, LIFECYCLE_SHUTDOWN, SHUTDOWN_GUEST_PANIC, NULL, NULL);
+}
+
+void machine_set_listener(struct machine *machine, const struct machine_listener *listener)
+{
+    machine->lifecycle.listener = *listener;
+}
+
+void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    enqueue(machine, LIFECYCLE_STOP, 0, on_done, opaque);
+}
+
+void machine_cont(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    enqueue(machine, LIFECYCLE_CONT, 0, on_done, opaque);
+}
+
+void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
+                   machine_done_fn *on_done, void *opaque)
+{
+    enqueue(machine, LIFECYCLE_RESET, cause, on_done, opaque);
+}
+
+void machine_powerdown(struct machine *machine)
+{
+    acpi_pm_power_button(machine->acpi_pm);
+    emit(machine, MACHINE_EVENT_POWERDOWN, 0);
+}
+
+void machine_quit(struct machine *machine, enum machine_shutdown_cause cause)
+{
+    enqueue(machine, LIFECYCLE_SHUTDOWN, cause, NULL, NULL);
+}
+
+void machine_on_exit(struct machine *machine, void (*on_exit_wanted)(void *opaque, int status),
+                     void *opaque)
+{
+    machine->lifecycle.on_exit = answer_exit_wanted;
+    machine->lifecycle.on_exit_opaque = opaque;
+}
+
+enum machine_state machine_get_state(const struct machine *machine)
+{
+    return machine->lifecycle.state;
+}

@@ -1,0 +1,520 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine: builds the machine from its config, part by part, and takes it apart backwards.
+ *
+ * `parts` is the machine, in boot order; the PCI functions at its end take slots in the same order.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "devices/pci_host.h"
+#include "devices/pit.h"
+#include "devices/pvpanic.h"
+#include "devices/rtc.h"
+#include "devices/serial.h"
+#include "devices/virtio_blk.h"
+#include "devices/virtio_net.h"
+#include "devices/virtio_rng.h"
+#include "netbackends/slirp.h"
+#include "vmm/accel_select.h"
+#include "vmm/acpi.h"
+#include "vmm/machine_private.h"
+#include "vmm/topology.h"
+
+#define COM1_PORT 0x3f8
+#define COM1_GSI  4
+
+static void on_device_reset(void *opaque)
+{
+    lifecycle_guest_reset(opaque);
+}
+
+static void on_power_off(void *opaque)
+{
+    lifecycle_guest_power_off(opaque);
+}
+
+static void on_panic(void *opaque, unsigned events)
+{
+    if (events & PVPANIC_PANICKED)
+        lifecycle_guest_panic(opaque);
+}
+
+static void on_pic_intr(void *opaque, bool level)
+{
+    struct machine *machine = opaque;
+    machine->accel_ops->set_extint(machine->vm, level);
+}
+
+static void on_ioapic_routes_changed(void *opaque)
+{
+    struct machine *machine = opaque;
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++) {
+        uint64_t address = 0;
+        uint32_t data = 0;
+        if (!ioapic_get_route(machine->ioapic, pin, &address, &data))
+            address = 0;
+        irq_set_ioapic_route(&machine->irq, pin, address, data);
+    }
+}
+
+static void set_pic_input(void *opaque, unsigned input, bool level)
+{
+    pic_set_input(((struct machine *)opaque)->pic, input, level);
+}
+
+static void set_ioapic_pin(void *opaque, unsigned pin, bool level)
+{
+    ioapic_set_pin(((struct machine *)opaque)->ioapic, pin, level);
+}
+
+static void add_device(struct machine *machine, struct device *device)
+{
+    list_push_back(&machine->devices, &device->node);
+}
+
+static int make_interrupt_chips(struct machine *machine, struct error *err)
+{
+    const struct irq_pins pins = {set_pic_input, set_ioapic_pin, machine};
+    int result = ioapic_create(&machine->bus, &machine->irq.hub, on_ioapic_routes_changed, machine,
+                               &machine->ioapic, err);
+    if (result)
+        return result;
+    add_device(machine, &machine->ioapic->device);
+    result = pic_create(&machine->bus, on_pic_intr, machine, &machine->pic, err);
+    if (result)
+        return result;
+    add_device(machine, &machine->pic->device);
+    irq_set_pins(&machine->irq, &pins);
+    return 0;
+}
+
+static int make_clocks(struct machine *machine, struct error *err)
+{
+    const struct guest_mem *mem = &machine->memory.guest;
+    struct irq_hub *hub = &machine->irq.hub;
+    struct pit *pit;
+    struct rtc *rtc;
+    int result = pit_create(&machine->bus, &machine->clock, hub, &pit, err);
+    if (result)
+        return result;
+    add_device(machine, &pit->device);
+    uint64_t low = mem->regions[0].size;
+    result = rtc_create(&machine->bus, &machine->clock, hub, low, machine->memory.size - low,
+                        machine->config->cpus, &rtc, err);
+    if (result)
+        return result;
+    add_device(machine, &rtc->device);
+    return 0;
+}
+
+static int make_power_management(struct machine *machine, struct error *err)
+{
+    struct i8042 *i8042;
+    struct pvpanic *pvpanic;
+    int result = acpi_pm_create(&machine->bus, &machine->clock, &machine->irq.hub, on_power_off,
+                                machine, &machine->acpi_pm, err);
+    if (result)
+        return result;
+    add_device(machine, &machine->acpi_pm->device);
+    result = i8042_create(&machine->bus, &machine->irq.hub, on_device_reset, machine, &i8042, err);
+    if (result)
+        return result;
+    add_device(machine, &i8042->device);
+    result = pvpanic_create(&machine->bus, on_panic, machine, &pvpanic, err);
+    if (result)
+        return result;
+    add_device(machine, &pvpanic->device);
+    return 0;
+}
+
+static int make_serial(struct machine *machine, struct error *err)
+{
+    int index = machine->config->serial_chardev;
+    struct char_backend *backend = NULL;
+    struct serial *serial;
+    if (index >= 0) {
+        int result = chardev_attach(machine->chardevs[index], &backend, err);
+        if (result)
+            return result;
+    }
+    const struct serial_config config = {
+        .bus = &machine->bus,
+        .clock = &machine->clock,
+        .hub = &machine->irq.hub,
+        .backend = backend,
+        .port = COM1_PORT,
+        .gsi = COM1_GSI,
+    };
+    int result = serial_create(&config, &serial, err);
+    if (!result)
+        add_device(machine, &serial->device);
+    return result;
+}
+
+static int make_pci_host(struct machine *machine, struct error *err)
+{
+    struct pci_host *host;
+    int result = pci_host_create(&machine->pci_bus, on_device_reset, machine, &host, err);
+    if (!result)
+        add_device(machine, &host->device);
+    return result;
+}
+
+static struct virtio_pci_place place_of(struct machine *machine, const char *id)
+{
+    return (struct virtio_pci_place){
+        .loop = machine->loop,
+        .mem = &machine->memory.guest,
+        .pci_bus = &machine->pci_bus,
+        .slot = -1,
+        .id = id ? id : "",
+    };
+}
+
+static int make_disks(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++) {
+        const struct config_disk *config = &machine->config->disks[i];
+        const struct virtio_pci_place place = place_of(machine, config->qdev_id);
+        const struct virtio_blk_options options = {.serial = config->serial};
+        struct device *device;
+        if (!config->is_attached)
+            continue;
+        int result = virtio_blk_create(&place, machine->disks[i], &options, &device, err);
+        if (result)
+            return result;
+        add_device(machine, device);
+    }
+    return 0;
+}
+
+static int make_nics(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config->nic_count; i++) {
+        const struct config_nic *config = &machine->config->nics[i];
+        const struct virtio_pci_place place = place_of(machine, config->qdev_id);
+        struct virtio_net_options options = {0};
+        struct device *device;
+        if (!config->has_device)
+            continue;
+        memcpy(options.mac, config->mac, sizeof(options.mac));
+        int result = virtio_net_create(&place, machine->backends[i], &options, &device, err);
+        if (result)
+            return result;
+        add_device(machine, device);
+    }
+    return 0;
+}
+
+static int make_rngs(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config->rng_count; i++) {
+        const struct virtio_pci_place place = place_of(machine, NULL);
+        struct device *device;
+        int result = virtio_rng_create(&place, &device, err);
+        if (result)
+            return result;
+        add_device(machine, device);
+    }
+    return 0;
+}
+
+static int open_disks(struct machine *machine, struct error *err)
+{
+    const struct vm_config *config = machine->config;
+    machine->disks = calloc(config->disk_count + 1, sizeof(*machine->disks));
+    CHECK(machine->disks);
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        int result = disk_open(machine->loop, &config->disks[i].options, &machine->disks[i], err);
+        if (result)
+            return result;
+    }
+    return 0;
+}
+
+static struct net_forward forward_of(const struct config_forward *config)
+{
+    return (struct net_forward){
+        .is_udp = config->is_udp,
+        .host_address = config->host_address,
+        .host_port = config->host_port,
+        .guest_address = config->guest_address,
+        .guest_port = config->guest_port,
+    };
+}
+
+static int open_user_net(struct machine *machine, const struct config_nic *nic,
+                         struct net_backend **out, struct error *err)
+{
+    const struct config_net_user *user = &nic->user;
+    struct net_forward *forwards = calloc(user->forward_count + 1, sizeof(*forwards));
+    CHECK(forwards);
+    for (unsigned i = 0; i < user->forward_count; i++)
+        forwards[i] = forward_of(&user->forwards[i]);
+    const struct net_slirp_options options = {
+        .net = user->net,
+        .host = user->host,
+        .dns = user->dns,
+        .dhcpstart = user->dhcpstart,
+        .hostname = user->hostname,
+        .dnssearch = user->dnssearch,
+        .domainname = user->domainname,
+        .tftp = user->tftp,
+        .bootfile = user->bootfile,
+        .restrict_access = user->restrict_access,
+        .ipv4_off = user->ipv4_off,
+        .ipv6_off = user->ipv6_off,
+        .forwards = forwards,
+        .forward_count = user->forward_count,
+    };
+    int result = net_slirp_create(machine->loop, nic->netdev_id, &options, out, err);
+    free(forwards);
+    return result;
+}
+
+static int open_backends(struct machine *machine, struct error *err)
+{
+    const struct vm_config *config = machine->config;
+    machine->backends = calloc(config->nic_count + 1, sizeof(*machine->backends));
+    CHECK(machine->backends);
+    for (unsigned i = 0; i < config->nic_count; i++) {
+        int result = config->nics[i].kind == NET_KIND_USER
+                         ? open_user_net(machine, &config->nics[i], &machine->backends[i], err)
+                         : 0;
+        if (result)
+            return result;
+    }
+    return 0;
+}
+
+static void on_console_quit(void *opaque)
+{
+    machine_quit(opaque, SHUTDOWN_HOST_UI);
+}
+
+static int open_chardevs(struct machine *machine, struct error *err)
+{
+    for (unsigned i = 0; i < machine->config->chardev_count; i++) {
+        int result = chardev_create(machine->loop, &machine->config->chardevs[i],
+                                    &machine->chardevs[i], err);
+        if (result)
+            return result;
+        chardev_on_quit(machine->chardevs[i], on_console_quit, machine);
+    }
+    return 0;
+}
+
+static void on_ram_written(void *opaque, uint64_t gpa, uint64_t length)
+{
+    struct machine *machine = opaque;
+    machine->accel_ops->ram_written(machine->vm, gpa, length);
+}
+
+static int doorbell_add(void *opaque, enum bus_space space, uint64_t address,
+                        const struct bus_doorbell *bell)
+{
+    struct machine *machine = opaque;
+    return machine->accel_ops->ioeventfd_add(machine->vm, bell->event->fd, space == BUS_PIO,
+                                             address, bell->size, bell->any, bell->value);
+}
+
+static void doorbell_del(void *opaque, enum bus_space space, uint64_t address,
+                         const struct bus_doorbell *bell)
+{
+    struct machine *machine = opaque;
+    machine->accel_ops->ioeventfd_del(machine->vm, bell->event->fd, space == BUS_PIO, address,
+                                      bell->size, bell->any, bell->value);
+}
+
+static const struct bus_listener bus_listener = {
+    .doorbell_add = doorbell_add,
+    .doorbell_del = doorbell_del,
+};
+
+static int make_accelerator(struct machine *machine, struct error *err)
+{
+    char why[256];
+    int result = accel_select(machine->config->accel, &machine->accel_ops, why, sizeof(why), err);
+    if (result)
+        return result;
+    if (*why)
+        log_info("%s: using -accel %s", why, machine->accel_ops->name);
+    result = machine->accel_ops->vm_create(machine->config->cpus, &machine->vm, err);
+    if (result)
+        return result;
+    irq_init(&machine->irq, machine->loop, machine->vm);
+    bus_set_listener(&machine->bus, &bus_listener, machine);
+    return 0;
+}
+
+static int make_memory(struct machine *machine, struct error *err)
+{
+    const struct vm_config *config = machine->config;
+    int result = memory_init(&machine->memory, config->ram_bytes, config->mem_path,
+                             config->mem_prealloc, err);
+    if (result)
+        return result;
+    machine->memory.guest.on_written = on_ram_written;
+    machine->memory.guest.opaque = machine;
+    return memory_map(&machine->memory, machine->vm, err);
+}
+
+static int open_kernel(struct machine *machine, struct error *err)
+{
+    const struct vm_config *config = machine->config;
+    if (!config->kernel)
+        return error_set(
+            err, EINVAL,
+            "nothing to boot: name a Linux kernel with -kernel (evisor has no firmware "
+            "yet that could boot from a disk)");
+    return boot_open(&machine->boot, &machine->memory, config->kernel, config->initrd,
+                     config->append, err);
+}
+
+/* What a vCPU keeps outside accel_vcpu_state and must lose at a reset. */
+static const uint32_t reset_msrs[] = {
+    0x174,      0x175,      0x176,                              /* SYSENTER CS, ESP, EIP */
+    0x1a0,      0x277,      0x2ff,                              /* MISC_ENABLE, PAT, MTRRdefType */
+    0x6e0,                                                      /* TSC_DEADLINE */
+    0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084,             /* STAR, LSTAR, CSTAR, SFMASK */
+    0xc0000102, 0xc0000103,                                     /* KERNEL_GS_BASE, TSC_AUX */
+    0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, /* KVM's paravirtual clocks */
+};
+
+static int remember_power_on(struct machine_cpu *cpu)
+{
+    const struct accel_ops *ops = cpu->vcpu.accel->vm->ops;
+    struct accel_msrs *msrs = &cpu->power_on_msrs;
+    for (size_t i = 0; i < ARRAY_SIZE(reset_msrs); i++) {
+        struct accel_msrs one = {.header.nmsrs = 1, .entries[0].index = reset_msrs[i]};
+        if (ops->vcpu_get_msrs(cpu->vcpu.accel, &one) == 1)
+            msrs->entries[msrs->header.nmsrs++] = one.entries[0];
+    }
+    return ops->vcpu_get_state(cpu->vcpu.accel, ACCEL_STATE_ALL, &cpu->power_on);
+}
+
+static int make_cpu(struct machine *machine, unsigned index, const struct accel_cpuid *supported,
+                    struct error *err)
+{
+    const struct topology topology = {machine->config->sockets, machine->config->cores,
+                                      machine->config->threads};
+    struct machine_cpu *cpu = &machine->cpus[index];
+    struct accel_cpuid cpuid = *supported;
+    int result = vcpu_init(&cpu->vcpu, machine->loop, machine->vm, index, &lifecycle_vcpu_handler,
+                           machine, err);
+    if (result)
+        return result;
+    machine->cpu_count++;
+    topology_apply(&topology, index, &cpuid);
+    result = machine->accel_ops->vcpu_set_cpuid(cpu->vcpu.accel, &cpuid);
+    if (!result)
+        result = remember_power_on(cpu);
+    return result ? error_set_errno(err, -result, "cannot set up CPU %u", index) : 0;
+}
+
+static int make_cpus(struct machine *machine, struct error *err)
+{
+    struct accel_cpuid supported;
+    machine->cpus = calloc(machine->config->cpus, sizeof(*machine->cpus));
+    CHECK(machine->cpus);
+    int result = machine->accel_ops->supported_cpuid(machine->vm, &supported);
+    if (result)
+        return error_set_errno(err, -result, "cannot ask %s for its CPU model",
+                               machine->accel_ops->name);
+    for (unsigned i = 0; !result && i < machine->config->cpus; i++)
+        result = make_cpu(machine, i, &supported, err);
+    return result;
+}
+
+static int set_power_on(struct machine *machine, struct machine_cpu *cpu)
+{
+    const struct accel_ops *ops = machine->accel_ops;
+    struct accel_vcpu_state state = cpu->power_on;
+    if (cpu->vcpu.index == 0)
+        boot_set_cpu(&machine->boot, &state);
+    int done = ops->vcpu_set_msrs(cpu->vcpu.accel, &cpu->power_on_msrs);
+    if (done < 0)
+        return done;
+    return ops->vcpu_set_state(cpu->vcpu.accel, ACCEL_STATE_ALL, &state);
+}
+
+static int write_tables(struct machine *machine, struct error *err)
+{
+    uint64_t high = memory_pci64_base(&machine->memory);
+    const struct acpi_config config = {
+        .cpus = machine->config->cpus,
+        .pci_hole_gpa = MEMORY_PCI32_BASE,
+        .pci_hole_size = MEMORY_PCI32_END - MEMORY_PCI32_BASE,
+        .pci_hole64_gpa = high,
+        .pci_hole64_size = 512 * GIB,
+        .ecam_gpa = MEMORY_ECAM_BASE,
+        .has_serial = {true, false},
+        .has_pvpanic = true,
+    };
+    return acpi_build(&config, &machine->memory.guest, &machine->rsdp_gpa, err);
+}
+
+int machine_set_up_boot(struct machine *machine, struct error *err)
+{
+    int result = write_tables(machine, err);
+    if (result)
+        return result;
+    boot_load(&machine->boot, &machine->memory, machine->rsdp_gpa);
+    for (unsigned i = 0; i < machine->cpu_count; i++) {
+        result = set_power_on(machine, &machine->cpus[i]);
+        if (result)
+            return error_set_errno(err, -result, "cannot put CPU %u at the start", i);
+    }
+    return 0;
+}
+
+static int start_threads(struct machine *machine, struct error *err)
+{
+    int result = 0;
+    for (unsigned i = 0; !result && i < machine->cpu_count; i++)
+        result = vcpu_start(&machine->cpus[i].vcpu, err);
+    return result;
+}
+
+/* The machine, in boot order. What opens files comes before what starts threads. */
+static const struct {
+    const char *name;
+    int (*make)(struct machine *machine, struct error *err);
+} parts[] = {
+    {"chardevs", open_chardevs},     {"disks", open_disks},
+    {"network", open_backends},      {"accelerator", make_accelerator},
+    {"memory", make_memory},         {"kernel", open_kernel},
+    {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},
+    {"PIT and RTC", make_clocks},    {"ACPI, i8042 and pvpanic", make_power_management},
+    {"serial port", make_serial},    {"PCI host", make_pci_host},
+    {"virtio-blk", make_disks},      {"virtio-net", make_nics},
+    {"virtio-rng", make_rngs},       {"boot state", machine_set_up_boot},
+    {"vCPU threads", start_threads},
+};
+
+int machine_create(struct loop *loop, const struct vm_config *config, struct machine **out,
+                   struct error *err)
+{
+    struct machine *machine = calloc(1, sizeof(*machine));
+    CHECK(machine);
+    machine->loop = loop;
+    machine->config = config;
+    list_init(&machine->devices);
+    bus_init(&machine->bus, loop);
+    pci_bus_init(&machine->pci_bus, &machine->bus, &machine->irq.hub);
+    int result = lifecycle_init(machine, err);
+    if (!result)
+        result = guest_clock_init(&machine->clock, loop);
+    for (size_t i = 0; !result && i < ARRAY_SIZE(parts); i++) {
+        log_trace("machine", "making %s", parts[i].name);
+        result = parts[i].make(machine, err);
+    }
+    if (result)
+        return result;
+    *out = machine;
+    return 0;
+}

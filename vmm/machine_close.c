@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine_close: takes the machine apart, backwards, as a chain of asynchronous closes: devices,
+ * disks, backends, chardevs, vCPUs, clock; each step starts the next from its on_closed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "disk/disk.h"
+#include "netbackends/net.h"
+#include "vmm/machine_private.h"
+
+static void free_machine(void *opaque)
+{
+    struct machine *machine = opaque;
+    void (*on_closed)(void *) = machine->on_closed;
+    void *closed_opaque = machine->on_closed_opaque;
+    boot_close(&machine->boot);
+    irq_fini(&machine->irq);
+    bus_fini(&machine->bus);
+    for (unsigned i = 0; i < machine->cpu_count; i++)
+        vcpu_fini(&machine->cpus[i].vcpu);
+    machine->accel_ops->vm_destroy(machine->vm);
+    memory_fini(&machine->memory);
+    free(machine->cpus);
+    free(machine->disks);
+    free(machine->backends);
+    free(machine);
+    on_closed(closed_opaque);
+}
+
+static void close_clock(struct machine *machine)
+{
+    lifecycle_close(machine);
+    guest_clock_close(&machine->clock, free_machine, machine);
+}
+
+static void on_cpu_closed(struct loop_event *event)
+{
+    struct machine_cpu *cpu = container_of(event, struct machine_cpu, vcpu.exit_event);
+    struct machine *machine = cpu->vcpu.opaque;
+    if (--machine->cpus_parked == 0)
+        close_clock(machine);
+}
+
+static void close_cpus(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->cpu_count; i++)
+        vcpu_close(&machine->cpus[i].vcpu, on_cpu_closed);
+}
+
+static void close_next_chardev(void *opaque)
+{
+    struct machine *machine = opaque;
+    for (unsigned i = 0; i < CONFIG_CHARDEV_MAX; i++) {
+        struct chardev *chardev = machine->chardevs[i];
+        if (!chardev)
+            continue;
+        machine->chardevs[i] = NULL;
+        chardev_close(chardev, close_next_chardev, machine);
+        return;
+    }
+    close_cpus(machine);
+}
+
+static void close_next_backend(void *opaque)
+{
+    struct machine *machine = opaque;
+    for (unsigned i = 0; i < machine->config->nic_count; i++) {
+        struct net_backend *backend = machine->backends[i];
+        if (!backend)
+            continue;
+        machine->backends[i] = NULL;
+        backend->ops->close(backend, close_next_backend, machine);
+        return;
+    }
+    close_next_chardev(machine);
+}
+
+static void close_next_disk(struct machine *machine);
+
+static void on_disk_closed(void *opaque, int result)
+{
+    if (result)
+        log_error("closing a disk failed: %s", strerror(-result));
+    close_next_disk(opaque);
+}
+
+static void close_next_disk(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++) {
+        struct disk *disk = machine->disks[i];
+        if (!disk)
+            continue;
+        machine->disks[i] = NULL;
+        disk_close(disk, on_disk_closed, machine);
+        return;
+    }
+    close_next_backend(machine);
+}
+
+static void close_next_device(void *opaque)
+{
+    struct machine *machine = opaque;
+    if (list_is_empty(&machine->devices)) {
+        close_next_disk(machine);
+        return;
+    }
+    struct device *device = list_entry(machine->devices.prev, struct device, node);
+    list_remove(&device->node);
+    device->ops->close(device, close_next_device, machine);
+}
+
+void machine_close(struct machine *machine, void (*on_closed)(void *opaque), void *opaque)
+{
+    CHECK(machine->cpus_parked == machine->cpu_count);
+    machine->on_closed = on_closed;
+    machine->on_closed_opaque = opaque;
+    close_next_device(machine);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT */
+/* machine_private: what machine.c (building), lifecycle.c (running) and machine_query.c share. */
+#ifndef VMM_MACHINE_PRIVATE_H
+#define VMM_MACHINE_PRIVATE_H
+
+#include "base/list.h"
+#include "devices/acpi_pm.h"
+#include "devices/bus.h"
+#include "devices/device.h"
+#include "devices/guest_clock.h"
+#include "devices/i8042.h"
+#include "devices/ioapic.h"
+#include "devices/pci.h"
+#include "devices/pic.h"
+#include "vmm/accel.h"
+#include "vmm/boot.h"
+#include "vmm/chardev.h"
+#include "vmm/irq.h"
+#include "vmm/machine.h"
+#include "vmm/memory.h"
+#include "vmm/vcpu.h"
+
+/* The MSRs that a reset puts back; the rest of the power-on state is in accel_vcpu_state. */
+struct machine_cpu {
+    struct vcpu vcpu;
+    struct accel_vcpu_state power_on;
+    struct accel_msrs power_on_msrs;
+};
+
+/* What people, clients and the guest asked for, in order; lifecycle.c works it off. */
+enum lifecycle_kind {
+    LIFECYCLE_STOP,
+    LIFECYCLE_CONT,
+    LIFECYCLE_RESET,
+    LIFECYCLE_SHUTDOWN,
+    LIFECYCLE_ERROR, /* the accelerator cannot go on */
+};
+
+struct lifecycle_op {
+    struct list node;
+    enum lifecycle_kind kind;
+    enum machine_shutdown_cause cause;
+    machine_done_fn *on_done;
+    void *opaque;
+};
+
+struct lifecycle {
+    enum machine_state state;
+    struct list ops;
+    struct loop_task step;
+    struct loop_timer poll; /* while waiting for disks to fall idle */
+    struct machine_listener listener;
+    void (*on_exit)(void *opaque, int status);
+    void *on_exit_opaque;
+    bool is_exiting;
+};
+
+struct machine {
+    struct loop *loop;
+    const struct vm_config *config;
+    const struct accel_ops *accel_ops;
+    struct accel_vm *vm;
+    struct memory memory;
+    struct irq irq;
+    struct bus bus;
+    struct pci_bus pci_bus;
+    struct guest_clock clock;
+    struct boot boot;
+    uint64_t rsdp_gpa;
+
+    struct machine_cpu *cpus;
+    unsigned cpu_count;   /* created so far */
+    unsigned cpus_parked; /* of cpu_count */
+
+    struct chardev *chardevs[CONFIG_CHARDEV_MAX];
+    struct disk **disks;
+    struct net_backend **backends;
+
+    struct list devices; /* in the order in which they were made */
+    struct ioapic *ioapic;
+    struct pic *pic;
+    struct acpi_pm *acpi_pm;
+
+    struct lifecycle lifecycle;
+    void (*on_closed)(void *opaque);
+    void *on_closed_opaque;
+};
+
+extern const struct vcpu_handler lifecycle_vcpu_handler;
+
+int must_check lifecycle_init(struct machine *machine, struct error *err);
+void lifecycle_close(struct machine *machine);
+/* The guest asked for it, from inside a device's handler: acted on once the vCPUs are parked. */
+void lifecycle_guest_reset(struct machine *machine);
+void lifecycle_guest_power_off(struct machine *machine);
+void lifecycle_guest_panic(struct machine *machine);
+
+/* Puts RAM, devices and vCPUs into the state from which the guest starts. All vCPUs are parked. */
+int must_check machine_set_up_boot(struct machine *machine, struct error *err);
+
+#endif

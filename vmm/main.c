@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * main: options, machine, control, loop, and an orderly way out.
+ *
+ * The stages stand in this order because a sandbox belongs between them: parse, open everything
+ * while single-threaded, (confine), start threads, run.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/loop.h"
+#include "vmm/control.h"
+#include "vmm/daemonize.h"
+#include "vmm/machine.h"
+#include "vmm/options.h"
+
+static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+struct program {
+    struct loop loop;
+    struct vm_config config;
+    struct pidfile pidfile;
+    struct machine *machine;
+    struct control *control;
+    uv_signal_t signals[ARRAY_SIZE(ending_signals)];
+    int status;
+};
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct program *program = handle->data;
+    log_info("ending on signal %d", number);
+    machine_quit(program->machine, SHUTDOWN_HOST_SIGNAL);
+}
+
+static void watch_signals(struct program *program)
+{
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < ARRAY_SIZE(ending_signals); i++) {
+        uv_signal_init(&program->loop.uv, &program->signals[i]);
+        program->signals[i].data = program;
+        uv_signal_start(&program->signals[i], on_signal, ending_signals[i]);
+    }
+}
+
+static void on_machine_closed(void *opaque)
+{
+    struct program *program = opaque;
+    for (size_t i = 0; i < ARRAY_SIZE(ending_signals); i++)
+        uv_close((uv_handle_t *)&program->signals[i], NULL);
+}
+
+static void on_control_closed(void *opaque)
+{
+    struct program *program = opaque;
+    machine_close(program->machine, on_machine_closed, program);
+}
+
+static void on_machine_exit(void *opaque, int status)
+{
+    struct program *program = opaque;
+    program->status = status;
+    control_close(program->control, on_control_closed, program);
+}
+
+static void on_control_ready(void *opaque)
+{
+    struct program *program = opaque;
+    if (!program->config.start_paused)
+        machine_cont(program->machine, NULL, NULL);
+}
+
+static int start(struct program *program, struct error *err)
+{
+    struct vm_config *config = &program->config;
+    int result = config->daemonize ? daemonize_begin(err) : 0;
+    if (!result && config->pidfile)
+        result = pidfile_create(&program->pidfile, config->pidfile, err);
+    if (!result && (result = loop_init(&program->loop)))
+        result = error_set_errno(err, -result, "cannot make the event loop");
+    if (result)
+        return result;
+    watch_signals(program);
+    result = machine_create(&program->loop, config, &program->machine, err);
+    if (!result)
+        result = control_create(&program->loop, program->machine, &program->control, err);
+    if (!result && config->daemonize)
+        result = daemonize_ready(err);
+    return result;
+}
+
+static void run(struct program *program)
+{
+    machine_on_exit(program->machine, on_machine_exit, program);
+    control_when_ready(program->control, on_control_ready, program);
+    loop_run(&program->loop);
+    loop_fini(&program->loop);
+}
+
+int main(int argc, char **argv)
+{
+    static struct program program;
+    struct error err = {0};
+    char *text = NULL;
+    int result = options_parse(argc, argv, &program.config, &text, &err);
+    if (!result && text) {
+        fputs(text, stdout);
+        free(text);
+        return EXIT_SUCCESS;
+    }
+    if (!result)
+        result = start(&program, &err);
+    if (result) {
+        log_error("%s", err.text);
+        pidfile_remove(&program.pidfile);
+        return EXIT_FAILURE;
+    }
+    run(&program);
+    pidfile_remove(&program.pidfile);
+    vm_config_fini(&program.config);
+    return program.status;
+}
