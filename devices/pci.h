@@ -41,11 +41,12 @@ struct pci_msix_vector {
     uint32_t data;
     uint32_t control; /* bit 0: masked */
     bool pending;
+    uint64_t routed_address; /* what the route holds */
+    uint32_t routed_data;
 };
 
-/* Called after the generic room has acted on a write to configuration space. */
 struct pci_device_ops {
-    /* Optional: a write in a device-specific capability, already stored through its write mask. */
+    /* Optional: after any write, which is stored through its mask and acted on by then. */
     void (*config_written)(struct pci_device *device, unsigned offset, unsigned size);
     /* Optional: just before a read, so that the device can refresh a window. */
     void (*config_read)(struct pci_device *device, unsigned offset, unsigned size);
@@ -65,6 +66,7 @@ struct pci_device {
     unsigned msix_capability;
     struct pci_msix_vector vectors[MSIX_VECTOR_MAX];
     struct bus_region msix_region;
+    bool intx_level; /* what the device asked for */
     struct irq_line intx;
 };
 
@@ -94,6 +96,9 @@ void pci_unplug(struct pci_device *device);
 /* Command register, BARs and MSI-X back to power-on. */
 void pci_device_reset(struct pci_device *device);
 
+/* Configuration space and vectors came from a saved state: maps BARs, sets routes and INTx. */
+void pci_device_restored(struct pci_device *device);
+
 /* Bus mastering is on: without it the device may neither read nor write guest memory. */
 bool pci_is_bus_master(const struct pci_device *device);
 
@@ -101,6 +106,9 @@ bool pci_is_bus_master(const struct pci_device *device);
 bool pci_msix_is_enabled(const struct pci_device *device);
 /* Fires, or remembers while masked. Out-of-range vectors are ignored. */
 void pci_msix_notify(struct pci_device *device, unsigned vector);
+
+/* Drives the function's INTA#. Reaches the line unless the driver disabled it or uses MSI-X. */
+void pci_set_intx(struct pci_device *device, bool level);
 
 /* For the host bridge. `offset` up to PCI_EXT_CONFIG_SIZE. */
 uint32_t pci_config_read(struct pci_bus *pci_bus, unsigned slot, unsigned function, unsigned offset,

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* pci_msix: what pci.c needs of the MSI-X part of a function. Devices use pci.h. */
+#ifndef DEVICES_PCI_MSIX_H
+#define DEVICES_PCI_MSIX_H
+
+#include "devices/pci.h"
+
+/* All vectors masked, nothing pending, MSI-X off. Routes are kept for the next driver. */
+void pci_msix_reset(struct pci_device *device);
+/* Gives the routes back. */
+void pci_msix_fini(struct pci_device *device);
+/* The capability's control word changed. */
+void pci_msix_control_written(struct pci_device *device);
+/* Vectors and control word came from a saved state. */
+void pci_msix_restored(struct pci_device *device);
+
+#endif
