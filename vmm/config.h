@@ -31,6 +31,7 @@ struct config_chardev {
     char *path; /* FILE, UNIX */
     char *host; /* TCP */
     uint16_t port;
+    bool append; /* FILE: keep what is in it */
     bool is_server;
     bool wait;        /* server: hold the start until a client is there */
     bool is_mux;      /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
@@ -65,7 +66,10 @@ struct config_forward {
     uint16_t guest_port;
 };
 
-/* -netdev user and the user part of -nic; NULL or zero: libslirp's usual values. */
+/*
+ * -netdev user and the user part of -nic; NULL or zero: libslirp's usual values. dnssearch lists
+ * domains, separated by commas.
+ */
 struct config_net_user {
     char *net, *host, *dns, *dhcpstart, *hostname, *dnssearch, *domainname, *tftp, *bootfile;
     bool restrict_access;

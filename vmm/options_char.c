@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options_char: -chardev, and -serial, -monitor, -qmp and -mon, whose short forms ("stdio",
+ * "unix:PATH,server=on,wait=off") become chardevs of their own.
+ *
+ * Who uses which chardev is settled at the end: one that several share must be multiplexed.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/options_private.h"
+#include "vmm/suggest.h"
+
+#define OTHER_BACKENDS                                                                             \
+    "vc|pipe|serial|tty|parallel|parport|ringbuf|memory|msmouse|wctablet|braille|testdev|udp|"     \
+    "spicevmc|spiceport|console|hub|qemu-vdagent"
+
+static const char no_log[] = "copies of the output are not there; use a file chardev";
+static const char listens_only[] = "evisor only listens; add server=on,wait=off";
+
+static const struct keyval_known socket_known[] = {
+    {"backend", NULL, NULL},
+    {"id", NULL, NULL},
+    {"path", NULL, NULL},
+    {"host", NULL, NULL},
+    {"port", NULL, NULL},
+    {"server", NULL, NULL},
+    {"wait", NULL, NULL},
+    {"mux", NULL, NULL},
+    {"nodelay", "*", NULL},
+    {"delay", "*", NULL},
+    {"ipv4", "*", NULL},
+    {"ipv6", "off", "use ipv4"},
+    {"telnet", "off", "there is no telnet protocol; use a plain connection (nc, socat)"},
+    {"websocket", "off", "there is no websocket; use a plain connection"},
+    {"reconnect", "0", listens_only},
+    {"abstract", "off", "abstract names are not safe; use a path"},
+    {"logfile", "", no_log},
+    {"logappend", "off", no_log},
+    {0}};
+static const struct keyval_known file_known[] = {
+    {"backend", NULL, NULL},      {"id", NULL, NULL},
+    {"path", NULL, NULL},         {"append", NULL, NULL},
+    {"mux", NULL, NULL},          {"logfile", "", no_log},
+    {"logappend", "off", no_log}, {0}};
+static const struct keyval_known plain_known[] = {
+    {"backend", NULL, NULL}, {"id", NULL, NULL},           {"mux", NULL, NULL},
+    {"logfile", "", no_log}, {"logappend", "off", no_log}, {0}};
+static const struct keyval_known stdio_known[] = {{"backend", NULL, NULL},
+                                                  {"id", NULL, NULL},
+                                                  {"mux", NULL, NULL},
+                                                  {"signal", NULL, NULL},
+                                                  {"logfile", "", no_log},
+                                                  {"logappend", "off", no_log},
+                                                  {0}};
+
+static struct config_chardev *find_chardev(struct vm_config *config, const char *id)
+{
+    for (unsigned i = 0; i < config->chardev_count; i++)
+        if (strcmp(config->chardevs[i].id, id) == 0)
+            return &config->chardevs[i];
+    return NULL;
+}
+
+static int read_tcp(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    uint64_t port = 0;
+    int result = keyval_uint(list, "port", 1, UINT16_MAX, &port, err);
+    keyval_string(list, "host", &chardev->host);
+    if (!result && !port)
+        result = error_set(err, EINVAL, "%s: say where to listen: path=PATH, or port=NUMBER",
+                           list->option);
+    chardev->port = (uint16_t)port;
+    if (!result && chardev->host && *chardev->host && strncmp(chardev->host, "127.", 4) != 0 &&
+        keyval_name_index("localhost|::1", chardev->host) < 0)
+        result = error_set(err, EINVAL,
+                           "%s: host=%s: only this host may come; use 127.0.0.1 and, from "
+                           "elsewhere, ssh -L",
+                           list->option, chardev->host);
+    return result;
+}
+
+static int read_socket(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    keyval_string(list, "path", &chardev->path);
+    chardev->kind = chardev->path ? CHARDEV_UNIX : CHARDEV_TCP;
+    int result = chardev->path ? 0 : read_tcp(chardev, list, err);
+    if (!result && chardev->path && !*chardev->path)
+        result = error_set(err, EINVAL, "%s: the path is empty", list->option);
+    if (!result)
+        result = keyval_bool(list, "server", &chardev->is_server, err);
+    if (!result && !chardev->is_server)
+        result = error_set(err, ENOTSUP, "%s: %s", list->option, listens_only);
+    chardev->wait = true;
+    return result ? result : keyval_bool(list, "wait", &chardev->wait, err);
+}
+
+static int read_file(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    chardev->kind = CHARDEV_FILE;
+    keyval_string(list, "path", &chardev->path);
+    if (!chardev->path || !*chardev->path)
+        return error_set(err, EINVAL, "%s: name the file with path=PATH", list->option);
+    return keyval_bool(list, "append", &chardev->append, err);
+}
+
+static int read_stdio(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    chardev->kind = CHARDEV_STDIO;
+    chardev->has_signals = true;
+    return keyval_bool(list, "signal", &chardev->has_signals, err);
+}
+
+static int read_pty(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    (void)list, (void)err;
+    chardev->kind = CHARDEV_PTY;
+    return 0;
+}
+
+static int read_null(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    (void)list, (void)err;
+    chardev->kind = CHARDEV_NULL;
+    return 0;
+}
+
+static const struct backend {
+    const char *name;
+    const struct keyval_known *known;
+    int (*read)(struct config_chardev *chardev, const struct keyval *list, struct error *err);
+} backends[] = {
+    {"null", plain_known, read_null},      {"stdio", stdio_known, read_stdio},
+    {"file", file_known, read_file},       {"pty", plain_known, read_pty},
+    {"socket", socket_known, read_socket},
+};
+
+static const struct backend *find_backend(const struct keyval *list, struct error *err)
+{
+    const char *name = keyval_get(list, "backend");
+    struct suggest suggest;
+    suggest_init(&suggest, name ? name : "");
+    for (unsigned i = 0; name && i < ARRAY_SIZE(backends); i++) {
+        if (strcmp(backends[i].name, name) == 0)
+            return &backends[i];
+        suggest_offer(&suggest, backends[i].name);
+    }
+    if (name && keyval_name_index(OTHER_BACKENDS, name) >= 0)
+        error_set(err, ENOTSUP, "%s: %s is not there; use null, stdio, file, pty or socket",
+                  list->option, name);
+    else if (suggest.best)
+        error_set(err, EINVAL, "%s: unknown kind '%s'; did you mean '%s'?", list->option, name,
+                  suggest.best);
+    else
+        error_set(err, EINVAL, "%s: say null, stdio, file, pty or socket", list->option);
+    return NULL;
+}
+
+static int check_mux(const struct vm_config *config, const struct config_chardev *chardev,
+                     const struct keyval *list, struct error *err)
+{
+    if (chardev->is_mux && chardev->kind != CHARDEV_STDIO && chardev->kind != CHARDEV_PTY)
+        return error_set(err, ENOTSUP, "%s: only stdio and pty can be shared by mux=on",
+                         list->option);
+    for (unsigned i = 0; i + 1 < config->chardev_count; i++)
+        if (chardev->kind == CHARDEV_STDIO && config->chardevs[i].kind == CHARDEV_STDIO)
+            return error_set(err, EBUSY,
+                             "%s: stdio is in use already; to share it, write -chardev "
+                             "stdio,id=ID,mux=on once, and chardev:ID everywhere",
+                             list->option);
+    return 0;
+}
+
+/* Adds what the checked list describes. The id must not be taken. */
+static int add_chardev(struct options *options, struct keyval *list, const char *id,
+                       struct error *err)
+{
+    struct vm_config *config = options->config;
+    const struct backend *backend = find_backend(list, err);
+    int result = backend ? keyval_check(list, backend->known, err) : -EINVAL;
+    if (!result && find_chardev(config, id))
+        result =
+            error_set(err, EEXIST, "%s: there is another chardev with id=%s", list->option, id);
+    if (!result && config->chardev_count == CONFIG_CHARDEV_MAX)
+        result =
+            error_set(err, E2BIG, "%s: more than %d chardevs", list->option, CONFIG_CHARDEV_MAX);
+    if (result)
+        return result;
+    struct config_chardev *chardev = &config->chardevs[config->chardev_count++];
+    chardev->id = options_copy(id);
+    result = backend->read(chardev, list, err);
+    if (!result)
+        result = keyval_bool(list, "mux", &chardev->is_mux, err);
+    return result ? result : check_mux(config, chardev, list, err);
+}
+
+int option_chardev(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    (void)entry;
+    if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
+        options->text = options_copy("Available chardev backend types:\n  file\n  null\n  pty\n"
+                                     "  socket\n  stdio\n");
+        return 0;
+    }
+    struct keyval list;
+    int result = keyval_parse(&list, "-chardev", argument, "backend", err);
+    if (result)
+        return result;
+    const char *id = keyval_get(&list, "id");
+    if (!id || !*id)
+        result = error_set(err, EINVAL, "%s: add id=NAME", list.option);
+    else
+        result = add_chardev(options, &list, id, err);
+    keyval_fini(&list);
+    return result;
+}
+
+/* "tcp:HOST:PORT,server=on" in the words of -chardev socket; NULL if it has no port. */
+static char *spell_tcp(const char *text)
+{
+    size_t address = strcspn(text, ",");
+    const char *colon = memrchr(text, ':', address);
+    char *spelled = NULL;
+    if (colon)
+        CHECK(asprintf(&spelled, "socket,host=%.*s,port=%s", (int)(colon - text), text, colon + 1) >
+              0);
+    return spelled;
+}
+
+/* The short form in the words of -chardev; NULL if it is none. */
+static char *spell_out(const char *text)
+{
+    static const struct {
+        const char *prefix, *meaning;
+    } prefixes[] = {{"unix:", "socket,path="}, {"file:", "file,path="}};
+    char *spelled = NULL;
+    if (strncmp(text, "tcp:", 4) == 0)
+        return spell_tcp(text + 4);
+    for (unsigned i = 0; i < ARRAY_SIZE(prefixes); i++) {
+        size_t length = strlen(prefixes[i].prefix);
+        if (strncmp(text, prefixes[i].prefix, length) == 0)
+            CHECK(asprintf(&spelled, "%s%s", prefixes[i].meaning, text + length) > 0);
+    }
+    if (!spelled && keyval_name_index("stdio|pty|null", text) >= 0)
+        spelled = options_copy(text);
+    return spelled;
+}
+
+static int add_user(struct options *options, const char *option, const char *chardev_id,
+                    const struct options_char_user *as, struct error *err)
+{
+    unsigned monitors = 0;
+    for (unsigned i = 0; i < options->char_user_count; i++)
+        monitors += !options->char_users[i].is_serial;
+    if (!as->is_serial && monitors == CONFIG_MONITOR_MAX)
+        return error_set(err, E2BIG, "%s: more than %d monitors", option, CONFIG_MONITOR_MAX);
+    struct options_char_user *user = &options->char_users[options->char_user_count++];
+    *user = *as;
+    user->chardev_id = options_copy(chardev_id);
+    user->option = options_copy(option);
+    return 0;
+}
+
+/* Makes a chardev of a short form; its id is written to `id`. */
+static int add_short(struct options *options, const char *option, const char *text, bool is_mux,
+                     char *id, struct error *err)
+{
+    struct keyval list;
+    char *spelled = spell_out(text);
+    if (!spelled)
+        return error_set(err, EINVAL,
+                         "%s %s%s: say stdio, mon:stdio, file:PATH, unix:PATH,server=on,wait=off, "
+                         "pty, null, none or chardev:ID",
+                         option, is_mux ? "mon:" : "", text);
+    int result = keyval_parse(&list, option, spelled, "backend", err);
+    free(spelled);
+    if (result)
+        return result;
+    free(list.option);
+    CHECK(asprintf(&list.option, "%s %s%s", option, is_mux ? "mon:" : "", text) > 0);
+    result = add_chardev(options, &list, id, err);
+    if (!result && is_mux) {
+        struct config_chardev *chardev = find_chardev(options->config, id);
+        chardev->is_mux = true;
+        chardev->has_signals = false;
+        result = check_mux(options->config, chardev, &list, err);
+    }
+    keyval_fini(&list);
+    return result;
+}
+
+static int attach_text(struct options *options, const char *option, const char *text,
+                       const struct options_char_user *as, struct error *err)
+{
+    static const struct options_char_user human = {.kind = MONITOR_HUMAN};
+    char id[32];
+    if (strncmp(text, "chardev:", 8) == 0)
+        return add_user(options, option, text + 8, as, err);
+    if (strcmp(text, "vc") == 0 || strncmp(text, "vc:", 3) == 0)
+        return error_set(err, ENOTSUP, "%s %s: evisor has no window; use stdio or unix:", option,
+                         text);
+    bool is_mux = strncmp(text, "mon:", 4) == 0;
+    if (as->is_serial)
+        snprintf(id, sizeof(id), "serial0");
+    else
+        snprintf(id, sizeof(id), "compat_monitor%u", options->monitor_ids++);
+    int result = add_short(options, option, text + (is_mux ? 4 : 0), is_mux, id, err);
+    if (!result)
+        result = add_user(options, option, id, as, err);
+    if (!result && is_mux && as->is_serial)
+        result = add_user(options, option, id, &human, err);
+    options->has_monitor |= is_mux;
+    return result;
+}
+
+int option_serial(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)entry;
+    static const struct options_char_user serial = {.is_serial = true};
+    bool is_nothing = keyval_name_index("none|null", argument) >= 0;
+    if (options->has_serial && is_nothing)
+        return 0;
+    if (options->has_serial)
+        return error_set(err, ENOTSUP, "-serial %s: there is one serial port, and it is in use",
+                         argument);
+    options->has_serial = true;
+    if (strcmp(argument, "none") == 0)
+        return 0;
+    return attach_text(options, "-serial", argument, &serial, err);
+}
+
+/* -monitor, -qmp and -qmp-pretty. */
+int option_monitor(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    struct options_char_user user = {.pretty = strcmp(entry->name, "qmp-pretty") == 0};
+    user.kind = strcmp(entry->name, "monitor") == 0 ? MONITOR_HUMAN : MONITOR_QMP;
+    char option[16];
+    snprintf(option, sizeof(option), "-%s", entry->name);
+    options->has_monitor = true;
+    if (keyval_name_index("none|null", argument) >= 0)
+        return 0;
+    return attach_text(options, option, argument, &user, err);
+}
+
+int option_mon(struct options *options, const struct option_entry *entry, const char *argument,
+               struct error *err)
+{
+    (void)entry;
+    static const struct keyval_known known[] = {{"chardev", NULL, NULL}, {"mode", NULL, NULL},
+                                                {"pretty", NULL, NULL},  {"default", "*", NULL},
+                                                {"id", "*", NULL},       {0}};
+    struct keyval list;
+    int result = keyval_parse(&list, "-mon", argument, "chardev", err);
+    if (result)
+        return result;
+    struct options_char_user user = {0};
+    unsigned mode = 0;
+    const char *id = keyval_get(&list, "chardev");
+    result = keyval_check(&list, known, err);
+    if (!result && !id)
+        result = error_set(err, EINVAL, "%s: say which chardev: chardev=ID", list.option);
+    if (!result)
+        result = keyval_choice(&list, "mode", "readline|control", &mode, err);
+    if (!result)
+        result = keyval_bool(&list, "pretty", &user.pretty, err);
+    user.kind = mode ? MONITOR_QMP : MONITOR_HUMAN;
+    options->has_monitor = true;
+    if (!result)
+        result = add_user(options, list.option, id, &user, err);
+    keyval_fini(&list);
+    return result;
+}
+
+/* There is no window, so without other words the terminal is where the guest is seen. */
+static int add_defaults(struct options *options, struct error *err)
+{
+    static const struct options_char_user serial = {.is_serial = true};
+    bool has_terminal = !options->has_display && !options->config->daemonize;
+    bool stdio_is_free = true;
+    for (unsigned i = 0; i < options->config->chardev_count; i++)
+        stdio_is_free &= options->config->chardevs[i].kind != CHARDEV_STDIO;
+    if (options->nodefaults || options->has_serial || !stdio_is_free ||
+        !(options->nographic || has_terminal))
+        return 0;
+    options->has_serial = true;
+    return attach_text(options, "-nographic", options->has_monitor ? "stdio" : "mon:stdio", &serial,
+                       err);
+}
+
+static int refuse_chardev(struct options *options, const struct options_char_user *user,
+                          struct error *err)
+{
+    struct suggest suggest;
+    suggest_init(&suggest, user->chardev_id);
+    for (unsigned i = 0; i < options->config->chardev_count; i++)
+        suggest_offer(&suggest, options->config->chardevs[i].id);
+    return error_set(err, ENOENT, "%s: there is no chardev with id=%s%s%s%s", user->option,
+                     user->chardev_id, suggest.best ? "; did you mean '" : "",
+                     suggest.best ? suggest.best : "", suggest.best ? "'?" : "");
+}
+
+static unsigned count_users(const struct options *options, const char *id)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < options->char_user_count; i++)
+        count += strcmp(options->char_users[i].chardev_id, id) == 0;
+    return count;
+}
+
+static int settle_user(struct options *options, const struct options_char_user *user,
+                       struct error *err)
+{
+    struct vm_config *config = options->config;
+    struct config_chardev *chardev = find_chardev(config, user->chardev_id);
+    if (!chardev)
+        return refuse_chardev(options, user, err);
+    if (!chardev->is_mux && count_users(options, chardev->id) > 1)
+        return error_set(err, EBUSY, "%s: chardev %s has another user; add mux=on to share it",
+                         user->option, chardev->id);
+    if (!user->is_serial && chardev->kind == CHARDEV_FILE)
+        return error_set(err, EINVAL, "%s: a file cannot give commands; use unix: or stdio",
+                         user->option);
+    unsigned index = (unsigned)(chardev - config->chardevs);
+    if (user->is_serial) {
+        config->serial_chardev = (int)index;
+    } else {
+        config->monitors[config->monitor_count++] =
+            (struct config_monitor){.kind = user->kind, .chardev = index, .pretty = user->pretty};
+    }
+    return 0;
+}
+
+static int check_terminal(const struct options *options, struct error *err)
+{
+    if (!options->config->daemonize)
+        return 0;
+    if (options->nographic)
+        return error_set(err, EINVAL,
+                         "-nographic uses the terminal that -daemonize leaves; use -display none "
+                         "and -serial file:PATH");
+    for (unsigned i = 0; i < options->config->chardev_count; i++)
+        if (options->config->chardevs[i].kind == CHARDEV_STDIO)
+            return error_set(err, EINVAL,
+                             "stdio is the terminal that -daemonize leaves; use unix: or file:");
+    return 0;
+}
+
+int options_finish_chars(struct options *options, struct error *err)
+{
+    int result = check_terminal(options, err);
+    if (!result)
+        result = add_defaults(options, err);
+    for (unsigned i = 0; i < options->char_user_count && !result; i++)
+        result = settle_user(options, &options->char_users[i], err);
+    return result;
+}

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: MIT */
+/* options_machine: the options for memory, CPUs, boot and how the process behaves. */
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "vmm/options_private.h"
+#include "vmm/suggest.h"
+
+#define ACCELS "kvm|soft"
+
+static void set_string(char **to, const char *text)
+{
+    free(*to);
+    *to = options_copy(text);
+}
+
+/* Parses and checks in one go; on failure nothing is left to free. */
+static int read_list(struct keyval *list, const struct option_entry *entry, const char *argument,
+                     const char *implied, const struct keyval_known *known, struct error *err)
+{
+    char option[64];
+    snprintf(option, sizeof(option), "-%s", entry->name);
+    int result = keyval_parse(list, option, argument, implied, err);
+    if (result)
+        return result;
+    result = keyval_check(list, known, err);
+    if (result)
+        keyval_fini(list);
+    return result;
+}
+
+int option_m(struct options *options, const struct option_entry *entry, const char *argument,
+             struct error *err)
+{
+    static const char no_plug[] = "memory cannot be added later; give all of it with -m SIZE";
+    static const struct keyval_known known[] = {
+        {"size", NULL, NULL}, {"slots", "0", no_plug}, {"maxmem", "", no_plug}, {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "size", known, err);
+    if (result)
+        return result;
+    uint64_t bytes = options->config->ram_bytes;
+    result = keyval_size(&list, "size", MIB, &bytes, err);
+    if (!result && (bytes < RAM_MIN_MIB * MIB || bytes > RAM_MAX_GIB * GIB))
+        result = error_set(err, EINVAL, "%s: memory must be from %dM to %dG", list.option,
+                           RAM_MIN_MIB, RAM_MAX_GIB);
+    if (!result)
+        options->config->ram_bytes = align_up(bytes, MIB);
+    keyval_fini(&list);
+    return result;
+}
+
+int option_smp(struct options *options, const struct option_entry *entry, const char *argument,
+               struct error *err)
+{
+    static const char one_level[] = "topology has sockets, cores and threads; leave it out";
+    static const struct keyval_known known[] = {
+        {"cpus", NULL, NULL},         {"sockets", NULL, NULL},
+        {"cores", NULL, NULL},        {"threads", NULL, NULL},
+        {"maxcpus", NULL, NULL},      {"dies", "1", one_level},
+        {"clusters", "1", one_level}, {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "cpus", known, err);
+    if (result)
+        return result;
+    uint64_t *const out[] = {&options->cpus, &options->sockets, &options->cores, &options->threads};
+    uint64_t maxcpus = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(out) && !result; i++) {
+        *out[i] = 0;
+        result = keyval_uint(&list, known[i].key, 1, VCPU_MAX, out[i], err);
+    }
+    if (!result)
+        result = keyval_uint(&list, "maxcpus", 1, VCPU_MAX, &maxcpus, err);
+    if (!result && maxcpus && options->cpus && maxcpus != options->cpus)
+        result = error_set(err, ENOTSUP,
+                           "%s: CPUs cannot be added later; make cpus and maxcpus the same",
+                           list.option);
+    if (!options->cpus)
+        options->cpus = maxcpus;
+    keyval_fini(&list);
+    return result;
+}
+
+int option_cpu(struct options *options, const struct option_entry *entry, const char *argument,
+               struct error *err)
+{
+    static const char no_features[] = "CPU features are not switched one by one; leave it out";
+    static const struct keyval_known known[] = {{"model", NULL, NULL},
+                                                {"migratable", "*", NULL},
+                                                {"kvm", "on", no_features},
+                                                {"check", "*", NULL},
+                                                {"host-phys-bits", "on", no_features},
+                                                {0}};
+    if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
+        options->text = options_copy("Available CPUs:\n"
+                                     "  host    the host's own features, as far as the accelerator"
+                                     " can offer them (default)\n"
+                                     "  max     everything that the accelerator can offer\n");
+        return 0;
+    }
+    if (strpbrk(argument, "+") || strstr(argument, ",-"))
+        return error_set(err, ENOTSUP, "-cpu %s: %s", argument, no_features);
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "model", known, err);
+    if (result)
+        return result;
+    const char *model = keyval_get(&list, "model");
+    if (!model || keyval_name_index("host|max", model) < 0)
+        result = error_set(err, ENOTSUP,
+                           "-cpu %s: evisor has no named CPU models; use -cpu host (the default) "
+                           "or -cpu max",
+                           argument);
+    else
+        set_string(&options->config->cpu_model, model);
+    keyval_fini(&list);
+    return result;
+}
+
+/* Appends the accelerators of "kvm:tcg" to the config's list, each once. */
+static int add_accels(struct options *options, const char *names, struct error *err)
+{
+    char **accel = &options->config->accel;
+    char *copy = options_copy(names), *rest = copy;
+    int result = 0;
+    for (char *name; !result && (name = strsep(&rest, ":"));) {
+        const char *known = strcmp(name, "tcg") == 0 ? "soft" : name;
+        if (keyval_name_index(ACCELS, known) < 0) {
+            result = error_set(err, ENOTSUP,
+                               "accelerator '%s' is not known; use kvm, or soft (evisor's own "
+                               "CPU, also called tcg), or kvm:soft",
+                               name);
+        } else if (!*accel) {
+            set_string(accel, known);
+        } else if (strstr(*accel, known) == NULL) {
+            char *longer;
+            CHECK(asprintf(&longer, "%s:%s", *accel, known) > 0);
+            free(*accel);
+            *accel = longer;
+        }
+    }
+    free(copy);
+    return result;
+}
+
+int option_accel(struct options *options, const struct option_entry *entry, const char *argument,
+                 struct error *err)
+{
+    static const struct keyval_known known[] = {
+        {"accel", NULL, NULL},
+        {"thread", "*", NULL},
+        {"tb-size", "*", NULL},
+        {"kernel-irqchip", "on|split", "the interrupt controllers are always split; leave it out"},
+        {0}};
+    if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
+        options->text = options_copy("Accelerators supported in evisor:\nkvm\nsoft\ntcg\n");
+        return 0;
+    }
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "accel", known, err);
+    if (result)
+        return result;
+    const char *names = keyval_get(&list, "accel");
+    result = add_accels(options, names ? names : "", err);
+    keyval_fini(&list);
+    return result;
+}
+
+int option_enable_kvm(struct options *options, const struct option_entry *entry,
+                      const char *argument, struct error *err)
+{
+    (void)entry, (void)argument;
+    return add_accels(options, "kvm", err);
+}
+
+static bool is_known_machine(const char *type)
+{
+    return strcmp(type, "q35") == 0 || strcmp(type, "pc") == 0 ||
+           strncmp(type, "pc-q35-", 7) == 0 || strncmp(type, "pc-i440fx-", 10) == 0;
+}
+
+static int set_machine_type(struct options *options, const char *type, struct error *err)
+{
+    if (!is_known_machine(type))
+        return error_set(err, ENOTSUP,
+                         "-machine %s: there is no such machine; use q35 (pc is accepted and is "
+                         "the same machine)",
+                         type);
+    set_string(&options->config->machine_type, strncmp(type, "pc-q35-", 7) == 0 ? "q35" : type);
+    return 0;
+}
+
+int option_machine(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    static const char no_usb[] = "there is no USB; leave it out";
+    static const char always[] = "it is always there; leave it out";
+    static const char split[] = "the interrupt controllers are always split; leave it out";
+    static const char absent[] = "it is not there; leave it out";
+    static const struct keyval_known known[] = {{"type", NULL, NULL},
+                                                {"accel", NULL, NULL},
+                                                {"kernel", NULL, NULL},
+                                                {"initrd", NULL, NULL},
+                                                {"append", NULL, NULL},
+                                                {"usb", "off", no_usb},
+                                                {"vmport", "*", NULL},
+                                                {"hpet", "off", absent},
+                                                {"smm", "off|auto", absent},
+                                                {"graphics", "*", NULL},
+                                                {"mem-merge", "*", NULL},
+                                                {"dump-guest-core", "*", NULL},
+                                                {"acpi", "on|auto", always},
+                                                {"pit", "on|auto", always},
+                                                {"pic", "on|auto", always},
+                                                {"sata", "off", absent},
+                                                {"i8042", "*", NULL},
+                                                {"kernel-irqchip", "on|split", split},
+                                                {"kernel_irqchip", "on|split", split},
+                                                {"nvdimm", "off", absent},
+                                                {0}};
+    struct vm_config *config = options->config;
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "type", known, err);
+    if (result)
+        return result;
+    const char *type = keyval_get(&list, "type");
+    const char *accel = keyval_get(&list, "accel");
+    if (type && (strcmp(type, "help") == 0 || strcmp(type, "?") == 0))
+        options->text = options_copy("Supported machines are:\n"
+                                     "pc                   the same machine as q35\n"
+                                     "q35                  a subset of Intel's Q35 (default)\n");
+    else if (type && strcmp(type, "none") == 0)
+        result = 0; /* "-machine none -accel help": whoever asks for a list may say so */
+    else if (type)
+        result = set_machine_type(options, type, err);
+    if (!result && accel)
+        result = add_accels(options, accel, err);
+    keyval_string(&list, "kernel", &config->kernel);
+    keyval_string(&list, "initrd", &config->initrd);
+    keyval_string(&list, "append", &config->append);
+    keyval_fini(&list);
+    return result;
+}
+
+int option_kernel(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)entry, (void)err;
+    set_string(&options->config->kernel, argument);
+    return 0;
+}
+
+int option_initrd(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)entry, (void)err;
+    set_string(&options->config->initrd, argument);
+    return 0;
+}
+
+int option_append(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)entry, (void)err;
+    set_string(&options->config->append, argument);
+    return 0;
+}
+
+int option_name(struct options *options, const struct option_entry *entry, const char *argument,
+                struct error *err)
+{
+    static const struct keyval_known known[] = {
+        {"guest", NULL, NULL}, {"process", "*", NULL}, {"debug-threads", "*", NULL}, {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "guest", known, err);
+    if (result)
+        return result;
+    keyval_string(&list, "guest", &options->config->name);
+    keyval_fini(&list);
+    return 0;
+}
+
+int option_uuid(struct options *options, const struct option_entry *entry, const char *argument,
+                struct error *err)
+{
+    (void)entry;
+    static const char shape[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    bool fits = strlen(argument) == strlen(shape);
+    for (size_t i = 0; fits && shape[i]; i++)
+        fits = shape[i] == 'x' ? isxdigit((unsigned char)argument[i]) : argument[i] == shape[i];
+    if (!fits)
+        return error_set(err, EINVAL, "-uuid %s: a UUID looks like %s", argument,
+                         "6ba7b810-9dad-11d1-80b4-00c04fd430c8");
+    set_string(&options->config->uuid, argument);
+    for (char *at = options->config->uuid; *at; at++)
+        *at = (char)tolower((unsigned char)*at);
+    return 0;
+}
+
+int option_mem_path(struct options *options, const struct option_entry *entry, const char *argument,
+                    struct error *err)
+{
+    (void)entry, (void)err;
+    set_string(&options->config->mem_path, argument);
+    return 0;
+}
+
+int option_pidfile(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    (void)entry, (void)err;
+    set_string(&options->config->pidfile, argument);
+    return 0;
+}
+
+int option_gdb(struct options *options, const struct option_entry *entry, const char *argument,
+               struct error *err)
+{
+    (void)entry;
+    uint64_t port = 0;
+    const char *colon = strrchr(argument, ':');
+    bool is_tcp = strncmp(argument, "tcp:", 4) == 0 && colon >= argument + 4;
+    if (!is_tcp || !keyval_text_to_uint(colon + 1, &port) || port < 1 || port > UINT16_MAX)
+        return error_set(err, EINVAL, "-gdb %s: say where to listen as in -gdb tcp::1234",
+                         argument);
+    set_string(&options->config->gdb, argument);
+    return 0;
+}
+
+int option_gdb_short(struct options *options, const struct option_entry *entry,
+                     const char *argument, struct error *err)
+{
+    (void)argument;
+    return option_gdb(options, entry, "tcp::1234", err);
+}
+
+int option_flag(struct options *options, const struct option_entry *entry, const char *argument,
+                struct error *err)
+{
+    (void)argument, (void)err;
+    struct vm_config *config = options->config;
+    const struct {
+        const char *name;
+        bool *flag;
+    } flags[] = {
+        {"S", &config->start_paused},
+        {"no-reboot", &config->no_reboot},
+        {"no-shutdown", &config->no_shutdown},
+        {"daemonize", &config->daemonize},
+        {"mem-prealloc", &config->mem_prealloc},
+        {"nographic", &options->nographic},
+        {"nodefaults", &options->nodefaults},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(flags); i++) {
+        if (strcmp(flags[i].name, entry->name) == 0) {
+            *flags[i].flag = true;
+            return 0;
+        }
+    }
+    UNREACHABLE("a flag of the table that no field stands for");
+}
+
+int option_boot(struct options *options, const struct option_entry *entry, const char *argument,
+                struct error *err)
+{
+    (void)options;
+    static const char no_firmware[] =
+        "evisor starts the kernel that -kernel names and has no firmware to boot another way; "
+        "leave -boot out";
+    static const struct keyval_known known[] = {{"order", "c|", no_firmware},
+                                                {"once", "c|", no_firmware},
+                                                {"menu", "*", NULL},
+                                                {"splash-time", "*", NULL},
+                                                {"strict", "*", NULL},
+                                                {"reboot-timeout", "*", NULL},
+                                                {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "order", known, err);
+    if (!result)
+        keyval_fini(&list);
+    return result;
+}
+
+int option_action(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    static const struct keyval_known known[] = {
+        {"reboot", NULL, NULL},
+        {"shutdown", NULL, NULL},
+        {"panic", "shutdown", "evisor ends when the guest panics; leave it out"},
+        {"watchdog", "*", NULL},
+        {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, NULL, known, err);
+    if (result)
+        return result;
+    unsigned reboot = options->config->no_reboot, shutdown = options->config->no_shutdown;
+    result = keyval_choice(&list, "reboot", "reset|shutdown", &reboot, err);
+    if (!result)
+        result = keyval_choice(&list, "shutdown", "poweroff|pause", &shutdown, err);
+    options->config->no_reboot = reboot;
+    options->config->no_shutdown = shutdown;
+    keyval_fini(&list);
+    return result;
+}
+
+int option_help(struct options *options, const struct option_entry *entry, const char *argument,
+                struct error *err)
+{
+    (void)entry, (void)argument, (void)err;
+    options->text = options_help_text();
+    return 0;
+}
+
+int option_version(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    (void)entry, (void)argument, (void)err;
+    options->text = options_version_text();
+    return 0;
+}
+
+int option_display(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    if (keyval_name_index("none|vnc=none", argument) < 0)
+        return error_set(err, ENOTSUP, "-%s %s: %s", entry->name, argument, entry->instead);
+    options->has_display = true;
+    return 0;
+}
+
+int option_object(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    static const char getrandom[] = "the guest's entropy comes from the host's getrandom; use "
+                                    "-object rng-builtin,id=ID";
+    static const struct keyval_known known[] = {
+        {"qom-type", "rng-builtin|rng-random",
+         "this kind of object is not there; only rng-builtin and rng-random are"},
+        {"id", NULL, NULL},
+        {"filename", "/dev/urandom|/dev/random|/dev/hwrng", getrandom},
+        {0}};
+    struct keyval list;
+    int result = read_list(&list, entry, argument, "qom-type", known, err);
+    if (result)
+        return result;
+    const char *id = keyval_get(&list, "id");
+    if (!id)
+        result = error_set(err, EINVAL, "%s: add id=NAME", list.option);
+    else if (options->object_count == OPTIONS_OBJECT_MAX)
+        result = error_set(err, E2BIG, "%s: more than %d objects", list.option, OPTIONS_OBJECT_MAX);
+    else
+        options->objects[options->object_count++] = options_copy(id);
+    keyval_fini(&list);
+    return result;
+}
+
+/* As QEMU since 6.2: what is missing becomes 1, and cores take up what is left. */
+static int settle_topology(struct options *options, struct error *err)
+{
+    struct vm_config *config = options->config;
+    uint64_t sockets = options->sockets, cores = options->cores, threads = options->threads;
+    uint64_t cpus = options->cpus;
+    if (!threads && sockets && cores && cpus)
+        threads = cpus / (sockets * cores);
+    threads = MAX(threads, 1);
+    if (!cpus)
+        cpus = MAX(sockets, 1) * MAX(cores, 1) * threads;
+    if (!cores) {
+        sockets = MAX(sockets, 1);
+        cores = cpus / (sockets * threads);
+    } else if (!sockets) {
+        sockets = cpus / (cores * threads);
+    }
+    if (cpus > VCPU_MAX)
+        return error_set(err, EINVAL, "-smp: %llu CPUs; at most %d", (unsigned long long)cpus,
+                         VCPU_MAX);
+    if (sockets * cores * threads != cpus)
+        return error_set(err, EINVAL,
+                         "-smp: sockets (%llu) * cores (%llu) * threads (%llu) must give the "
+                         "number of CPUs (%llu)",
+                         (unsigned long long)sockets, (unsigned long long)cores,
+                         (unsigned long long)threads, (unsigned long long)cpus);
+    config->cpus = (unsigned)cpus;
+    config->sockets = (unsigned)sockets;
+    config->cores = (unsigned)cores;
+    config->threads = (unsigned)threads;
+    return 0;
+}
+
+static int check_boot(const struct vm_config *config, struct error *err)
+{
+    if (!config->kernel)
+        return error_set(err, EINVAL,
+                         "there is nothing to boot: name a kernel with -kernel FILE (evisor has no "
+                         "firmware, so it cannot start from a disk or CD alone)");
+    if (config->append && strlen(config->append) >= CMDLINE_MAX_BYTES)
+        return error_set(err, EINVAL,
+                         "-append: the kernel's command line has %zu bytes; at most %d",
+                         strlen(config->append), CMDLINE_MAX_BYTES - 1);
+    return 0;
+}
+
+int options_finish_machine(struct options *options, struct error *err)
+{
+    struct vm_config *config = options->config;
+    if (!config->ram_bytes)
+        config->ram_bytes = 128 * MIB;
+    if (!config->cpu_model)
+        set_string(&config->cpu_model, "host");
+    if (!config->accel)
+        set_string(&config->accel, "kvm:soft");
+    if (!config->machine_type)
+        set_string(&config->machine_type, "q35");
+    int result = settle_topology(options, err);
+    return result ? result : check_boot(config, err);
+}

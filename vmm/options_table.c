@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options_table: every option, in the order of the manual. Parsing, -help and the man page come
+ * from here. Below what evisor has stands what changes nothing and is accepted, then what is known
+ * from QEMU and refused with what to use instead.
+ */
+#include <errno.h>
+
+#include "vmm/options_private.h"
+
+#define HEADING(text)                                                                              \
+    {                                                                                              \
+        .help = text                                                                               \
+    }
+#define ALIAS(alias, metavariable, parser)                                                         \
+    {                                                                                              \
+        .name = alias, .argument = metavariable, .parse = parser                                   \
+    }
+#define ACCEPTED(alias, metavariable, values, reason)                                              \
+    {                                                                                              \
+        .name = alias, .argument = metavariable, .parse = option_accept, .only = values,           \
+        .instead = reason                                                                          \
+    }
+#define REFUSED(alias, reason)                                                                     \
+    {                                                                                              \
+        .name = alias, .argument = "", .parse = option_refuse, .instead = reason                   \
+    }
+
+static const char no_window[] = "evisor has no window; use -nographic and a serial console "
+                                "(-append console=ttyS0)";
+static const char no_firmware[] = "evisor has no firmware; it starts the kernel that -kernel names";
+static const char no_usb[] = "evisor has no USB; use virtio devices";
+static const char no_sound[] = "evisor has no sound";
+static const char no_floppy[] = "evisor has no floppy; use -drive file=FILE,format=raw,readonly=on";
+static const char no_flash[] = "evisor has no flash memory and no firmware; use -kernel";
+static const char no_state[] = "the state of a machine cannot be saved and loaded yet; only disks";
+static const char no_trace[] =
+    "evisor writes traces to standard error: EVISOR_TRACE=all evisor ...";
+static const char no_share[] = "shared folders are not there; copy files over ssh, or give the "
+                               "guest a disk";
+
+const struct option_entry option_table[] = {
+    HEADING("Machine"),
+    {"machine", "[type=]q35[,accel=LIST]",
+     "The machine. There is one: a subset of Intel's Q35 with virtio devices; pc is accepted and "
+     "means the same. accel= is as -accel. -M is short for it.",
+     option_machine, NULL, NULL},
+    ALIAS("M", "[type=]q35[,accel=LIST]", option_machine),
+    {"accel", "LIST",
+     "What runs the guest's instructions: kvm, or soft (evisor's own CPU, also called tcg). In a "
+     "list such as kvm:soft, which is the default, the first that this host can use is taken.",
+     option_accel, NULL, NULL},
+    {"enable-kvm", NULL, "The same as -accel kvm.", option_enable_kvm, NULL, NULL},
+    {"cpu", "host|max",
+     "The features that the guest's CPUs have: those of the host (the default), or all that the "
+     "accelerator can offer.",
+     option_cpu, NULL, NULL},
+    {"smp", "[cpus=]N[,sockets=N][,cores=N][,threads=N]",
+     "The number of CPUs (default 1), and how they are laid out. What is left out of the layout "
+     "follows from the rest, cores first.",
+     option_smp, NULL, NULL},
+    {"m", "[size=]SIZE",
+     "The guest's memory, with suffix K, M, G or T; a plain number counts MiB (default 128).",
+     option_m, NULL, NULL},
+    {"mem-path", "PATH",
+     "Takes the guest's memory from a file, or from files in a folder such as "
+     "a mounted hugetlbfs.",
+     option_mem_path, NULL, NULL},
+    {"mem-prealloc", NULL, "Takes all of the guest's memory from the host at the start.",
+     option_flag, NULL, NULL},
+    {"name", "[guest=]NAME", "The machine's name, which query-name tells.", option_name, NULL,
+     NULL},
+    {"uuid", "UUID", "The machine's UUID, which query-uuid tells.", option_uuid, NULL, NULL},
+
+    HEADING("Booting Linux"),
+    {"kernel", "FILE", "The kernel to start: a bzImage, or an ELF vmlinux with a PVH entry.",
+     option_kernel, NULL, NULL},
+    {"initrd", "FILE", "The initial RAM disk.", option_initrd, NULL, NULL},
+    {"append", "TEXT", "The kernel's command line.", option_append, NULL, NULL},
+
+    HEADING("Disks"),
+    {"drive",
+     "file=FILE[,format=raw|qcow2][,if=virtio|none][,id=ID][,index=N][,media=disk|cdrom]"
+     "[,readonly=on|off][,cache=MODE][,discard=unmap|ignore][,aio=threads|native|io_uring]"
+     "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
+     "[,l2-cache-size=SIZE]",
+     "A disk. With if=virtio, which is the default, the guest sees it as a virtio disk; with "
+     "if=none it waits for a -device. Say which format the image has: without format= only the "
+     "names *.qcow2, *.raw and *.iso tell, and in any other image no backing file is followed. "
+     "cache is writeback (the default), none, writethrough, directsync or unsafe. discard is "
+     "unmap by default: space that the guest frees goes back to the host. werror and rerror are "
+     "report, ignore, stop or enospc. A comma in a file's name is written twice.",
+     option_drive, NULL, NULL},
+    {"hda", "FILE", "Short for -drive file=FILE,index=0; -hdb, -hdc and -hdd are index 1 to 3.",
+     option_hd, NULL, NULL},
+    ALIAS("hdb", "FILE", option_hd),
+    ALIAS("hdc", "FILE", option_hd),
+    ALIAS("hdd", "FILE", option_hd),
+    {"cdrom", "FILE", "A read-only disk from an ISO image. The guest cannot start from it.",
+     option_cdrom, NULL, NULL},
+
+    HEADING("Network"),
+    {"nic",
+     "user[,hostfwd=RULE][,mac=ADDRESS][,model=virtio][,net=NETWORK][,host=ADDRESS][,dns=ADDRESS]"
+     "[,dhcpstart=ADDRESS][,hostname=NAME][,domainname=NAME][,dnssearch=DOMAIN][,restrict=on|off]"
+     "[,ipv4=on|off][,ipv6=on|off][,tftp=FOLDER][,bootfile=FILE]",
+     "A virtio NIC behind evisor's built-in NAT; one is there without any option. The guest gets "
+     "its address by DHCP and reaches the host as 10.0.2.2. RULE is "
+     "tcp|udp:[HOSTADDRESS]:HOSTPORT-[GUESTADDRESS]:GUESTPORT and may be given again and again: "
+     "-nic user,hostfwd=tcp::2222-:22. Without HOSTADDRESS only this host gets in (127.0.0.1). "
+     "restrict=on shuts the guest off from everything but the rules. -nic none: no NIC.",
+     option_nic, NULL, NULL},
+    {"netdev", "user,id=ID[,...]", "The network side of -nic, for a -device virtio-net-pci.",
+     option_netdev, NULL, NULL},
+    {"net", "nic|user|none", "The old spelling of -nic.", option_net, NULL, NULL},
+
+    HEADING("Devices"),
+    {"device", "DRIVER[,KEY=VALUE]...",
+     "A device: virtio-blk-pci,drive=ID[,serial=TEXT]; virtio-net-pci,netdev=ID[,mac=ADDRESS]; "
+     "virtio-rng-pci. The drive or netdev may stand before or after it. -device help lists them.",
+     option_device, NULL, NULL},
+    {"object", "rng-builtin,id=ID",
+     "A source for virtio-rng-pci,rng=ID. It is the host's getrandom in any case.", option_object,
+     NULL, NULL},
+
+    HEADING("Terminal and sockets"),
+    {"nographic", NULL,
+     "Serial port and monitor share the terminal: Ctrl-a c switches between them, Ctrl-a x ends "
+     "the machine, Ctrl-a h tells more. Since evisor has no window, this is also what happens "
+     "without -display, -serial, -nodefaults and -daemonize.",
+     option_flag, NULL, NULL},
+    {"serial", "stdio|mon:stdio|file:PATH|unix:PATH,server=on[,wait=off]|pty|null|none|chardev:ID",
+     "Where the serial port ends. mon:stdio shares the terminal with the monitor.", option_serial,
+     NULL, NULL},
+    {"monitor",
+     "stdio|unix:PATH,server=on[,wait=off]|tcp:127.0.0.1:PORT,server=on[,wait=off]|"
+     "pty|none|chardev:ID",
+     "A monitor for people: type help in it. The socket is for its owner only. Without wait=off "
+     "the machine starts when the first client has come.",
+     option_monitor, NULL, NULL},
+    {"qmp", "unix:PATH,server=on[,wait=off]|tcp:127.0.0.1:PORT,server=on[,wait=off]|chardev:ID",
+     "A monitor for programs, in QEMU's machine protocol. Any number of clients up to 8 may come "
+     "at the same time. The older spelling server,nowait is understood.",
+     option_monitor, NULL, NULL},
+    {"qmp-pretty", "...", "As -qmp, with replies on many lines.", option_monitor, NULL, NULL},
+    {"mon", "[chardev=]ID[,mode=readline|control][,pretty=on|off]",
+     "A monitor for people (readline) or programs (control) on a -chardev.", option_mon, NULL,
+     NULL},
+    {"chardev",
+     "null|stdio|pty|file,path=PATH[,append=on]|socket,path=PATH,server=on[,wait=off]|"
+     "socket,host=127.0.0.1,port=PORT,server=on[,wait=off],id=ID[,mux=on]",
+     "An end for -serial chardev:ID or -mon chardev=ID. With mux=on several of them share it.",
+     option_chardev, NULL, NULL},
+    {"display", "none",
+     "There never is a window; with none the terminal is left alone too, unless another option "
+     "takes it.",
+     option_display, NULL, no_window},
+
+    HEADING("Running"),
+    {"S", NULL, "Does not start the guest; a monitor's cont does.", option_flag, NULL, NULL},
+    {"no-reboot", NULL, "A reboot of the guest ends evisor.", option_flag, NULL, NULL},
+    {"no-shutdown", NULL, "When the guest has shut down evisor stays, stopped, for its monitors.",
+     option_flag, NULL, NULL},
+    {"action", "reboot=reset|shutdown,shutdown=poweroff|pause",
+     "The same choices as -no-reboot and -no-shutdown.", option_action, NULL, NULL},
+    {"daemonize", NULL,
+     "Goes to the background once the machine is built and its sockets are there.", option_flag,
+     NULL, NULL},
+    {"pidfile", "FILE", "Writes the process id to a file, which is locked while evisor runs.",
+     option_pidfile, NULL, NULL},
+    {"gdb", "tcp:[127.0.0.1]:PORT", "Listens for the debugger gdb.", option_gdb, NULL, NULL},
+    {"s", NULL, "Short for -gdb tcp::1234.", option_gdb_short, NULL, NULL},
+    {"nodefaults", NULL, "Adds no NIC, serial port or monitor that was not asked for.", option_flag,
+     NULL, NULL},
+    {"help", NULL, "Prints this list.", option_help, NULL, NULL},
+    ALIAS("h", NULL, option_help),
+    {"version", NULL, "Prints the version.", option_version, NULL, NULL},
+
+    /* Accepted: what these ask for is so anyway. */
+    {"boot", "...", NULL, option_boot, NULL, NULL},
+    {"vga", "none", NULL, option_display, NULL, no_window},
+    {"vnc", "none", NULL, option_display, NULL, no_window},
+    ACCEPTED("no-user-config", NULL, "*", NULL),
+    ACCEPTED("no-hpet", NULL, "*", NULL),
+    ACCEPTED("no-fd-bootchk", NULL, "*", NULL),
+    ACCEPTED("parallel", "none", "none|null", "evisor has no parallel port; leave it out"),
+    ACCEPTED("rtc", "base=utc",
+             "base=utc|base=utc,clock=host|clock=host|driftfix=slew|"
+             "base=utc,driftfix=slew",
+             "the clock is the host's, in UTC; leave it out"),
+    ACCEPTED("msg", "...", "*", NULL),
+    ACCEPTED("L", "FOLDER", "*", NULL),
+    ACCEPTED("k", "LAYOUT", "*", NULL),
+    ACCEPTED("overcommit", "...", "mem-lock=off|cpu-pm=off|mem-lock=off,cpu-pm=off",
+             "memory is never locked; leave it out"),
+    ACCEPTED("sandbox", "off", "off", "the sandbox is not there yet; leave it out"),
+    ACCEPTED("balloon", "none", "none", "memory is fixed; leave it out"),
+
+    /* Refused. */
+    REFUSED("bios", no_firmware),
+    REFUSED("pflash", no_flash),
+    REFUSED("fda", no_floppy),
+    REFUSED("fdb", no_floppy),
+    REFUSED("dtb", "a PC has no device tree"),
+    REFUSED("usb", no_usb),
+    REFUSED("usbdevice", no_usb),
+    REFUSED("audiodev", no_sound),
+    REFUSED("audio", no_sound),
+    REFUSED("soundhw", no_sound),
+    REFUSED("spice", no_window),
+    REFUSED("sdl", no_window),
+    REFUSED("curses", no_window),
+    REFUSED("full-screen", no_window),
+    REFUSED("loadvm", no_state),
+    REFUSED("incoming", no_state),
+    REFUSED("snapshot", "make an overlay instead: evisor-img create -f qcow2 -b IMAGE -F FORMAT "
+                        "OVERLAY, and run that"),
+    REFUSED("blockdev", "use -drive if=none,id=ID,file=FILE,format=FORMAT"),
+    REFUSED("sd", "evisor has virtio disks only; use -drive file=FILE,if=virtio"),
+    REFUSED("mtdblock", no_flash),
+    REFUSED("virtfs", no_share),
+    REFUSED("fsdev", no_share),
+    REFUSED("smbios", "evisor has no SMBIOS tables; leave it out"),
+    REFUSED("acpitable", "evisor writes its own ACPI tables; leave it out"),
+    REFUSED("no-acpi", "Linux needs the ACPI tables here; leave it out"),
+    REFUSED("fw_cfg", "give the guest its settings by -append or on a disk"),
+    REFUSED("tpmdev", "evisor has no TPM; leave it out"),
+    REFUSED("watchdog", "evisor has no watchdog; leave it out"),
+    REFUSED("numa", "the guest has one NUMA node; leave it out"),
+    REFUSED("global", "set it at the -device itself"),
+    REFUSED("set", "set it at the -device itself"),
+    REFUSED("readconfig", "write the options on the command line, or in a script"),
+    REFUSED("writeconfig", "write the options on the command line, or in a script"),
+    REFUSED("runas", "start evisor as that user"),
+    REFUSED("chroot", "start evisor under chroot(8) or in a container"),
+    REFUSED("icount", "evisor counts no instructions; leave it out"),
+    REFUSED("D", no_trace),
+    REFUSED("d", no_trace),
+    REFUSED("trace", no_trace),
+    REFUSED("debugcon", "use -serial"),
+    REFUSED("add-fd", "name files by path; descriptors are not passed on the command line"),
+    REFUSED("plugin", "evisor has no plugins"),
+    REFUSED("semihosting", "evisor has no semihosting; leave it out"),
+};
+
+const unsigned option_table_length = ARRAY_SIZE(option_table);
+
+int option_accept(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)options;
+    if (!argument || *entry->only == '*' || keyval_name_index(entry->only, argument) >= 0)
+        return 0;
+    return error_set(err, ENOTSUP, "-%s %s: %s", entry->name, argument, entry->instead);
+}
+
+int option_refuse(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)options, (void)argument;
+    return error_set(err, ENOTSUP, "-%s is not supported: %s", entry->name, entry->instead);
+}
