@@ -16,11 +16,11 @@
 struct io_file;
 
 enum lock_permission {
-    LOCK_CONSISTENT_READ,
-    LOCK_WRITE,
-    LOCK_WRITE_UNCHANGED,
-    LOCK_RESIZE,
-    LOCK_PERMISSION_COUNT,
+    LOCK_PERM_CONSISTENT_READ,
+    LOCK_PERM_WRITE,
+    LOCK_PERM_WRITE_UNCHANGED,
+    LOCK_PERM_RESIZE,
+    LOCK_PERM_COUNT,
 };
 
 #define LOCK_BIT(permission) (1u << (permission))

@@ -52,8 +52,6 @@ enum qcow2_offset {
     QCOW2_V3_BYTES = 112, /* what this code knows and writes */
 };
 
-#define QCOW2_FIXED_BYTES(version) ((version) == 2 ? QCOW2_V2_BYTES : QCOW2_V3_BYTES)
-
 #define QCOW2_INCOMPAT_DIRTY       (UINT64_C(1) << 0)
 #define QCOW2_INCOMPAT_CORRUPT     (UINT64_C(1) << 1)
 #define QCOW2_INCOMPAT_DATA_FILE   (UINT64_C(1) << 2)

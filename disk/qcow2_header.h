@@ -95,8 +95,16 @@ int must_check qcow2_header_serialise(struct qcow2_header *header, uint8_t *out,
 int must_check qcow2_header_write(struct io_file *file, struct qcow2_header *header,
                                   struct error *err);
 
-/* Only the fixed fields, to the first QCOW2_FIXED_BYTES(version) of `out`: they lie in one sector,
- * so updating them (dirty bit, L1 or refcount table moved) is one atomic write. */
+/* How many bytes the fields take that qcow2_header_store_fixed writes; extensions may follow. */
+static inline uint32_t qcow2_fixed_bytes(const struct qcow2_header *header)
+{
+    return header->header_length < QCOW2_V3_BYTES ? header->header_length : QCOW2_V3_BYTES;
+}
+
+/*
+ * Only the fixed fields, to the first qcow2_fixed_bytes() of `out`: they lie in one sector, so
+ * updating them (dirty bit, L1 or refcount table moved) is one atomic write.
+ */
 void qcow2_header_store_fixed(const struct qcow2_header *header, uint8_t *out);
 
 static inline uint64_t qcow2_cluster_bytes(const struct qcow2_header *header)
