@@ -23,7 +23,7 @@ enum disk_op {
     DISK_READ,
     DISK_WRITE,
     DISK_ZERO,    /* the range reads as zeroes; space is given back if DISK_MAY_UNMAP */
-    DISK_DISCARD, /* the range reads as zeroes (qcow2) or is undefined (raw); space is given back */
+    DISK_DISCARD, /* whole units of disk_discard_granularity may read as zeroes; the rest stays */
     DISK_FLUSH,   /* all writes completed before this was submitted are on stable storage */
 };
 
@@ -50,6 +50,8 @@ struct disk_request {
     void *slot;
     struct list node;
     uint64_t started_ns;
+    int result;
+    bool durable; /* a barrier follows the write */
 };
 
 enum disk_aio {

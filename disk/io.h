@@ -75,6 +75,7 @@ struct io_ops {
 struct io_options {
     bool read_only;
     bool direct;
+    bool no_sync; /* IO_SYNC does nothing: for images that may be lost */
     enum disk_aio aio;
 };
 

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * disk: the one door to an image. Checks each request once, counts it, hands it to the top node of
+ * the graph; closes the graph from the top down when the last request is done.
+ */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/iov.h"
+#include "disk/format.h"
+
+struct disk {
+    struct loop *loop;
+    struct node *top;
+    struct disk *backing; /* a view of the node below, for disk_backing */
+    struct disk_cache_mode cache;
+    bool unmap;
+    struct disk_stats stats;
+    bool closing;
+    int close_result;
+    void (*on_closed)(void *opaque, int result);
+    void *on_closed_opaque;
+    void (*on_resize)(void *opaque);
+    void *on_resize_opaque;
+    struct {
+        bool waiting; /* until nothing is in flight; requests are held meanwhile */
+        bool running;
+        uint64_t size_bytes;
+        void (*on_done)(void *opaque, int result, const struct error *err);
+        void *opaque;
+        struct list held;
+    } resize;
+    struct loop_task advance; /* a close or a resize that waits for an idle disk */
+};
+
+static void disk_free(struct disk *disk)
+{
+    while (disk) {
+        struct disk *below = disk->backing;
+        free(disk);
+        disk = below;
+    }
+}
+
+static void on_node_closed(void *opaque, int result);
+
+static void close_node(struct disk *disk, struct node *node)
+{
+    disk->top = node->backing;
+    node->ops->close(node, on_node_closed, disk);
+}
+
+static void on_node_closed(void *opaque, int result)
+{
+    struct disk *disk = opaque;
+    if (!disk->close_result)
+        disk->close_result = result;
+    if (disk->top) {
+        close_node(disk, disk->top);
+        return;
+    }
+    disk->on_closed(disk->on_closed_opaque, disk->close_result);
+    disk_free(disk);
+}
+
+/* A request that was held while the disk shrank may lie outside of it now. */
+static void resubmit(struct disk *disk, struct disk_request *request)
+{
+    if (request->op == DISK_FLUSH ||
+        range_fits(request->offset, request->bytes, disk->top->size_bytes))
+        disk->top->ops->submit(disk->top, request);
+    else
+        node_complete_later(disk->top, request, -EIO);
+}
+
+static void on_resized(void *opaque, int result, const struct error *err)
+{
+    struct disk *disk = opaque;
+    struct list held;
+    list_init(&held);
+    list_splice_back(&held, &disk->resize.held);
+    disk->resize.running = false;
+    for (struct list *node; (node = list_pop_front(&held));)
+        resubmit(disk, list_entry(node, struct disk_request, node));
+    disk->resize.on_done(disk->resize.opaque, result, err);
+    if (result == 0 && disk->on_resize)
+        disk->on_resize(disk->on_resize_opaque);
+    loop_task_queue(&disk->advance);
+}
+
+static void on_advance(struct loop_task *task)
+{
+    struct disk *disk = container_of(task, struct disk, advance);
+    uint64_t held = 0;
+    list_for_each(node, &disk->resize.held) held++;
+    if (disk->stats.in_flight > held || disk->resize.running)
+        return;
+    if (disk->resize.waiting) {
+        disk->resize.waiting = false;
+        disk->resize.running = true;
+        disk->top->ops->resize(disk->top, disk->resize.size_bytes, on_resized, disk);
+    } else if (disk->closing) {
+        close_node(disk, disk->top);
+    }
+}
+
+static struct disk *disk_create(struct loop *loop, const struct disk_options *options,
+                                struct error *err)
+{
+    struct disk *disk = calloc(1, sizeof(*disk));
+    if (!disk) {
+        error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+        return NULL;
+    }
+    disk->loop = loop;
+    disk->cache = options->cache;
+    disk->unmap = options->discard_unmap;
+    list_init(&disk->resize.held);
+    loop_task_init(loop, &disk->advance, LOOP_STAGE_DRAIN, on_advance);
+    return disk;
+}
+
+static void on_abandoned(void *opaque, int result)
+{
+    (void)opaque;
+    (void)result;
+}
+
+/* Gives every node below a handle of its own to look at. */
+static int make_views(struct disk *disk, const struct disk_options *options, struct error *err)
+{
+    for (struct disk *above = disk; above->top->backing; above = above->backing) {
+        above->backing = disk_create(disk->loop, options, err);
+        if (!above->backing) {
+            disk_close(disk, on_abandoned, NULL);
+            return -ENOMEM;
+        }
+        above->backing->top = above->top->backing;
+    }
+    return 0;
+}
+
+int disk_open(struct loop *loop, const struct disk_options *options, struct disk **out,
+              struct error *err)
+{
+    loop_check_thread(loop);
+    struct disk *disk = disk_create(loop, options, err);
+    if (!disk)
+        return -ENOMEM;
+    int result = chain_open(loop, options, &disk->top, err);
+    if (result) {
+        free(disk);
+        return result;
+    }
+    result = make_views(disk, options, err);
+    if (result == 0)
+        *out = disk;
+    return result;
+}
+
+int disk_open_file(struct loop *loop, struct io_file *file, struct node *backing,
+                   const struct disk_options *options, struct disk **out, struct error *err)
+{
+    struct disk *disk = disk_create(loop, options, err);
+    if (!disk)
+        return -ENOMEM;
+    int result = format_find(options->format)->open(loop, file, options, &disk->top, err);
+    if (result) {
+        free(disk);
+        return result;
+    }
+    disk->top->backing = backing;
+    *out = disk;
+    return 0;
+}
+
+static void check_request(const struct disk *disk, const struct disk_request *request)
+{
+    bool transfers = request->op == DISK_READ || request->op == DISK_WRITE;
+    CHECK(!disk->closing);
+    CHECK(request->op == DISK_READ || request->op == DISK_FLUSH || !disk->top->read_only);
+    if (request->op != DISK_FLUSH)
+        CHECK(range_fits(request->offset, request->bytes, disk->top->size_bytes));
+    if (transfers)
+        CHECK(iov_size(request->iov, request->iov_count) == request->bytes);
+}
+
+void disk_submit(struct disk *disk, struct disk_request *request)
+{
+    struct node *top = disk->top;
+    loop_check_thread(disk->loop);
+    check_request(disk, request);
+    bool is_flush = request->op == DISK_FLUSH;
+    request->disk = disk;
+    request->started_ns = loop_now_ns();
+    request->durable = !is_flush && request->op != DISK_READ &&
+                       (request->flags & DISK_FUA || !disk->cache.writeback);
+    disk->stats.in_flight++;
+    bool is_nothing = is_flush ? disk->cache.no_flush || top->read_only : !request->bytes;
+    if (request->op == DISK_DISCARD && !disk->unmap)
+        is_nothing = true;
+    if (request->op == DISK_ZERO && !disk->unmap)
+        request->flags &= ~(unsigned)DISK_MAY_UNMAP;
+    if (is_nothing)
+        node_complete_later(top, request, 0);
+    else if (disk->resize.waiting || disk->resize.running)
+        list_push_back(&disk->resize.held, &request->node);
+    else
+        top->ops->submit(top, request);
+}
+
+void node_complete(struct disk_request *request, int result)
+{
+    struct disk *disk = request->disk;
+    request->result = result;
+    if (disk) {
+        request->disk = NULL;
+        disk->stats.in_flight--;
+        disk->stats.by_op[request->op].operations++;
+        disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
+        disk->stats.by_op[request->op].failed += result != 0;
+        disk->stats.by_op[request->op].total_ns += loop_now_ns() - request->started_ns;
+        if (disk->closing || disk->resize.waiting)
+            loop_task_queue(&disk->advance);
+    }
+    request->on_done(request, result);
+}
+
+void disk_close(struct disk *disk, void (*on_closed)(void *opaque, int result), void *opaque)
+{
+    loop_check_thread(disk->loop);
+    CHECK(!disk->closing);
+    disk->closing = true;
+    disk->on_closed = on_closed;
+    disk->on_closed_opaque = opaque;
+    loop_task_queue(&disk->advance);
+}
+
+static void on_run_done(struct disk_request *request, int result)
+{
+    (void)request;
+    (void)result;
+}
+
+int disk_run(struct disk *disk, struct disk_request *request)
+{
+    struct loop *loop = disk->loop;
+    request->on_done = on_run_done;
+    disk_submit(disk, request);
+    while (request->disk)
+        loop_run_once(loop, true);
+    return request->result;
+}
+
+struct close_wait {
+    bool done;
+    int result;
+};
+
+static void on_close_wait(void *opaque, int result)
+{
+    struct close_wait *wait = opaque;
+    wait->done = true;
+    wait->result = result;
+}
+
+int disk_close_wait(struct disk *disk)
+{
+    struct loop *loop = disk->loop;
+    struct close_wait wait = {0};
+    disk_close(disk, on_close_wait, &wait);
+    while (!wait.done)
+        loop_run_once(loop, true);
+    return wait.result;
+}
+
+void disk_resize(struct disk *disk, uint64_t size_bytes,
+                 void (*on_done)(void *opaque, int result, const struct error *err), void *opaque)
+{
+    loop_check_thread(disk->loop);
+    CHECK(!disk->closing && !disk->top->read_only && is_aligned(size_bytes, 512));
+    CHECK(!disk->resize.waiting && !disk->resize.running);
+    disk->resize.waiting = true;
+    disk->resize.size_bytes = size_bytes;
+    disk->resize.on_done = on_done;
+    disk->resize.opaque = opaque;
+    loop_task_queue(&disk->advance);
+}
+
+void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque), void *opaque)
+{
+    disk->on_resize = on_resize;
+    disk->on_resize_opaque = opaque;
+}
+
+uint64_t disk_size_bytes(const struct disk *disk)
+{
+    return disk->top->size_bytes;
+}
+
+bool disk_is_read_only(const struct disk *disk)
+{
+    return disk->top->read_only;
+}
+
+uint32_t disk_discard_granularity(const struct disk *disk)
+{
+    return disk->top->discard_granularity;
+}
+
+const char *disk_path(const struct disk *disk)
+{
+    return disk->top->path;
+}
+
+const char *disk_format(const struct disk *disk)
+{
+    return disk->top->ops->name;
+}
+
+const struct disk *disk_backing(const struct disk *disk)
+{
+    return disk->backing;
+}
+
+void disk_get_stats(const struct disk *disk, struct disk_stats *stats)
+{
+    *stats = disk->stats;
+    for (const struct node *node = disk->top; node; node = node->backing) {
+        stats->host_reads += node->file->stats.reads;
+        stats->host_writes += node->file->stats.writes;
+        stats->host_flushes += node->file->stats.syncs;
+    }
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * format: what the image formats offer to the graph: a node is one open image file, and answers
+ * requests through its format's table of functions.
+ *
+ * Nodes are given requests by the disk above them, or by the node that they back. They may assume
+ * what disk_submit checks, and that `bytes` is not zero. Everything runs on the loop's thread.
+ */
+#ifndef DISK_FORMAT_H
+#define DISK_FORMAT_H
+
+#include "disk/disk.h"
+#include "disk/io.h"
+
+struct format_ops;
+
+struct node {
+    const struct format_ops *ops;
+    struct loop *loop;
+    struct io_file *file;
+    struct node *backing; /* owned; NULL at the bottom of the chain */
+    char *path;
+    uint64_t size_bytes;
+    uint32_t discard_granularity;
+    bool read_only;
+    bool unmap; /* freed space goes back to the host */
+    /* Completions that needed no I/O. */
+    struct list done;
+    struct loop_task complete;
+};
+
+struct format_ops {
+    const char *name;
+    /* Blocks. Owns `file` only on success. Fills *out with node_init done. */
+    int (*open)(struct loop *loop, struct io_file *file, const struct disk_options *options,
+                struct node **out, struct error *err);
+    /* What the image names as its backing; NULL if nothing. May be absent. */
+    const char *(*backing)(const struct node *node, const char **format);
+    /* Ends in node_complete or node_complete_later, once, never from inside. */
+    void (*submit)(struct node *node, struct disk_request *request);
+    /* No request is in flight. `on_done` comes later, on the loop. */
+    void (*resize)(struct node *node, uint64_t size_bytes,
+                   void (*on_done)(void *opaque, int result, const struct error *err),
+                   void *opaque);
+    /* No request is in flight. Writes metadata back, closes the file, frees the node (but not its
+     * backing). */
+    void (*close)(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque);
+};
+
+extern const struct format_ops raw_format;
+extern const struct format_ops qcow2_format;
+
+/* NULL if the name is unknown. */
+const struct format_ops *format_find(const char *name);
+
+/* Fills what all formats share; path is copied. -ENOMEM or 0. */
+int must_check node_init(struct node *node, const struct format_ops *ops, struct loop *loop,
+                         struct io_file *file, const struct disk_options *options);
+/* Frees what node_init made; the file is closed by then. */
+void node_fini(struct node *node);
+
+/* From an I/O completion: the request is finished. */
+void node_complete(struct disk_request *request, int result);
+/* From inside submit: finished, to be told in the complete stage of this turn. */
+void node_complete_later(struct node *node, struct disk_request *request, int result);
+
+/* Opens `options->path` and the chain below it. Blocks. */
+int must_check chain_open(struct loop *loop, const struct disk_options *options, struct node **out,
+                          struct error *err);
+
+/*
+ * For tests: a disk over a file that is already open (and owned from now on if this succeeds), with
+ * a backing disk's node or NULL.
+ */
+int must_check disk_open_file(struct loop *loop, struct io_file *file, struct node *backing,
+                              const struct disk_options *options, struct disk **out,
+                              struct error *err);
+
+#endif

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * io: opening files of the host, the choice of engine, and what both engines leave to us: requests
+ * that O_DIRECT cannot take as they are.
+ *
+ * Under O_DIRECT a request whose memory is unaligned is copied through an aligned buffer in the
+ * pool. A write whose offset or length is unaligned must read its first and last block, so it runs
+ * alone: what comes after it is held until it is done, and it waits for what came before.
+ */
+#include "disk/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/iov.h"
+#include "disk/io_host.h"
+
+#define IO_ALIGNMENT_MAX 4096u
+
+static struct io_host *host_of(struct io_file *file)
+{
+    return container_of(file, struct io_host, file);
+}
+
+static bool is_transfer(const struct io_request *request)
+{
+    return request->kind == IO_READ || request->kind == IO_WRITE;
+}
+
+static bool memory_is_aligned(const struct io_request *request, uint32_t alignment)
+{
+    for (size_t i = 0; i < request->iov_count; i++) {
+        uintptr_t base = (uintptr_t)request->iov[i].iov_base;
+        if (!is_aligned(base | request->iov[i].iov_len, alignment))
+            return false;
+    }
+    return true;
+}
+
+static bool place_is_aligned(const struct io_host *host, const struct io_request *request)
+{
+    return is_aligned(request->offset | request->bytes, host->alignment);
+}
+
+static bool must_run_alone(const struct io_host *host, const struct io_request *request)
+{
+    return host->direct && request->kind == IO_WRITE && !place_is_aligned(host, request);
+}
+
+/* Hands a request to an engine. */
+static void start(struct io_host *host, struct io_request *request)
+{
+    host->in_flight++;
+    host->exclusive = must_run_alone(host, request);
+    bool as_it_is =
+        !host->direct || !is_transfer(request) ||
+        (place_is_aligned(host, request) && memory_is_aligned(request, host->alignment));
+    bool by_pool = request->kind == IO_TRUNCATE || (request->kind == IO_SYNC && host->no_sync);
+    if (host->ring && as_it_is && !by_pool)
+        io_ring_submit(host->ring, request);
+    else
+        io_pool_submit(request);
+}
+
+static bool may_start(const struct io_host *host, const struct io_request *request)
+{
+    return !host->exclusive && (!must_run_alone(host, request) || !host->in_flight);
+}
+
+static void host_submit(struct io_file *file, struct io_request *request)
+{
+    struct io_host *host = host_of(file);
+    if (!list_is_empty(&host->held) || !may_start(host, request))
+        list_push_back(&host->held, &request->node);
+    else
+        start(host, request);
+}
+
+void io_host_finish(struct io_request *request, int result)
+{
+    struct io_host *host = host_of(request->file);
+    CHECK(host->in_flight > 0);
+    if (--host->in_flight == 0)
+        host->exclusive = false;
+    while (!list_is_empty(&host->held)) {
+        struct io_request *next = list_entry(host->held.next, struct io_request, node);
+        if (!may_start(host, next))
+            break;
+        list_remove(&next->node);
+        start(host, next);
+    }
+    request->on_done(request, result);
+}
+
+static int host_now(struct io_file *file, enum io_kind kind, void *buffer, uint64_t offset,
+                    uint64_t bytes)
+{
+    struct iovec iov = {buffer, bytes};
+    struct io_request request = {
+        .kind = kind,
+        .offset = offset,
+        .bytes = bytes,
+        .iov = &iov,
+        .iov_count = buffer ? 1 : 0,
+        .file = file,
+    };
+    return io_execute(host_of(file), &request);
+}
+
+static int host_length(struct io_file *file, uint64_t *length_bytes)
+{
+    off_t end = lseek(file->fd, 0, SEEK_END);
+    if (end < 0)
+        return -errno;
+    *length_bytes = (uint64_t)end;
+    return 0;
+}
+
+/* The descriptor is closed in the pool: the last close of a file may wait for the medium. */
+static void close_work(struct loop_job *job)
+{
+    struct io_host *host = container_of(job, struct io_host, closing);
+    close(host->file.fd);
+}
+
+static void on_close_done(struct loop_job *job)
+{
+    struct io_host *host = container_of(job, struct io_host, closing);
+    void (*on_closed)(void *) = host->on_closed;
+    void *opaque = host->opaque;
+    if (host->ring)
+        io_ring_put(host->ring);
+    free(host);
+    if (on_closed)
+        on_closed(opaque);
+}
+
+static void host_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque)
+{
+    struct io_host *host = host_of(file);
+    CHECK(!host->in_flight && list_is_empty(&host->held));
+    host->on_closed = on_closed;
+    host->opaque = opaque;
+    host->closing.work = close_work;
+    host->closing.on_done = on_close_done;
+    loop_job_submit(file->loop, &host->closing);
+}
+
+static const struct io_ops host_ops = {
+    .submit = host_submit,
+    .now = host_now,
+    .length = host_length,
+    .close = host_close,
+};
+
+/* Finds by reading what O_DIRECT wants of this file: there is no older interface that tells. */
+static uint32_t probe_alignment(int fd)
+{
+    void *memory;
+    if (posix_memalign(&memory, IO_ALIGNMENT_MAX, IO_ALIGNMENT_MAX))
+        return IO_ALIGNMENT_MAX;
+    uint32_t alignment = pread(fd, memory, 512, 0) >= 0 ? 512 : IO_ALIGNMENT_MAX;
+    free(memory);
+    return alignment;
+}
+
+static int open_failed(const char *path, bool read_only, int code, struct error *err)
+{
+    const char *remedy = "";
+    if (code == ENOENT)
+        remedy = "; make one with: evisor-img create -f qcow2 FILE SIZE";
+    else if (!read_only && (code == EACCES || code == EPERM || code == EROFS))
+        remedy = "; make it writable for this user, or open it with readonly=on";
+    return error_set(err, code, "cannot open image '%s': %s%s", path, strerror(code), remedy);
+}
+
+static int open_descriptor(const char *path, const struct io_options *options, int *fd,
+                           struct stat *info, struct error *err)
+{
+    int flags = (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    /* Asked before opening, because opening some devices acts upon them. */
+    if (stat(path, info))
+        return open_failed(path, options->read_only, errno, err);
+    if (!S_ISREG(info->st_mode) && !S_ISBLK(info->st_mode))
+        return error_set(err, EINVAL,
+                         "cannot use '%s' as an image: it is %s; name a regular file or a block "
+                         "device",
+                         path, S_ISDIR(info->st_mode) ? "a directory" : "a special file");
+    *fd = open(path, flags | (options->direct ? O_DIRECT : 0));
+    if (*fd < 0 && errno == EINVAL && options->direct)
+        return error_set(err, EINVAL,
+                         "the file system of '%s' has no O_DIRECT; use cache=writeback", path);
+    if (*fd < 0)
+        return open_failed(path, options->read_only, errno, err);
+    if (fstat(*fd, info) == 0 && (S_ISREG(info->st_mode) || S_ISBLK(info->st_mode)))
+        return 0;
+    close(*fd);
+    return error_set(err, EINVAL, "image '%s' changed its kind while it was opened", path);
+}
+
+static int choose_engine(struct io_host *host, const char *path, enum disk_aio aio,
+                         struct error *err)
+{
+    int result = 0;
+    if (aio == DISK_AIO_THREADS)
+        return 0;
+    host->ring = io_ring_get(host->file.loop, &result);
+    if (host->ring || aio == DISK_AIO_AUTO)
+        return 0;
+    return error_set(err, -result, "cannot use io_uring for '%s': %s; use aio=threads", path,
+                     strerror(-result));
+}
+
+int io_open(struct loop *loop, const char *path, const struct io_options *options,
+            struct io_file **out, struct error *err)
+{
+    struct stat info;
+    int fd = -1;
+    int result = open_descriptor(path, options, &fd, &info, err);
+    if (result)
+        return result;
+    struct io_host *host = calloc(1, sizeof(*host));
+    if (!host) {
+        close(fd);
+        return error_set(err, ENOMEM, "no memory to open '%s'", path);
+    }
+    host->file = (struct io_file){
+        .ops = &host_ops,
+        .loop = loop,
+        .fd = fd,
+        .read_only = options->read_only,
+        .device = info.st_dev,
+        .inode = S_ISBLK(info.st_mode) ? (ino_t)info.st_rdev : info.st_ino,
+        .block_bytes = (uint32_t)MAX(info.st_blksize, 512),
+    };
+    host->direct = options->direct;
+    host->no_sync = options->no_sync;
+    host->alignment = host->direct ? probe_alignment(fd) : 1;
+    list_init(&host->held);
+    result = choose_engine(host, path, options->aio, err);
+    if (result) {
+        close(fd);
+        free(host);
+        return result;
+    }
+    *out = &host->file;
+    return 0;
+}
+
+void io_submit(struct io_file *file, struct io_request *request)
+{
+    loop_check_thread(file->loop);
+    CHECK(request->kind == IO_READ || !file->read_only || request->kind == IO_SYNC);
+    request->file = file;
+    request->done_bytes = 0;
+    request->bounce = NULL;
+    list_init(&request->node);
+    switch (request->kind) {
+    case IO_READ:
+        file->stats.reads++;
+        break;
+    case IO_WRITE:
+        file->stats.writes++;
+        break;
+    case IO_SYNC:
+        file->stats.syncs++;
+        break;
+    case IO_ZERO:
+    case IO_PUNCH:
+    case IO_TRUNCATE:
+        file->stats.others++;
+        break;
+    }
+    file->ops->submit(file, request);
+}
+
+void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque)
+{
+    loop_check_thread(file->loop);
+    file->ops->close(file, on_closed, opaque);
+}
+
+int io_read_now(struct io_file *file, uint64_t offset, void *buffer, uint64_t bytes)
+{
+    return file->ops->now(file, IO_READ, buffer, offset, bytes);
+}
+
+int io_write_now(struct io_file *file, uint64_t offset, const void *buffer, uint64_t bytes)
+{
+    /* The table's buffer serves reads and writes; a write does not change it. */
+    return file->ops->now(file, IO_WRITE, (void *)(uintptr_t)buffer, offset, bytes);
+}
+
+int io_sync_now(struct io_file *file)
+{
+    return file->ops->now(file, IO_SYNC, NULL, 0, 0);
+}
+
+int io_zero_now(struct io_file *file, uint64_t offset, uint64_t bytes)
+{
+    return file->ops->now(file, IO_ZERO, NULL, offset, bytes);
+}
+
+int io_punch_now(struct io_file *file, uint64_t offset, uint64_t bytes)
+{
+    return file->ops->now(file, IO_PUNCH, NULL, offset, bytes);
+}
+
+int io_truncate_now(struct io_file *file, uint64_t length_bytes)
+{
+    return file->ops->now(file, IO_TRUNCATE, NULL, length_bytes, 0);
+}
+
+int io_length(struct io_file *file, uint64_t *length_bytes)
+{
+    return file->ops->length(file, length_bytes);
+}

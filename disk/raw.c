@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/* raw: an image that is its file's bytes. Requests map one to one; holes are the host's matter. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "disk/format.h"
+
+#define RAW_SLOT_CHUNK 32
+
+struct raw_slot {
+    struct io_request io;
+    struct disk_request *request;
+    struct raw *raw;
+    struct list node; /* in raw->slots while free */
+};
+
+struct raw_chunk {
+    struct raw_chunk *next;
+    struct raw_slot slots[RAW_SLOT_CHUNK];
+};
+
+struct raw {
+    struct node node;
+    struct list slots;
+    struct raw_chunk *chunks; /* grow to the greatest number of requests in flight, and stay */
+    struct io_request resize;
+    uint64_t new_size_bytes;
+    void (*on_resized)(void *opaque, int result, const struct error *err);
+    void (*on_closed)(void *opaque, int result);
+    void *opaque;
+};
+
+static struct raw *raw_of(struct node *node)
+{
+    return container_of(node, struct raw, node);
+}
+
+static struct raw_slot *slot_get(struct raw *raw)
+{
+    if (list_is_empty(&raw->slots)) {
+        struct raw_chunk *chunk = calloc(1, sizeof(*chunk));
+        if (!chunk)
+            return NULL;
+        chunk->next = raw->chunks;
+        raw->chunks = chunk;
+        for (size_t i = 0; i < RAW_SLOT_CHUNK; i++) {
+            chunk->slots[i].raw = raw;
+            list_push_back(&raw->slots, &chunk->slots[i].node);
+        }
+    }
+    return list_entry(list_pop_front(&raw->slots), struct raw_slot, node);
+}
+
+static void on_io_done(struct io_request *io, int result)
+{
+    struct raw_slot *slot = container_of(io, struct raw_slot, io);
+    struct disk_request *request = slot->request;
+    if (result == 0 && request->durable && io->kind != IO_SYNC) {
+        *io = (struct io_request){.kind = IO_SYNC, .on_done = on_io_done};
+        io_submit(slot->raw->node.file, io);
+        return;
+    }
+    list_push_front(&slot->raw->slots, &slot->node);
+    node_complete(request, result);
+}
+
+static enum io_kind io_kind_of(const struct disk_request *request)
+{
+    switch (request->op) {
+    case DISK_READ:
+        return IO_READ;
+    case DISK_WRITE:
+        return IO_WRITE;
+    case DISK_ZERO:
+        return request->flags & DISK_MAY_UNMAP ? IO_PUNCH : IO_ZERO;
+    case DISK_DISCARD:
+        return IO_PUNCH;
+    case DISK_FLUSH:
+        return IO_SYNC;
+    }
+    UNREACHABLE("every operation is listed");
+}
+
+static void raw_submit(struct node *node, struct disk_request *request)
+{
+    struct raw *raw = raw_of(node);
+    struct raw_slot *slot = slot_get(raw);
+    if (!slot) {
+        node_complete_later(node, request, -ENOMEM);
+        return;
+    }
+    slot->request = request;
+    slot->io = (struct io_request){
+        .kind = io_kind_of(request),
+        .offset = request->offset,
+        .bytes = request->bytes,
+        .iov = request->iov,
+        .iov_count = request->iov_count,
+        .on_done = on_io_done,
+    };
+    io_submit(node->file, &slot->io);
+}
+
+static void on_truncated(struct io_request *io, int result)
+{
+    struct raw *raw = container_of(io, struct raw, resize);
+    if (result == 0)
+        raw->node.size_bytes = raw->new_size_bytes;
+    raw->on_resized(raw->opaque, result, NULL);
+}
+
+static void raw_resize(struct node *node, uint64_t size_bytes,
+                       void (*on_done)(void *opaque, int result, const struct error *err),
+                       void *opaque)
+{
+    struct raw *raw = raw_of(node);
+    raw->new_size_bytes = size_bytes;
+    raw->on_resized = on_done;
+    raw->opaque = opaque;
+    raw->resize =
+        (struct io_request){.kind = IO_TRUNCATE, .offset = size_bytes, .on_done = on_truncated};
+    io_submit(node->file, &raw->resize);
+}
+
+static void on_file_closed(void *opaque)
+{
+    struct raw *raw = opaque;
+    void (*on_closed)(void *, int) = raw->on_closed;
+    void *owner = raw->opaque;
+    while (raw->chunks) {
+        struct raw_chunk *chunk = raw->chunks;
+        raw->chunks = chunk->next;
+        free(chunk);
+    }
+    node_fini(&raw->node);
+    free(raw);
+    on_closed(owner, 0);
+}
+
+static void raw_close(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque)
+{
+    struct raw *raw = raw_of(node);
+    raw->on_closed = on_closed;
+    raw->opaque = opaque;
+    io_close(node->file, on_file_closed, raw);
+}
+
+static int raw_open(struct loop *loop, struct io_file *file, const struct disk_options *options,
+                    struct node **out, struct error *err)
+{
+    uint64_t length;
+    int result = io_length(file, &length);
+    if (result)
+        return error_set_errno(err, -result, "cannot find the length of '%s'", options->path);
+    struct raw *raw = calloc(1, sizeof(*raw));
+    if (!raw || node_init(&raw->node, &raw_format, loop, file, options)) {
+        free(raw);
+        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    }
+    list_init(&raw->slots);
+    raw->node.size_bytes = align_down(length, 512);
+    raw->node.discard_granularity = file->block_bytes;
+    *out = &raw->node;
+    return 0;
+}
+
+const struct format_ops raw_format = {
+    .name = "raw",
+    .open = raw_open,
+    .submit = raw_submit,
+    .resize = raw_resize,
+    .close = raw_close,
+};

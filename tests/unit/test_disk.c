@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+#include "disk/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "disk/io.h"
+#include "tests/unit/test.h"
+
+#define IMAGE_BYTES (1024 * 1024)
+
+struct fixture {
+    struct loop loop;
+    char path[64];
+};
+
+static int setup(void **state)
+{
+    struct fixture *fixture = calloc(1, sizeof(*fixture));
+    assert_int_equal(loop_init(&fixture->loop), 0);
+    strcpy(fixture->path, "/tmp/test_disk.XXXXXX");
+    int fd = mkstemp(fixture->path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, IMAGE_BYTES), 0);
+    close(fd);
+    *state = fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *fixture = *state;
+    loop_run(&fixture->loop);
+    loop_fini(&fixture->loop);
+    unlink(fixture->path);
+    free(fixture);
+    return 0;
+}
+
+static struct disk *open_raw(struct fixture *fixture, enum disk_aio aio, bool direct)
+{
+    struct disk_options options = {
+        .path = fixture->path,
+        .format = "raw",
+        .discard_unmap = true,
+        .cache = {.direct = direct, .writeback = true},
+        .aio = aio,
+    };
+    struct disk *disk = NULL;
+    struct error err = {0};
+    int result = disk_open(&fixture->loop, &options, &disk, &err);
+    if (result)
+        print_message("%s\n", err.text);
+    assert_int_equal(result, 0);
+    return disk;
+}
+
+static int transfer(struct disk *disk, enum disk_op op, uint64_t offset, void *data, size_t bytes)
+{
+    struct iovec iov[2] = {{data, bytes / 3}, {(char *)data + bytes / 3, bytes - bytes / 3}};
+    struct disk_request request = {
+        .op = op,
+        .flags = DISK_MAY_UNMAP,
+        .offset = offset,
+        .bytes = bytes,
+        .iov = iov,
+        .iov_count = 2,
+    };
+    return disk_run(disk, &request);
+}
+
+static void check_raw(struct fixture *fixture, enum disk_aio aio, bool direct)
+{
+    struct disk *disk = open_raw(fixture, aio, direct);
+    static char out[9000], in[9000];
+    memset(out, 'x', sizeof(out));
+    assert_int_equal(disk_size_bytes(disk), IMAGE_BYTES);
+    /* Unaligned on purpose: O_DIRECT must bounce it. */
+    assert_int_equal(transfer(disk, DISK_WRITE, 5001, out, sizeof(out)), 0);
+    assert_int_equal(transfer(disk, DISK_READ, 5000, in, sizeof(in)), 0);
+    assert_int_equal(in[0], 0);
+    assert_memory_equal(in + 1, out, sizeof(in) - 1);
+    assert_int_equal(transfer(disk, DISK_ZERO, 8192, NULL, 4096), 0);
+    assert_int_equal(transfer(disk, DISK_READ, 8191, in, 4098), 0);
+    assert_int_equal(in[0], 'x');
+    assert_int_equal(in[1] | in[4096], 0);
+    assert_int_equal(in[4097], 'x');
+    assert_int_equal(transfer(disk, DISK_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(transfer(disk, DISK_WRITE, IMAGE_BYTES - 512, out, 512), 0);
+    assert_int_equal(disk_close_wait(disk), 0);
+    struct stat info;
+    assert_int_equal(stat(fixture->path, &info), 0);
+    assert_int_equal(info.st_size, IMAGE_BYTES);
+}
+
+static void test_raw_by_io_uring(void **state)
+{
+    check_raw(*state, DISK_AIO_AUTO, false);
+}
+
+static void test_raw_by_threads(void **state)
+{
+    check_raw(*state, DISK_AIO_THREADS, false);
+}
+
+static void test_raw_direct(void **state)
+{
+    struct fixture *fixture = *state;
+    int fd = open(fixture->path, O_RDWR | O_DIRECT);
+    if (fd < 0) {
+        print_message("the file system has no O_DIRECT\n");
+        skip();
+    }
+    close(fd);
+    check_raw(fixture, DISK_AIO_AUTO, true);
+}
+
+struct burst {
+    struct disk_request request;
+    struct iovec iov;
+    uint64_t words[64];
+    unsigned *left;
+};
+
+static void on_burst_done(struct disk_request *request, int result)
+{
+    struct burst *burst = container_of(request, struct burst, request);
+    assert_int_equal(result, 0);
+    (*burst->left)--;
+}
+
+static void submit_burst(struct disk *disk, struct burst *burst, enum disk_op op, unsigned *left)
+{
+    for (unsigned i = 0; i < 1000; i++) {
+        burst[i].iov = (struct iovec){burst[i].words, 512};
+        burst[i].left = left;
+        burst[i].request = (struct disk_request){
+            .op = op,
+            .offset = i * 512u,
+            .bytes = 512,
+            .iov = &burst[i].iov,
+            .iov_count = 1,
+            .on_done = on_burst_done,
+        };
+        (*left)++;
+        disk_submit(disk, &burst[i].request);
+    }
+}
+
+static void test_many_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, false);
+    struct burst *burst = calloc(1000, sizeof(*burst));
+    unsigned left = 0;
+    for (uint64_t i = 0; i < 1000; i++)
+        for (uint64_t word = 0; word < 64; word++)
+            burst[i].words[word] = i << 32 | word;
+    submit_burst(disk, burst, DISK_WRITE, &left);
+    assert_int_equal(left, 1000); /* never from inside disk_submit */
+    while (left)
+        loop_run_once(&fixture->loop, true);
+    for (uint64_t i = 0; i < 1000; i++)
+        memset(burst[i].words, 0, 512);
+    submit_burst(disk, burst, DISK_READ, &left);
+    while (left)
+        loop_run_once(&fixture->loop, true);
+    for (uint64_t i = 0; i < 1000; i++)
+        for (uint64_t word = 0; word < 64; word++)
+            assert_int_equal(burst[i].words[word], i << 32 | word);
+    free(burst);
+    assert_int_equal(disk_close_wait(disk), 0);
+}
+
+struct resized {
+    bool done;
+    int result;
+};
+
+static void on_resized(void *opaque, int result, const struct error *err)
+{
+    struct resized *resized = opaque;
+    (void)err;
+    resized->done = true;
+    resized->result = result;
+}
+
+static void test_resize_waits_for_requests(void **state)
+{
+    struct fixture *fixture = *state;
+    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, false);
+    struct resized resized = {0};
+    struct burst *burst = calloc(1000, sizeof(*burst));
+    unsigned left = 0;
+    submit_burst(disk, burst, DISK_WRITE, &left);
+    disk_resize(disk, 2 * IMAGE_BYTES, on_resized, &resized);
+    while (!resized.done)
+        loop_run_once(&fixture->loop, true);
+    assert_int_equal(left, 0);
+    assert_int_equal(resized.result, 0);
+    assert_int_equal(disk_size_bytes(disk), 2 * IMAGE_BYTES);
+    free(burst);
+    assert_int_equal(disk_close_wait(disk), 0);
+}
+
+static int try_open(struct fixture *fixture, const char *path, const char *format,
+                    struct error *err)
+{
+    struct disk *disk;
+    struct disk_options options = {.path = path, .format = format, .cache = {.writeback = true}};
+    err->code = 0;
+    return disk_open(&fixture->loop, &options, &disk, err);
+}
+
+static void test_refuses_what_is_no_image(void **state)
+{
+    struct fixture *fixture = *state;
+    struct error err;
+    assert_int_equal(try_open(fixture, "/tmp", "raw", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "a directory"));
+    assert_int_equal(try_open(fixture, "/dev/null", "raw", &err), -EINVAL);
+    assert_int_equal(try_open(fixture, "/tmp/no/such/image", "raw", &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/tmp/no/such/image"));
+    assert_int_equal(try_open(fixture, fixture->path, "vmdk9", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "vmdk9"));
+    assert_int_equal(try_open(fixture, fixture->path, NULL, &err), -EINVAL);
+}
+
+static void test_two_writers_are_kept_apart(void **state)
+{
+    struct fixture *fixture = *state;
+    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, false);
+    struct error err;
+    assert_true(try_open(fixture, fixture->path, "raw", &err) < 0);
+    assert_non_null(strstr(err.text, "lock"));
+    assert_int_equal(disk_close_wait(disk), 0);
+    assert_int_equal(try_open(fixture, "/tmp", "raw", &err), -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_raw_by_io_uring, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_raw_by_threads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_raw_direct, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_resize_waits_for_requests, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refuses_what_is_no_image, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_writers_are_kept_apart, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
