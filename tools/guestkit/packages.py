@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""packages: Debian packages: which are missing, installing them, unpacking one without installing."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslirp-dev",
+         "libglib2.0-dev", "zlib1g-dev", "libjansson-dev", "liburing-dev", "libzstd-dev"]
+GUEST = ["busybox-static", "e2fsprogs"]
+TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
+         "libclang-rt-14-dev", "acpica-tools", "man-db"]
+
+
+class Failure(Exception):
+    """One line for the person: what failed and what to do."""
+
+
+def cache_folder():
+    base = os.environ.get("EVISOR_CACHE")
+    if not base:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = os.path.join(home, "evisor")
+    path = pathlib.Path(base)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def is_installed(name):
+    query = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status}", name],
+                           capture_output=True, text=True, check=False)
+    return query.stdout == "installed"
+
+
+def missing(names):
+    return [name for name in names if not is_installed(name)]
+
+
+def _as_root(command):
+    return command if os.geteuid() == 0 else ["sudo", *command]
+
+
+def _apt(*arguments):
+    command = _as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *arguments])
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL if os.geteuid() == 0 else None,
+                   stdout=subprocess.DEVNULL)
+
+
+def _apt_lists_are_empty():
+    lists = pathlib.Path("/var/lib/apt/lists")
+    return not any(path.name.endswith(("_Packages", "_Packages.lz4")) for path in lists.glob("*"))
+
+
+def install(names, why):
+    """Installs what is missing of `names`, after saying what and why."""
+    wanted = missing(names)
+    if not wanted:
+        return
+    if shutil.which("apt-get") is None:
+        raise Failure("this system has no apt-get; install what corresponds to: " +
+                      " ".join(wanted))
+    print(f"installing for {why}: {' '.join(wanted)}", flush=True)
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise Failure("run as root: apt-get install " + " ".join(wanted))
+        print("  (through sudo, which may ask for your password)", flush=True)
+    try:
+        if _apt_lists_are_empty():
+            _apt("update")
+        try:
+            _apt("install", "-y", "--no-install-recommends", *wanted)
+        except subprocess.CalledProcessError:
+            _apt("update")
+            _apt("install", "-y", "--no-install-recommends", *wanted)
+    except subprocess.CalledProcessError as error:
+        raise Failure("apt-get could not install " + " ".join(wanted)) from error
+
+
+def resolve(name):
+    """The package that a metapackage depends on, such as linux-image-cloud-amd64's kernel."""
+    depends = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True,
+                             check=False)
+    for line in depends.stdout.splitlines():
+        word = line.split()
+        if len(word) == 2 and word[0] == "Depends:" and word[1].startswith("linux-image-"):
+            return word[1]
+    return name
+
+
+def unpack(name):
+    """Fetches a package and unpacks it into the cache, never installing it. Returns the folder."""
+    if _apt_lists_are_empty():
+        _apt("update")
+    name = resolve(name)
+    folder = cache_folder() / name
+    if folder.exists():
+        return folder
+    print(f"fetching package {name}", flush=True)
+    work = cache_folder() / f".{name}.{os.getpid()}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        download = ["apt-get", "-qq", "download", name]
+        if subprocess.run(download, cwd=work, check=False, stderr=subprocess.DEVNULL).returncode:
+            _apt("update")
+            subprocess.run(download, cwd=work, check=True)
+        package = next(work.glob("*.deb"))
+        subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+        (work / "root").rename(folder)
+    except (subprocess.CalledProcessError, StopIteration) as error:
+        raise Failure(f"cannot fetch package {name} from the mirror") from error
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def main(run):
+    """Runs `run` and turns failures into one line and exit status 1."""
+    try:
+        sys.exit(run())
+    except Failure as failure:
+        print(f"{os.path.basename(sys.argv[0])}: {failure}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
