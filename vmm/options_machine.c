@@ -483,6 +483,11 @@ static int settle_topology(struct options *options, struct error *err)
                          "number of CPUs (%llu)",
                          (unsigned long long)sockets, (unsigned long long)cores,
                          (unsigned long long)threads, (unsigned long long)cpus);
+    if (!is_power_of_2(threads) || (sockets > 1 && !is_power_of_2(cores)))
+        return error_set(err, ENOTSUP,
+                         "-smp: threads%s must be a power of 2, so that the numbers of the CPUs "
+                         "tell their place",
+                         sockets > 1 ? ", and cores where there are several sockets," : "");
     config->cpus = (unsigned)cpus;
     config->sockets = (unsigned)sockets;
     config->cores = (unsigned)cores;
