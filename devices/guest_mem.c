@@ -70,6 +70,21 @@ void guest_mem_written(const struct guest_mem *mem, uint64_t gpa, uint64_t lengt
         mem->on_written(mem->opaque, gpa, length);
 }
 
+void guest_mem_written_host(const struct guest_mem *mem, const void *host, uint64_t length)
+{
+    if (!mem->on_written)
+        return;
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_mem_region *region = &mem->regions[i];
+        uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)region->host);
+        if (range_fits(offset, length, region->size)) {
+            mem->on_written(mem->opaque, region->gpa + offset, length);
+            return;
+        }
+    }
+    UNREACHABLE("a device wrote outside guest RAM");
+}
+
 uint64_t guest_mem_size(const struct guest_mem *mem)
 {
     uint64_t total = 0;

@@ -48,7 +48,8 @@ struct virtio_ops {
 
     /*
      * Optional. The driver resets the device, or it closes: push back at once what can be, let the
-     * rest come back by itself. Rings are out of reach already. May be called twice in a row.
+     * rest come back by itself. Rings are out of reach already: pushes only count. May be called
+     * twice in a row.
      */
     void (*reset)(struct virtio_device *vdev);
 
@@ -102,7 +103,7 @@ struct virtio_device {
     unsigned queue_count;
     struct virtio_queue *queues;
     /* Private. */
-    bool dma_off;
+    struct loop_task settle; /* ends RESETTING and CLOSING */
     void (*on_idle)(struct virtio_device *vdev);
 };
 
@@ -131,8 +132,8 @@ struct virtqueue_layout *virtio_queue_layout(struct virtio_device *vdev, unsigne
 void virtio_queue_enable(struct virtio_device *vdev, unsigned queue);
 /* Bus mastering went off or on. */
 void virtio_set_dma(struct virtio_device *vdev, bool on);
-/* Takes the device down; on_closed is called, perhaps from inside, when nothing is in flight. */
-void virtio_close(struct virtio_device *vdev, void (*on_closed)(struct virtio_device *vdev));
+/* Takes the device down; on_idle is called, perhaps from inside, when nothing is in flight. */
+void virtio_close(struct virtio_device *vdev, void (*on_idle)(struct virtio_device *vdev));
 
 /* For transport and device. */
 /* Has queue `queue` drained in the next LOOP_STAGE_DRAIN. Out-of-range queues are ignored. */

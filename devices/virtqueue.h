@@ -76,23 +76,23 @@ struct virtqueue {
     struct virtqueue_stats stats;
     /* Private. */
     bool broken;
-    bool held;      /* no access to guest memory for now */
-    bool event_idx; /* VIRTIO_F_EVENT_IDX was negotiated */
-    bool indirect;  /* VIRTIO_F_INDIRECT_DESC was negotiated */
-    bool kicks_on;  /* the driver was asked to kick */
-    bool signalled; /* used_at_signalled is valid */
+    bool held;           /* no access to guest memory for now */
+    bool event_idx;      /* VIRTIO_F_EVENT_IDX was negotiated */
+    bool indirect;       /* VIRTIO_F_INDIRECT_DESC was negotiated */
+    bool kicks_on;       /* the driver was asked to kick */
+    bool must_interrupt; /* whatever the driver's event says: after a restore */
     const uint8_t *desc;
     uint8_t *avail;
     uint8_t *used;
-    uint16_t avail_at;          /* the next entry to pop */
-    uint16_t avail_seen;        /* the driver's index when last read */
-    uint16_t used_at;           /* the next entry to publish */
-    uint16_t used_at_signalled; /* used_at at the last interrupt decision */
-    uint16_t in_flight;         /* popped, not pushed */
-    uint16_t pending_count;     /* pushed, not published */
+    uint16_t avail_at;      /* the next entry to pop */
+    uint16_t avail_seen;    /* the driver's index when last read */
+    uint16_t used_at;       /* the next entry to publish */
+    uint16_t in_flight;     /* popped, not pushed */
+    uint16_t pending_count; /* pushed, not published */
     struct virtqueue_used *pending;
-    uint64_t in_flight_heads[VIRTQUEUE_SIZE_MAX / 64];
-    struct loop_task notify; /* LOOP_STAGE_NOTIFY */
+    uint64_t taken[VIRTQUEUE_SIZE_MAX / 64];  /* heads popped, not published */
+    uint64_t popped[VIRTQUEUE_SIZE_MAX / 64]; /* heads popped, not pushed */
+    struct loop_task notify;                  /* LOOP_STAGE_NOTIFY */
 };
 
 /* `size_max` is a power of two up to VIRTQUEUE_SIZE_MAX. fini: nothing may be in flight. */
@@ -119,7 +119,10 @@ void virtqueue_hold(struct virtqueue *vq, bool hold);
  */
 bool must_check virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain);
 
-/* Puts back the chain that was popped last; several in reverse order. Nothing was written to it. */
+/*
+ * Puts back the chain that was popped last; several in reverse order. Nothing was written to it.
+ * The guest will not kick for it: the caller remembers to come back.
+ */
 void virtqueue_unpop(struct virtqueue *vq, const struct virtqueue_chain *chain);
 
 /*
