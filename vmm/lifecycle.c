@@ -342,7 +342,7 @@ void machine_quit(struct machine *machine, enum machine_shutdown_cause cause)
 void machine_on_exit(struct machine *machine, void (*on_exit_wanted)(void *opaque, int status),
                      void *opaque)
 {
-    machine->lifecycle.on_exit = answer_exit_wanted;
+    machine->lifecycle.on_exit = on_exit_wanted;
     machine->lifecycle.on_exit_opaque = opaque;
 }
 

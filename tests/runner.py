@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""runner: the test run: stages in order, fast ones first; each test is one line, with its time."""
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+
+TOP = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOP / "tools"))
+from guestkit import packages  # noqa: E402
+
+BUILD = TOP / "build"
+RESULTS = BUILD / "test-results"
+
+
+class Tally:
+    def __init__(self):
+        self.passed, self.failed, self.skipped = 0, [], 0
+
+    def add(self, name, outcome, seconds, detail=""):
+        if outcome == "passed":
+            self.passed += 1
+        elif outcome == "skipped":
+            self.skipped += 1
+        else:
+            self.failed.append(name)
+        print(f"  {outcome:8}{name}  ({seconds:.1f} s){': ' + detail if detail else ''}",
+              flush=True)
+
+
+def run_command(tally, name, command, timeout, environment=None):
+    """One command is one test; its output is shown only when it fails."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                              check=False, timeout=timeout, cwd=TOP, stdin=subprocess.DEVNULL,
+                              env={**os.environ, **(environment or {})})
+        status, output = done.returncode, done.stdout + done.stderr
+    except subprocess.TimeoutExpired as error:
+        status, output = "a timeout", str(error.stdout or "")
+    seconds = time.monotonic() - began
+    if status == 0:
+        tally.add(name, "passed", seconds)
+    else:
+        print(output[-6000:])
+        tally.add(name, "failed", seconds, f"status {status}")
+
+
+def run_cmocka(tally, program):
+    """A cmocka program: each of its tests counts."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run([program], capture_output=True, text=True, errors="replace",
+                              check=False, timeout=600, cwd=TOP, stdin=subprocess.DEVNULL)
+        output, status = done.stdout + done.stderr, done.returncode
+    except subprocess.TimeoutExpired:
+        output, status = "", "a timeout"
+    seconds = time.monotonic() - began
+    good = re.findall(r"^\[       OK \] (\S+)", output, re.MULTILINE)
+    bad = set(re.findall(r"^\[  FAILED  \] (\S+)$", output, re.MULTILINE))
+    skipped = set(re.findall(r"^\[  SKIPPED \] (\S+)", output, re.MULTILINE))
+    tally.passed += len(good)
+    tally.skipped += len(skipped)
+    if status == 0 and good:
+        note = f", {len(skipped)} skipped: {', '.join(sorted(skipped))}" if skipped else ""
+        print(f"  passed  {program.name}  ({len(good)} tests{note}, {seconds:.1f} s)", flush=True)
+        return
+    print(output[-6000:])
+    for name in sorted(bad) or [f"ended with {status}"]:
+        tally.add(f"{program.name}: {name}", "failed", seconds)
+
+
+def run_pytest(tally, folder, environment=None, timeout=1800, prefix=()):
+    """A folder of pytest files; outcomes come from its report."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    report = RESULTS / (folder.replace("/", "-") + ".xml")
+    report.unlink(missing_ok=True)
+    command = [*prefix, "python3", "-B", "-m", "pytest", "-q", "-x" if "CI" not in os.environ
+               else "-q", "-p", "no:cacheprovider", f"--junitxml={report}", folder]
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                              check=False, timeout=timeout, cwd=TOP, stdin=subprocess.DEVNULL,
+                              env={**os.environ, **(environment or {})})
+        output = done.stdout + done.stderr
+    except subprocess.TimeoutExpired as error:
+        output = f"{folder} took longer than {timeout} s\n{error.stdout or ''}"
+    if not report.exists():
+        print(output[-6000:])
+        tally.add(folder, "failed", time.monotonic() - began, "gave no report")
+        return
+    for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
+        count_case(tally, case)
+
+
+def count_case(tally, case):
+    name = f"{case.get('classname').split('.')[-1]}::{case.get('name')}"
+    seconds = float(case.get("time"))
+    for tag in ("failure", "error"):
+        problem = case.find(tag)
+        if problem is not None:
+            print((problem.text or "")[-6000:])
+            tally.add(name, "failed", seconds, (problem.get("message") or "").split("\n")[0][:200])
+            return
+    skip = case.find("skipped")
+    if skip is not None:
+        tally.add(name, "skipped", seconds, skip.get("message"))
+    else:
+        tally.add(name, "passed", seconds)
+
+
+def stage(name):
+    print(f"\n== {name}", flush=True)
+
+
+def build(tally):
+    stage("build")
+    before = len(tally.failed)
+    run_command(tally, "configure", ["./configure"], 120)
+    run_command(tally, "ninja", ["ninja", "programs", "tests"], 3600)
+    if len(tally.failed) > before:
+        return False
+    run_command(tally, "no warnings with clang", ["tests/clang-build"], 1800)
+    return True
+
+
+def unit(tally):
+    stage("rules of the house")
+    run_command(tally, "check_rules", ["python3", "-B", "tests/check_rules.py"], 60)
+    stage("unit tests, under ASan and UBSan")
+    for program in sorted((BUILD / "tests").glob("test_*")):
+        if os.access(program, os.X_OK) and program.is_file() and not program.suffix:
+            run_cmocka(tally, program)
+
+
+def guests(tally):
+    stage("guests")
+    run_pytest(tally, "tests/guest")
+
+
+def kvm(tally):
+    stage("guests under KVM")
+    run_pytest(tally, "tests/kvm")
+
+
+def interop(tally):
+    stage("interop: evisor-img and QEMU's tools on the same images")
+    run_pytest(tally, "tests/interop")
+
+
+STAGES = {"unit": unit, "interop": interop, "guest": guests, "kvm": kvm}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="tests/run", description="Installs what is missing, builds, and runs every test.")
+    parser.add_argument("stage", nargs="*", metavar="STAGE",
+                        help="only these, of: " + ", ".join(STAGES))
+    parser.add_argument("--measure", action="store_true",
+                        help="print the figures of docs/performance.md instead of testing")
+    options = parser.parse_args()
+    unknown = set(options.stage) - set(STAGES)
+    if unknown:
+        parser.error(f"unknown stage '{unknown.pop()}': use " + ", ".join(STAGES))
+    packages.install(packages.BUILD + packages.GUEST + packages.TESTS, "the tests")
+    if options.measure:
+        return subprocess.run(["python3", "-B", "tests/measure.py"], check=False, cwd=TOP).returncode
+    tally = Tally()
+    began = time.monotonic()
+    if build(tally):
+        for name, work in STAGES.items():
+            if not options.stage or name in options.stage:
+                work(tally)
+    for name in tally.failed:
+        print(f"failed: {name}")
+    print(f"\nin {time.monotonic() - began:.0f} s")
+    print(f"{tally.passed} passed, {len(tally.failed)} failed, {tally.skipped} skipped")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    packages.main(main)
