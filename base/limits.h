@@ -20,6 +20,8 @@
 #define GSI_IOAPIC_PINS   24
 #define GSI_MAX           1024
 #define CMDLINE_MAX_BYTES 4096
+#define PIT_PERIOD_MIN_US 100
+#define SERIAL_STALL_MS   100 /* how long an idle reader holds the guest up */
 
 /* virtio */
 #define VIRTQUEUE_SIZE_MAX     1024

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/list.h"
+#include "base/loop.h"
 #include "devices/state.h"
 
 struct device;
@@ -39,5 +40,12 @@ struct device {
     char id[64]; /* unique in its machine; "" if the user gave none */
     struct list node;
 };
+
+/*
+ * For the close of a device with nothing in flight: frees `device` (the start of its allocation)
+ * and calls on_closed, on a later turn of the loop.
+ */
+void device_close_later(struct loop *loop, struct device *device, void (*on_closed)(void *opaque),
+                        void *opaque);
 
 #endif

@@ -18,18 +18,20 @@
 #define PIT_CHANNELS 3
 
 struct pit_channel {
-    uint64_t started_ns; /* guest time at which the present count began */
-    uint32_t count;      /* 1 to 65536 */
+    uint64_t started_ns;   /* counting: guest time of tick 0 */
+    uint64_t frozen_ticks; /* not counting: how far it had come */
+    uint32_t count;        /* 1 to 65536 */
     uint16_t latched_count;
-    uint8_t latch_bytes; /* of latched_count still to be read */
+    uint8_t latched_bytes; /* of latched_count still to be read */
     uint8_t latched_status;
-    uint8_t has_status;
-    uint8_t access; /* 1 low byte, 2 high byte, 3 low then high */
-    uint8_t mode;
+    uint8_t has_status; /* latched_status is still to be read */
+    uint8_t access;     /* 1 low byte, 2 high byte, 3 low then high */
+    uint8_t mode;       /* 0 to 5 */
     uint8_t is_bcd;
     uint8_t gate;
-    uint8_t is_loaded;  /* a count was written since the mode */
-    uint8_t reads_high; /* which byte comes next, under access 3 */
+    uint8_t is_loaded; /* a count was written since the mode */
+    uint8_t is_counting;
+    uint8_t reads_high; /* which byte is next under access 3 */
     uint8_t writes_high;
     uint8_t low_byte;
 };
@@ -43,8 +45,7 @@ struct pit {
     struct bus_region region, port61_region;
     struct guest_timer timer; /* the next rising edge of channel 0 */
     struct pit_channel channels[PIT_CHANNELS];
-    uint64_t next_edge_ns; /* 0: none */
-    uint8_t speaker;       /* what was written to port 0x61 */
+    uint8_t speaker; /* what was written to port 0x61 */
     uint8_t refresh;
 };
 

@@ -27,10 +27,8 @@ struct rtc {
     struct guest_timer periodic_timer, second_timer;
     uint8_t cmos[RTC_CMOS_BYTES];
     uint8_t index;
-    int64_t offset_ns; /* guest's wall time minus the host's */
-    uint64_t periodic_next_ns;
-    uint64_t ram_bytes;
-    unsigned cpus;
+    int64_t offset_s; /* the guest's wall time minus the host's */
+    int64_t seen_s;   /* the guest's second up to which flags are true */
 };
 
 /* `ram_below_4g_bytes` and `ram_above_4g_bytes` fill the bytes from which firmware takes sizes. */

@@ -36,10 +36,11 @@ struct serial {
     struct char_backend *backend;
     struct serial_fifo rx, tx;
     struct guest_timer rx_timer, stall_timer;
-    uint8_t ier, iir_fifo, fcr, lcr, mcr, lsr, msr, scratch;
+    uint8_t ier, fcr, lcr, mcr, lsr, msr, scratch;
     uint8_t divisor_low, divisor_high;
-    uint8_t thre_pending, timeout_pending;
-    uint8_t is_dropping; /* the backend has stalled */
+    uint8_t thre_pending;    /* the transmitter's interrupt is due */
+    uint8_t timeout_pending; /* the receiver's too: bytes lie there unread */
+    uint8_t is_dropping;     /* the backend has stalled */
 };
 
 struct serial_config {
