@@ -130,6 +130,9 @@ struct vm_config {
     bool no_shutdown;
 };
 
+/* The control socket serves this one itself, to several clients; the machine opens the others. */
+bool vm_config_chardev_is_control(const struct vm_config *config, unsigned index);
+
 void vm_config_fini(struct vm_config *config);
 
 #endif
