@@ -55,7 +55,7 @@ def check_includes(name, lines):
         own = re.match(r'#include "([^"]+)"', line)
         if own and floor in MAY_INCLUDE and "/" in own.group(1):
             target = own.group(1)
-            allowed = MAY_INCLUDE[floor] | {floor}
+            allowed = MAY_INCLUDE[floor] | {floor, "build/config.h"}
             if target.split("/")[0] not in allowed and target not in allowed:
                 breach(f"{name}:{number}", f"{floor} may not include {target}")
         system = re.match(r"#include <([^>]+)>", line)

@@ -58,7 +58,7 @@ static int place_initrd(struct boot *boot, const struct memory *memory, const ch
     if (boot->kernel_end > low_end)
         return error_set(err, ENOMEM,
                          "the kernel needs %llu MiB of memory: give the machine more with -m",
-                         (unsigned long long)(boot->kernel_end / MIB + 1));
+                         (unsigned long long)(boot->kernel_end / MIB) + 1);
     if (!boot->initrd.size)
         return 0;
     if (boot->initrd.size > end || align_down(end - boot->initrd.size, 4096) < boot->kernel_end)

@@ -69,7 +69,8 @@ int boot_bzimage_parse(struct boot *boot, const char *path, struct error *err)
     boot->entry = boot->load_gpa + ENTRY_64_OFFSET;
     /* It unpacks at its preferred address and needs init_size bytes from there on. */
     uint64_t unpack_at = MAX(header.pref_address, boot->load_gpa);
-    boot->kernel_end = unpack_at + header.init_size;
+    if (__builtin_add_overflow(unpack_at, (uint64_t)header.init_size, &boot->kernel_end))
+        boot->kernel_end = UINT64_MAX;
     boot->initrd_limit = (uint64_t)header.initrd_addr_max + 1;
     if (header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G)
         boot->initrd_limit = MEMORY_LOW_MAX;
