@@ -299,6 +299,9 @@ static void on_console_quit(void *opaque)
 static int open_chardevs(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config->chardev_count; i++) {
+        /* A monitor's socket takes several clients: the control room listens there itself. */
+        if (vm_config_chardev_is_control(machine->config, i))
+            continue;
         int result = chardev_create(machine->loop, &machine->config->chardevs[i],
                                     &machine->chardevs[i], err);
         if (result)
