@@ -27,7 +27,7 @@
     (VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |          \
      VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED)
 
-static bool is_idle(const struct virtio_device *vdev)
+bool virtio_is_idle(const struct virtio_device *vdev)
 {
     for (unsigned i = 0; i < vdev->queue_count; i++)
         if (vdev->queues[i].vq.in_flight)
@@ -89,7 +89,7 @@ static void finish_reset(struct virtio_device *vdev)
 static void on_settle(struct loop_task *task)
 {
     struct virtio_device *vdev = container_of(task, struct virtio_device, settle);
-    if (!is_idle(vdev))
+    if (!virtio_is_idle(vdev))
         return;
     if (vdev->state == VIRTIO_STATE_RESETTING)
         finish_reset(vdev);
@@ -110,7 +110,7 @@ static void wind_down(struct virtio_device *vdev, enum virtio_state state)
 static void start_reset(struct virtio_device *vdev)
 {
     wind_down(vdev, VIRTIO_STATE_RESETTING);
-    if (is_idle(vdev))
+    if (virtio_is_idle(vdev))
         finish_reset(vdev);
 }
 
@@ -119,7 +119,7 @@ void virtio_close(struct virtio_device *vdev, void (*on_idle)(struct virtio_devi
     loop_check_thread(vdev->loop);
     vdev->on_idle = on_idle;
     wind_down(vdev, VIRTIO_STATE_CLOSING);
-    if (is_idle(vdev))
+    if (virtio_is_idle(vdev))
         on_idle(vdev);
 }
 

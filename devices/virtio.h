@@ -139,6 +139,8 @@ void virtio_close(struct virtio_device *vdev, void (*on_idle)(struct virtio_devi
 /* Has queue `queue` drained in the next LOOP_STAGE_DRAIN. Out-of-range queues are ignored. */
 void virtio_kick(struct virtio_device *vdev, unsigned queue);
 bool virtio_is_live(const struct virtio_device *vdev);
+/* No chain of any queue is with the device. */
+bool virtio_is_idle(const struct virtio_device *vdev);
 static inline bool virtio_has(const struct virtio_device *vdev, unsigned feature_bit)
 {
     return vdev->features & VIRTIO_FEATURE(feature_bit);

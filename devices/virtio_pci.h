@@ -12,6 +12,8 @@
 #include "devices/pci.h"
 #include "devices/virtio.h"
 
+struct virtio_pci_events;
+
 /* Where a device goes. */
 struct virtio_pci_place {
     struct loop *loop;
@@ -25,22 +27,19 @@ struct virtio_pci {
     struct pci_device pci; /* first: also the struct device */
     struct virtio_device virtio;
     /* Private. */
-    struct bus *bus;
     struct bus_region region;
     struct bus_doorbell *doorbells; /* one per queue */
-    struct loop_event *events;
+    struct virtio_pci_events *events;
     uint32_t driver_feature_select;
     uint32_t device_feature_select;
     uint16_t queue_select;
     uint16_t config_vector;
     uint16_t *queue_vectors;
-    uint32_t driver_features[2];
     uint8_t isr;
     unsigned window_capability; /* of VIRTIO_PCI_CAP_PCI_CFG */
-    unsigned events_open;
+    bool dma_on;                /* bus mastering, as last seen */
     void (*on_closed)(void *opaque);
     void *on_closed_opaque;
-    struct loop_task closed;
 };
 
 /*
@@ -61,7 +60,12 @@ static inline struct virtio_pci *virtio_pci_of(struct virtio_device *vdev)
     return container_of(vdev, struct virtio_pci, virtio);
 }
 
-/* Of a device whose kind is virtio: counters for query-stats. */
+/* The functions below are for devices made by virtio_pci_init only. */
+
+/* Nothing in flight: no host I/O of the device reads or writes guest memory. */
+bool virtio_pci_is_idle(const struct device *device);
+
+/* Counters for query-stats. */
 unsigned virtio_pci_queue_count(const struct device *device);
 const struct virtqueue_stats *virtio_pci_queue_stats(const struct device *device, unsigned queue);
 
