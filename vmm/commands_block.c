@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/* commands_block: the QMP commands about disks, in QEMU's shapes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "disk/disk.h"
+#include "vmm/commands.h"
+
+static json_t *image_object(const struct disk *disk, unsigned depth)
+{
+    json_t *image = json_pack("{s:I,s:s*,s:s}", "virtual-size", (json_int_t)disk_size_bytes(disk),
+                              "filename", disk_path(disk), "format", disk_format(disk));
+    const struct disk *backing = disk_backing(disk);
+    if (image && backing && depth < DISK_BACKING_DEPTH_MAX) {
+        json_object_set_new(image, "backing-filename", json_string(disk_path(backing)));
+        json_object_set_new(image, "full-backing-filename", json_string(disk_path(backing)));
+        json_object_set_new(image, "backing-filename-format", json_string(disk_format(backing)));
+        json_object_set_new(image, "backing-image", image_object(backing, depth + 1));
+    }
+    return image;
+}
+
+static int backing_depth(const struct disk *disk)
+{
+    int depth = 0;
+    while ((disk = disk_backing(disk)))
+        depth++;
+    return depth;
+}
+
+/* BlockDeviceInfo. Node names are the drives' ids: evisor has one node a drive to speak of. */
+static json_t *node_object(const struct config_disk *config, const struct disk *disk)
+{
+    const struct disk_cache_mode *cache = &config->options.cache;
+    json_t *node = json_pack(
+        "{s:i,s:s,s:o,s:i,s:b,s:s,s:i,s:s,s:i,s:i,s:i,s:b,s:i,s:i,s:{s:b,s:b,s:b},s:s*}", "iops_rd",
+        0, "detect_zeroes", "off", "image", image_object(disk, 0), "iops_wr", 0, "ro",
+        disk_is_read_only(disk), "node-name", config->id, "backing_file_depth", backing_depth(disk),
+        "drv", disk_format(disk), "iops", 0, "bps_wr", 0, "write_threshold", 0, "encrypted", 0,
+        "bps", 0, "bps_rd", 0, "cache", "no-flush", cache->no_flush, "direct", cache->direct,
+        "writeback", cache->writeback, "file", disk_path(disk));
+    const struct disk *backing = disk_backing(disk);
+    if (node && backing)
+        json_object_set_new(node, "backing_file", json_string(disk_path(backing)));
+    return node;
+}
+
+static void qdev_path(const struct config_disk *config, unsigned index, char *text, size_t size)
+{
+    if (config->qdev_id)
+        snprintf(text, size, "/machine/peripheral/%s/virtio-backend", config->qdev_id);
+    else
+        snprintf(text, size, "/machine/peripheral-anon/device[%u]/virtio-backend", index);
+}
+
+void qmp_query_block(struct qmp_call *call)
+{
+    struct machine *machine = call->control->machine;
+    const struct vm_config *config = machine_config(machine);
+    bool has_failed = machine_get_state(machine) == MACHINE_IO_ERROR;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disks[i];
+        char path[160];
+        qdev_path(disk, i, path, sizeof(path));
+        json_t *entry =
+            json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", has_failed ? "failed" : "ok",
+                      "device", disk->id, "locked", 0, "removable", 0, "inserted",
+                      node_object(disk, machine_disk(machine, i)), "qdev",
+                      disk->is_attached ? path : NULL, "type", "unknown");
+        if (entry)
+            json_array_append_new(list, entry);
+    }
+    qmp_call_return(call, list);
+}
+
+void qmp_query_named_block_nodes(struct qmp_call *call)
+{
+    const struct vm_config *config = machine_config(call->control->machine);
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        json_t *node = node_object(&config->disks[i], machine_disk(call->control->machine, i));
+        if (node)
+            json_array_append_new(list, node);
+    }
+    qmp_call_return(call, list);
+}
+
+static void set_counter(json_t *stats, const char *prefix, const char *name, uint64_t value)
+{
+    char key[64];
+    snprintf(key, sizeof(key), prefix, name);
+    json_object_set_new(stats, key, json_integer((json_int_t)MIN(value, INT64_MAX)));
+}
+
+/* BlockDeviceStats. Zeroes and discards are what QEMU calls unmap. */
+static json_t *stats_object(const struct disk *disk)
+{
+    static const struct {
+        const char *name;
+        enum disk_op op;
+    } ops[] = {
+        {"rd", DISK_READ}, {"wr", DISK_WRITE}, {"unmap", DISK_DISCARD}, {"flush", DISK_FLUSH}};
+    struct disk_stats counters;
+    disk_get_stats(disk, &counters);
+    json_t *stats = json_pack("{s:b,s:b,s:[],s:i}", "account_invalid", 1, "account_failed", 1,
+                              "timed_stats", "wr_highest_offset", 0);
+    for (unsigned i = 0; i < ARRAY_SIZE(ops); i++) {
+        const char *name = ops[i].name;
+        set_counter(stats, "%s_operations", name, counters.by_op[ops[i].op].operations);
+        set_counter(stats, "%s_total_time_ns", name, counters.by_op[ops[i].op].total_ns);
+        set_counter(stats, "failed_%s_operations", name, counters.by_op[ops[i].op].failed);
+        set_counter(stats, "invalid_%s_operations", name, 0);
+        if (ops[i].op == DISK_FLUSH)
+            continue;
+        set_counter(stats, "%s_bytes", name, counters.by_op[ops[i].op].bytes);
+        set_counter(stats, "%s_merged", name, 0);
+    }
+    return stats;
+}
+
+void qmp_query_blockstats(struct qmp_call *call)
+{
+    struct machine *machine = call->control->machine;
+    const struct vm_config *config = machine_config(machine);
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *disk = &config->disks[i];
+        char path[160];
+        qdev_path(disk, i, path, sizeof(path));
+        json_t *entry = json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->id, "node-name", disk->id,
+                                  "stats", stats_object(machine_disk(machine, i)), "qdev",
+                                  disk->is_attached ? path : NULL);
+        if (entry)
+            json_array_append_new(list, entry);
+    }
+    qmp_call_return(call, list);
+}
+
+static struct disk *find_disk(struct machine *machine, const char *id)
+{
+    const struct vm_config *config = machine_config(machine);
+    for (unsigned i = 0; i < config->disk_count; i++)
+        if (strcmp(config->disks[i].id, id) == 0)
+            return machine_disk(machine, i);
+    return NULL;
+}
+
+void qmp_block_resize(struct qmp_call *call)
+{
+    const char *device = json_string_value(json_object_get(call->arguments, "device"));
+    const char *node = json_string_value(json_object_get(call->arguments, "node-name"));
+    json_int_t size = json_integer_value(json_object_get(call->arguments, "size"));
+    const char *id = device ? device : node;
+    struct disk *disk = id ? find_disk(call->control->machine, id) : NULL;
+    if (!id || (device && node))
+        qmp_call_fail(call, QMP_GENERIC, "Need exactly one of 'device' and 'node-name'");
+    else if (!disk)
+        qmp_call_fail(call, QMP_GENERIC, "Cannot find device='%s' nor node-name='%s'", id, id);
+    else if (size < 0)
+        qmp_call_fail(call, QMP_GENERIC, "Parameter 'size' expects a >0 size");
+    else if (size % 512)
+        qmp_call_fail(call, QMP_GENERIC, "Parameter 'size' must be a multiple of 512");
+    else
+        disk_resize(disk, (uint64_t)size, qmp_call_done, call);
+}

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_commands: what the human monitor can do, and what `info` can tell. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "build/config.h"
+#include "disk/disk.h"
+#include "netbackends/net.h"
+#include "vmm/chardev.h"
+#include "vmm/hmp_private.h"
+
+static struct machine *machine_of(struct hmp_call *call)
+{
+    return call->control->machine;
+}
+
+static void run_stop(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_stop(machine_of(call), hmp_call_done, call);
+}
+
+static void run_cont(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_cont(machine_of(call), hmp_call_done, call);
+}
+
+static void run_reset(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_reset(machine_of(call), SHUTDOWN_HOST_QMP_SYSTEM_RESET, hmp_call_done, call);
+}
+
+static void run_powerdown(struct hmp_call *call)
+{
+    machine_powerdown(machine_of(call));
+}
+
+static void run_quit(struct hmp_call *call)
+{
+    machine_quit(machine_of(call), SHUTDOWN_HOST_QMP_QUIT);
+}
+
+static void run_set_link(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    const char *name = call->words[1], *to = call->words[2];
+    if (!to || (strcmp(to, "on") != 0 && strcmp(to, "off") != 0)) {
+        fprintf(call->out, "usage: set_link NETDEV on|off\r\n");
+        return;
+    }
+    for (unsigned i = 0; i < config->nic_count; i++) {
+        const struct config_nic *nic = &config->nics[i];
+        struct net_backend *backend = machine_net_backend(machine_of(call), i);
+        if (!backend || (strcmp(nic->netdev_id, name) != 0 &&
+                         (!nic->qdev_id || strcmp(nic->qdev_id, name) != 0)))
+            continue;
+        net_set_link(backend, strcmp(to, "on") == 0);
+        return;
+    }
+    fprintf(call->out, "Error: Device '%s' not found\r\n", name);
+}
+
+static void list_commands(struct hmp_call *call, const struct hmp_command *table, unsigned count,
+                          const char *prefix)
+{
+    for (unsigned i = 0; i < count; i++)
+        fprintf(call->out, "%s%s%s%s -- %s\r\n", prefix, table[i].names,
+                table[i].arguments ? " " : "", table[i].arguments ? table[i].arguments : "",
+                table[i].help);
+}
+
+static void run_help(struct hmp_call *call)
+{
+    if (call->word_count > 1 && strcmp(call->words[1], "info") == 0)
+        list_commands(call, hmp_infos, hmp_info_count, "info ");
+    else
+        list_commands(call, hmp_commands, hmp_command_count, "");
+}
+
+static void run_info(struct hmp_call *call)
+{
+    if (call->word_count < 2) {
+        list_commands(call, hmp_infos, hmp_info_count, "info ");
+        return;
+    }
+    memmove(call->words, call->words + 1, call->word_count * sizeof(*call->words));
+    call->word_count--;
+    hmp_dispatch(call, hmp_infos, hmp_info_count, "info");
+}
+
+const struct hmp_command hmp_commands[] = {
+    {"help|?", "[info]", "show the commands", run_help},
+    {"info", "[subcommand]", "show something about the machine", run_info},
+    {"stop|s", NULL, "stop the guest", run_stop},
+    {"cont|c", NULL, "go on with the guest", run_cont},
+    {"system_powerdown", NULL, "press the power button", run_powerdown},
+    {"system_reset", NULL, "reset the machine", run_reset},
+    {"set_link", "netdev on|off", "plug the cable of a NIC in or out", run_set_link},
+    {"quit|q", NULL, "end the machine at once", run_quit},
+};
+const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
+
+static void info_status(struct hmp_call *call)
+{
+    enum machine_state state = machine_get_state(machine_of(call));
+    bool has_detail = state != MACHINE_RUNNING && state != MACHINE_PAUSED;
+    fprintf(call->out, "VM status: %s%s%s%s\r\n", state == MACHINE_RUNNING ? "running" : "paused",
+            has_detail ? " (" : "", has_detail ? machine_state_name(state) : "",
+            has_detail ? ")" : "");
+}
+
+static void info_version(struct hmp_call *call)
+{
+    fprintf(call->out, "evisor " EVISOR_VERSION "\r\n");
+}
+
+static void info_name(struct hmp_call *call)
+{
+    const char *name = machine_config(machine_of(call))->name;
+    if (name)
+        fprintf(call->out, "%s\r\n", name);
+}
+
+static void info_uuid(struct hmp_call *call)
+{
+    const char *uuid = machine_config(machine_of(call))->uuid;
+    fprintf(call->out, "%s\r\n", uuid ? uuid : "00000000-0000-0000-0000-000000000000");
+}
+
+static void info_kvm(struct hmp_call *call)
+{
+    bool is_kvm = strcmp(machine_accel_name(machine_of(call)), "kvm") == 0;
+    fprintf(call->out, "kvm support: %s\r\n", is_kvm ? "enabled" : "disabled");
+}
+
+static void info_cpus(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->cpus; i++) {
+        struct machine_cpu_info cpu;
+        machine_get_cpu(machine_of(call), i, &cpu);
+        fprintf(call->out, "%s CPU #%u: thread_id=%d\r\n", i ? " " : "*", cpu.index, cpu.thread_id);
+    }
+}
+
+static unsigned chain_depth(const struct disk *disk)
+{
+    unsigned depth = 0;
+    while ((disk = disk_backing(disk)))
+        depth++;
+    return depth;
+}
+
+static const char *cache_name(const struct disk_cache_mode *cache)
+{
+    if (cache->no_flush)
+        return "writeback, ignore flushes";
+    if (cache->direct)
+        return cache->writeback ? "writeback, direct" : "writethrough, direct";
+    return cache->writeback ? "writeback" : "writethrough";
+}
+
+static void info_block(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *drive = &config->disks[i];
+        const struct disk *disk = machine_disk(machine_of(call), i);
+        fprintf(call->out, "%s%s: %s (%s%s)\r\n", i ? "\r\n" : "", drive->id, disk_path(disk),
+                disk_format(disk), disk_is_read_only(disk) ? ", read-only" : "");
+        if (drive->is_attached)
+            fprintf(call->out, "    Attached to:      %s\r\n",
+                    drive->qdev_id ? drive->qdev_id : "virtio-blk-pci");
+        fprintf(call->out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
+        if (disk_backing(disk))
+            fprintf(call->out, "    Backing file:     %s (chain depth: %u)\r\n",
+                    disk_path(disk_backing(disk)), chain_depth(disk));
+    }
+}
+
+static void info_blockstats(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        struct disk_stats stats;
+        disk_get_stats(machine_disk(machine_of(call), i), &stats);
+        fprintf(call->out,
+                "%s: rd_bytes=%llu wr_bytes=%llu rd_operations=%llu wr_operations=%llu "
+                "flush_operations=%llu wr_total_time_ns=%llu rd_total_time_ns=%llu "
+                "flush_total_time_ns=%llu\r\n",
+                config->disks[i].id, (unsigned long long)stats.by_op[DISK_READ].bytes,
+                (unsigned long long)stats.by_op[DISK_WRITE].bytes,
+                (unsigned long long)stats.by_op[DISK_READ].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].operations,
+                (unsigned long long)stats.by_op[DISK_FLUSH].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].total_ns,
+                (unsigned long long)stats.by_op[DISK_READ].total_ns,
+                (unsigned long long)stats.by_op[DISK_FLUSH].total_ns);
+    }
+}
+
+static void info_network(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->nic_count; i++) {
+        const struct config_nic *nic = &config->nics[i];
+        const struct net_backend *backend = machine_net_backend(machine_of(call), i);
+        char text[256] = "";
+        if (nic->has_device)
+            fprintf(call->out, "%s: index=0,type=nic,model=virtio-net-pci%s\r\n",
+                    nic->qdev_id ? nic->qdev_id : "virtio-net-pci",
+                    backend && !backend->link_up ? ",link=off" : "");
+        if (backend && backend->ops->describe)
+            backend->ops->describe(backend, text, sizeof(text));
+        else if (backend)
+            snprintf(text, sizeof(text), "index=0,type=%s", backend->ops->kind);
+        fprintf(call->out, "%s%s: %s\r\n", nic->has_device ? " \\ " : "", nic->netdev_id, text);
+    }
+}
+
+static void info_chardev(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->chardev_count; i++) {
+        const struct config_chardev *chardev = &config->chardevs[i];
+        struct chardev *open = machine_chardev(machine_of(call), i);
+        fprintf(call->out, "%s: filename=%s%s\r\n", chardev->id,
+                open ? chardev_filename(open) : (chardev->path ? "unix:" : "tcp:"),
+                !open && chardev->path ? chardev->path : "");
+    }
+}
+
+static void info_snapshots(struct hmp_call *call)
+{
+    fprintf(call->out, "There is no snapshot available.\r\n");
+}
+
+static void print_stat(void *opaque, const char *group, const char *name, uint64_t value)
+{
+    FILE *out = opaque;
+    fprintf(out, "%s.%s: %llu\r\n", group, name, (unsigned long long)value);
+}
+
+static void info_stats(struct hmp_call *call)
+{
+    machine_for_each_stat(machine_of(call), print_stat, call->out);
+}
+
+const struct hmp_command hmp_infos[] = {
+    {"block", NULL, "the disks", info_block},
+    {"blockstats", NULL, "counters of the disks", info_blockstats},
+    {"chardev", NULL, "the terminals and sockets", info_chardev},
+    {"cpus", NULL, "the CPUs and their threads", info_cpus},
+    {"kvm", NULL, "whether KVM runs the guest", info_kvm},
+    {"name", NULL, "the machine's name", info_name},
+    {"network", NULL, "the NICs and what they are connected to", info_network},
+    {"snapshots", NULL, "saved states of the machine", info_snapshots},
+    {"stats", NULL, "all counters", info_stats},
+    {"status", NULL, "whether the guest runs", info_status},
+    {"uuid", NULL, "the machine's UUID", info_uuid},
+    {"version", NULL, "evisor's version", info_version},
+};
+const unsigned hmp_info_count = ARRAY_SIZE(hmp_infos);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_private: one command of the human monitor under way, and the tables of commands. */
+#ifndef VMM_HMP_PRIVATE_H
+#define VMM_HMP_PRIVATE_H
+
+#include <stdio.h>
+
+#include "vmm/control_private.h"
+#include "vmm/hmp.h"
+
+#define HMP_LINE_MAX 4096
+#define HMP_WORDS    8
+
+struct hmp_call {
+    struct control *control;
+    FILE *out;                  /* lines end with "\r\n" */
+    char *words[HMP_WORDS + 1]; /* the command's arguments; NULL-terminated */
+    unsigned word_count;
+    bool is_pending; /* the handler will call hmp_finish */
+    /* Private. */
+    char *line;
+    char *output;
+    size_t output_size;
+    hmp_done_fn *on_done;
+    void *opaque;
+    struct loop_task done;
+};
+
+struct hmp_command {
+    const char *names; /* "cont|c" */
+    const char *arguments;
+    const char *help;
+    void (*run)(struct hmp_call *call);
+};
+
+/* The call is answered; it ends later. */
+void hmp_finish(struct hmp_call *call);
+/* As a machine_done_fn with the call as opaque. */
+void hmp_call_done(void *opaque, int result, const struct error *err);
+
+extern const struct hmp_command hmp_commands[], hmp_infos[];
+extern const unsigned hmp_command_count, hmp_info_count;
+
+/* Runs what the first word names in the table; says so if there is nothing of that name. */
+void hmp_dispatch(struct hmp_call *call, const struct hmp_command *table, unsigned count,
+                  const char *what);
+
+#endif
