@@ -29,7 +29,8 @@
 #define VIRTIO_QUEUES_MAX      64
 #define VIRTIO_DRAIN_BUDGET    256 /* chains popped from one queue in one loop turn */
 #define BLK_SEG_MAX            254
-#define NET_FRAME_MAX          65562 /* 64 KiB of segment, Ethernet, VLAN and slack */
+#define BLK_ERASE_SECTORS_MAX  0x3fffff /* of one discard or write-zeroes: just under 2 GiB */
+#define NET_FRAME_MAX          65562    /* 64 KiB of segment, Ethernet, VLAN and slack */
 
 /* disk */
 #define DISK_BACKING_DEPTH_MAX 64
