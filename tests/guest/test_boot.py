@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""A stock kernel boots, sees its machine, ends and starts again as it should."""
+
+import re
+import subprocess
+
+
+def test_boots_from_qcow2_to_a_shell_and_off(boot, disk, evisor_img):
+    machine = boot("-nic", "none")
+    assert "ext4" in machine.check("grep ' / ' /proc/mounts")
+    machine.check("echo kept >/root/kept && sync")
+    machine.type("poweroff\n")
+    assert machine.wait() == 0
+    assert evisor_img("check", "-f", "qcow2", disk).returncode == 0
+
+
+def test_four_cpus_and_five_gigabytes(start, diskless):
+    machine = start(diskless, "-smp", "4", "-nic", "none", memory="5G")
+    machine.expect("GUEST-INIT", 180)
+    assert machine.check("nproc") == "4"
+    total = int(re.search(r"MemTotal:\s+(\d+)", machine.check("cat /proc/meminfo")).group(1))
+    assert total > 4.8 * (1 << 20)
+    info = machine.qmp.execute("query-cpus-fast")
+    assert [cpu["cpu-index"] for cpu in info] == [0, 1, 2, 3]
+    # Memory above the hole is memory: write and read more than lies below it.
+    machine.check("mount -t tmpfs -o size=4G tmp /tmp", 30)
+    machine.check("dd if=/dev/zero of=/tmp/a bs=1M count=300 2>/dev/null && rm /tmp/a", 120)
+
+
+def test_sixteen_cpus_come_up(start, diskless):
+    machine = start(diskless, "-smp", "16", "-nic", "none", memory="512")
+    machine.expect("GUEST-INIT", 240)
+    assert machine.check("nproc") == "16"
+
+
+def test_small_memory_and_topology(start, diskless):
+    machine = start(diskless, "-smp", "4,sockets=1,cores=2,threads=2", "-nic", "none", memory="128")
+    machine.expect("GUEST-INIT", 120)
+    siblings = machine.check("cat /sys/devices/system/cpu/cpu0/topology/thread_siblings_list")
+    assert siblings == "0-1"
+    cores = machine.check("cat /sys/devices/system/cpu/cpu3/topology/core_siblings_list")
+    assert cores == "0-3"
+
+
+def test_the_machine_as_the_guest_sees_it(start, diskless):
+    machine = start(diskless, "-nic", "user", "-device", "virtio-rng-pci")
+    machine.expect("GUEST-INIT", 120)
+    devices = machine.check("cat /sys/bus/pci/devices/*/device").split()
+    assert {"0x29c0", "0x2918", "0x1041", "0x1044"} <= set(devices)
+    log = machine.check("dmesg")
+    assert "ACPI: Interpreter enabled" in log
+    assert "PCI: MMCONFIG for domain 0000 [bus 00-ff]" in log
+    assert not re.search(r"ACPI (BIOS )?Error|ACPI Exception", log)
+    assert not re.search(r"Call Trace|BUG:|WARNING:", log)
+    interrupts = machine.check("cat /proc/interrupts")
+    assert re.search(r"PCI-MSI.*virtio", interrupts)
+    assert machine.check("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c") == "64"
+
+
+def test_reboots_as_often_as_the_guest_likes(boot):
+    machine = boot("-nic", "none")
+    for how in ("reboot", "reboot", "echo b >/proc/sysrq-trigger"):
+        machine.type(how + "\n")
+        machine.expect("Linux version", 120)
+        machine.wait_shell()
+    resets = [event for event in machine.qmp.events if event["event"] == "RESET"]
+    machine.qmp.execute("query-status")
+    resets = [event for event in machine.qmp.events if event["event"] == "RESET"]
+    machine.type("poweroff\n")
+    assert machine.wait() == 0
+    assert all(event["data"]["reason"] == "guest-reset" for event in resets)
+
+
+def test_reset_by_the_control_socket(boot):
+    machine = boot("-nic", "none")
+    machine.qmp.execute("system_reset")
+    event = machine.qmp.wait_event("RESET")
+    assert event["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
+    machine.wait_shell()
+
+
+def test_no_reboot_ends_the_process(start, diskless):
+    machine = start(diskless, "-no-reboot", "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    client = machine.qmp
+    machine.type("echo b >/proc/sysrq-trigger\n")
+    event = client.wait_event("SHUTDOWN")
+    assert event["data"]["guest"] is True and event["data"]["reason"] == "guest-reset"
+    assert machine.wait() == 0
+
+
+def test_a_triple_fault_is_told_apart(start, diskless):
+    machine = start(diskless, "-no-reboot", "-nic", "none", append="reboot=t")
+    machine.expect("GUEST-INIT", 120)
+    client = machine.qmp
+    machine.type("reboot -f\n")
+    event = client.wait_event("SHUTDOWN")
+    assert event["data"]["reason"] == "guest-reset"
+    assert event["data"]["detail"] == "triple-fault"
+    assert machine.wait() == 0
+
+
+def test_a_panic_is_told_apart(start, diskless):
+    machine = start(diskless, "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    client = machine.qmp
+    machine.type("echo c >/proc/sysrq-trigger\n")
+    client.wait_event("GUEST_PANICKED")
+    event = client.wait_event("SHUTDOWN")
+    assert event["data"] == {"guest": True, "reason": "guest-panic"}
+    assert machine.wait() == 0
+
+
+def test_no_shutdown_keeps_the_machine(start, diskless):
+    machine = start(diskless, "-no-shutdown", "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    client = machine.qmp
+    machine.type("poweroff -f\n")
+    assert client.wait_event("SHUTDOWN")["data"]["reason"] == "guest-shutdown"
+    assert client.execute("query-status")["status"] == "shutdown"
+    client.execute("system_reset")
+    client.execute("cont")
+    machine.expect("GUEST-INIT", 120)
+    client.execute("quit")
+    assert machine.wait() == 0
+
+
+def test_an_elf_kernel_by_pvh(evisor, accel, kernel, diskless, tmp_path, start):
+    """The ELF inside the bzImage, unpacked as Linux's own extract-vmlinux does."""
+    packed = kernel.image.read_bytes()
+    vmlinux = tmp_path / "vmlinux"
+    for magic, tool in ((b"\xfd7zXZ\x00", "xz"), (b"\x1f\x8b\x08", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")):
+        at = packed.find(magic)
+        if at < 0:
+            continue
+        command = [tool, "-dc"] if tool != "xz" else ["xz", "-dc", "--single-stream"]
+        done = subprocess.run(command, input=packed[at:], capture_output=True, check=False)
+        if done.stdout.startswith(b"\177ELF"):
+            vmlinux.write_bytes(done.stdout)
+            break
+    assert vmlinux.exists(), "the kernel is packed in a way that this test does not know"
+    machine = start(diskless, "-kernel", vmlinux, "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    machine.check("uname -a")
+
+
+def test_wall_clock_is_the_hosts(start, diskless):
+    machine = start(diskless, "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    guest = int(machine.check("date +%s"))
+    host = int(subprocess.run(["date", "+%s"], capture_output=True, text=True,
+                              check=True).stdout)
+    assert abs(guest - host) <= 5

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The control socket while a real guest runs."""
+
+import json
+import socket
+import time
+
+import pytest
+
+from guestkit import qmp
+
+
+@pytest.fixture
+def machine(start, diskless):
+    machine = start(diskless, "-nic", "user", "-name", "control")
+    machine.expect("GUEST-INIT", 120)
+    return machine
+
+
+def test_pause_stops_the_guest_and_cont_goes_on(machine):
+    client = machine.qmp
+    machine.type("i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.05; done\n")
+    machine.expect(r"tick 3\n")
+    client.execute("stop")
+    assert [event["event"] for event in client.events] == ["STOP"]
+    assert client.execute("query-status") == {"running": False, "singlestep": False,
+                                              "status": "paused"}
+    machine._pump(0.3)
+    before = machine.output
+    time.sleep(0.6)
+    machine._pump(0.1)
+    assert machine.output == before
+    client.execute("cont")
+    machine.expect(r"tick \d+\n")
+    assert [event["event"] for event in client.events] == ["STOP", "RESUME"]
+
+
+def test_many_pauses(machine):
+    client = machine.qmp
+    for _ in range(200):
+        client.execute("stop")
+        client.execute("cont")
+    assert machine.check("echo alive") == "alive"
+
+
+def test_powerdown_reaches_the_guest(boot):
+    machine = boot("-nic", "none")
+    machine.qmp.execute("system_powerdown")
+    assert machine.qmp.wait_event("POWERDOWN")
+    assert machine.qmp.wait_event("SHUTDOWN")["data"]["reason"] == "guest-shutdown"
+    assert machine.wait() == 0
+
+
+def test_several_clients_and_one_that_breaks_the_rules(machine):
+    clients = [qmp.Client(machine.socket) for _ in range(3)]
+    for client in clients:
+        assert client.greeting["QMP"]["capabilities"] is not None
+        assert client.execute("query-name") == {"name": "control"}
+    rude = socket.socket(socket.AF_UNIX)
+    rude.connect(str(machine.socket))
+    rude.sendall(b"[" * 10000)
+    clients[0].execute("stop")
+    clients[1].wait_event("STOP")
+    clients[2].wait_event("STOP")
+    clients[1].execute("cont")
+    clients[0].wait_event("RESUME")
+    rude.close()
+    for client in clients:
+        client.close()
+    assert machine.check("echo alive") == "alive"
+
+
+def test_a_client_that_never_reads_is_dropped(machine):
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.connect(str(machine.socket))
+    deaf.sendall(b'{"execute":"qmp_capabilities"}')
+    deaf.settimeout(20)
+    sent = 0
+    with pytest.raises(OSError):
+        while sent < 200000:
+            deaf.sendall(b'{"execute":"query-commands"}' * 50)
+            sent += 50
+    assert machine.qmp.execute("query-status")["running"] is True
+    assert machine.check("echo alive") == "alive"
+
+
+def test_token_stream_and_errors(machine):
+    raw = socket.socket(socket.AF_UNIX)
+    raw.connect(str(machine.socket))
+    stream = raw.makefile("r")
+    assert "QMP" in json.loads(stream.readline())
+    raw.sendall(b"{'execute':'qmp_capabilities'}{'execute':'query-status','id':[1,'x']}"
+                b'{"execute":"nonsense","id":7}{"execute":"stop","arguments":{"now":true}}nonsense ')
+    assert json.loads(stream.readline()) == {"return": {}}
+    assert json.loads(stream.readline())["id"] == [1, "x"]
+    reply = json.loads(stream.readline())
+    assert reply["id"] == 7 and reply["error"]["class"] == "CommandNotFound"
+    assert json.loads(stream.readline())["error"]["desc"] == "Parameter 'now' is unexpected"
+    assert "error" in json.loads(stream.readline())
+    raw.close()
+    assert machine.qmp.execute("query-status")["running"] is True
+
+
+def test_the_socket_answers_while_the_guest_is_busy(machine):
+    machine.type("while true; do dd if=/dev/urandom of=/dev/null bs=1M count=8 2>/dev/null; done &\n")
+    machine.type("while true; do echo 0123456789; done\n")
+    for _ in range(20):
+        began = time.monotonic()
+        machine.qmp.execute("query-status")
+        assert time.monotonic() - began < 5
+        machine._pump(0.02)
+
+
+def test_stats_count_exits_and_queues(machine):
+    machine.check("ip link set eth0 up; sleep 1")
+    stats = machine.qmp.execute("query-stats", target="vm")
+    assert stats
+    assert "pio" in json.dumps(machine.qmp.execute("query-stats", target="vcpu"))
+
+
+def test_quit_ends_with_status_0(machine):
+    machine.qmp.execute("quit")
+    assert machine.wait() == 0
