@@ -13,103 +13,38 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/iov.h"
 #include "netbackends/packet.h"
+#include "tests/fake_nic.h"
 #include "tests/frames.h"
 #include "tests/unit/test.h"
 
 enum { GUEST = FRAMES_IPV4(10, 0, 2, 15), ROUTER = FRAMES_IPV4(10, 0, 2, 2) };
-enum { RECEIVED_MAX = 512 };
 
 static struct loop loop;
 static struct net_backend *net;
 static struct frames_buffer scratch;
 static const uint8_t guest_mac[] = FRAMES_GUEST_MAC;
 
-/* The NIC: keeps what it is given. */
-static struct received {
-    struct net_meta meta;
-    size_t length;
-    uint8_t *bytes;
-} received[RECEIVED_MAX];
-static size_t received_count, read_count;
-static bool nic_is_full;
-static unsigned refused;
-
-static int on_receive(void *nic, const struct net_meta *meta, const struct iovec *iov,
-                      size_t iov_count)
-{
-    (void)nic;
-    if (nic_is_full) {
-        refused++;
-        return -EAGAIN;
-    }
-    assert_true(received_count < RECEIVED_MAX);
-    struct received *frame = &received[received_count++];
-    frame->meta = *meta;
-    frame->length = iov_size(iov, iov_count);
-    frame->bytes = malloc(frame->length);
-    iov_read(iov, iov_count, 0, frame->bytes, frame->length);
-    return 0;
-}
-
-static void on_send_ready(void *nic)
-{
-    (void)nic;
-}
-
-static void on_link(void *nic, bool up)
-{
-    (void)nic;
-    (void)up;
-}
-
-static const struct net_peer_ops nic_ops = {on_receive, on_send_ready, on_link};
-
-static void forget_received(void)
-{
-    for (size_t i = 0; i < received_count; i++)
-        free(received[i].bytes);
-    received_count = read_count = 0;
-}
+static struct fake_nic nic;
 
 static void open_net(const struct net_slirp_options *options)
 {
     struct error err = {0};
     assert_int_equal(net_slirp_create(&loop, "net0", options, &net, &err), 0);
-    net_attach(net, &nic_ops, &received);
+    fake_nic_attach(&nic, net);
 }
 
 static int set_up(void **state)
 {
     (void)state;
-    nic_is_full = false;
-    refused = 0;
-    net = NULL;
     return loop_init(&loop);
-}
-
-static bool is_closed;
-
-static void on_closed(void *opaque)
-{
-    assert_ptr_equal(opaque, &is_closed);
-    is_closed = true;
 }
 
 static int tear_down(void **state)
 {
     (void)state;
-    if (net) {
-        is_closed = false;
-        net_detach(net);
-        net->ops->close(net, on_closed, &is_closed);
-        assert_false(is_closed);
-        loop_run(&loop);
-        assert_true(is_closed);
-    }
+    fake_nic_close(&nic);
     loop_fini(&loop);
-    forget_received();
     return 0;
 }
 
@@ -119,21 +54,14 @@ static void turn(void)
     usleep(100);
 }
 
-static struct received *next_frame(void)
-{
-    uint64_t give_up_ns = loop_now_ns() + UINT64_C(5000000000);
-    while (read_count == received_count && loop_now_ns() < give_up_ns)
-        turn();
-    if (read_count == received_count)
-        fail_msg("no frame came");
-    return &received[read_count++];
-}
-
 static void run_for_ms(unsigned ms)
 {
-    uint64_t end_ns = loop_now_ns() + ms * UINT64_C(1000000);
-    while (loop_now_ns() < end_ns)
-        turn();
+    fake_nic_run_ms(&loop, ms);
+}
+
+static const struct fake_frame *next_frame(void)
+{
+    return fake_nic_next(&nic);
 }
 
 static int send_meta(const struct net_meta *meta)
@@ -242,7 +170,7 @@ static void tcp_send(struct guest_tcp *tcp, uint8_t flags, const void *data, siz
 static const uint8_t *next_tcp(uint8_t flags, size_t *payload, size_t *payload_bytes)
 {
     for (;;) {
-        struct received *frame = next_frame();
+        const struct fake_frame *frame = next_frame();
         struct packet packet;
         if (!packet_parse_ip(frame->bytes, frame->length, &packet) ||
             !packet_parse_tcp(frame->bytes, &packet, payload))
@@ -273,8 +201,8 @@ static void test_arp(void **state)
     open_net(&(struct net_slirp_options){0});
     frames_arp_request(&scratch, guest_mac, GUEST, ROUTER);
     assert_int_equal(send_scratch(), 0);
-    assert_int_equal(received_count, 0); /* never from inside send */
-    const struct received *answer = next_frame();
+    assert_int_equal(nic.count, 0); /* never from inside send */
+    const struct fake_frame *answer = next_frame();
     assert_true(answer->length >= 42);
     assert_int_equal(load_be16(answer->bytes + 20), 2);
     assert_int_equal(load_be32(answer->bytes + 28), ROUTER);
@@ -358,7 +286,7 @@ static void test_udp_to_the_host_and_back(void **state)
     assert_int_equal(recvfrom(fd, text, sizeof(text), 0, (struct sockaddr *)&from, &length), 4);
     assert_memory_equal(text, "ping", 4);
     assert_int_equal(sendto(fd, "pong!", 5, 0, (struct sockaddr *)&from, length), 5);
-    const struct received *answer = next_frame();
+    const struct fake_frame *answer = next_frame();
     assert_true(frames_are_checksums_right(answer->bytes, answer->length));
     assert_int_equal(load_be16(answer->bytes + 36), 40000);
     assert_memory_equal(answer->bytes + 42, "pong!", 5);
@@ -498,7 +426,7 @@ static void test_udp_forward(void **state)
     assert_int_equal(net_slirp_forward_add(net, &forward, &err), 0);
     int fd = host_connect(SOCK_DGRAM, forward.host_port);
     assert_int_equal(write(fd, "query", 5), 5);
-    const struct received *query = next_frame();
+    const struct fake_frame *query = next_frame();
     assert_int_equal(load_be16(query->bytes + 36), 53);
     assert_memory_equal(query->bytes + 42, "query", 5);
     struct frames_flow flow = flow_to(load_be32(query->bytes + 26), load_be16(query->bytes + 34));
@@ -616,12 +544,11 @@ static void test_backpressure(void **state)
     greet();
     tcp_connect(&tcp, port);
     int fd = wait_accept(listener);
-    nic_is_full = true;
+    nic.is_full = true;
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     run_for_ms(30);
-    assert_int_equal(refused, 1); /* asked once, then waited to be told */
-    nic_is_full = false;
-    net->ops->receive_resume(net);
+    assert_int_equal(nic.refused, 1); /* asked once, then waited to be told */
+    fake_nic_make_room(&nic);
     while (total < sizeof(data)) {
         const uint8_t *frame = next_tcp(TCP_ACK, &at, &bytes);
         if (load_be32(frame + 38) != tcp.acknowledged)
@@ -655,7 +582,7 @@ static void test_segments_are_merged_for_a_guest_that_takes_them(void **state)
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     while (total < sizeof(data)) {
         const uint8_t *frame = next_tcp(TCP_ACK, &at, &bytes);
-        const struct net_meta *meta = &received[read_count - 1].meta;
+        const struct net_meta *meta = &nic.frames[nic.read - 1].meta;
         if (bytes > 1460) {
             assert_int_equal(meta->gso_type, NET_GSO_TCPV4);
             assert_in_range(meta->gso_size, 1400, 1460);
