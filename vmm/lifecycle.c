@@ -5,19 +5,19 @@
  * Theory of operation. Every wish (a person's, a client's, the guest's) becomes an operation in one
  * queue and is worked off in order, by lifecycle_step, which runs once a loop turn while there is
  * something to do. An operation first parks the vCPUs and returns; each parked vCPU and, for a
- * reset, the timer that looks whether the disks are idle, queue the step again; when all is quiet
- * the operation acts, emits its events, then answers. So an event always precedes the reply of the
- * command that caused it.
+ * reset, the timer that looks whether I/O is still in flight, queue the step again; when all is
+ * quiet the operation acts, emits its events, then answers. So an event always precedes the reply
+ * of the command that caused it.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "disk/disk.h"
+#include "devices/virtio_pci.h"
 #include "vmm/machine_private.h"
 
-#define DISK_POLL_NS 1000000u
+#define IDLE_POLL_NS 1000000u /* how often a reset looks whether its devices' I/O has ended */
 
 static void emit(struct machine *machine, enum machine_event event,
                  enum machine_shutdown_cause cause)
@@ -56,15 +56,29 @@ static void resume_all(struct machine *machine)
         vcpu_resume(&machine->cpus[i].vcpu);
 }
 
-static bool disks_are_idle(struct machine *machine)
+static bool is_virtio(const struct device *device)
 {
-    for (unsigned i = 0; i < machine->config->disk_count; i++) {
-        struct disk_stats stats;
-        disk_get_stats(machine->disks[i], &stats);
-        if (stats.in_flight)
+    return !strncmp(device->ops->kind, "virtio", 6);
+}
+
+static bool devices_are_idle(struct machine *machine)
+{
+    list_for_each(node, &machine->devices)
+    {
+        struct device *device = list_entry(node, struct device, node);
+        if (is_virtio(device) && !virtio_pci_is_idle(device))
             return false;
     }
     return true;
+}
+
+static void reset_devices(struct machine *machine)
+{
+    list_for_each(node, &machine->devices)
+    {
+        struct device *device = list_entry(node, struct device, node);
+        device->ops->reset(device);
+    }
 }
 
 /* The steps below return true when the operation is done; *result is then its answer. */
@@ -103,23 +117,21 @@ static bool step_cont(struct machine *machine, int *result, struct error *err)
     return true;
 }
 
-/* What the guest was doing with its disks ends before its memory becomes another machine's. */
-static bool step_reset(struct machine *machine, enum machine_shutdown_cause cause, int *result,
+/* Reads in flight still land in guest memory: they end before it becomes another machine's. */
+static bool step_reset(struct machine *machine, struct lifecycle_op *op, int *result,
                        struct error *err)
 {
     if (!park_all(machine))
         return false;
-    if (!disks_are_idle(machine)) {
-        loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + DISK_POLL_NS);
+    if (!op->has_reset_devices)
+        reset_devices(machine);
+    op->has_reset_devices = true;
+    if (!devices_are_idle(machine)) {
+        loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + IDLE_POLL_NS);
         return false;
     }
-    list_for_each(node, &machine->devices)
-    {
-        struct device *device = list_entry(node, struct device, node);
-        device->ops->reset(device);
-    }
     *result = machine_set_up_boot(machine, err);
-    emit(machine, MACHINE_EVENT_RESET, cause);
+    emit(machine, MACHINE_EVENT_RESET, op->cause);
     if (machine->lifecycle.state == MACHINE_RUNNING)
         resume_all(machine);
     else if (machine->lifecycle.state != MACHINE_PRELAUNCH)
@@ -162,8 +174,7 @@ static bool step_error(struct machine *machine)
     return true;
 }
 
-static bool step(struct machine *machine, const struct lifecycle_op *op, int *result,
-                 struct error *err)
+static bool step(struct machine *machine, struct lifecycle_op *op, int *result, struct error *err)
 {
     switch (op->kind) {
     case LIFECYCLE_STOP:
@@ -171,7 +182,7 @@ static bool step(struct machine *machine, const struct lifecycle_op *op, int *re
     case LIFECYCLE_CONT:
         return step_cont(machine, result, err);
     case LIFECYCLE_RESET:
-        return step_reset(machine, op->cause, result, err);
+        return step_reset(machine, op, result, err);
     case LIFECYCLE_SHUTDOWN:
         return step_shutdown(machine, op->cause);
     case LIFECYCLE_ERROR:

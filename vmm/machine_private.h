@@ -40,6 +40,7 @@ struct lifecycle_op {
     struct list node;
     enum lifecycle_kind kind;
     enum machine_shutdown_cause cause;
+    bool has_reset_devices; /* LIFECYCLE_RESET only */
     machine_done_fn *on_done;
     void *opaque;
 };
@@ -48,7 +49,7 @@ struct lifecycle {
     enum machine_state state;
     struct list ops;
     struct loop_task step;
-    struct loop_timer poll; /* while waiting for disks to fall idle */
+    struct loop_timer poll; /* while waiting for I/O to end */
     struct machine_listener listener;
     void (*on_exit)(void *opaque, int status);
     void *on_exit_opaque;
