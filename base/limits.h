@@ -37,6 +37,10 @@
 #define DISK_REQUEST_IOV_MAX   1024
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
 
+/* chardev */
+#define CHARDEV_INPUT_BYTES  4096        /* read ahead for each user */
+#define CHARDEV_OUTPUT_BYTES (64 * 1024) /* held for a slow reader */
+
 /* control */
 #define CONTROL_REQUEST_MAX_BYTES (64 * 1024)
 #define CONTROL_OUTPUT_MAX_BYTES  (1024 * 1024)

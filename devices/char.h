@@ -34,6 +34,8 @@ struct char_user_ops {
     /* Somebody came to or left the other end. Where is_open is true already, no on_open comes. */
     void (*on_open)(void *user);
     void (*on_close)(void *user);
+    /* Of several users of one stream, this one now gets the input, or does no longer. */
+    void (*on_focus)(void *user, bool has_focus);
 };
 
 /* Embedded in each implementation. */

@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: MIT */
+#include "vmm/chardev.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "tests/unit/test.h"
+#include "vmm/terminal.h"
+
+static struct loop loop;
+static char folder[64];
+static char path[128];
+
+/* A user of a stream: keeps what comes, has as much room as the test says. */
+struct listener {
+    struct char_backend *backend;
+    uint8_t bytes[64 * 1024];
+    size_t count, room;
+    unsigned writable, breaks, opens, closes, focuses, unfocuses;
+};
+
+static size_t input_room(void *user)
+{
+    const struct listener *listener = user;
+    return listener->room;
+}
+
+static void on_input(void *user, const uint8_t *bytes, size_t length)
+{
+    struct listener *listener = user;
+    assert_true(length <= listener->room);
+    assert_true(listener->count + length <= sizeof(listener->bytes));
+    memcpy(listener->bytes + listener->count, bytes, length);
+    listener->count += length;
+    listener->room -= length;
+}
+
+static void on_writable(void *user)
+{
+    ((struct listener *)user)->writable++;
+}
+
+static void on_break(void *user)
+{
+    ((struct listener *)user)->breaks++;
+}
+
+static void on_open(void *user)
+{
+    ((struct listener *)user)->opens++;
+}
+
+static void on_close(void *user)
+{
+    ((struct listener *)user)->closes++;
+}
+
+static void on_focus(void *user, bool has_focus)
+{
+    struct listener *listener = user;
+    if (has_focus)
+        listener->focuses++;
+    else
+        listener->unfocuses++;
+}
+
+static const struct char_user_ops user_ops = {
+    .input_room = input_room,
+    .on_input = on_input,
+    .on_writable = on_writable,
+    .on_break = on_break,
+    .on_open = on_open,
+    .on_close = on_close,
+    .on_focus = on_focus,
+};
+
+static struct listener first, second;
+
+static int set_up(void **state)
+{
+    (void)state;
+    memset(&first, 0, sizeof(first));
+    memset(&second, 0, sizeof(second));
+    first.room = second.room = sizeof(first.bytes);
+    strcpy(folder, "/tmp/evisor-chardev-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/file", folder);
+    return loop_init(&loop);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    loop_fini(&loop);
+    unlink(path);
+    rmdir(folder);
+    return 0;
+}
+
+static void turn(unsigned times)
+{
+    while (times--) {
+        loop_run_once(&loop, false);
+        usleep(1000);
+    }
+}
+
+static struct chardev *make(const struct config_chardev *config)
+{
+    struct chardev *chardev = NULL;
+    struct error err = {0};
+    if (chardev_create(&loop, config, &chardev, &err))
+        fail_msg("%s", err.text);
+    return chardev;
+}
+
+static void attach(struct chardev *chardev, struct listener *listener)
+{
+    struct error err = {0};
+    assert_int_equal(chardev_attach(chardev, &listener->backend, &err), 0);
+    char_set_user(listener->backend, &user_ops, listener);
+}
+
+static void on_closed(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+static void close_and_wait(struct chardev *chardev)
+{
+    bool closed = false;
+    chardev_close(chardev, on_closed, &closed);
+    assert_false(closed);
+    for (int i = 0; i < 1000 && !closed; i++)
+        turn(1);
+    assert_true(closed);
+}
+
+static int connect_client(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static struct config_chardev unix_server = {.kind = CHARDEV_UNIX, .id = "c", .is_server = true};
+
+static void test_null_takes_all_and_says_nothing(void **state)
+{
+    (void)state;
+    const struct config_chardev config = {.kind = CHARDEV_NULL, .id = "c"};
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_int_equal(char_write(first.backend, "abc", 3), 3);
+    turn(3);
+    assert_int_equal(first.count, 0);
+    assert_string_equal(chardev_filename(chardev), "null");
+    close_and_wait(chardev);
+}
+
+static void test_one_user_unless_multiplexed(void **state)
+{
+    (void)state;
+    struct config_chardev config = {.kind = CHARDEV_NULL, .id = "c"};
+    struct error err = {0};
+    struct char_backend *backend;
+    struct chardev *chardev = make(&config);
+    assert_int_equal(chardev_attach(chardev, &backend, &err), 0);
+    assert_int_equal(chardev_attach(chardev, &backend, &err), -EBUSY);
+    assert_non_null(strstr(err.text, "mux=on"));
+    close_and_wait(chardev);
+    config.is_mux = true;
+    chardev = make(&config);
+    for (int i = 0; i < CHARDEV_USERS_MAX; i++)
+        assert_int_equal(chardev_attach(chardev, &backend, NULL), 0);
+    assert_int_equal(chardev_attach(chardev, &backend, NULL), -ENOSPC);
+    close_and_wait(chardev);
+}
+
+static void test_a_file_gets_everything_even_at_the_end(void **state)
+{
+    (void)state;
+    struct config_chardev config = {.kind = CHARDEV_FILE, .id = "c", .path = path};
+    char block[4096];
+    struct stat status;
+    for (int round = 0; round < 2; round++) {
+        struct chardev *chardev = make(&config);
+        attach(chardev, &first);
+        size_t sent = 0;
+        memset(block, 'a', sizeof(block));
+        for (int i = 0; i < 64 || sent < 200000; i++) {
+            sent += char_write(first.backend, block, sizeof(block));
+            if (i % 8 == 0)
+                turn(1);
+        }
+        close_and_wait(chardev);
+        assert_int_equal(stat(path, &status), 0);
+        assert_true((size_t)status.st_size == sent);
+    }
+    off_t before = status.st_size;
+    config.append = true;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_int_equal(char_write(first.backend, "tail", 4), 4);
+    close_and_wait(chardev);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_size, before + 4);
+}
+
+static void test_what_cannot_be_opened_is_named(void **state)
+{
+    (void)state;
+    struct config_chardev config = {.kind = CHARDEV_FILE, .id = "c", .path = folder};
+    struct chardev *chardev;
+    struct error err = {0};
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -EISDIR);
+    assert_non_null(strstr(err.text, folder));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    config.path = path;
+    err = (struct error){0};
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -ENXIO);
+    assert_non_null(strstr(err.text, "reader"));
+    config.kind = CHARDEV_UNIX;
+    err = (struct error){0};
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -ECONNREFUSED);
+    assert_non_null(strstr(err.text, path));
+    char longer[200];
+    memset(longer, 'x', sizeof(longer));
+    longer[sizeof(longer) - 1] = '\0';
+    config.path = longer;
+    assert_int_equal(chardev_create(&loop, &config, &chardev, NULL), -ENAMETOOLONG);
+    config.kind = CHARDEV_TCP;
+    config.host = (char *)"192.0.2.1";
+    err = (struct error){0};
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -EACCES);
+    config.is_server = true;
+    assert_int_equal(chardev_create(&loop, &config, &chardev, NULL), -EACCES);
+    turn(3);
+}
+
+static void test_clients_come_and_go(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    char buffer[16] = "";
+    config.path = path;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_int_equal(char_write(first.backend, "lost", 4), 4);
+    for (unsigned i = 1; i <= 3; i++) {
+        int client = connect_client();
+        turn(5);
+        assert_int_equal(first.opens, i);
+        assert_true(first.backend->is_open);
+        assert_int_equal(write(client, "in", 2), 2);
+        assert_int_equal(char_write(first.backend, "out", 3), 3);
+        turn(5);
+        assert_int_equal(first.count, 2 * i);
+        assert_int_equal(read(client, buffer, sizeof(buffer)), 3);
+        assert_memory_equal(buffer, "out", 3);
+        close(client);
+        turn(5);
+        assert_int_equal(first.closes, i);
+    }
+    assert_memory_equal(first.bytes, "ininin", 6);
+    close_and_wait(chardev);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void test_the_second_client_waits_for_the_first(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    config.path = path;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    int one = connect_client(), two = connect_client();
+    assert_int_equal(write(two, "2", 1), 1);
+    turn(5);
+    assert_int_equal(first.count, 0);
+    assert_int_equal(write(one, "1", 1), 1);
+    turn(5);
+    assert_int_equal(first.count, 1);
+    close(one);
+    turn(5);
+    assert_int_equal(first.count, 2);
+    close(two);
+    close_and_wait(chardev);
+}
+
+static void test_a_reader_that_never_reads_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    static char block[8192], drained[1 << 16];
+    config.path = path;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    int client = connect_client();
+    turn(5);
+    size_t taken = 0;
+    for (int i = 0; i < 200; i++) {
+        taken += char_write(first.backend, block, sizeof(block));
+        loop_run_once(&loop, false);
+    }
+    assert_true(taken < 200 * sizeof(block));
+    assert_int_equal(char_write(first.backend, block, 1), 0);
+    first.writable = 0;
+    size_t got = 0;
+    while (got < taken) {
+        ssize_t result = recv(client, drained, sizeof(drained), MSG_DONTWAIT);
+        if (result > 0)
+            got += (size_t)result;
+        turn(1);
+    }
+    assert_int_equal(got, taken);
+    assert_true(first.writable > 0);
+    assert_int_equal(char_write(first.backend, block, 1), 1);
+    close(client);
+    close_and_wait(chardev);
+}
+
+static void test_input_waits_for_room_and_nothing_is_lost(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    static uint8_t sent[40000];
+    config.path = path;
+    for (size_t i = 0; i < sizeof(sent); i++)
+        sent[i] = (uint8_t)(i * 7 + i / 256);
+    struct chardev *chardev = make(&config);
+    first.room = 0;
+    attach(chardev, &first);
+    int client = connect_client();
+    assert_int_equal(write(client, sent, sizeof(sent)), sizeof(sent));
+    turn(5);
+    assert_int_equal(first.count, 0);
+    while (first.count < sizeof(sent)) {
+        first.room = (size_t)(1 + random() % 999);
+        char_accept_input(first.backend);
+        turn(1);
+    }
+    assert_memory_equal(first.bytes, sent, sizeof(sent));
+    close(client);
+    close_and_wait(chardev);
+}
+
+static unsigned quits;
+
+static void on_quit(void *opaque)
+{
+    (void)opaque;
+    quits++;
+}
+
+static void test_ctrl_a(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    char buffer[1024];
+    config.path = path;
+    config.is_mux = true;
+    quits = 0;
+    struct chardev *chardev = make(&config);
+    chardev_on_quit(chardev, on_quit, NULL);
+    attach(chardev, &first);
+    attach(chardev, &second);
+    int client = connect_client();
+    assert_int_equal(write(client, "a\001\001b\001zc\001b", 9), 9);
+    turn(5);
+    assert_int_equal(first.count, 4);
+    assert_memory_equal(first.bytes, "a\001bc", 4);
+    assert_int_equal(first.breaks, 1);
+    assert_int_equal(write(client, "\001", 1), 1);
+    turn(3);
+    assert_int_equal(write(client, "cmon\001cser", 9), 9);
+    turn(5);
+    assert_int_equal(second.count, 3);
+    assert_int_equal(first.count, 7);
+    assert_int_equal(second.focuses, 1);
+    assert_int_equal(second.unfocuses, 1);
+    assert_int_equal(quits, 0);
+    assert_int_equal(write(client, "\001x\001h", 4), 4);
+    turn(5);
+    assert_int_equal(quits, 1);
+    ssize_t length = recv(client, buffer, sizeof(buffer) - 1, MSG_DONTWAIT);
+    assert_true(length > 0);
+    buffer[length] = '\0';
+    assert_non_null(strstr(buffer, "Ctrl-a x"));
+    close(client);
+    close_and_wait(chardev);
+}
+
+static void test_a_pty_can_be_opened_again_and_again(void **state)
+{
+    (void)state;
+    const struct config_chardev config = {.kind = CHARDEV_PTY, .id = "serial0"};
+    char buffer[64];
+    fflush(stdout);
+    int saved = dup(STDOUT_FILENO), said[2];
+    assert_int_equal(pipe(said), 0);
+    dup2(said[1], STDOUT_FILENO);
+    struct chardev *chardev = make(&config);
+    dup2(saved, STDOUT_FILENO);
+    ssize_t length = read(said[0], buffer, sizeof(buffer) - 1);
+    assert_true(length > 0);
+    buffer[length] = '\0';
+    char name[32] = "", label[16] = "";
+    assert_int_equal(
+        sscanf(buffer, "char device redirected to %31s (label %15[a-z0-9])", name, label), 2);
+    assert_string_equal(label, "serial0");
+    attach(chardev, &first);
+    for (unsigned i = 1; i <= 2; i++) {
+        assert_int_equal(char_write(first.backend, "nobody", 6), 6);
+        turn(5);
+        int fd = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK);
+        assert_true(fd >= 0);
+        for (int wait = 0; wait < 2000 && first.opens < i; wait++)
+            turn(1);
+        assert_int_equal(first.opens, i);
+        assert_int_equal(write(fd, "x\r", 2), 2);
+        assert_int_equal(char_write(first.backend, "hi\n", 3), 3);
+        turn(10);
+        assert_int_equal(read(fd, buffer, sizeof(buffer)), 3);
+        assert_memory_equal(buffer, "hi\n", 3);
+        assert_memory_equal(first.bytes + 2 * (i - 1), "x\r", 2);
+        close(fd);
+        turn(10);
+        assert_int_equal(first.closes, i);
+    }
+    close(saved);
+    close(said[0]);
+    close(said[1]);
+    close_and_wait(chardev);
+}
+
+/* --- standard input and output: in a child with a terminal of its own --- */
+
+enum ending { END_CLOSE, END_EXIT, END_ABORT, END_TERM, END_SEGV };
+
+static void child_main(const char *terminal, enum ending ending)
+{
+    static struct config_chardev config = {.kind = CHARDEV_STDIO, .id = "c"};
+    struct chardev *chardev;
+    struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    signal(SIGSEGV, SIG_DFL);
+    setsid();
+    int fd = open(terminal, O_RDWR);
+    for (int i = 0; i < 3; i++)
+        dup2(fd, i);
+    if (fd > 2)
+        close(fd);
+    loop_adopt_thread(&loop);
+    if (chardev_create(&loop, &config, &chardev, NULL))
+        _exit(9);
+    attach(chardev, &first);
+    while (first.count == 0)
+        loop_run_once(&loop, true);
+    char_write(first.backend, first.bytes, first.count);
+    turn(3);
+    if (ending == END_CLOSE)
+        close_and_wait(chardev);
+    else if (ending == END_EXIT)
+        exit(0);
+    else
+        raise(ending == END_ABORT ? SIGABRT : ending == END_TERM ? SIGTERM : SIGSEGV);
+    _exit(0);
+}
+
+static void wait_until_raw(int fd)
+{
+    struct termios settings;
+    for (int i = 0; i < 2000; i++) {
+        assert_int_equal(tcgetattr(fd, &settings), 0);
+        if (!(settings.c_lflag & ICANON))
+            return;
+        usleep(1000);
+    }
+    fail_msg("the terminal did not become raw");
+}
+
+static void test_the_terminal_is_restored_on_every_way_out(void **state)
+{
+    (void)state;
+    for (enum ending ending = END_CLOSE; ending <= END_SEGV; ending++) {
+        struct termios before, after;
+        char name[64], buffer[16] = "";
+        int master = posix_openpt(O_RDWR | O_NOCTTY), status;
+        assert_int_equal(grantpt(master) | unlockpt(master), 0);
+        assert_int_equal(ptsname_r(master, name, sizeof(name)), 0);
+        int slave = open(name, O_RDWR | O_NOCTTY);
+        assert_int_equal(tcgetattr(slave, &before), 0);
+        assert_true(before.c_lflag & ICANON);
+        pid_t child = fork();
+        if (child == 0)
+            child_main(name, ending);
+        wait_until_raw(slave);
+        assert_int_equal(write(master, "\003", 1), 1); /* Ctrl-C goes through */
+        struct pollfd ready = {.fd = master, .events = POLLIN};
+        assert_int_equal(poll(&ready, 1, 5000), 1);
+        assert_int_equal(read(master, buffer, sizeof(buffer)), 1);
+        assert_int_equal(buffer[0], 3);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (ending <= END_EXIT)
+            assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        else
+            assert_true(WIFSIGNALED(status));
+        assert_int_equal(tcgetattr(slave, &after), 0);
+        assert_memory_equal(&before, &after, sizeof(before));
+        assert_int_equal(fcntl(slave, F_GETFL) & O_NONBLOCK, 0);
+        close(slave);
+        close(master);
+    }
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_null_takes_all_and_says_nothing),
+        TEST(test_one_user_unless_multiplexed),
+        TEST(test_a_file_gets_everything_even_at_the_end),
+        TEST(test_what_cannot_be_opened_is_named),
+        TEST(test_clients_come_and_go),
+        TEST(test_the_second_client_waits_for_the_first),
+        TEST(test_a_reader_that_never_reads_holds_nobody_up),
+        TEST(test_input_waits_for_room_and_nothing_is_lost),
+        TEST(test_ctrl_a),
+        TEST(test_a_pty_can_be_opened_again_and_again),
+        TEST(test_the_terminal_is_restored_on_every_way_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
