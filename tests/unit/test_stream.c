@@ -23,7 +23,7 @@ static uint8_t frame[70000];
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(strrchr(folder, '-') + 1, "XXXXXX");
+    memcpy(strrchr(folder, '-') + 1, "XXXXXX", 6);
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/net.sock", folder);
     for (size_t i = 0; i < sizeof(frame); i++)
