@@ -15,7 +15,7 @@
 
 const struct format_ops *format_find(const char *name)
 {
-    static const struct format_ops *const formats[] = {&raw_format};
+    static const struct format_ops *const formats[] = {&raw_format, &qcow2_format};
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
         if (!strcmp(formats[i]->name, name))
             return formats[i];
