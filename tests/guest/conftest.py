@@ -86,7 +86,7 @@ def start(evisor, accel, kernel):
 
     def begin(initrd, *arguments, append="", memory="256"):
         machine = Machine(evisor, [*accel, "-m", memory, "-kernel", kernel.image, "-initrd", initrd,
-                                   "-append", f"console=ttyS0 panic=-1 {append}".strip(),
+                                   "-append", f"console=ttyS0 quiet panic=-1 {append}".strip(),
                                    *arguments])
         machines.append(machine)
         return machine

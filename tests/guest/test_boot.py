@@ -61,7 +61,6 @@ def test_reboots_as_often_as_the_guest_likes(boot):
     machine = boot("-nic", "none")
     for how in ("reboot", "reboot", "echo b >/proc/sysrq-trigger"):
         machine.type(how + "\n")
-        machine.expect("Linux version", 120)
         machine.wait_shell()
     resets = [event for event in machine.qmp.events if event["event"] == "RESET"]
     machine.qmp.execute("query-status")

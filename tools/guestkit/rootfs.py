@@ -57,7 +57,10 @@ FILES = {
     "etc/acpi/PWRF/00000080": ("#!/bin/sh\nexec poweroff\n", 0o755),
     "usr/share/udhcpc/default.script": (
         "#!/bin/sh\n"
-        "case $1 in bound|renew)\n"
+        "case $1 in\n"
+        "deconfig)\n"
+        "  ip link set $interface up;;\n"
+        "bound|renew)\n"
         "  ip addr flush dev $interface\n"
         "  ip addr add $ip/${mask:-24} dev $interface\n"
         "  [ -n \"$router\" ] && ip route add default via $router dev $interface\n"
