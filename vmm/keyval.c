@@ -36,13 +36,13 @@ static char *copy(const char *text)
     return duplicate;
 }
 
-static int add_element(struct keyval *list, char *element, const char *implied, struct error *err)
+static int add_element(struct keyval *list, const char *element, bool has_value,
+                       const char *implied, struct error *err)
 {
     if (list->count == KEYVAL_MAX)
         return error_set(err, E2BIG, "%s: more than %d parts", list->option, KEYVAL_MAX);
     struct keyval_pair *pair = &list->pairs[list->count];
-    size_t key_length = strcspn(element, "=");
-    bool has_value = element[key_length] == '=';
+    size_t key_length = has_value ? strcspn(element, "=") : strlen(element);
     if (!has_value && implied && list->count == 0) {
         pair->key = copy(implied);
         pair->value = copy(element);
@@ -66,8 +66,9 @@ int keyval_parse(struct keyval *list, const char *option, const char *text, cons
         return -ENOMEM;
     int result = 0;
     for (const char *at = text; *at && !result;) {
+        bool has_value = at[strcspn(at, "=,")] == '='; /* a comma first belongs to a bare value */
         char *element = take_element(&at);
-        result = add_element(list, element, implied, err);
+        result = add_element(list, element, has_value, implied, err);
         free(element);
         if (*at == ',')
             at++;
@@ -115,8 +116,7 @@ static int refuse_key(const struct keyval *list, const char *key, const struct k
     struct suggest suggest;
     suggest_init(&suggest, key);
     for (; known->key; known++)
-        if (!known->instead)
-            suggest_offer(&suggest, known->key);
+        suggest_offer(&suggest, known->key);
     if (suggest.best)
         return error_set(err, EINVAL, "%s: '%s' is not known here; did you mean '%s'?",
                          list->option, key, suggest.best);

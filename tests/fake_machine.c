@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* fake_machine: answers machine.h, and the parts of disk.h and chardev.h that monitors call. */
+#include "tests/fake_machine.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vmm/chardev.h"
+
+static void run_op(struct machine *machine, const struct fake_op *op)
+{
+    struct error err = {0};
+    int result = machine->failure ? error_set(&err, EINVAL, "%s", machine->failure) : 0;
+    machine->failure = NULL;
+    if (!result && op->kind == FAKE_STOP && machine->state == MACHINE_RUNNING) {
+        machine->state = MACHINE_PAUSED;
+        fake_machine_emit(machine, MACHINE_EVENT_STOP, 0);
+    } else if (!result && op->kind == FAKE_CONT && machine->state != MACHINE_RUNNING) {
+        machine->state = MACHINE_RUNNING;
+        fake_machine_emit(machine, MACHINE_EVENT_RESUME, 0);
+    } else if (!result && op->kind == FAKE_RESET) {
+        machine->resets++;
+        fake_machine_emit(machine, MACHINE_EVENT_RESET, op->cause);
+    } else if (op->kind == FAKE_QUIT) {
+        fake_machine_emit(machine, MACHINE_EVENT_SHUTDOWN, op->cause);
+    }
+    if (op->on_done)
+        op->on_done(op->opaque, result, &err);
+}
+
+static void run_ops(struct loop_task *task)
+{
+    struct machine *machine = container_of(task, struct machine, step);
+    unsigned count = machine->op_count;
+    struct fake_op ops[ARRAY_SIZE(machine->ops)];
+    memcpy(ops, machine->ops, sizeof(ops));
+    machine->op_count = 0;
+    for (unsigned i = 0; i < count; i++)
+        run_op(machine, &ops[i]);
+}
+
+static void add_op(struct machine *machine, struct fake_op op)
+{
+    CHECK(machine->op_count < ARRAY_SIZE(machine->ops));
+    machine->ops[machine->op_count++] = op;
+    if (!machine->is_held)
+        loop_task_queue(&machine->step);
+}
+
+void fake_machine_release(struct machine *machine)
+{
+    machine->is_held = false;
+    loop_task_queue(&machine->step);
+}
+
+void fake_machine_emit(struct machine *machine, enum machine_event event,
+                       enum machine_shutdown_cause cause)
+{
+    if (machine->listener.on_event)
+        machine->listener.on_event(machine->listener.opaque, event, cause);
+}
+
+static size_t terminal_write(struct char_backend *backend, const void *bytes, size_t length)
+{
+    struct chardev *terminal = container_of(backend, struct chardev, backend);
+    if (terminal->is_full)
+        return 0;
+    length = MIN(length, sizeof(terminal->output) - 1 - terminal->output_length);
+    memcpy(terminal->output + terminal->output_length, bytes, length);
+    terminal->output_length += length;
+    terminal->output[terminal->output_length] = 0;
+    return length;
+}
+
+static void terminal_accept_input(struct char_backend *backend)
+{
+    (void)backend;
+}
+
+void fake_terminal_type(struct chardev *terminal, const char *text)
+{
+    const struct char_user_ops *ops = terminal->backend.user_ops;
+    size_t room = ops->input_room(terminal->backend.user);
+    CHECK(strlen(text) <= room);
+    ops->on_input(terminal->backend.user, (const uint8_t *)text, strlen(text));
+}
+
+void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_config *config)
+{
+    static const struct char_backend_ops terminal_ops = {terminal_write, terminal_accept_input};
+    static const struct net_backend_ops nic_ops = {.kind = "user"};
+    memset(machine, 0, sizeof(*machine));
+    machine->loop = loop;
+    machine->config = config;
+    machine->state = MACHINE_RUNNING;
+    loop_task_init(loop, &machine->step, LOOP_STAGE_COMPLETE, run_ops);
+    machine->disks[0] = (struct disk){.path = "/tmp/top.qcow2",
+                                      .format = "qcow2",
+                                      .size_bytes = 1 << 30,
+                                      .backing = &machine->disks[1]};
+    machine->disks[1] = (struct disk){
+        .path = "/tmp/base.raw", .format = "raw", .size_bytes = 1 << 20, .read_only = true};
+    net_backend_init(&machine->nic, &nic_ops, loop, "net0");
+    machine->terminal.backend.ops = &terminal_ops;
+    machine->terminal.backend.is_open = true;
+}
+
+void fake_machine_fini(struct machine *machine)
+{
+    loop_task_cancel(&machine->step);
+}
+
+const char *machine_state_name(enum machine_state state)
+{
+    static const char *const names[] = {"prelaunch", "running",        "paused",        "shutdown",
+                                        "io-error",  "internal-error", "guest-panicked"};
+    return names[state];
+}
+
+const char *machine_shutdown_cause_name(enum machine_shutdown_cause cause)
+{
+    static const char *const names[] = {
+        "host-qmp-quit",  "host-qmp-system-reset", "host-signal", "host-ui",    "host-error",
+        "guest-shutdown", "guest-reset",           "guest-panic", "guest-reset"};
+    return names[cause];
+}
+
+const char *machine_shutdown_cause_detail(enum machine_shutdown_cause cause)
+{
+    return cause == SHUTDOWN_GUEST_TRIPLE_FAULT ? "triple-fault" : NULL;
+}
+
+bool machine_shutdown_cause_is_guest(enum machine_shutdown_cause cause)
+{
+    return cause >= SHUTDOWN_GUEST_SHUTDOWN;
+}
+
+void machine_set_listener(struct machine *machine, const struct machine_listener *listener)
+{
+    machine->listener = *listener;
+}
+
+void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    add_op(machine, (struct fake_op){.kind = FAKE_STOP, .on_done = on_done, .opaque = opaque});
+}
+
+void machine_cont(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    add_op(machine, (struct fake_op){.kind = FAKE_CONT, .on_done = on_done, .opaque = opaque});
+}
+
+void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
+                   machine_done_fn *on_done, void *opaque)
+{
+    add_op(machine, (struct fake_op){
+                        .kind = FAKE_RESET, .cause = cause, .on_done = on_done, .opaque = opaque});
+}
+
+void machine_powerdown(struct machine *machine)
+{
+    machine->powerdowns++;
+    fake_machine_emit(machine, MACHINE_EVENT_POWERDOWN, 0);
+}
+
+void machine_quit(struct machine *machine, enum machine_shutdown_cause cause)
+{
+    machine->quits++;
+    add_op(machine, (struct fake_op){.kind = FAKE_QUIT, .cause = cause});
+}
+
+enum machine_state machine_get_state(const struct machine *machine)
+{
+    return machine->state;
+}
+
+const struct vm_config *machine_config(const struct machine *machine)
+{
+    return machine->config;
+}
+
+const char *machine_accel_name(const struct machine *machine)
+{
+    (void)machine;
+    return "kvm";
+}
+
+struct disk *machine_disk(const struct machine *machine, unsigned index)
+{
+    return (struct disk *)&machine->disks[index];
+}
+
+struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
+{
+    return index ? NULL : (struct net_backend *)&machine->nic;
+}
+
+struct chardev *machine_chardev(const struct machine *machine, unsigned index)
+{
+    enum config_chardev_kind kind = machine->config->chardevs[index].kind;
+    return kind == CHARDEV_STDIO ? (struct chardev *)&machine->terminal : NULL;
+}
+
+void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out)
+{
+    (void)machine;
+    *out = (struct machine_cpu_info){.index = index, .core = index, .thread_id = 100 + (int)index};
+}
+
+void machine_for_each_stat(const struct machine *machine,
+                           void (*emit)(void *opaque, const char *group, const char *name,
+                                        uint64_t value),
+                           void *opaque)
+{
+    (void)machine;
+    emit(opaque, "vcpu0", "exits.pio", 7);
+    emit(opaque, "vcpu0", "exits.mmio", 8);
+    emit(opaque, "loop", "turns", UINT64_MAX);
+}
+
+const char *chardev_filename(const struct chardev *chardev)
+{
+    (void)chardev;
+    return "stdio";
+}
+
+int chardev_attach(struct chardev *chardev, struct char_backend **out, struct error *err)
+{
+    (void)err;
+    *out = &chardev->backend;
+    return 0;
+}
+
+uint64_t disk_size_bytes(const struct disk *disk)
+{
+    return disk->size_bytes;
+}
+
+bool disk_is_read_only(const struct disk *disk)
+{
+    return disk->read_only;
+}
+
+const char *disk_path(const struct disk *disk)
+{
+    return disk->path;
+}
+
+const char *disk_format(const struct disk *disk)
+{
+    return disk->format;
+}
+
+const struct disk *disk_backing(const struct disk *disk)
+{
+    return disk->backing;
+}
+
+void disk_get_stats(const struct disk *disk, struct disk_stats *stats)
+{
+    (void)disk;
+    memset(stats, 0, sizeof(*stats));
+    stats->by_op[DISK_READ].operations = 3;
+    stats->by_op[DISK_READ].bytes = 4096;
+    stats->by_op[DISK_FLUSH].operations = 2;
+}
+
+void disk_resize(struct disk *disk, uint64_t size_bytes,
+                 void (*on_done)(void *opaque, int result, const struct error *err), void *opaque)
+{
+    disk->size_bytes = size_bytes;
+    on_done(opaque, disk->resize_result, NULL);
+}

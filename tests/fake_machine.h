@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fake_machine: vmm/machine.h without a machine, for tests of the control plane.
+ *
+ * stop, cont and reset answer a turn later, after their events; with `is_held` they wait for
+ * fake_machine_release. Its disks, NIC and terminal are plain fields.
+ */
+#ifndef TESTS_FAKE_MACHINE_H
+#define TESTS_FAKE_MACHINE_H
+
+#include "devices/char.h"
+#include "disk/disk.h"
+#include "netbackends/net.h"
+#include "vmm/machine.h"
+
+struct fake_op {
+    enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT } kind;
+    enum machine_shutdown_cause cause;
+    machine_done_fn *on_done;
+    void *opaque;
+};
+
+struct disk {
+    const char *path, *format;
+    uint64_t size_bytes;
+    bool read_only;
+    struct disk *backing;
+    int resize_result; /* what disk_resize will answer */
+};
+
+/* A terminal; what the monitor writes is kept. */
+struct chardev {
+    struct char_backend backend;
+    char output[65536];
+    size_t output_length;
+    bool is_full; /* takes no output */
+};
+
+struct machine {
+    struct loop *loop;
+    struct vm_config *config;
+    enum machine_state state;
+    struct machine_listener listener;
+    struct fake_op ops[64];
+    unsigned op_count;
+    bool is_held;
+    struct loop_task step;
+    const char *failure; /* the next stop, cont or reset fails with this */
+    unsigned powerdowns, resets, quits;
+    struct disk disks[2];
+    struct net_backend nic;
+    struct chardev terminal;
+};
+
+void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_config *config);
+void fake_machine_fini(struct machine *machine);
+void fake_machine_release(struct machine *machine);
+void fake_machine_emit(struct machine *machine, enum machine_event event,
+                       enum machine_shutdown_cause cause);
+void fake_terminal_type(struct chardev *terminal, const char *text);
+
+#endif

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MIT */
+/* The human monitor, on a socket as programs use it and on a terminal as people do. */
+#include "vmm/hmp.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/limits.h"
+#include "tests/fake_machine.h"
+#include "tests/unit/test.h"
+#include "vmm/control.h"
+
+static struct loop loop;
+static struct machine machine;
+static struct control *control;
+static struct vm_config config;
+static struct config_disk disk_configs[2];
+static struct config_nic nic_config;
+static char folder[] = "/tmp/test_hmp.XXXXXX";
+static char path[64];
+static bool is_closed;
+static char text[1 << 20];
+static size_t text_length;
+
+static void on_closed(void *opaque)
+{
+    (void)opaque;
+    is_closed = true;
+}
+
+static void open_control(enum config_chardev_kind kind)
+{
+    config.chardevs[0] = (struct config_chardev){
+        .kind = kind, .id = "compat_monitor0", .path = path, .is_server = true};
+    assert_int_equal(control_create(&loop, &machine, &control, NULL), 0);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/monitor", folder);
+    memset(&config, 0, sizeof(config));
+    config.cpus = 2;
+    config.name = "box";
+    config.serial_chardev = -1;
+    config.chardev_count = config.monitor_count = 1;
+    config.monitors[0].kind = MONITOR_HUMAN;
+    disk_configs[0] = (struct config_disk){.id = "virtio0", .is_attached = true};
+    disk_configs[0].options.cache.writeback = true;
+    disk_configs[1] = (struct config_disk){.id = "none0"};
+    disk_configs[1].options.cache.direct = true;
+    config.disks = disk_configs;
+    config.disk_count = 2;
+    nic_config = (struct config_nic){.netdev_id = "net0", .has_device = true};
+    config.nics = &nic_config;
+    config.nic_count = 1;
+    assert_int_equal(loop_init(&loop), 0);
+    fake_machine_init(&machine, &loop, &config);
+    text_length = 0;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    is_closed = false;
+    control_close(control, on_closed, NULL);
+    for (int turns = 0; turns < 2000 && !is_closed; turns++)
+        loop_run_once(&loop, true);
+    assert_true(is_closed);
+    fake_machine_fini(&machine);
+    loop_run(&loop);
+    loop_fini(&loop);
+    rmdir(folder);
+    return 0;
+}
+
+static int connect_to_monitor(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+/* Turns until the text ends with `end`, or the connection ends (then NULL may be given). */
+static void read_until(int fd, const char *end)
+{
+    for (int turns = 0; turns < 3000; turns++) {
+        loop_run_once(&loop, false);
+        ssize_t got = recv(fd, text + text_length, sizeof(text) - text_length - 1, 0);
+        if (got > 0)
+            text_length += (size_t)got;
+        text[text_length] = 0;
+        if (got == 0 && !end)
+            return;
+        size_t length = end ? strlen(end) : 0;
+        if (end && text_length >= length && strcmp(text + text_length - length, end) == 0)
+            return;
+    }
+    fail_msg("'%s' did not end with '%s'", text, end ? end : "the end");
+}
+
+/* The answer to one line; the prompt is cut off. */
+static const char *ask(int fd, const char *line)
+{
+    text_length = 0;
+    assert_int_equal(send(fd, line, strlen(line), MSG_NOSIGNAL), strlen(line));
+    assert_int_equal(send(fd, "\n", 1, MSG_NOSIGNAL), 1);
+    read_until(fd, "(qemu) ");
+    text[text_length - 7] = 0;
+    return text;
+}
+
+static int open_monitor(void)
+{
+    open_control(CHARDEV_UNIX);
+    int fd = connect_to_monitor();
+    read_until(fd, " monitor - type 'help' for more information\r\n(qemu) ");
+    return fd;
+}
+
+static void test_commands_act_on_the_machine(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_string_equal(ask(fd, "info status"), "VM status: running\r\n");
+    assert_string_equal(ask(fd, "stop"), "");
+    assert_int_equal(machine.state, MACHINE_PAUSED);
+    assert_string_equal(ask(fd, "info status"), "VM status: paused\r\n");
+    machine.state = MACHINE_SHUTDOWN;
+    assert_string_equal(ask(fd, "info status"), "VM status: paused (shutdown)\r\n");
+    assert_string_equal(ask(fd, "c"), "");
+    assert_int_equal(machine.state, MACHINE_RUNNING);
+    assert_string_equal(ask(fd, "system_powerdown"), "");
+    assert_int_equal(machine.powerdowns, 1);
+    assert_string_equal(ask(fd, "system_reset"), "");
+    assert_int_equal(machine.resets, 1);
+    machine.failure = "it is broken";
+    assert_string_equal(ask(fd, "cont"), "Error: it is broken\r\n");
+    assert_string_equal(ask(fd, "set_link net0 off"), "");
+    assert_false(machine.nic.link_up);
+    assert_non_null(strstr(ask(fd, "set_link net7 off"), "not found"));
+    assert_non_null(strstr(ask(fd, "set_link net0"), "usage"));
+    close(fd);
+}
+
+static void test_info(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_memory_equal(ask(fd, "info version"), "evisor ", 7);
+    assert_string_equal(ask(fd, "info kvm"), "kvm support: enabled\r\n");
+    assert_string_equal(ask(fd, "info name"), "box\r\n");
+    assert_string_equal(ask(fd, "info uuid"), "00000000-0000-0000-0000-000000000000\r\n");
+    assert_string_equal(ask(fd, "info cpus"),
+                        "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n");
+    assert_string_equal(ask(fd, "info block"),
+                        "virtio0: /tmp/top.qcow2 (qcow2)\r\n"
+                        "    Attached to:      virtio-blk-pci\r\n"
+                        "    Cache mode:       writeback\r\n"
+                        "    Backing file:     /tmp/base.raw (chain depth: 1)\r\n"
+                        "\r\n"
+                        "none0: /tmp/base.raw (raw, read-only)\r\n"
+                        "    Cache mode:       writethrough, direct\r\n");
+    assert_non_null(strstr(ask(fd, "info blockstats"), "virtio0: rd_bytes=4096 wr_bytes=0"));
+    assert_string_equal(ask(fd, "info network"),
+                        "virtio-net-pci: index=0,type=nic,model=virtio-net-pci\r\n"
+                        " \\ net0: index=0,type=user\r\n");
+    assert_non_null(strstr(ask(fd, "info chardev"), "compat_monitor0: filename=unix:/tmp"));
+    assert_string_equal(ask(fd, "info snapshots"), "There is no snapshot available.\r\n");
+    assert_non_null(strstr(ask(fd, "info stats"), "vcpu0.exits.pio: 7\r\n"));
+    assert_non_null(strstr(ask(fd, "info"), "info status"));
+    assert_non_null(strstr(ask(fd, "help"), "system_powerdown -- "));
+    assert_non_null(strstr(ask(fd, "help info"), "info network -- "));
+    close(fd);
+}
+
+static void test_bad_lines(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_string_equal(ask(fd, ""), "");
+    assert_string_equal(ask(fd, "   "), "");
+    assert_string_equal(ask(fd, "system_powerdwn"),
+                        "unknown command: 'system_powerdwn'; did you mean 'system_powerdown'?\r\n");
+    assert_string_equal(ask(fd, "xyzzy"), "unknown command: 'xyzzy'; type 'help'\r\n");
+    assert_string_equal(ask(fd, "info sttaus"),
+                        "unknown info: 'sttaus'; did you mean 'status'?\r\n");
+    char line[6001];
+    memset(line, 'x', 6000);
+    line[6000] = 0;
+    assert_string_equal(ask(fd, line), "the line is too long\r\n");
+    assert_string_equal(ask(fd, "info kvm"), "kvm support: enabled\r\n");
+    close(fd);
+}
+
+static void test_lines_end_in_any_way_and_come_in_pieces(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    text_length = 0;
+    send(fd, "info kvm\r\ninfo kvm\rinfo na", 26, 0);
+    read_until(fd, "(qemu) ");
+    send(fd, "me\n", 3, 0);
+    read_until(fd, "box\r\n(qemu) ");
+    assert_string_equal(text, "kvm support: enabled\r\n(qemu) kvm support: enabled\r\n(qemu) "
+                              "box\r\n(qemu) ");
+    close(fd);
+}
+
+/* Nomad writes and goes away; it never reads, not even the greeting. */
+static void test_a_writer_that_never_reads(void **state)
+{
+    (void)state;
+    open_control(CHARDEV_UNIX);
+    int fd = connect_to_monitor();
+    assert_int_equal(send(fd, "system_powerdown\n", 17, 0), 17);
+    close(fd);
+    for (int i = 0; i < 20; i++)
+        loop_run_once(&loop, false);
+    assert_int_equal(machine.powerdowns, 1);
+}
+
+/* vagrant-qemu writes, shuts its side, and reads to the end. */
+static void test_a_reader_to_the_end(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    send(fd, "stop\nsystem_powerdown\n", 22, 0);
+    shutdown(fd, SHUT_WR);
+    read_until(fd, NULL);
+    assert_int_equal(machine.powerdowns, 1);
+    assert_int_equal(machine.state, MACHINE_PAUSED);
+    assert_non_null(strstr(text, "(qemu) "));
+    close(fd);
+}
+
+static void test_quit(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_string_equal(ask(fd, "quit"), "");
+    assert_int_equal(machine.quits, 1);
+    close(fd);
+}
+
+static void test_leaving_while_a_command_runs(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    machine.is_held = true;
+    send(fd, "stop\ninfo kvm\n", 14, 0);
+    for (int i = 0; i < 10; i++)
+        loop_run_once(&loop, false);
+    assert_int_equal(machine.op_count, 1);
+    close(fd);
+    for (int i = 0; i < 10; i++)
+        loop_run_once(&loop, false);
+    fake_machine_release(&machine);
+    for (int i = 0; i < 10; i++)
+        loop_run_once(&loop, false);
+    assert_int_equal(machine.state, MACHINE_PAUSED);
+}
+
+static const char *type(const char *keys)
+{
+    struct chardev *terminal = &machine.terminal;
+    terminal->output_length = 0;
+    terminal->output[0] = 0;
+    fake_terminal_type(terminal, keys);
+    for (int i = 0; i < 10; i++)
+        loop_run_once(&loop, false);
+    return terminal->output;
+}
+
+static void test_a_person_at_a_terminal(void **state)
+{
+    (void)state;
+    open_control(CHARDEV_STDIO);
+    for (int i = 0; i < 4; i++)
+        loop_run_once(&loop, false);
+    assert_non_null(strstr(machine.terminal.output, "type 'help'"));
+    assert_string_equal(type("infx\177o"), "infx\b \bo");
+    assert_string_equal(type(" kvm\r"), " kvm\r\nkvm support: enabled\r\n(qemu) ");
+    assert_string_equal(type("ab\x15stop\r"), "ab\b \b\b \bstop\r\n(qemu) ");
+    assert_int_equal(machine.state, MACHINE_PAUSED);
+    assert_string_equal(type("\b\x01\x1b"), "");
+    machine.terminal.is_full = true;
+    for (int i = 0; i < 400; i++)
+        type("help\r");
+    machine.terminal.is_full = false;
+    type("info kvm\r");
+    for (int i = 0; i < 40 && !strstr(machine.terminal.output, "kvm support"); i++)
+        type("");
+    assert_non_null(strstr(machine.terminal.output, "kvm support: enabled\r\n(qemu) "));
+}
+
+static void test_random_input(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    srand(11);
+    for (int round = 0; round < 300; round++) {
+        char bytes[64];
+        for (size_t i = 0; i < sizeof(bytes); i++)
+            bytes[i] = (char)rand();
+        unused_result(send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL) < 0);
+        loop_run_once(&loop, false);
+        unused_result(recv(fd, text, sizeof(text), 0) < 0);
+    }
+    send(fd, "\n", 1, 0);
+    for (int i = 0; i < 500; i++) {
+        loop_run_once(&loop, false);
+        unused_result(recv(fd, text, sizeof(text), 0) < 0);
+    }
+    assert_string_equal(ask(fd, "info kvm"), "kvm support: enabled\r\n");
+    close(fd);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_commands_act_on_the_machine),
+        TEST(test_info),
+        TEST(test_bad_lines),
+        TEST(test_lines_end_in_any_way_and_come_in_pieces),
+        TEST(test_a_writer_that_never_reads),
+        TEST(test_a_reader_to_the_end),
+        TEST(test_quit),
+        TEST(test_leaving_while_a_command_runs),
+        TEST(test_a_person_at_a_terminal),
+        TEST(test_random_input),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
