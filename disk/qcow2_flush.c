@@ -324,6 +324,8 @@ static void link_tables(struct qcow2 *q)
         struct qcow2_top *top = new->kind == QCOW2_L2 ? &q->l1 : &q->reftable;
         top->entries[new->index] &= ~(QCOW2_UNLINKED | QCOW2_BLANK);
     }
+    if (!flush->new_tables)
+        return;
     q->new_table_count -= flush->new_tables;
     memmove(q->new_tables, q->new_tables + flush->new_tables,
             q->new_table_count * sizeof(q->new_tables[0]));
