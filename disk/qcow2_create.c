@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,6 +112,12 @@ int qcow2_create_check(const struct qcow2_create_options *options, struct error 
 
 /* --- layout --- */
 
+/* The length was checked; NULL gives the empty string. */
+static void copy_name(char *to, size_t room, const char *name)
+{
+    snprintf(to, room, "%s", name ? name : "");
+}
+
 static int fill_header(const struct qcow2_create_options *options, struct qcow2_header *header,
                        struct error *err)
 {
@@ -129,14 +136,11 @@ static int fill_header(const struct qcow2_create_options *options, struct qcow2_
     if (options->lazy_refcounts)
         header->compatible |= QCOW2_COMPAT_LAZY_REFCOUNTS;
     header->has_backing = options->backing_path;
-    if (options->backing_path)
-        strcpy(header->backing_path, options->backing_path);
+    copy_name(header->backing_path, sizeof(header->backing_path), options->backing_path);
     header->has_backing_format = options->backing_format;
-    if (options->backing_format)
-        strcpy(header->backing_format, options->backing_format);
+    copy_name(header->backing_format, sizeof(header->backing_format), options->backing_format);
     header->has_data_file_name = options->data_file_name;
-    if (options->data_file_name)
-        strcpy(header->data_file_name, options->data_file_name);
+    copy_name(header->data_file_name, sizeof(header->data_file_name), options->data_file_name);
     if (options->size_bytes > (uint64_t)INT64_MAX - 511)
         return error_set(err, EFBIG, "The image size is too large");
     header->size_bytes = align_up(options->size_bytes, 512);
