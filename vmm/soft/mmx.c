@@ -71,7 +71,7 @@ static bool begin(struct soft_cpu *cpu, const struct soft_op *op, unsigned size,
 
 /* --- Arithmetic: the host's own instructions --- */
 
-static bool compute(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *stub, unsigned size)
+bool mmx_compute(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *stub, unsigned size)
 {
     uint64_t operand, value;
 
@@ -82,23 +82,6 @@ static bool compute(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *st
     set(cpu, op->a, value);
     return true;
 }
-
-#define MMX(name, bytes)                                                                           \
-    static void name##_stub(void *to, const void *from)                                            \
-    {                                                                                              \
-        __asm__ volatile("movq %0, %%mm0\n\t" #name " %1, %%mm0\n\tmovq %%mm0, %0\n\temms"         \
-                         : "+m"(*(uint64_t *)to)                                                   \
-                         : "m"(*(const uint64_t *)from)                                            \
-                         : "mm0", "st");                                                           \
-    }                                                                                              \
-    HELPER(name##_reg)                                                                             \
-    {                                                                                              \
-        return compute(cpu, op, name##_stub, 0);                                                   \
-    }                                                                                              \
-    HELPER(name##_mem)                                                                             \
-    {                                                                                              \
-        return compute(cpu, op, name##_stub, bytes);                                               \
-    }
 
 #define ARITHMETIC(X)                                                                              \
     X(0x60, punpcklbw, 4)                                                                          \
@@ -157,7 +140,7 @@ static bool compute(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *st
     X(0xfd, paddw, 8)                                                                              \
     X(0xfe, paddd, 8)
 
-#define DEFINE(opcode, name, bytes) MMX(name, bytes)
+#define DEFINE(opcode, name, bytes) SSE_MMX_RUN(name, #name, bytes)
 ARITHMETIC(DEFINE)
 #undef DEFINE
 

@@ -22,13 +22,13 @@ enum sse_prefix { SSE_NONE, SSE_66, SSE_F3, SSE_F2, SSE_PREFIXES };
 
 enum sse_form_flag {
     SSE_IMM8 = 1 << 0,
-    SSE_STORES = 1 << 1,    /* the memory operand is written, not read */
-    SSE_MMX = 1 << 2,       /* touches MMX registers: #MF if an x87 exception is pending */
-    SSE_FLAGS = 1 << 3,     /* sets or reads the arithmetic flags */
-    SSE_WIDE_MEM = 1 << 4,  /* with REX.W the memory operand is 8 bytes instead of 4 */
-    SSE_NO_OSFXSR = 1 << 5, /* does not need CR4.OSFXSR (MMX and its extensions) */
+    SSE_STORES = 1 << 1,      /* the memory operand is written, not read */
+    SSE_MMX = 1 << 2,         /* touches MMX registers: #MF if an x87 exception is pending */
+    SSE_FLAGS = 1 << 3,       /* sets or reads the arithmetic flags */
+    SSE_WIDE_MEM = 1 << 4,    /* with REX.W the memory operand is 8 bytes instead of 4 */
+    SSE_NO_OSFXSR = 1 << 5,   /* does not need CR4.OSFXSR (MMX and its extensions) */
     SSE_SHIFT_GROUP = 1 << 7, /* ModRM.reg says which */
-    SSE_AT_RDI = 1 << 6, /* the memory operand is at DS:rDI (or the segment override) */
+    SSE_AT_RDI = 1 << 6,      /* the memory operand is at DS:rDI (or the segment override) */
 };
 
 /* Which bit of CPUID leaf 1, ECX a form needs, plus one. */
@@ -54,6 +54,9 @@ extern const struct sse_form sse_float_forms[SSE_PREFIXES][256];
 extern const struct sse_form sse_integer_forms[SSE_PREFIXES][256];
 extern const struct sse_form sse_move_forms[SSE_PREFIXES][256];
 extern const struct sse_form mmx_forms[SSE_PREFIXES][256];
+/* 0F 38 and 0F 3A. */
+extern const struct sse_form sse4_forms_38[SSE_PREFIXES][256];
+extern const struct sse_form sse4_forms_3a[SSE_PREFIXES][256];
 
 soft_helper mmx_run_emms;
 
@@ -81,8 +84,8 @@ static inline bool sse_load(struct soft_cpu *cpu, const struct soft_op *op, void
  */
 bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, __m128i *work, const void *from);
 
-static inline __attribute__((always_inline)) bool
-sse_compute(struct soft_cpu *cpu, sse_stub *stub, __m128i *work, const void *from)
+static inline __attribute__((always_inline)) bool sse_compute(struct soft_cpu *cpu, sse_stub *stub,
+                                                              __m128i *work, const void *from)
 {
     if (unlikely(fpu_has_unmasked(cpu)))
         return sse_compute_trapping(cpu, stub, work, from);
@@ -139,6 +142,26 @@ sse_compute_xmm(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *stub, 
         __m128i value = *(const __m128i *)to;                                                      \
         __asm__ volatile(mnemonic " %1, %0" : "+x"(value) : "m"(*(const __m128i *)from));          \
         *(__m128i *)to = value;                                                                    \
+    }
+
+/* The same on MMX registers; `size` 0 stands for the register form. */
+bool mmx_compute(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *stub, unsigned size);
+
+#define SSE_MMX_RUN(name, mnemonic, bytes)                                                         \
+    static void name##_stub(void *to, const void *from)                                            \
+    {                                                                                              \
+        __asm__ volatile("movq %0, %%mm0\n\t" mnemonic " %1, %%mm0\n\tmovq %%mm0, %0\n\temms"      \
+                         : "+m"(*(uint64_t *)to)                                                   \
+                         : "m"(*(const uint64_t *)from)                                            \
+                         : "mm0", "st");                                                           \
+    }                                                                                              \
+    static bool name##_reg(struct soft_cpu *cpu, const struct soft_op *op)                         \
+    {                                                                                              \
+        return mmx_compute(cpu, op, name##_stub, 0);                                               \
+    }                                                                                              \
+    static bool name##_mem(struct soft_cpu *cpu, const struct soft_op *op)                         \
+    {                                                                                              \
+        return mmx_compute(cpu, op, name##_stub, bytes);                                           \
     }
 
 #endif

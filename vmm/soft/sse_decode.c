@@ -26,11 +26,12 @@ static bool exists(const struct sse_form *form)
     return form->reg || form->mem;
 }
 
+typedef const struct sse_form form_table[SSE_PREFIXES][256];
+
 static const struct sse_form *find(const struct soft_decoder *d, uint8_t opcode)
 {
-    typedef const struct sse_form table[SSE_PREFIXES][256];
-    static table *const rooms[] = {&sse_float_forms, &sse_integer_forms, &sse_move_forms,
-                                   &mmx_forms};
+    static form_table *const rooms[] = {&sse_float_forms, &sse_integer_forms, &sse_move_forms,
+                                        &mmx_forms};
     enum sse_prefix prefix = prefix_of(d);
 
     for (unsigned i = 0; i < ARRAY_SIZE(rooms); i++)
@@ -189,6 +190,77 @@ static enum soft_decoded decode_emms(struct soft_decoder *d)
     return SOFT_DECODED;
 }
 
+/* --- 0F 38 F0 and F1 with F2: CRC32 --- */
+
+static bool crc32(struct soft_cpu *cpu, const struct soft_op *op, uint64_t operand)
+{
+    uint32_t crc = (uint32_t)cpu->r[op->a];
+    uint64_t wide = crc;
+
+    switch (op->aux) {
+    case 1:
+        __asm__("crc32b %1, %0" : "+r"(crc) : "r"((uint8_t)operand));
+        break;
+    case 2:
+        __asm__("crc32w %1, %0" : "+r"(crc) : "r"((uint16_t)operand));
+        break;
+    case 4:
+        __asm__("crc32l %1, %0" : "+r"(crc) : "r"((uint32_t)operand));
+        break;
+    default:
+        __asm__("crc32q %1, %0" : "+r"(wide) : "r"(operand));
+        crc = (uint32_t)wide;
+        break;
+    }
+    cpu->r[op->a] = crc;
+    return true;
+}
+
+/* In `c`: the offset of the register, which may be AH and its like. */
+static bool run_crc32_reg(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    uint64_t operand = 0;
+
+    memcpy(&operand, (const char *)cpu->r + op->c, op->aux);
+    return crc32(cpu, op, operand);
+}
+
+static bool run_crc32_mem(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    uint64_t operand = 0;
+
+    return soft_load(cpu, soft_ea(cpu, op), &operand, op->aux) && crc32(cpu, op, operand);
+}
+
+static enum soft_decoded decode_crc32(struct soft_decoder *d, uint8_t opcode)
+{
+    unsigned size = opcode == 0xf0 ? 1 : d->operand_size;
+    struct soft_op *op;
+    uint8_t reg;
+
+    if (d->repeat != 0xf2 || !has_feature(d, SSE_FEATURE_SSE4_2))
+        return SOFT_UNDEFINED;
+    decode_modrm(d);
+    reg = d->reg;
+    if (decode_is_mem(d)) {
+        op = decode_emit_call_mem(d, SOP_call_c, run_crc32_mem, size, SOFT_READ);
+    } else {
+        op = decode_emit_call(d, SOP_call_c, run_crc32_reg);
+        op->c = decode_gpr(d, d->rm, size);
+    }
+    op->a = reg;
+    op->aux = size;
+    return SOFT_DECODED;
+}
+
+static const struct sse_form *find_three_byte(struct soft_decoder *d, form_table *table,
+                                              uint8_t opcode)
+{
+    const struct sse_form *form = &(*table)[prefix_of(d)][opcode];
+
+    return exists(form) ? form : NULL;
+}
+
 enum soft_decoded sse_decode(struct soft_decoder *d, uint8_t opcode)
 {
     const struct sse_form *form;
@@ -197,7 +269,17 @@ enum soft_decoded sse_decode(struct soft_decoder *d, uint8_t opcode)
         return decode_group_ae(d);
     if (opcode == 0x77)
         return decode_emms(d);
-    form = find(d, opcode);
+    if (opcode == 0x38 || opcode == 0x3a) {
+        form_table *table = opcode == 0x38 ? &sse4_forms_38 : &sse4_forms_3a;
+        bool is_38 = opcode == 0x38;
+
+        opcode = decode_u8(d);
+        if (is_38 && (opcode == 0xf0 || opcode == 0xf1))
+            return decode_crc32(d, opcode);
+        form = find_three_byte(d, table, opcode);
+    } else {
+        form = find(d, opcode);
+    }
     if (!form)
         return SOFT_UNDEFINED;
     decode_modrm(d);
