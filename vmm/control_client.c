@@ -200,6 +200,12 @@ void control_client_write(struct control_client *client, const char *bytes, size
     loop_task_queue(&client->control->flush);
 }
 
+static void greet(struct control_client *client)
+{
+    client->is_greeted = true;
+    client->protocol->greet(client);
+}
+
 static struct control_client *create_client(struct control *control,
                                             const struct config_monitor *monitor)
 {
@@ -222,6 +228,7 @@ void control_client_open_socket(struct control *control, const struct config_mon
     CHECK(loop_watch_init(control->loop, &client->watch, fd, on_ready) == 0);
     client->watch.opaque = client;
     client->session = client->protocol->open(client);
+    greet(client);
     set_interest(client);
 }
 
@@ -254,6 +261,18 @@ static void on_chardev_close(void *user)
     client->is_busy = client->is_resumed = false;
     drop_output(client);
     client->session = client->protocol->open(client);
+    greet(client);
+}
+
+static void on_chardev_focus(void *user, bool has_focus)
+{
+    struct control_client *client = user;
+    if (!has_focus)
+        return;
+    if (!client->is_greeted)
+        greet(client);
+    else if (client->protocol->on_focus)
+        client->protocol->on_focus(client);
 }
 
 static const struct char_user_ops chardev_user_ops = {
@@ -261,7 +280,18 @@ static const struct char_user_ops chardev_user_ops = {
     .on_input = on_chardev_input,
     .on_writable = on_chardev_writable,
     .on_close = on_chardev_close,
+    .on_focus = on_chardev_focus,
 };
+
+/* The first user of a shared terminal has its input: the serial port, or the first monitor. */
+static bool is_first_user(const struct control *control, const struct config_monitor *monitor)
+{
+    const struct vm_config *config = machine_config(control->machine);
+    const struct config_monitor *first = config->monitors;
+    while (first->chardev != monitor->chardev)
+        first++;
+    return first == monitor && config->serial_chardev != (int)monitor->chardev;
+}
 
 int control_client_open_chardev(struct control *control, const struct config_monitor *monitor,
                                 struct error *err)
@@ -274,5 +304,7 @@ int control_client_open_chardev(struct control *control, const struct config_mon
     client->backend = backend;
     client->session = client->protocol->open(client);
     char_set_user(backend, &chardev_user_ops, client);
+    if (is_first_user(control, monitor))
+        greet(client);
     return 0;
 }

@@ -17,6 +17,10 @@ struct control_client;
 /* One protocol of monitors. `session` is the protocol's own. */
 struct control_protocol {
     void *(*open)(struct control_client *client);
+    /* Says hello: when the client comes, on a shared terminal when it first gets the input. */
+    void (*greet)(struct control_client *client);
+    /* Optional: the client of a shared terminal has the input again. */
+    void (*on_focus)(struct control_client *client);
     /*
      * Takes input and returns how much of it. Fewer bytes than there are: a command is under way,
      * and control_client_resume follows.
@@ -75,6 +79,7 @@ struct control_client {
     /* Input that the protocol has not taken. */
     char input[CONTROL_INPUT_BYTES];
     size_t input_at, input_end;
+    bool is_greeted;
     bool is_resumed;
     bool is_busy;       /* a command is under way */
     bool has_ended;     /* the peer sends no more */

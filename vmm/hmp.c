@@ -107,11 +107,21 @@ static void write_text(struct control_client *client, const char *text)
 
 static void *open_session(struct control_client *client)
 {
+    (void)client;
     struct hmp_session *session = calloc(1, sizeof(*session));
     CHECK(session);
+    return session;
+}
+
+static void greet(struct control_client *client)
+{
     write_text(client,
                "evisor " EVISOR_VERSION " monitor - type 'help' for more information\r\n" PROMPT);
-    return session;
+}
+
+static void on_focus(struct control_client *client)
+{
+    write_text(client, "\r\n" PROMPT);
 }
 
 static void ignore_done(void *opaque, const char *output)
@@ -192,6 +202,8 @@ static size_t on_input(struct control_client *client, const char *bytes, size_t 
 
 const struct control_protocol hmp_protocol = {
     .open = open_session,
+    .greet = greet,
+    .on_focus = on_focus,
     .on_input = on_input,
     .close = close_session,
 };

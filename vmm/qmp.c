@@ -46,12 +46,17 @@ static void send_error(struct control_client *client, json_t *id, const char *cl
 
 static void *open_session(struct control_client *client)
 {
+    (void)client;
     struct qmp_session *session = calloc(1, sizeof(*session));
     CHECK(session);
     qmp_framer_init(&session->framer);
+    return session;
+}
+
+static void greet(struct control_client *client)
+{
     send_message(client,
                  json_pack("{s:{s:o,s:[]}}", "QMP", "version", qmp_version(), "capabilities"));
-    return session;
 }
 
 static void close_session(struct control_client *client)
@@ -276,6 +281,7 @@ static void on_event(struct control_client *client, enum machine_event event,
 
 const struct control_protocol qmp_protocol = {
     .open = open_session,
+    .greet = greet,
     .on_input = on_input,
     .on_event = on_event,
     .close = close_session,

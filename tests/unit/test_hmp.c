@@ -270,24 +270,25 @@ static void test_leaving_while_a_command_runs(void **state)
     assert_int_equal(machine.state, MACHINE_PAUSED);
 }
 
+/* What comes back. */
 static const char *type(const char *keys)
 {
+    static char output[sizeof(machine.terminal.output)];
     struct chardev *terminal = &machine.terminal;
-    terminal->output_length = 0;
-    terminal->output[0] = 0;
     fake_terminal_type(terminal, keys);
     for (int i = 0; i < 10; i++)
         loop_run_once(&loop, false);
-    return terminal->output;
+    memcpy(output, terminal->output, terminal->output_length);
+    output[terminal->output_length] = 0;
+    terminal->output_length = 0;
+    return output;
 }
 
 static void test_a_person_at_a_terminal(void **state)
 {
     (void)state;
     open_control(CHARDEV_STDIO);
-    for (int i = 0; i < 4; i++)
-        loop_run_once(&loop, false);
-    assert_non_null(strstr(machine.terminal.output, "type 'help'"));
+    assert_non_null(strstr(type(""), "type 'help'"));
     assert_string_equal(type("infx\177o"), "infx\b \bo");
     assert_string_equal(type(" kvm\r"), " kvm\r\nkvm support: enabled\r\n(qemu) ");
     assert_string_equal(type("ab\x15stop\r"), "ab\b \b\b \bstop\r\n(qemu) ");
@@ -297,10 +298,25 @@ static void test_a_person_at_a_terminal(void **state)
     for (int i = 0; i < 400; i++)
         type("help\r");
     machine.terminal.is_full = false;
-    type("info kvm\r");
-    for (int i = 0; i < 40 && !strstr(machine.terminal.output, "kvm support"); i++)
-        type("");
-    assert_non_null(strstr(machine.terminal.output, "kvm support: enabled\r\n(qemu) "));
+    const char *output = type("info kvm\r");
+    for (int i = 0; i < 40 && !strstr(output, "kvm support"); i++)
+        output = type("");
+    assert_non_null(strstr(output, "kvm support: enabled\r\n(qemu) "));
+}
+
+/* Beside the serial port the monitor is silent until Ctrl-a c brings the input to it. */
+static void test_a_shared_terminal(void **state)
+{
+    (void)state;
+    config.serial_chardev = 0;
+    open_control(CHARDEV_STDIO);
+    assert_string_equal(type(""), "");
+    const struct char_user_ops *ops = machine.terminal.backend.user_ops;
+    ops->on_focus(machine.terminal.backend.user, true);
+    assert_non_null(strstr(type(""), "type 'help' for more information\r\n(qemu) "));
+    ops->on_focus(machine.terminal.backend.user, false);
+    ops->on_focus(machine.terminal.backend.user, true);
+    assert_string_equal(type(""), "\r\n(qemu) ");
 }
 
 static void test_random_input(void **state)
@@ -338,6 +354,7 @@ int main(void)
         TEST(test_quit),
         TEST(test_leaving_while_a_command_runs),
         TEST(test_a_person_at_a_terminal),
+        TEST(test_a_shared_terminal),
         TEST(test_random_input),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
