@@ -187,14 +187,38 @@ static void test_what_differs_is_not_merged(void **state)
     }
 }
 
+/* A segment at any place of the stream, for those that `make` does not make. */
+static void push_at(size_t offset, size_t length, uint8_t flags, size_t padding)
+{
+    struct frames_buffer *frame = &segments[0];
+    frames_tcp(frame, &flow, flags, (uint32_t)offset, 77, data + offset, length);
+    memset(frame->bytes + frame->length, 0xaa, padding);
+    frame->length += padding;
+    push(frame);
+}
+
 static void test_longer_segments_and_pure_acks_stand_alone(void **state)
 {
     (void)state;
-    push(make(0, MSS - 1, TCP_ACK));
-    push(make(1, MSS, TCP_ACK));
-    push(make(2, 0, TCP_ACK));
-    push(make(2, 0, TCP_ACK));
-    assert_int_equal(queue.count, 4);
+    push_at(0, 999, TCP_ACK, 0);
+    push_at(999, 1000, TCP_ACK, 0);
+    push_at(1999, 0, TCP_ACK, 0);
+    push_at(1999, 0, TCP_ACK, 0);
+    push_at(1999, 1000, TCP_ACK | TCP_PSH, 0);
+    push_at(2999, 1000, TCP_ACK, 0);
+    assert_int_equal(queue.count, 6);
+}
+
+static void test_padding_does_not_get_between(void **state)
+{
+    (void)state;
+    push_at(0, 2, TCP_ACK, 4);
+    push_at(2, 2, TCP_ACK, 4);
+    merge_close(&merge, &queue);
+    const struct frame *front = frame_queue_front(&queue);
+    assert_int_equal(queue.count, 1);
+    assert_int_equal(front->length, 54 + 4);
+    assert_memory_equal(front->bytes + 54, data, 4);
 }
 
 static void test_without_offloads_nothing_changes(void **state)
@@ -280,6 +304,7 @@ int main(void)
         merge_test(test_a_short_or_pushed_segment_is_the_last),
         merge_test(test_what_differs_is_not_merged),
         merge_test(test_longer_segments_and_pure_acks_stand_alone),
+        merge_test(test_padding_does_not_get_between),
         merge_test(test_without_offloads_nothing_changes),
         merge_test(test_cutting_refuses_nonsense),
         merge_test(test_checksums_are_finished),

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -599,6 +600,92 @@ static void test_segments_are_merged_for_a_guest_that_takes_them(void **state)
     close(listener);
 }
 
+/* A driver that gives up an offload never sees a frame that needs it, not even one in the queue. */
+static void test_offloads_given_up_take_their_frames_along(void **state)
+{
+    (void)state;
+    uint16_t port;
+    int listener = host_socket(SOCK_STREAM, &port);
+    static char data[60000];
+    size_t total = 0, at, bytes;
+    struct guest_tcp tcp;
+    open_net(&(struct net_slirp_options){0});
+    net_set_guest_offloads(net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
+    greet();
+    tcp_connect(&tcp, port);
+    int fd = wait_accept(listener);
+    assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+    while (total < sizeof(data) / 3) {
+        next_tcp(TCP_ACK, &at, &bytes);
+        total += bytes;
+        tcp.acknowledged += (uint32_t)bytes;
+        nic.is_full = total >= sizeof(data) / 3;
+        tcp_send(&tcp, TCP_ACK, NULL, 0);
+    }
+    run_for_ms(10);
+    assert_true(nic.refused > 0);
+    net_set_guest_offloads(net, 0);
+    size_t before = nic.count;
+    fake_nic_make_room(&nic);
+    run_for_ms(10);
+    for (; before < nic.count; before++)
+        assert_int_equal(nic.frames[before].meta.gso_type, NET_GSO_NONE);
+    close(fd);
+    close(listener);
+}
+
+/* Datagrams for a guest without buffers pile up on the host's side of the socket, not here. */
+static void test_a_flood_is_not_read_in(void **state)
+{
+    (void)state;
+    uint16_t port;
+    int host = host_socket(SOCK_DGRAM, &port);
+    static const char data[1400];
+    struct sockaddr_in from;
+    socklen_t length = sizeof(from);
+    char byte;
+    open_net(&(struct net_slirp_options){0});
+    greet();
+    const struct frames_flow flow = flow_to(ROUTER, port);
+    frames_udp(&scratch, &flow, "x", 1);
+    assert_int_equal(send_scratch(), 0);
+    assert_int_equal(recvfrom(host, &byte, 1, 0, (struct sockaddr *)&from, &length), 1);
+    nic.is_full = true;
+    for (int i = 0; i < 1500; i++) {
+        unused_result(sendto(host, data, sizeof(data), 0, (struct sockaddr *)&from, length) < 0);
+        loop_run_once(&loop, false);
+    }
+    assert_int_equal(net->stats.rx_dropped, 0);
+    struct pollfd ready = {.fd = uv_backend_fd(&loop.uv), .events = POLLIN};
+    run_for_ms(5);
+    assert_int_equal(poll(&ready, 1, 0), 0); /* what waits there does not keep the loop awake */
+    fake_nic_make_room(&nic);
+    run_for_ms(20);
+    assert_in_range(nic.count, 150, 600);
+    close(host);
+}
+
+static void test_writing_to_a_peer_that_left_is_no_end(void **state)
+{
+    (void)state;
+    uint16_t port;
+    int listener = host_socket(SOCK_STREAM, &port);
+    const struct linger reset_at_close = {.l_onoff = 1};
+    struct guest_tcp tcp;
+    signal(SIGPIPE, SIG_DFL);
+    open_net(&(struct net_slirp_options){0});
+    assert_ptr_equal(signal(SIGPIPE, SIG_IGN), SIG_IGN); /* libslirp sends without MSG_NOSIGNAL */
+    greet();
+    tcp_connect(&tcp, port);
+    int fd = wait_accept(listener);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_at_close, sizeof(reset_at_close));
+    close(fd);
+    tcp_send(&tcp, TCP_ACK | TCP_PSH, "a", 1);
+    tcp_send(&tcp, TCP_ACK | TCP_PSH, "b", 1);
+    run_for_ms(10);
+    close(listener);
+}
+
 static void send_large(struct guest_tcp *tcp, const char *data, size_t length)
 {
     frames_tcp(&scratch, &tcp->flow, TCP_ACK, tcp->sequence, tcp->acknowledged, data, length);
@@ -677,7 +764,7 @@ static void test_idle_costs_nothing(void **state)
     run_for_ms(20);
     uint64_t turns = loop.turns;
     unsigned busy = 0;
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 600; i++) {
         int fd = uv_backend_fd(&loop.uv);
         struct pollfd ready = {.fd = fd, .events = POLLIN};
         busy += poll(&ready, 1, 0) != 0 || uv_backend_timeout(&loop.uv) == 0;
@@ -723,6 +810,9 @@ int main(void)
         slirp_test(test_bad_options),
         slirp_test(test_backpressure),
         slirp_test(test_segments_are_merged_for_a_guest_that_takes_them),
+        slirp_test(test_offloads_given_up_take_their_frames_along),
+        slirp_test(test_a_flood_is_not_read_in),
+        slirp_test(test_writing_to_a_peer_that_left_is_no_end),
         slirp_test(test_large_frames_go_in_whole),
         slirp_test(test_hostile_metas_are_refused),
         slirp_test(test_link_down),

@@ -324,6 +324,22 @@ static void test_many_frames_are_sent_over_several_turns(void **state)
     assert_in_range(guest.irq.sent[TX + 1], 1, 2);
 }
 
+/* A megabyte a turn, then the rest of the machine has its turn; nothing is forgotten. */
+static void test_large_frames_are_sent_over_several_turns(void **state)
+{
+    (void)state;
+    const uint64_t gpa = fake_guest_alloc(&guest, 60012);
+    start_queues(0, 0);
+    for (unsigned i = 0; i < 100; i++)
+        fake_queue_add(&queues[TX], &(struct fake_buffer){gpa, 60012, false}, 1);
+    fake_queue_kick(&queues[TX]);
+    fake_guest_run(&guest, 3);
+    assert_in_range(net.sent, 17, 60);
+    for (unsigned i = 0; i < 100; i++)
+        fake_queue_wait(&queues[TX], NULL);
+    assert_int_equal(net.sent, 100);
+}
+
 /* Receive buffers of `bytes` each; returns the first. */
 static uint64_t offer_buffers(unsigned count, uint32_t bytes)
 {
@@ -460,6 +476,8 @@ static void test_only_offloads_that_the_guest_took_are_received(void **state)
     assert_int_equal(receive_meta(&segments, 100), 0);
     segments.gso_type = NET_GSO_UDP;
     assert_int_equal(receive_meta(&segments, 100), -EINVAL);
+    fake_device_reset(&fd);
+    assert_int_equal(net.guest_offloads, 0);
 }
 
 static void test_frames_before_the_driver_and_out_of_range_are_dropped(void **state)
@@ -727,6 +745,7 @@ int main(void)
         nic_test(test_a_full_backend_is_waited_for),
         nic_test(test_a_frame_that_the_backend_refuses_is_used_up),
         nic_test(test_many_frames_are_sent_over_several_turns),
+        nic_test(test_large_frames_are_sent_over_several_turns),
         nic_test(test_receive_into_one_buffer),
         nic_test(test_receive_into_merged_buffers),
         nic_test(test_receive_into_tiny_and_odd_pieces),
