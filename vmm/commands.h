@@ -41,6 +41,7 @@ struct qmp_call {
 
 struct qmp_command {
     const char *name;
+    const char *help; /* a sentence for the manual */
     void (*run)(struct qmp_call *call);
     struct qmp_argument arguments[QMP_ARGUMENTS_MAX + 1];
 };

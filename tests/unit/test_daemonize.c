@@ -13,13 +13,13 @@
 
 #include "tests/unit/test.h"
 
-static char folder[] = "/tmp/test_daemonize.XXXXXX";
-static char path[64];
+static char folder[64];
+static char path[80];
 
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    snprintf(folder, sizeof(folder), "/tmp/test_daemonize.XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/pid", folder);
     return 0;

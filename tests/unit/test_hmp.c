@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "tests/fake_machine.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 #include "vmm/control.h"
 
@@ -20,8 +21,8 @@ static struct control *control;
 static struct vm_config config;
 static struct config_disk disk_configs[2];
 static struct config_nic nic_config;
-static char folder[] = "/tmp/test_hmp.XXXXXX";
-static char path[64];
+static char folder[64];
+static char path[80];
 static bool is_closed;
 static char text[1 << 20];
 static size_t text_length;
@@ -42,7 +43,7 @@ static void open_control(enum config_chardev_kind kind)
 static int set_up(void **state)
 {
     (void)state;
-    strcpy(folder + strlen(folder) - 6, "XXXXXX");
+    snprintf(folder, sizeof(folder), "/tmp/test_hmp.XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/monitor", folder);
     memset(&config, 0, sizeof(config));
@@ -84,7 +85,7 @@ static int tear_down(void **state)
 static int connect_to_monitor(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strcpy(address.sun_path, path);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
@@ -323,11 +324,11 @@ static void test_random_input(void **state)
 {
     (void)state;
     int fd = open_monitor();
-    srand(11);
+    struct random random = {11};
     for (int round = 0; round < 300; round++) {
         char bytes[64];
         for (size_t i = 0; i < sizeof(bytes); i++)
-            bytes[i] = (char)rand();
+            bytes[i] = (char)random_next(&random);
         unused_result(send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL) < 0);
         loop_run_once(&loop, false);
         unused_result(recv(fd, text, sizeof(text), 0) < 0);

@@ -2,6 +2,7 @@
 #include "vmm/keyval.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,9 +95,9 @@ static void test_values_that_change_nothing(void **state)
 static void test_too_many_parts(void **state)
 {
     (void)state;
-    char text[KEYVAL_MAX * 6 + 16] = "";
+    char text[(KEYVAL_MAX + 1) * 6 + 1];
     for (int i = 0; i <= KEYVAL_MAX; i++)
-        strcat(text, "any=1,");
+        snprintf(text + i * 6, 7, "any=1,");
     assert_int_equal(parse(text, NULL), -E2BIG);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 static struct vm_config config;
@@ -69,6 +70,12 @@ static void prints(const char *line, const char *part)
     assert_non_null(text);
     if (!strstr(text, part))
         fail_msg("%s printed '%s'", line, text);
+}
+
+static void append(char *line, size_t size, const char *more)
+{
+    size_t length = strlen(line);
+    snprintf(line + length, size - length, "%s", more);
 }
 
 static void test_defaults(void **state)
@@ -289,7 +296,7 @@ static void test_bad_drives(void **state)
     refuse("-kernel k disk.qcow2", "file=disk.qcow2,if=virtio");
     char line[2048] = "-kernel k";
     for (int i = 0; i < 27; i++)
-        strcat(line, " -drive file=x.raw");
+        append(line, sizeof(line), " -drive file=x.raw");
     refuse(line, "more than 26 drives");
 }
 
@@ -451,7 +458,7 @@ static void test_bad_terminals(void **state)
     refuse("-kernel k -daemonize -serial stdio", "-daemonize leaves");
     char line[1024] = "-kernel k -chardev stdio,id=c,mux=on";
     for (int i = 0; i < 9; i++)
-        strcat(line, " -mon c");
+        append(line, sizeof(line), " -mon c");
     refuse(line, "more than 8 monitors");
 }
 
@@ -516,18 +523,18 @@ static void test_any_order(void **state)
                      "-mon chardev=c",
                      "-m 64",
                      "-display none"};
-    srand(3);
+    struct random random = {3};
     for (int round = 0; round < 200; round++) {
         char line[512] = "";
         for (unsigned i = ARRAY_SIZE(words) - 1; i > 0; i--) {
-            unsigned j = (unsigned)rand() % (i + 1);
+            unsigned j = random_below(&random, i + 1);
             char *word = words[i];
             words[i] = words[j];
             words[j] = word;
         }
         for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
-            strcat(line, words[i]);
-            strcat(line, " ");
+            append(line, sizeof(line), words[i]);
+            append(line, sizeof(line), " ");
         }
         take(line);
         assert_true(config.disks[0].is_attached && config.nics[0].has_device);
@@ -576,12 +583,12 @@ static void test_random_words(void **state)
                                         "-append",
                                         "",
                                         "-boot"};
-    srand(5);
+    struct random random = {5};
     for (int round = 0; round < 3000; round++) {
         char *argv[12] = {"evisor"};
-        int argc = 1 + rand() % 11;
+        int argc = 1 + (int)random_below(&random, 11);
         for (int i = 1; i < argc; i++)
-            argv[i] = (char *)words[(unsigned)rand() % ARRAY_SIZE(words)];
+            argv[i] = (char *)words[random_below(&random, ARRAY_SIZE(words))];
         memset(&err, 0, sizeof(err));
         vm_config_fini(&config);
         free(text);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "tests/unit/random.h"
 #include "tests/unit/test.h"
 
 static struct qmp_framer framer;
@@ -161,11 +162,12 @@ static void test_random_bytes(void **state)
 {
     (void)state;
     static const char alphabet[] = "{}[]\"'\\,: a1\n\xff";
-    srand(1);
+    struct random random = {1};
     for (int round = 0; round < 2000; round++) {
         char bytes[256];
         for (size_t i = 0; i < sizeof(bytes); i++)
-            bytes[i] = alphabet[(unsigned)rand() % (sizeof(alphabet) - (round % 2))];
+            bytes[i] =
+                alphabet[random_below(&random, (unsigned)sizeof(alphabet) - (unsigned)(round % 2))];
         for (size_t taken = 0; taken < sizeof(bytes);) {
             enum qmp_frame frame;
             size_t now = qmp_framer_feed(&framer, bytes + taken, sizeof(bytes) - taken, &frame);
