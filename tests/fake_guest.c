@@ -272,6 +272,7 @@ void fake_device_probe(struct fake_device *fd, struct fake_guest *guest,
                                        &guest->pci_bus.devices[fd->slot]->device != device))
         fd->slot++;
     CHECK(fd->slot < PCI_SLOT_MAX);
+    fake_device_config_write(fd, PCI_COMMAND, 2, 0);
     place_bars(fd);
     unsigned at = fake_device_config_read(fd, PCI_CAPABILITY_LIST, 1);
     for (unsigned hops = 0; at; hops++) {
