@@ -192,6 +192,15 @@ static int make_disks(struct machine *machine, struct error *err)
     return 0;
 }
 
+/* What QEMU gives a NIC without mac=: known to people's DHCP tables and scripts. */
+static void choose_mac(const struct config_nic *config, unsigned index, uint8_t mac[6])
+{
+    static const uint8_t first[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+    memcpy(mac, config->has_mac ? config->mac : first, sizeof(first));
+    if (!config->has_mac)
+        mac[5] = (uint8_t)(mac[5] + index);
+}
+
 static int make_nics(struct machine *machine, struct error *err)
 {
     for (unsigned i = 0; i < machine->config->nic_count; i++) {
@@ -201,7 +210,7 @@ static int make_nics(struct machine *machine, struct error *err)
         struct device *device;
         if (!config->has_device)
             continue;
-        memcpy(options.mac, config->mac, sizeof(options.mac));
+        choose_mac(config, i, options.mac);
         int result = virtio_net_create(&place, machine->backends[i], &options, &device, err);
         if (result)
             return result;

@@ -27,6 +27,7 @@ class Machine:
         self.socket = self.folder / "qmp"
         self.output = ""
         self._seen = 0
+        self._commands = 0
         self._echo = echo
         self._qmp = None
         command = [str(program), "-qmp", f"unix:{self.socket},server=on,wait=off",
@@ -93,11 +94,13 @@ class Machine:
 
     def shell(self, command, timeout=60):
         """Runs a command in the guest's shell: (exit status, its output)."""
-        self.type(f"{command}; echo \"[status=$?]\"\n")
-        self.expect(r"\[status=\$\?\]\"\n", timeout)
+        self._commands += 1
+        self.type(f'{command}; echo "<{self._commands}:$?>"\n')
         start = self._seen
-        match = self.expect(r"\[status=(\d+)\]\n", timeout)
-        return int(match.group(1)), self.output[start:match.start()]
+        match = self.expect(rf"<{self._commands}:(\d+)>\n", timeout)
+        # The terminal and the shell's line editor may both have echoed what was typed.
+        output = self.output[start:match.start()]
+        return int(match.group(1)), output.split(f"<{self._commands}:$?>\"\n")[-1]
 
     def check(self, command, timeout=60):
         """As shell, but a command that fails is an error; returns its output."""

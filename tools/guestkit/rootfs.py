@@ -55,7 +55,7 @@ FILES = {
     "etc/passwd": ("root::0:0:root:/root:/bin/sh\n", 0o644),
     "etc/group": ("root:x:0:\n", 0o644),
     "etc/acpi/PWRF/00000080": ("#!/bin/sh\nexec poweroff\n", 0o755),
-    "usr/share/udhcpc/default.script": (
+    "etc/udhcpc/default.script": (
         "#!/bin/sh\n"
         "case $1 in\n"
         "deconfig)\n"
