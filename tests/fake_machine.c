@@ -101,6 +101,7 @@ void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_con
     machine->disks[1] = (struct disk){
         .path = "/tmp/base.raw", .format = "raw", .size_bytes = 1 << 20, .read_only = true};
     net_backend_init(&machine->nic, &nic_ops, loop, "net0");
+    machine->backend = &machine->nic;
     machine->terminal.backend.ops = &terminal_ops;
     machine->terminal.backend.is_open = true;
 }
@@ -192,7 +193,7 @@ struct disk *machine_disk(const struct machine *machine, unsigned index)
 
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
-    return index ? NULL : (struct net_backend *)&machine->nic;
+    return index ? NULL : machine->backend;
 }
 
 struct chardev *machine_chardev(const struct machine *machine, unsigned index)

@@ -49,6 +49,7 @@ struct machine {
     unsigned powerdowns, resets, quits;
     struct disk disks[2];
     struct net_backend nic;
+    struct net_backend *backend; /* &nic unless a test has a better one */
     struct chardev terminal;
 };
 

@@ -5,7 +5,6 @@
 
 #include "build/config.h"
 #include "disk/disk.h"
-#include "netbackends/net.h"
 #include "vmm/chardev.h"
 #include "vmm/hmp_private.h"
 
@@ -40,26 +39,6 @@ static void run_powerdown(struct hmp_call *call)
 static void run_quit(struct hmp_call *call)
 {
     machine_quit(machine_of(call), SHUTDOWN_HOST_QMP_QUIT);
-}
-
-static void run_set_link(struct hmp_call *call)
-{
-    const struct vm_config *config = machine_config(machine_of(call));
-    const char *name = call->words[1], *to = call->words[2];
-    if (!to || (strcmp(to, "on") != 0 && strcmp(to, "off") != 0)) {
-        fprintf(call->out, "usage: set_link NETDEV on|off\r\n");
-        return;
-    }
-    for (unsigned i = 0; i < config->nic_count; i++) {
-        const struct config_nic *nic = &config->nics[i];
-        struct net_backend *backend = machine_net_backend(machine_of(call), i);
-        if (!backend || (strcmp(nic->netdev_id, name) != 0 &&
-                         (!nic->qdev_id || strcmp(nic->qdev_id, name) != 0)))
-            continue;
-        net_set_link(backend, strcmp(to, "on") == 0);
-        return;
-    }
-    fprintf(call->out, "Error: Device '%s' not found\r\n", name);
 }
 
 static void list_commands(struct hmp_call *call, const struct hmp_command *table, unsigned count,
@@ -97,7 +76,11 @@ const struct hmp_command hmp_commands[] = {
     {"cont|c", NULL, "go on with the guest", run_cont},
     {"system_powerdown", NULL, "press the power button", run_powerdown},
     {"system_reset", NULL, "reset the machine", run_reset},
-    {"set_link", "netdev on|off", "plug the cable of a NIC in or out", run_set_link},
+    {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
+    {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",
+     "forward a port of the host to the guest", hmp_hostfwd_add},
+    {"hostfwd_remove", "[netdev] tcp|udp:[address]:port", "take a forwarded port back",
+     hmp_hostfwd_remove},
     {"quit|q", NULL, "end the machine at once", run_quit},
 };
 const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
@@ -201,25 +184,6 @@ static void info_blockstats(struct hmp_call *call)
     }
 }
 
-static void info_network(struct hmp_call *call)
-{
-    const struct vm_config *config = machine_config(machine_of(call));
-    for (unsigned i = 0; i < config->nic_count; i++) {
-        const struct config_nic *nic = &config->nics[i];
-        const struct net_backend *backend = machine_net_backend(machine_of(call), i);
-        char text[256] = "";
-        if (nic->has_device)
-            fprintf(call->out, "%s: index=0,type=nic,model=virtio-net-pci%s\r\n",
-                    nic->qdev_id ? nic->qdev_id : "virtio-net-pci",
-                    backend && !backend->link_up ? ",link=off" : "");
-        if (backend && backend->ops->describe)
-            backend->ops->describe(backend, text, sizeof(text));
-        else if (backend)
-            snprintf(text, sizeof(text), "index=0,type=%s", backend->ops->kind);
-        fprintf(call->out, "%s%s: %s\r\n", nic->has_device ? " \\ " : "", nic->netdev_id, text);
-    }
-}
-
 static void info_chardev(struct hmp_call *call)
 {
     const struct vm_config *config = machine_config(machine_of(call));
@@ -255,10 +219,11 @@ const struct hmp_command hmp_infos[] = {
     {"cpus", NULL, "the CPUs and their threads", info_cpus},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
     {"name", NULL, "the machine's name", info_name},
-    {"network", NULL, "the NICs and what they are connected to", info_network},
+    {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
     {"snapshots", NULL, "saved states of the machine", info_snapshots},
     {"stats", NULL, "all counters", info_stats},
     {"status", NULL, "whether the guest runs", info_status},
+    {"usernet", NULL, "forwarded ports and connections of the built-in NAT", hmp_info_usernet},
     {"uuid", NULL, "the machine's UUID", info_uuid},
     {"version", NULL, "evisor's version", info_version},
 };

@@ -38,6 +38,11 @@ void hmp_finish(struct hmp_call *call);
 /* As a machine_done_fn with the call as opaque. */
 void hmp_call_done(void *opaque, int result, const struct error *err);
 
+/* hmp_network.c */
+typedef void hmp_handler_fn(struct hmp_call *call);
+hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
+    hmp_info_usernet;
+
 extern const struct hmp_command hmp_commands[], hmp_infos[];
 extern const unsigned hmp_command_count, hmp_info_count;
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/forward.h"
 #include "vmm/options_private.h"
 #include "vmm/suggest.h"
 
@@ -139,10 +140,8 @@ static void nic_fini(struct config_nic *nic)
                        user->domainname, user->tftp,      user->bootfile};
     for (unsigned i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
-    for (unsigned i = 0; i < user->forward_count; i++) {
-        free(user->forwards[i].host_address);
-        free(user->forwards[i].guest_address);
-    }
+    for (unsigned i = 0; i < user->forward_count; i++)
+        forward_fini(&user->forwards[i]);
     free(user->forwards);
 }
 

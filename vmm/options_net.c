@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* options_net: -nic, -netdev and -net, and what -device virtio-net-pci makes of a netdev. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/forward.h"
 #include "vmm/options_private.h"
 #include "vmm/suggest.h"
 
@@ -40,26 +40,15 @@ static const struct keyval_known legacy_nic_known[] = {
     {"macaddr", "", "use -nic user,mac=ADDRESS instead"},
     {0}};
 
-static bool is_ipv4(const char *text, size_t length)
-{
-    char copy[INET_ADDRSTRLEN];
-    struct in_addr address;
-    if (length >= sizeof(copy))
-        return false;
-    memcpy(copy, text, length);
-    copy[length] = 0;
-    return inet_pton(AF_INET, copy, &address) == 1;
-}
-
 /* "10.0.2.0" or "10.0.2.0/24" or "10.0.2.0/255.255.255.0" */
 static bool is_network(const char *text)
 {
     size_t length = strcspn(text, "/");
     uint64_t bits;
-    if (!is_ipv4(text, length))
+    if (!forward_is_ipv4(text, length))
         return false;
     const char *mask = text + length + 1;
-    return !text[length] || is_ipv4(mask, strlen(mask)) ||
+    return !text[length] || forward_is_ipv4(mask, strlen(mask)) ||
            (keyval_text_to_uint(mask, &bits) && bits >= 1 && bits <= 30);
 }
 
@@ -79,52 +68,12 @@ static int read_addresses(struct config_net_user *user, const struct keyval *lis
         const char *value = keyval_get(list, addresses[i].key);
         if (!value || !*value)
             continue;
-        if (!is_ipv4(value, strlen(value)))
+        if (!forward_is_ipv4(value, strlen(value)))
             return error_set(err, EINVAL, "%s: %s=%s: say an IPv4 address such as 10.0.2.3",
                              list->option, addresses[i].key, value);
         keyval_string(list, addresses[i].key, addresses[i].out);
     }
     return 0;
-}
-
-/* Reads "[address]:port", up to `end`; the address goes to *address unless it is empty. */
-static bool read_endpoint(const char *text, const char *end, char **address, uint16_t *port)
-{
-    const char *colon = memchr(text, ':', (size_t)(end - text));
-    if (!colon)
-        return false;
-    char digits[8];
-    size_t length = (size_t)(end - colon - 1);
-    if (length >= sizeof(digits))
-        return false;
-    memcpy(digits, colon + 1, length);
-    digits[length] = 0;
-    uint64_t number;
-    if (!keyval_text_to_uint(digits, &number) || number < 1 || number > UINT16_MAX)
-        return false;
-    *port = (uint16_t)number;
-    if (colon == text)
-        return true;
-    if (!is_ipv4(text, (size_t)(colon - text)))
-        return false;
-    *address = strndup(text, (size_t)(colon - text));
-    CHECK(*address);
-    return true;
-}
-
-static bool read_forward(const char *text, struct config_forward *forward)
-{
-    forward->is_udp = strncmp(text, "udp:", 4) == 0;
-    if (forward->is_udp || strncmp(text, "tcp:", 4) == 0)
-        text += 4;
-    else if (*text == ':')
-        text++;
-    else
-        return false;
-    const char *dash = strchr(text, '-');
-    return dash && read_endpoint(text, dash, &forward->host_address, &forward->host_port) &&
-           read_endpoint(dash + 1, dash + strlen(dash), &forward->guest_address,
-                         &forward->guest_port);
 }
 
 static bool is_same_forward(const struct config_forward *a, const struct config_forward *b)
@@ -139,7 +88,7 @@ static int add_forward(struct config_net_user *user, const struct keyval *list, 
 {
     user->forwards = options_grow(user->forwards, user->forward_count, sizeof(*user->forwards));
     struct config_forward *forward = &user->forwards[user->forward_count++];
-    if (!read_forward(text, forward))
+    if (!forward_parse(text, true, forward))
         return error_set(err, EINVAL, "%s: hostfwd=%s: say " FORWARD_SHAPE " (or udp)",
                          list->option, text);
     for (unsigned i = 0; i + 1 < user->forward_count; i++)

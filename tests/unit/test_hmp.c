@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "netbackends/slirp.h"
 #include "tests/fake_machine.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
@@ -184,6 +185,34 @@ static void test_info(void **state)
     close(fd);
 }
 
+static void ignore_closed(void *opaque)
+{
+    (void)opaque;
+}
+
+static void test_forwarded_ports(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_non_null(strstr(ask(fd, "hostfwd_add tcp::45871-:22"), "there is no NAT"));
+    struct net_slirp_options options = {0};
+    assert_int_equal(net_slirp_create(&loop, "net0", &options, &machine.backend, NULL), 0);
+    assert_string_equal(ask(fd, "hostfwd_add tcp::45871-:22"), "");
+    assert_non_null(strstr(ask(fd, "info usernet"), "  tcp 127.0.0.1:45871 -> "));
+    assert_non_null(strstr(ask(fd, "hostfwd_add net0 tcp::45871-:22"), "Error: "));
+    assert_non_null(strstr(ask(fd, "hostfwd_add net9 tcp::45872-:22"), "netdev net9"));
+    assert_string_equal(ask(fd, "hostfwd_remove net0 tcp::45871"),
+                        "host forwarding rule for tcp::45871 removed\r\n");
+    assert_non_null(strstr(ask(fd, "hostfwd_remove tcp::45871"), "Error: "));
+    assert_non_null(strstr(ask(fd, "hostfwd_add"), "usage: hostfwd_add"));
+    assert_non_null(strstr(ask(fd, "hostfwd_add tcp:127.0.0.1:1"), "usage: hostfwd_add"));
+    assert_non_null(strstr(ask(fd, "hostfwd_add tcp:127.0.0.1:1-10.0.2.15:x"), "usage"));
+    assert_non_null(strstr(ask(fd, "hostfwd_remove a b c d"), "usage: hostfwd_remove"));
+    machine.backend->ops->close(machine.backend, ignore_closed, NULL);
+    machine.backend = &machine.nic;
+    close(fd);
+}
+
 static void test_bad_lines(void **state)
 {
     (void)state;
@@ -348,6 +377,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_commands_act_on_the_machine),
         TEST(test_info),
+        TEST(test_forwarded_ports),
         TEST(test_bad_lines),
         TEST(test_lines_end_in_any_way_and_come_in_pieces),
         TEST(test_a_writer_that_never_reads),

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_network: the commands of the human monitor about NICs and forwarded ports. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "netbackends/net.h"
+#include "netbackends/slirp.h"
+#include "vmm/forward.h"
+#include "vmm/hmp_private.h"
+
+static const struct vm_config *config_of(const struct hmp_call *call)
+{
+    return machine_config(call->control->machine);
+}
+
+static bool is_named(const struct config_nic *nic, const char *name)
+{
+    return strcmp(nic->netdev_id, name) == 0 || (nic->qdev_id && strcmp(nic->qdev_id, name) == 0);
+}
+
+void hmp_set_link(struct hmp_call *call)
+{
+    const char *name = call->words[1], *to = call->words[2];
+    if (!to || (strcmp(to, "on") != 0 && strcmp(to, "off") != 0)) {
+        fprintf(call->out, "usage: set_link NETDEV on|off\r\n");
+        return;
+    }
+    for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
+        struct net_backend *backend = machine_net_backend(call->control->machine, i);
+        if (!backend || !is_named(&config_of(call)->nics[i], name))
+            continue;
+        net_set_link(backend, strcmp(to, "on") == 0);
+        return;
+    }
+    fprintf(call->out, "Error: Device '%s' not found\r\n", name);
+}
+
+/* The NAT of that name, or the first one if `name` is NULL. */
+static struct net_backend *find_nat(struct hmp_call *call, const char *name)
+{
+    for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
+        struct net_backend *backend = machine_net_backend(call->control->machine, i);
+        if (backend && net_backend_is_slirp(backend) &&
+            (!name || is_named(&config_of(call)->nics[i], name)))
+            return backend;
+    }
+    fprintf(call->out, "Error: there is no NAT%s%s\r\n", name ? " on netdev " : "",
+            name ? name : "");
+    return NULL;
+}
+
+/* Reads [netdev] rule; the rule is the caller's to forward_fini if a backend comes back. */
+static struct net_backend *read_rule(struct hmp_call *call, bool has_guest,
+                                     struct config_forward *rule)
+{
+    const char *text = call->words[call->word_count - 1];
+    if (call->word_count < 2 || call->word_count > 3 || !forward_parse(text, has_guest, rule)) {
+        fprintf(call->out, "usage: %s [NETDEV] tcp|udp:[ADDRESS]:PORT%s\r\n", call->words[0],
+                has_guest ? "-[ADDRESS]:PORT" : "");
+        if (call->word_count >= 2 && call->word_count <= 3)
+            forward_fini(rule);
+        return NULL;
+    }
+    struct net_backend *nat = find_nat(call, call->word_count == 3 ? call->words[1] : NULL);
+    if (!nat)
+        forward_fini(rule);
+    return nat;
+}
+
+static struct net_forward as_net_forward(const struct config_forward *rule)
+{
+    return (struct net_forward){.is_udp = rule->is_udp,
+                                .host_address = rule->host_address,
+                                .host_port = rule->host_port,
+                                .guest_address = rule->guest_address,
+                                .guest_port = rule->guest_port};
+}
+
+void hmp_hostfwd_add(struct hmp_call *call)
+{
+    struct config_forward rule;
+    struct net_backend *nat = read_rule(call, true, &rule);
+    if (!nat)
+        return;
+    struct net_forward forward = as_net_forward(&rule);
+    struct error err = {0};
+    if (net_slirp_forward_add(nat, &forward, &err))
+        fprintf(call->out, "Error: %s\r\n", err.text);
+    forward_fini(&rule);
+}
+
+void hmp_hostfwd_remove(struct hmp_call *call)
+{
+    struct config_forward rule;
+    struct net_backend *nat = read_rule(call, false, &rule);
+    if (!nat)
+        return;
+    struct net_forward forward = as_net_forward(&rule);
+    struct error err = {0};
+    const char *text = call->words[call->word_count - 1];
+    if (net_slirp_forward_remove(nat, &forward, &err))
+        fprintf(call->out, "Error: %s\r\n", err.text);
+    else
+        fprintf(call->out, "host forwarding rule for %s removed\r\n", text);
+    forward_fini(&rule);
+}
+
+void hmp_info_network(struct hmp_call *call)
+{
+    for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
+        const struct config_nic *nic = &config_of(call)->nics[i];
+        const struct net_backend *backend = machine_net_backend(call->control->machine, i);
+        char text[256] = "";
+        if (nic->has_device)
+            fprintf(call->out, "%s: index=0,type=nic,model=virtio-net-pci%s\r\n",
+                    nic->qdev_id ? nic->qdev_id : "virtio-net-pci",
+                    backend && !backend->link_up ? ",link=off" : "");
+        if (backend && backend->ops->describe)
+            backend->ops->describe(backend, text, sizeof(text));
+        else if (backend)
+            snprintf(text, sizeof(text), "index=0,type=%s", backend->ops->kind);
+        fprintf(call->out, "%s%s: %s\r\n", nic->has_device ? " \\ " : "", nic->netdev_id, text);
+    }
+}
+
+static void print_forward(void *opaque, const struct net_forward *forward)
+{
+    FILE *out = opaque;
+    fprintf(out, "  %s %s:%u -> %s:%u\r\n", forward->is_udp ? "udp" : "tcp",
+            forward->host_address ? forward->host_address : "127.0.0.1", forward->host_port,
+            forward->guest_address ? forward->guest_address : "the guest", forward->guest_port);
+}
+
+static void print_lines(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        fputs(*text == '\n' ? "\r\n" : (char[]){*text, 0}, out);
+}
+
+void hmp_info_usernet(struct hmp_call *call)
+{
+    for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
+        struct net_backend *backend = machine_net_backend(call->control->machine, i);
+        if (!backend || !net_backend_is_slirp(backend))
+            continue;
+        char *connections = net_slirp_connections(backend);
+        fprintf(call->out, "Hub -1 (%s):\r\n", config_of(call)->nics[i].netdev_id);
+        net_slirp_for_each_forward(backend, print_forward, call->out);
+        print_lines(call->out, connections ? connections : "");
+        free(connections);
+    }
+}
