@@ -219,11 +219,20 @@ void pci_device_reset(struct pci_device *device)
     pci_msix_reset(device);
 }
 
-void pci_device_restored(struct pci_device *device)
+void pci_save(const struct pci_device *device, struct pci_saved *saved)
 {
+    memcpy(saved->config, device->config, sizeof(saved->config));
+    pci_msix_save(device, saved);
+}
+
+void pci_restore(struct pci_device *device, const struct pci_saved *saved)
+{
+    for (unsigned i = 0; i < sizeof(saved->config); i++) {
+        uint8_t mask = device->write_mask[i];
+        device->config[i] = (uint8_t)((device->config[i] & ~mask) | (saved->config[i] & mask));
+    }
     update_all_bars(device);
-    pci_msix_restored(device);
-    device->intx_level = device->config[PCI_STATUS] & PCI_STATUS_INTERRUPT;
+    pci_msix_restore(device, saved);
     update_intx(device);
 }
 

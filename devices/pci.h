@@ -45,6 +45,15 @@ struct pci_msix_vector {
     uint32_t routed_data;
 };
 
+/* What a function remembers across save and restore, flat, for a state table. */
+struct pci_saved {
+    uint8_t config[PCI_CONFIG_SIZE];
+    uint64_t address[MSIX_VECTOR_MAX];
+    uint32_t data[MSIX_VECTOR_MAX];
+    uint32_t control[MSIX_VECTOR_MAX];
+    uint8_t pending[MSIX_VECTOR_MAX];
+};
+
 struct pci_device_ops {
     /* Optional: after any write, which is stored through its mask and acted on by then. */
     void (*config_written)(struct pci_device *device, unsigned offset, unsigned size);
@@ -96,8 +105,9 @@ void pci_unplug(struct pci_device *device);
 /* Command register, BARs and MSI-X back to power-on. */
 void pci_device_reset(struct pci_device *device);
 
-/* Configuration space and vectors came from a saved state: maps BARs, sets routes and INTx. */
-void pci_device_restored(struct pci_device *device);
+void pci_save(const struct pci_device *device, struct pci_saved *saved);
+/* Of a device that was reset. Takes what the driver may write, and maps BARs and routes by it. */
+void pci_restore(struct pci_device *device, const struct pci_saved *saved);
 
 /* Bus mastering is on: without it the device may neither read nor write guest memory. */
 bool pci_is_bus_master(const struct pci_device *device);

@@ -84,10 +84,27 @@ void pci_msix_control_written(struct pci_device *device)
         update_vector(device, &device->vectors[i]);
 }
 
-void pci_msix_restored(struct pci_device *device)
+void pci_msix_save(const struct pci_device *device, struct pci_saved *saved)
 {
-    if (device->vector_count)
-        pci_msix_control_written(device);
+    for (unsigned i = 0; i < MSIX_VECTOR_MAX; i++) {
+        const struct pci_msix_vector *vector = &device->vectors[i];
+        saved->address[i] = vector->address;
+        saved->data[i] = vector->data;
+        saved->control[i] = vector->control;
+        saved->pending[i] = vector->pending;
+    }
+}
+
+void pci_msix_restore(struct pci_device *device, const struct pci_saved *saved)
+{
+    for (unsigned i = 0; i < device->vector_count; i++) {
+        struct pci_msix_vector *vector = &device->vectors[i];
+        vector->address = saved->address[i] & ~UINT64_C(3);
+        vector->data = saved->data[i];
+        vector->control = saved->control[i] & PCI_MSIX_ENTRY_CTRL_MASKBIT;
+        vector->pending = saved->pending[i];
+    }
+    pci_msix_control_written(device);
 }
 
 void pci_msix_notify(struct pci_device *device, unsigned vector)

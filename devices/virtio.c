@@ -10,6 +10,7 @@
  */
 #include "devices/virtio.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -321,4 +322,77 @@ void virtio_set_dma(struct virtio_device *vdev, bool on)
         virtqueue_hold(&vdev->queues[i].vq, !on);
     if (on)
         kick_all(vdev);
+}
+
+void virtio_save(struct virtio_device *vdev, struct virtio_saved *saved)
+{
+    CHECK(virtio_is_idle(vdev) && vdev->state < VIRTIO_STATE_RESETTING);
+    *saved = (struct virtio_saved){
+        .status = vdev->status, .generation = vdev->generation, .features = vdev->features};
+    for (unsigned i = 0; i < vdev->queue_count; i++) {
+        struct virtqueue *vq = virtio_queue(vdev, i);
+        virtqueue_publish(vq);
+        saved->enabled[i] = vq->enabled;
+        saved->size[i] = vq->layout.size;
+        saved->avail_at[i] = vq->avail_at;
+        saved->used_at[i] = vq->used_at;
+        saved->desc_gpa[i] = vq->layout.desc_gpa;
+        saved->avail_gpa[i] = vq->layout.avail_gpa;
+        saved->used_gpa[i] = vq->layout.used_gpa;
+    }
+}
+
+/* False if the queue is one that could not have been enabled. */
+static bool restore_queue(struct virtio_device *vdev, unsigned i, const struct virtio_saved *saved)
+{
+    struct virtqueue *vq = virtio_queue(vdev, i);
+    vq->layout = (struct virtqueue_layout){saved->size[i], saved->desc_gpa[i], saved->avail_gpa[i],
+                                           saved->used_gpa[i]};
+    if (!saved->enabled[i])
+        return true;
+    virtio_queue_enable(vdev, i);
+    if (!vq->enabled)
+        return false;
+    virtqueue_restore(vq, saved->avail_at[i], saved->used_at[i]);
+    return true;
+}
+
+static bool restore_status(struct virtio_device *vdev, const struct virtio_saved *saved)
+{
+    vdev->features = saved->features;
+    vdev->generation = saved->generation;
+    vdev->status = saved->status;
+    if (saved->status & VIRTIO_CONFIG_S_FEATURES_OK) {
+        if (!features_are_fine(vdev))
+            return false;
+        set_state(vdev, VIRTIO_STATE_READY);
+    }
+    for (unsigned i = 0; i < vdev->queue_count; i++)
+        if (!restore_queue(vdev, i, saved))
+            return false;
+    if (saved->status & (VIRTIO_CONFIG_S_NEEDS_RESET | VIRTIO_CONFIG_S_FAILED)) {
+        break_queues(vdev);
+        set_state(vdev, VIRTIO_STATE_BROKEN);
+    } else if (saved->status & VIRTIO_CONFIG_S_DRIVER_OK) {
+        if (vdev->state != VIRTIO_STATE_READY)
+            return false;
+        set_state(vdev, VIRTIO_STATE_LIVE);
+    }
+    return true;
+}
+
+int virtio_restore(struct virtio_device *vdev, const struct virtio_saved *saved, struct error *err)
+{
+    loop_check_thread(vdev->loop);
+    CHECK(vdev->state == VIRTIO_STATE_SETUP);
+    if (!restore_status(vdev, saved))
+        return error_set(err, EINVAL,
+                         "saved state of a %s device has features or queues that the device here "
+                         "does not offer: restore it on the machine it was saved from",
+                         vdev->ops->name);
+    for (unsigned i = 0; virtio_is_live(vdev) && i < vdev->queue_count; i++)
+        if (virtio_queue(vdev, i)->enabled)
+            vdev->transport->queue_interrupt(vdev, i);
+    kick_all(vdev);
+    return 0;
 }

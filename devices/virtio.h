@@ -13,6 +13,7 @@
 
 #include <linux/virtio_config.h>
 
+#include "base/error.h"
 #include "base/limits.h"
 #include "base/loop.h"
 #include "devices/guest_mem.h"
@@ -117,6 +118,20 @@ struct virtio_setup {
     uint16_t queue_size;  /* of each queue, at most: a power of two */
 };
 
+/* What a device remembers across save and restore, flat, for a state table. */
+struct virtio_saved {
+    uint8_t status;
+    uint8_t generation;
+    uint64_t features;
+    uint8_t enabled[VIRTIO_QUEUES_MAX];
+    uint16_t size[VIRTIO_QUEUES_MAX];
+    uint16_t avail_at[VIRTIO_QUEUES_MAX];
+    uint16_t used_at[VIRTIO_QUEUES_MAX];
+    uint64_t desc_gpa[VIRTIO_QUEUES_MAX];
+    uint64_t avail_gpa[VIRTIO_QUEUES_MAX];
+    uint64_t used_gpa[VIRTIO_QUEUES_MAX];
+};
+
 /* For the transport. */
 void virtio_init(struct virtio_device *vdev, const struct virtio_setup *setup,
                  const struct virtio_transport_ops *transport);
@@ -134,6 +149,15 @@ void virtio_queue_enable(struct virtio_device *vdev, unsigned queue);
 void virtio_set_dma(struct virtio_device *vdev, bool on);
 /* Takes the device down; on_idle is called, perhaps from inside, when nothing is in flight. */
 void virtio_close(struct virtio_device *vdev, void (*on_idle)(struct virtio_device *vdev));
+
+/* The device is idle; what was pushed is published. */
+void virtio_save(struct virtio_device *vdev, struct virtio_saved *saved);
+/*
+ * The device is reset and idle. Trusts nothing in `saved`: -EINVAL if it could not have come about.
+ * A live device is kicked, and its driver interrupted, as either may have been lost on the way.
+ */
+int must_check virtio_restore(struct virtio_device *vdev, const struct virtio_saved *saved,
+                              struct error *err);
 
 /* For transport and device. */
 /* Has queue `queue` drained in the next LOOP_STAGE_DRAIN. Out-of-range queues are ignored. */

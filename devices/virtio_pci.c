@@ -557,6 +557,39 @@ void virtio_pci_reset(struct device *device)
     virtio_set_status(&vp->virtio, 0);
 }
 
+void virtio_pci_before_save(struct device *device)
+{
+    struct virtio_pci *vp = from_device(device);
+    struct virtio_pci_saved *saved = &vp->saved;
+    virtio_save(&vp->virtio, &saved->virtio);
+    pci_save(&vp->pci, &saved->pci);
+    saved->driver_feature_select = vp->driver_feature_select;
+    saved->device_feature_select = vp->device_feature_select;
+    saved->queue_select = vp->queue_select;
+    saved->config_vector = vp->config_vector;
+    for (unsigned i = 0; i < vp->virtio.queue_count; i++)
+        saved->queue_vectors[i] = vp->queue_vectors[i];
+    saved->isr = vp->isr;
+}
+
+int virtio_pci_after_restore(struct device *device, struct error *err)
+{
+    struct virtio_pci *vp = from_device(device);
+    const struct virtio_pci_saved *saved = &vp->saved;
+    vp->driver_feature_select = saved->driver_feature_select;
+    vp->device_feature_select = saved->device_feature_select;
+    vp->queue_select = saved->queue_select;
+    vp->config_vector = valid_vector(vp, saved->config_vector);
+    for (unsigned i = 0; i < vp->virtio.queue_count; i++)
+        vp->queue_vectors[i] = valid_vector(vp, saved->queue_vectors[i]);
+    pci_restore(&vp->pci, &saved->pci);
+    vp->isr = saved->isr & (ISR_QUEUE | ISR_CONFIG);
+    pci_set_intx(&vp->pci, vp->isr);
+    vp->dma_on = pci_is_bus_master(&vp->pci);
+    virtio_set_dma(&vp->virtio, vp->dma_on);
+    return virtio_restore(&vp->virtio, &saved->virtio, err);
+}
+
 static void on_idle(struct virtio_device *vdev)
 {
     struct virtio_pci *vp = virtio_pci_of(vdev);
@@ -576,7 +609,8 @@ void virtio_pci_close(struct device *device, void (*on_closed)(void *opaque), vo
 
 bool virtio_pci_is_idle(const struct device *device)
 {
-    return virtio_is_idle(&from_device(device)->virtio);
+    const struct virtio_device *vdev = &from_device(device)->virtio;
+    return virtio_is_idle(vdev) && vdev->state < VIRTIO_STATE_RESETTING;
 }
 
 unsigned virtio_pci_queue_count(const struct device *device)

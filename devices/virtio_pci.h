@@ -23,9 +23,38 @@ struct virtio_pci_place {
     const char *id; /* of the device; may be "" */
 };
 
+/* The transport's own part of what is saved, and what is beside it; filled by before_save. */
+struct virtio_pci_saved {
+    struct pci_saved pci;
+    struct virtio_saved virtio;
+    uint32_t driver_feature_select;
+    uint32_t device_feature_select;
+    uint16_t queue_select;
+    uint16_t config_vector;
+    uint16_t queue_vectors[VIRTIO_QUEUES_MAX];
+    uint8_t isr;
+};
+
+/* For the state table of a device whose struct `type` has the virtio_pci as member `pci`. */
+#define VIRTIO_PCI_STATE_FIELDS(type)                                                              \
+    STATE_ARRAY(type, pci.saved.pci.config), STATE_ARRAY(type, pci.saved.pci.address),             \
+        STATE_ARRAY(type, pci.saved.pci.data), STATE_ARRAY(type, pci.saved.pci.control),           \
+        STATE_ARRAY(type, pci.saved.pci.pending), STATE_FIELD(type, pci.saved.virtio.status),      \
+        STATE_FIELD(type, pci.saved.virtio.generation),                                            \
+        STATE_FIELD(type, pci.saved.virtio.features), STATE_ARRAY(type, pci.saved.virtio.enabled), \
+        STATE_ARRAY(type, pci.saved.virtio.size), STATE_ARRAY(type, pci.saved.virtio.avail_at),    \
+        STATE_ARRAY(type, pci.saved.virtio.used_at), STATE_ARRAY(type, pci.saved.virtio.desc_gpa), \
+        STATE_ARRAY(type, pci.saved.virtio.avail_gpa),                                             \
+        STATE_ARRAY(type, pci.saved.virtio.used_gpa),                                              \
+        STATE_FIELD(type, pci.saved.driver_feature_select),                                        \
+        STATE_FIELD(type, pci.saved.device_feature_select),                                        \
+        STATE_FIELD(type, pci.saved.queue_select), STATE_FIELD(type, pci.saved.config_vector),     \
+        STATE_ARRAY(type, pci.saved.queue_vectors), STATE_FIELD(type, pci.saved.isr)
+
 struct virtio_pci {
     struct pci_device pci; /* first: also the struct device */
     struct virtio_device virtio;
+    struct virtio_pci_saved saved;
     /* Private. */
     struct bus_region region;
     struct bus_doorbell *doorbells; /* one per queue */
@@ -52,6 +81,10 @@ int must_check virtio_pci_init(struct virtio_pci *vp, const struct virtio_pci_pl
 
 /* For device_ops. */
 void virtio_pci_reset(struct device *device);
+/* The device must be idle (virtio_pci_is_idle). */
+void virtio_pci_before_save(struct device *device);
+/* Of a device that was reset and is idle. On failure: reset it. */
+int must_check virtio_pci_after_restore(struct device *device, struct error *err);
 /* Ends with virtio_ops.destroy, then on_closed. */
 void virtio_pci_close(struct device *device, void (*on_closed)(void *opaque), void *opaque);
 
@@ -62,7 +95,7 @@ static inline struct virtio_pci *virtio_pci_of(struct virtio_device *vdev)
 
 /* The functions below are for devices made by virtio_pci_init only. */
 
-/* Nothing in flight: no host I/O of the device reads or writes guest memory. */
+/* No host I/O of the device touches guest memory, and no reset waits for such I/O. */
 bool virtio_pci_is_idle(const struct device *device);
 
 /* Counters for query-stats. */

@@ -61,9 +61,17 @@ static const struct virtio_ops virtio_ops = {
     .destroy = destroy,
 };
 
+static const struct state_field state_fields[] = {VIRTIO_PCI_STATE_FIELDS(struct virtio_rng)};
+
+static const struct state_table state = {"virtio-rng-pci", 1, state_fields,
+                                         ARRAY_SIZE(state_fields)};
+
 static const struct device_ops device_ops = {
     .kind = "virtio-rng-pci",
     .reset = virtio_pci_reset,
+    .state = &state,
+    .before_save = virtio_pci_before_save,
+    .after_restore = virtio_pci_after_restore,
     .close = virtio_pci_close,
 };
 

@@ -128,8 +128,14 @@ void virtqueue_reset(struct virtqueue *vq)
     vq->broken = false;
     vq->avail_at = vq->avail_seen = vq->used_at = 0;
     vq->pending_count = 0;
-    vq->must_interrupt = false;
     memset(vq->taken, 0, sizeof(vq->taken));
+}
+
+void virtqueue_restore(struct virtqueue *vq, uint16_t avail_at, uint16_t used_at)
+{
+    CHECK(vq->enabled && vq->in_flight == 0 && vq->pending_count == 0);
+    vq->avail_at = vq->avail_seen = avail_at;
+    vq->used_at = used_at;
 }
 
 void virtqueue_break(struct virtqueue *vq)
@@ -382,8 +388,6 @@ static void write_used(struct virtqueue *vq, unsigned first, unsigned count, uns
 /* Does the driver want to hear of the entries from `old` to used_at? */
 static bool wants_interrupt(const struct virtqueue *vq, uint16_t old)
 {
-    if (vq->must_interrupt)
-        return true;
     if (!vq->event_idx)
         return !(load16(vq->avail, AVAIL_FLAGS) & VRING_AVAIL_F_NO_INTERRUPT);
     return vring_need_event(load16(vq->avail, AVAIL_USED_EVENT(vq)), vq->used_at, old);
@@ -408,7 +412,6 @@ void virtqueue_publish(struct virtqueue *vq)
         vq->stats.suppressed++;
         return;
     }
-    vq->must_interrupt = false;
     vq->stats.interrupts++;
     vq->ops->interrupt(vq);
 }

@@ -76,11 +76,10 @@ struct virtqueue {
     struct virtqueue_stats stats;
     /* Private. */
     bool broken;
-    bool held;           /* no access to guest memory for now */
-    bool event_idx;      /* VIRTIO_F_EVENT_IDX was negotiated */
-    bool indirect;       /* VIRTIO_F_INDIRECT_DESC was negotiated */
-    bool kicks_on;       /* the driver was asked to kick */
-    bool must_interrupt; /* whatever the driver's event says: after a restore */
+    bool held;      /* no access to guest memory for now */
+    bool event_idx; /* VIRTIO_F_EVENT_IDX was negotiated */
+    bool indirect;  /* VIRTIO_F_INDIRECT_DESC was negotiated */
+    bool kicks_on;  /* the driver was asked to kick */
     const uint8_t *desc;
     uint8_t *avail;
     uint8_t *used;
@@ -105,6 +104,9 @@ bool must_check virtqueue_enable(struct virtqueue *vq, bool event_idx, bool indi
 
 /* Back to power-on, except that stats stay. Nothing may be in flight. */
 void virtqueue_reset(struct virtqueue *vq);
+
+/* Where an enabled queue goes on after a restore. */
+void virtqueue_restore(struct virtqueue *vq, uint16_t avail_at, uint16_t used_at);
 
 /* Stops all access to the rings until virtqueue_reset; pushes then only count. Idempotent. */
 void virtqueue_break(struct virtqueue *vq);

@@ -416,6 +416,112 @@ static void test_a_taken_slot(void **state)
     stop(&f);
 }
 
+static void save(struct fixture *f, struct state_buffer *buffer)
+{
+    *buffer = (struct state_buffer){0};
+    f->device->ops->before_save(f->device);
+    state_save(f->device->ops->state, f->device, buffer);
+}
+
+/* As the machine does it: reset, read, act. */
+static int restore(struct fixture *f, struct state_buffer *buffer)
+{
+    f->device->ops->reset(f->device);
+    fake_guest_run(&f->guest, 2);
+    buffer->read_at = 0;
+    int result = state_restore(f->device->ops->state, f->device, buffer, NULL);
+    return result ? result : f->device->ops->after_restore(f->device, NULL);
+}
+
+static void test_save_and_restore(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct state_buffer buffer;
+    start(&f);
+    go_live(&f);
+    for (unsigned i = 0; i < 20; i++)
+        flush(&f, i % QUEUES);
+    fake_device_write(&f.fd, VIRTIO_PCI_COMMON_Q_SELECT, 2, 2);
+    save(&f, &buffer);
+    offer(&f, 1); /* its kick gets lost */
+    memset(f.guest.irq.sent, 0, sizeof(f.guest.irq.sent));
+    assert_int_equal(restore(&f, &buffer), 0);
+    fake_queue_wait(&f.queues[1], NULL);
+    assert_true(f.guest.irq.sent[1] && f.guest.irq.sent[2] && f.guest.irq.sent[3]);
+    assert_int_equal(reg(&f, VIRTIO_PCI_COMMON_Q_SELECT, 2), 2);
+    assert_int_equal(fake_device_status(&f.fd), 15);
+    for (unsigned i = 0; i < 20; i++)
+        flush(&f, i % QUEUES);
+    state_buffer_fini(&buffer);
+    stop(&f);
+}
+
+static void test_save_in_every_state(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct state_buffer buffer;
+    start(&f);
+    save(&f, &buffer);
+    assert_int_equal(restore(&f, &buffer), 0);
+    assert_int_equal(fake_device_status(&f.fd), 0);
+    state_buffer_fini(&buffer);
+
+    assert_true(fake_device_negotiate(&f.fd, VERSION_1));
+    fake_queue_init(&f.queues[0], &f.fd, 0, 16);
+    save(&f, &buffer);
+    assert_int_equal(restore(&f, &buffer), 0);
+    fake_device_driver_ok(&f.fd);
+    flush(&f, 0);
+    state_buffer_fini(&buffer);
+
+    fake_queue_offer(&f.queues[0], 500);
+    fake_queue_kick(&f.queues[0]);
+    fake_guest_run(&f.guest, 2);
+    save(&f, &buffer);
+    assert_int_equal(restore(&f, &buffer), 0);
+    assert_true(fake_device_status(&f.fd) & VIRTIO_CONFIG_S_NEEDS_RESET);
+    fake_device_reset(&f.fd);
+    go_live(&f);
+    flush(&f, 2);
+    state_buffer_fini(&buffer);
+    stop(&f);
+}
+
+static void test_a_saved_state_is_not_trusted(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct state_buffer buffer;
+    unsigned refused = 0, random = 12345;
+    start(&f);
+    go_live(&f);
+    flush(&f, 0);
+    save(&f, &buffer);
+    for (unsigned i = 0; i < 4000; i++) {
+        random = random * 1103515245 + 12345;
+        uint8_t *byte = &buffer.bytes[(random >> 8) % buffer.length], old = *byte;
+        *byte ^= (uint8_t)(1u << i % 8);
+        refused += restore(&f, &buffer) != 0;
+        fake_guest_run(&f.guest, 2);
+        *byte = old;
+    }
+    assert_true(refused > 0);
+    static const uint64_t wild[] = {UINT64_MAX, FAKE_BAR_BASE, FAKE_RAM_LOW - 4, 1};
+    for (unsigned i = 0; i < ARRAY_SIZE(wild); i++) {
+        struct virtio_pci *vp = container_of(f.device, struct virtio_pci, pci.device);
+        assert_int_equal(restore(&f, &buffer), 0);
+        f.device->ops->reset(f.device);
+        vp->saved.virtio.used_gpa[0] = wild[i];
+        assert_int_equal(f.device->ops->after_restore(f.device, NULL), -EINVAL);
+    }
+    assert_int_equal(restore(&f, &buffer), 0);
+    flush(&f, 0);
+    state_buffer_fini(&buffer);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -430,6 +536,9 @@ int main(void)
         cmocka_unit_test(test_bus_master_off),
         cmocka_unit_test(test_bar_moves_with_its_doorbells),
         cmocka_unit_test(test_machine_reset),
+        cmocka_unit_test(test_save_and_restore),
+        cmocka_unit_test(test_save_in_every_state),
+        cmocka_unit_test(test_a_saved_state_is_not_trusted),
         cmocka_unit_test(test_no_descriptors_left),
         cmocka_unit_test(test_a_taken_slot),
     };
