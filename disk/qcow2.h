@@ -36,9 +36,10 @@ enum qcow2_kind {
 
 /* Flags in the low bits of entries of the resident L1 and refcount tables. */
 #define QCOW2_UNLINKED UINT64_C(1) /* the file does not point to this table yet */
-#define QCOW2_BLANK    UINT64_C(2) /* slices that are not resident are zero, whatever the file says \
-                                    */
-#define QCOW2_BAD   UINT64_C(4)    /* the entry is invalid: what is under it cannot be used */
+#define QCOW2_BLANK                                                                                \
+    UINT64_C(2)                 /* slices that are not resident are zero, whatever the file says   \
+                                 */
+#define QCOW2_BAD   UINT64_C(4) /* the entry is invalid: what is under it cannot be used */
 #define QCOW2_FLAGS UINT64_C(7)
 
 /* Part of an L2 table or refcount block. On cache.lru if clean and idle, on cache.dirty if dirty.
@@ -92,6 +93,7 @@ struct qcow2_new_table {
     uint32_t index;
     uint8_t kind;
     bool needs_zeroes; /* its cluster held something before */
+    bool is_linked;    /* done with */
 };
 
 enum qcow2_op_state {
@@ -227,9 +229,10 @@ struct qcow2_flush {
     int result;
     struct qcow2_write writes[QCOW2_WRITES];
     struct io_request sync;
-    size_t new_tables; /* of this cycle: the first ones of q->new_tables */
-    bool moved_reftable, moved_l1, writes_header; /* in this cycle */
-    uint8_t header_lower_bytes[512], header_upper_bytes[512];
+    size_t new_tables;               /* of this cycle: the first ones of q->new_tables */
+    bool moved_reftable, moved_l1;   /* in this cycle, and not on the medium yet */
+    bool writes_lower, writes_upper; /* of the header */
+    uint8_t header_lower[512], header_upper[512];
 };
 
 struct qcow2_release {
@@ -266,7 +269,8 @@ struct qcow2 {
     int poisoned; /* -errno: nothing may be written any more */
 
     struct qcow2_top l1, reftable;
-    bool header_upper; /* the header's size or L1 pointer is not in the file yet */
+    bool header_lower; /* the header's pointer to the refcount table is not in the file yet */
+    bool header_upper; /* likewise its size or pointer to L1 */
     struct qcow2_cache cache;
     uint64_t free_hint;  /* no free cluster is known below this one */
     uint64_t high_water; /* from this cluster on, the file has never been used */

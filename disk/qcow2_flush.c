@@ -33,7 +33,8 @@ static void step(struct qcow2 *q);
 bool qcow2_flush_is_clean(const struct qcow2 *q)
 {
     return q->flush.state == QCOW2_FLUSH_IDLE && !q->cache.dirty_count && !q->l1.any_dirty &&
-           !q->reftable.any_dirty && !q->header_upper && !q->freed.count && !q->in_cycle.count;
+           !q->reftable.any_dirty && !q->header_lower && !q->header_upper && !q->freed.count &&
+           !q->in_cycle.count;
 }
 
 void qcow2_flush_want(struct qcow2 *q)
@@ -146,33 +147,31 @@ static void snapshot_top(struct qcow2 *q, struct qcow2_top *top, struct qcow2_ch
     top->moved = false;
 }
 
-static void store_reftable(struct qcow2 *q)
+static void store_reftable(struct qcow2 *q, uint8_t *sector)
 {
-    store_be64(q->header_sector + QCOW2_OFF_REFTABLE_OFFSET, q->reftable.offset);
-    store_be32(q->header_sector + QCOW2_OFF_REFTABLE_CLUSTERS,
+    store_be64(sector + QCOW2_OFF_REFTABLE_OFFSET, q->reftable.offset);
+    store_be32(sector + QCOW2_OFF_REFTABLE_CLUSTERS,
                (uint32_t)((uint64_t)q->reftable.count * 8 >> q->cluster_bits));
 }
 
-static void store_upper(struct qcow2 *q)
+static void store_upper(struct qcow2 *q, uint8_t *sector)
 {
-    store_be64(q->header_sector + QCOW2_OFF_L1_OFFSET, q->l1.offset);
-    store_be32(q->header_sector + QCOW2_OFF_L1_SIZE, q->l1.count);
-    store_be64(q->header_sector + QCOW2_OFF_SIZE, q->header.size_bytes);
+    store_be64(sector + QCOW2_OFF_L1_OFFSET, q->l1.offset);
+    store_be32(sector + QCOW2_OFF_L1_SIZE, q->l1.count);
+    store_be64(sector + QCOW2_OFF_SIZE, q->header.size_bytes);
 }
 
-static void snapshot_header(struct qcow2 *q, bool reftable, bool upper)
+static void snapshot_header(struct qcow2 *q)
 {
     struct qcow2_flush *flush = &q->flush;
-    if (reftable) {
-        store_reftable(q);
-        memcpy(flush->header_lower_bytes, q->header_sector, 512);
-        add_chunk(&flush->lower, 0, 512, flush->header_lower_bytes);
-    }
-    if (upper) {
-        store_upper(q);
-        memcpy(flush->header_upper_bytes, q->header_sector, 512);
-        add_chunk(&flush->upper, 0, 512, flush->header_upper_bytes);
-    }
+    memcpy(flush->header_lower, q->header_sector, sizeof(flush->header_lower));
+    store_reftable(q, flush->header_lower);
+    memcpy(flush->header_upper, flush->header_lower, sizeof(flush->header_upper));
+    store_upper(q, flush->header_upper);
+    if (flush->writes_lower)
+        add_chunk(&flush->lower, 0, sizeof(flush->header_lower), flush->header_lower);
+    if (flush->writes_upper)
+        add_chunk(&flush->upper, 0, sizeof(flush->header_upper), flush->header_upper);
 }
 
 static void snapshot_new_tables(struct qcow2 *q)
@@ -182,6 +181,8 @@ static void snapshot_new_tables(struct qcow2 *q)
     for (size_t i = 0; i < q->new_table_count; i++) {
         const struct qcow2_new_table *new = &q->new_tables[i];
         uint64_t entry = (new->kind == QCOW2_L2 ? &q->l1 : &q->reftable)->entries[new->index];
+        if (new->is_linked)
+            continue;
         if (new->kind == QCOW2_REFBLOCK)
             flush->fresh_needs_sync = true;
         if (new->needs_zeroes)
@@ -236,14 +237,16 @@ static int snapshot(struct qcow2 *q)
         return result;
     flush->moved_reftable = q->reftable.moved;
     flush->moved_l1 = q->l1.moved;
-    flush->writes_header = q->header_upper || q->l1.moved;
+    flush->writes_lower = q->header_lower || q->reftable.moved;
+    flush->writes_upper = q->header_upper || q->l1.moved;
     flush->fresh_needs_sync = q->reftable.moved;
     snapshot_slices(q);
     snapshot_new_tables(q);
-    snapshot_header(q, flush->moved_reftable, flush->writes_header);
+    snapshot_header(q);
     snapshot_top(q, &q->reftable, flush->moved_reftable ? &flush->fresh : &flush->lower);
     snapshot_top(q, &q->l1, flush->moved_l1 ? &flush->lower : &flush->upper);
-    q->header_upper = false;
+    q->header_lower = q->header_upper = false;
+    flush->unsynced |= flush->zero.count || flush->fresh.count;
     return qcow2_extents_move(&q->in_cycle, &q->freed);
 }
 
@@ -295,6 +298,35 @@ static void poison(struct qcow2 *q, int result)
               q->node.path, strerror(-result));
 }
 
+/*
+ * The tables of a kind are on the medium, with all that this cycle had for them. What comes next
+ * may make the file point to them, even if the cycle fails then: they are in use from here on.
+ */
+static void link_tables(struct qcow2 *q, enum qcow2_kind kind)
+{
+    struct qcow2_top *top = kind == QCOW2_L2 ? &q->l1 : &q->reftable;
+    for (size_t i = 0; i < q->flush.new_tables; i++) {
+        struct qcow2_new_table *new = &q->new_tables[i];
+        if (new->kind != kind)
+            continue;
+        new->is_linked = true;
+        top->entries[new->index] &= ~(QCOW2_UNLINKED | QCOW2_BLANK);
+    }
+    if (kind == QCOW2_L2)
+        q->flush.moved_l1 = false;
+    else
+        q->flush.moved_reftable = false;
+}
+
+static void forget_new_tables(struct qcow2 *q)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < q->new_table_count; i++)
+        if (!q->new_tables[i].is_linked)
+            q->new_tables[kept++] = q->new_tables[i];
+    q->new_table_count = kept;
+}
+
 static void on_synced(struct io_request *io, int result)
 {
     struct qcow2 *q = container_of(io, struct qcow2, flush.sync);
@@ -302,6 +334,10 @@ static void on_synced(struct io_request *io, int result)
         q->flush.result = -EIO;
         poison(q, result);
     }
+    if (!result && q->flush.state == QCOW2_FLUSH_FRESH_SYNC)
+        link_tables(q, QCOW2_REFBLOCK);
+    if (!result && q->flush.state == QCOW2_FLUSH_LOWER_SYNC)
+        link_tables(q, QCOW2_L2);
     q->flush.state++;
     q->flush.next_chunk = 0;
     step(q);
@@ -315,22 +351,6 @@ static void start_sync(struct qcow2 *q, enum qcow2_flush_state state)
     io_submit(q->node.file, &q->flush.sync);
 }
 
-/* The file points to the tables of this cycle now. */
-static void link_tables(struct qcow2 *q)
-{
-    struct qcow2_flush *flush = &q->flush;
-    for (size_t i = 0; i < flush->new_tables; i++) {
-        const struct qcow2_new_table *new = &q->new_tables[i];
-        struct qcow2_top *top = new->kind == QCOW2_L2 ? &q->l1 : &q->reftable;
-        top->entries[new->index] &= ~(QCOW2_UNLINKED | QCOW2_BLANK);
-    }
-    if (!flush->new_tables)
-        return;
-    q->new_table_count -= flush->new_tables;
-    memmove(q->new_tables, q->new_tables + flush->new_tables,
-            q->new_table_count * sizeof(q->new_tables[0]));
-}
-
 static void mark_all_dirty(struct qcow2_top *top, bool moved)
 {
     for (uint64_t i = 0; i < top->count; i += 64)
@@ -342,7 +362,8 @@ static void undo(struct qcow2 *q)
 {
     mark_all_dirty(&q->l1, q->flush.moved_l1);
     mark_all_dirty(&q->reftable, q->flush.moved_reftable);
-    q->header_upper |= q->flush.writes_header;
+    q->header_lower |= q->flush.writes_lower;
+    q->header_upper |= q->flush.writes_upper;
     q->flush.unsynced = true;
 }
 
@@ -353,10 +374,11 @@ static void end_cycle(struct qcow2 *q, int result)
     for (size_t i = 0; i < flush->slice_count; i++)
         qcow2_table_written(q, flush->slices[i], result);
     flush->slice_count = 0;
+    forget_new_tables(q);
     if (result) {
         undo(q);
     } else {
-        link_tables(q);
+        memcpy(q->header_sector, flush->header_upper, sizeof(q->header_sector));
         /* Without memory they stay for the end of the next cycle. */
         unused_result(qcow2_extents_move(&q->durable, &q->in_cycle));
     }
@@ -378,6 +400,8 @@ static void step(struct qcow2 *q)
 {
     struct qcow2_flush *flush = &q->flush;
     for (;;) {
+        if (q->poisoned && !flush->result)
+            flush->result = q->poisoned;
         if (flush->result && !flush->writes_left) {
             end_cycle(q, flush->result);
             return;

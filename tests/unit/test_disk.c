@@ -24,7 +24,7 @@ static int setup(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     assert_int_equal(loop_init(&fixture->loop), 0);
-    strcpy(fixture->path, "/tmp/test_disk.XXXXXX");
+    snprintf(fixture->path, sizeof(fixture->path), "/tmp/test_disk.XXXXXX");
     int fd = mkstemp(fixture->path);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, IMAGE_BYTES), 0);
