@@ -560,6 +560,7 @@ static const struct virtio_ops virtio_net_ops = {
 };
 
 static const struct state_field fields[] = {
+    VIRTIO_PCI_STATE_FIELDS(struct virtio_net),
     STATE_ARRAY(struct virtio_net, config.mac),
     STATE_ARRAY(struct virtio_net, config.status),
     STATE_FIELD(struct virtio_net, guest_offloads),
@@ -585,10 +586,14 @@ static const struct state_table state = {"virtio-net-pci", 1, fields, ARRAY_SIZE
 static int after_restore(struct device *device, struct error *err)
 {
     struct virtio_net *net = container_of(device, struct virtio_net, pci.pci.device);
+    uint32_t offloads = net->guest_offloads; /* starting sets them from the features */
+    int result = virtio_pci_after_restore(device, err);
+    if (result)
+        return result;
     if (net->filter.unicast.count > NET_FILTER_ADDRESSES_MAX ||
         net->filter.multicast.count > NET_FILTER_ADDRESSES_MAX)
         return error_set(err, EINVAL, "saved state of NIC '%s' has too many addresses", device->id);
-    set_guest_offloads(net, net->guest_offloads);
+    set_guest_offloads(net, offloads);
     return 0;
 }
 
@@ -596,6 +601,7 @@ static const struct device_ops device_ops = {
     .kind = "virtio-net-pci",
     .reset = virtio_pci_reset,
     .state = &state,
+    .before_save = virtio_pci_before_save,
     .after_restore = after_restore,
     .close = virtio_pci_close,
 };

@@ -731,6 +731,38 @@ static void test_announce(void **state)
     assert_int_equal(fake_guest_read(&guest, fd.config + 6, 2), VIRTIO_NET_S_LINK_UP);
 }
 
+static void test_a_restored_nic_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    struct state_buffer saved = {0};
+    struct error err = {0};
+    uint8_t command[10] = {VIRTIO_NET_CTRL_GUEST_OFFLOADS};
+    start_queues(all_control(), 0);
+    transmit(plain, 60, 0);
+    fake_queue_wait(&queues[TX], NULL);
+    store_le64(command + 2, VIRTIO_FEATURE(VIRTIO_NET_F_GUEST_CSUM));
+    assert_int_equal(control(command, 10), VIRTIO_NET_OK);
+    assert_int_equal(control("\0\0\0", 3), VIRTIO_NET_OK); /* not promiscuous */
+    assert_int_equal(control("\1\1\2\0\0\0\0\1", 8), VIRTIO_NET_OK);
+    nic->ops->before_save(nic);
+    state_save(nic->ops->state, nic, &saved);
+    const struct fake_device before = fd; /* its BARs come back with the state */
+    fake_guest_close(&guest, nic);
+    plug(ALL_OFFLOADS, 0);
+    fd = before;
+    assert_int_equal(state_restore(nic->ops->state, nic, &saved, &err), 0);
+    assert_int_equal(nic->ops->after_restore(nic, &err), 0);
+    state_buffer_fini(&saved);
+    assert_int_equal(net.guest_offloads, NET_OFFLOAD_CSUM);
+    assert_int_equal(fake_guest_read(&guest, fd.config + 5, 1), 1);
+    transmit(plain, 70, 0);
+    fake_queue_wait(&queues[TX], NULL);
+    check_sent(70);
+    offer_buffers(2, 2000);
+    assert_false(comes_through(MAC));
+    assert_true(comes_through("\2\0\0\0\0\1"));
+}
+
 #define nic_test(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -764,6 +796,7 @@ int main(void)
         nic_test(test_a_malformed_chain_in_the_middle_of_a_frame),
         nic_test(test_swapping_the_backend),
         nic_test(test_announce),
+        nic_test(test_a_restored_nic_goes_on_where_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
