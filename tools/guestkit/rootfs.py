@@ -69,7 +69,7 @@ FILES = {
         "esac\n", 0o755),
 }
 
-FOLDERS = ["dev", "proc", "sys", "tmp", "run", "root", "mnt", "var", "bin", "sbin", "usr/bin",
+FOLDERS = ["dev", "proc", "sys", "tmp", "run", "root", "mnt", "var/log", "var/run", "bin", "sbin", "usr/bin",
            "usr/sbin"]
 
 
