@@ -167,7 +167,7 @@ static int open_unix(struct chardev *chardev, struct error *err)
     if (strlen(config->path) >= sizeof(address.sun_path))
         return error_set(err, ENAMETOOLONG, "socket path %s is too long; the limit is %zu bytes",
                          config->path, sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, config->path);
+    memcpy(address.sun_path, config->path, strlen(config->path) + 1);
     return connect_to(chardev, (const struct sockaddr *)&address, sizeof(address), err);
 }
 

@@ -95,7 +95,7 @@ static int set_up(void **state)
     memset(&first, 0, sizeof(first));
     memset(&second, 0, sizeof(second));
     first.room = second.room = sizeof(first.bytes);
-    strcpy(folder, "/tmp/evisor-chardev-XXXXXX");
+    snprintf(folder, sizeof(folder), "/tmp/evisor-chardev-XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof(path), "%s/file", folder);
     return loop_init(&loop);
@@ -152,7 +152,7 @@ static void close_and_wait(struct chardev *chardev)
 static int connect_client(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strcpy(address.sun_path, path);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
