@@ -252,6 +252,7 @@ static int each_entry(struct walk *walk, uint64_t l2_offset,
         checker->result->check_errors++;
         return 0;
     }
+    checker->next_contiguous = 0;
     for (uint64_t at = 0; at < checker->cluster_bytes; at += entry_bytes)
         on_entry(walk, checker->table + at);
     return write_back(walk, l2_offset, err);

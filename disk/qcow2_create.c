@@ -112,14 +112,21 @@ int qcow2_create_check(const struct qcow2_create_options *options, struct error 
 
 /* --- layout --- */
 
+static int too_large(struct error *err)
+{
+    return error_set(err, EFBIG,
+                     "The image size is too large for file format 'qcow2' (try using a larger "
+                     "cluster size)");
+}
+
 /* The length was checked; NULL gives the empty string. */
 static void copy_name(char *to, size_t room, const char *name)
 {
     snprintf(to, room, "%s", name ? name : "");
 }
 
-static int fill_header(const struct qcow2_create_options *options, struct qcow2_header *header,
-                       struct error *err)
+int qcow2_create_header(const struct qcow2_create_options *options, struct qcow2_header *header,
+                        struct error *err)
 {
     header->version = options->version;
     header->cluster_bits = (uint32_t)__builtin_ctzll(options->cluster_bytes);
@@ -144,6 +151,10 @@ static int fill_header(const struct qcow2_create_options *options, struct qcow2_
     if (options->size_bytes > (uint64_t)INT64_MAX - 511)
         return error_set(err, EFBIG, "The image size is too large");
     header->size_bytes = align_up(options->size_bytes, 512);
+    uint64_t l1_entries = qcow2_l1_entries_for(header, header->size_bytes);
+    if (l1_entries > QCOW2_L1_BYTES_MAX / 8)
+        return too_large(err);
+    header->l1_entries = (uint32_t)l1_entries;
     return 0;
 }
 
@@ -171,30 +182,19 @@ static void place_refcounts(struct layout *layout, uint64_t other_clusters)
     layout->total_clusters = 1 + table_clusters + blocks + other_clusters;
 }
 
-static int too_large(struct error *err)
-{
-    return error_set(err, EFBIG,
-                     "The image size is too large for file format 'qcow2' (try using a larger "
-                     "cluster size)");
-}
-
 static int plan(const struct qcow2_create_options *options, struct layout *layout,
                 struct error *err)
 {
     struct qcow2_header *header = &layout->header;
-    int result = fill_header(options, header, err);
+    int result = qcow2_create_header(options, header, err);
     if (result)
         return result;
     layout->cluster_bytes = qcow2_cluster_bytes(header);
-    uint64_t l1_entries = qcow2_l1_entries_for(header, header->size_bytes);
-    if (l1_entries > QCOW2_L1_BYTES_MAX / 8)
-        return too_large(err);
-    header->l1_entries = (uint32_t)l1_entries;
     layout->l1_bytes = (uint64_t)header->l1_entries * 8;
     layout->guest_clusters = (header->size_bytes >> header->cluster_bits) +
                              !is_aligned(header->size_bytes, layout->cluster_bytes);
     if (options->preallocation != QCOW2_PREALLOC_OFF || options->data_file_raw)
-        layout->l2_tables = l1_entries;
+        layout->l2_tables = header->l1_entries;
     if (layout->l2_tables && !options->data_file_name)
         layout->data_clusters = layout->guest_clusters;
     uint64_t l1_clusters =
@@ -205,7 +205,7 @@ static int plan(const struct qcow2_create_options *options, struct layout *layou
     header->l1_offset = layout->refblocks_offset + layout->refblocks * layout->cluster_bytes;
     layout->l2_offset = header->l1_offset + l1_clusters * layout->cluster_bytes;
     layout->data_offset = layout->l2_offset + layout->l2_tables * layout->cluster_bytes;
-    if (!l1_entries)
+    if (!header->l1_entries)
         header->l1_offset = 0;
     return 0;
 }

@@ -14,6 +14,8 @@
 #include "disk/io.h"
 #include "disk/qcow2_format.h"
 
+struct qcow2_header;
+
 enum qcow2_preallocation {
     QCOW2_PREALLOC_OFF,
     QCOW2_PREALLOC_METADATA, /* every cluster is mapped; the file stays sparse */
@@ -41,6 +43,10 @@ void qcow2_create_defaults(struct qcow2_create_options *options);
 
 /* Refuses what cannot be created, before anything is touched. */
 int must_check qcow2_create_check(const struct qcow2_create_options *options, struct error *err);
+
+/* The header that such an image will have, tables not yet placed; l1_entries covers the size. */
+int must_check qcow2_create_header(const struct qcow2_create_options *options,
+                                   struct qcow2_header *header, struct error *err);
 
 /*
  * `file` is empty or a block device. `data_file` is the external one, or NULL, and becomes as large

@@ -11,6 +11,7 @@
 
 static const struct img_command *const commands[] = {
     &img_check_command,
+    &img_convert_command,
     &img_create_command,
     &img_info_command,
 };

@@ -440,8 +440,8 @@ static int find_compression(const char *given, enum qcow2_compression *type, str
     return 0;
 }
 
-static int fill_qcow2(const struct img_target *target, struct qcow2_create_options *options,
-                      struct error *err)
+int img_target_qcow2_options(const struct img_target *target, struct qcow2_create_options *options,
+                             struct error *err)
 {
     *options = target->qcow2;
     options->size_bytes = target->size_bytes;
@@ -511,7 +511,7 @@ int img_target_create(struct loop *loop, const struct img_target *target, struct
     bool is_qcow2 = !strcmp(target->format, "qcow2");
     int result = find_preallocation(target, &mode, err);
     if (!result && is_qcow2)
-        result = fill_qcow2(target, &options, err);
+        result = img_target_qcow2_options(target, &options, err);
     if (!result && !is_qcow2 && mode == QCOW2_PREALLOC_METADATA)
         result = error_set(err, ENOTSUP, "Unsupported preallocation mode: metadata");
     if (result)

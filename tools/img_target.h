@@ -45,6 +45,10 @@ void img_target_print(const struct img_target *target);
 int must_check img_target_create(struct loop *loop, const struct img_target *target,
                                  struct error *err);
 
+/* After settle, for qcow2: what img_target_create would make, checked. Points into `target`. */
+int must_check img_target_qcow2_options(const struct img_target *target,
+                                        struct qcow2_create_options *options, struct error *err);
+
 /* -o help. Returns an exit status. */
 int img_target_print_options(const char *format);
 
