@@ -22,6 +22,10 @@ from guestkit.machine import Machine  # noqa: E402
 BUILD = pathlib.Path(os.environ.get("EVISOR_BUILD", TOP / "build"))
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "heavy: too much for a machine inside a machine")
+
+
 @pytest.fixture(scope="session")
 def evisor():
     return BUILD / "evisor"

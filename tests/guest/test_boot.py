@@ -4,6 +4,8 @@
 import re
 import subprocess
 
+import pytest
+
 
 def test_boots_from_qcow2_to_a_shell_and_off(boot, disk, evisor_img):
     machine = boot("-nic", "none")
@@ -14,6 +16,7 @@ def test_boots_from_qcow2_to_a_shell_and_off(boot, disk, evisor_img):
     assert evisor_img("check", "-f", "qcow2", disk).returncode == 0
 
 
+@pytest.mark.heavy
 def test_four_cpus_and_five_gigabytes(start, diskless):
     machine = start(diskless, "-smp", "4", "-nic", "none", memory="5G")
     machine.expect("GUEST-INIT", 180)
@@ -27,6 +30,7 @@ def test_four_cpus_and_five_gigabytes(start, diskless):
     machine.check("dd if=/dev/zero of=/tmp/a bs=1M count=300 2>/dev/null && rm /tmp/a", 120)
 
 
+@pytest.mark.heavy
 def test_sixteen_cpus_come_up(start, diskless):
     machine = start(diskless, "-smp", "16", "-nic", "none", memory="512")
     machine.expect("GUEST-INIT", 240)
