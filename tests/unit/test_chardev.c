@@ -22,7 +22,7 @@
 
 static struct loop loop;
 static char folder[64];
-static char path[128];
+static char path[100];
 
 /* A user of a stream: keeps what comes, has as much room as the test says. */
 struct listener {
