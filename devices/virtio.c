@@ -195,7 +195,7 @@ bool virtio_is_live(const struct virtio_device *vdev)
 void virtio_kick(struct virtio_device *vdev, unsigned queue)
 {
     loop_check_thread(vdev->loop);
-    if (queue < vdev->queue_count && virtio_is_live(vdev) && vdev->queues[queue].vq.enabled)
+    if (queue < vdev->queue_count && virtio_is_live(vdev))
         loop_task_queue(&vdev->queues[queue].drain);
 }
 

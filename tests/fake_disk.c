@@ -92,6 +92,8 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     CHECK(request->offset % 512 == 0 && request->bytes % 512 == 0);
     bool has_data = request->op == DISK_READ || request->op == DISK_WRITE;
     CHECK(!has_data || iov_size(request->iov, request->iov_count) == request->bytes);
+    for (size_t i = 0; i < request->iov_count; i++)
+        CHECK(request->iov[i].iov_len > 0);
     CHECK(!disk->read_only || request->op == DISK_READ || request->op == DISK_FLUSH);
     disk->counts[request->op]++;
     disk->flags_seen |= request->flags;

@@ -285,7 +285,12 @@ static void test_queues_are_latched(void **state)
     (void)state;
     struct fixture f;
     start(&f);
-    go_live(&f);
+    negotiate(&f, VIRTIO_FEATURE(VIRTIO_F_VERSION_1));
+    set_layout(&f, 1);
+    virtio_queue_enable(&f.vdev, 1);
+    assert_non_null(virtio_queue_layout(&f.vdev, 0));
+    assert_null(virtio_queue_layout(&f.vdev, 1));
+    add_status(&f, DRIVER_OK);
     assert_null(virtio_queue_layout(&f.vdev, 1));
     assert_null(virtio_queue_layout(&f.vdev, 0));
     assert_null(virtio_queue_layout(&f.vdev, 2));

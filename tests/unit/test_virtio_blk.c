@@ -260,6 +260,10 @@ static void test_discard_and_write_zeroes(void **state)
     assert_int_equal(request(&f, VIRTIO_BLK_T_DISCARD, 0, 15, NULL), VIRTIO_BLK_S_IOERR);
     assert_int_equal(request(&f, VIRTIO_BLK_T_DISCARD, 0, 32, NULL), VIRTIO_BLK_S_IOERR);
     assert_int_equal(request(&f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 0, NULL), VIRTIO_BLK_S_IOERR);
+    f.disk->size_bytes = 8 * GIB; /* so that only the limit of one request is in the way */
+    assert_int_equal(erase(&f, VIRTIO_BLK_T_DISCARD, 0, BLK_ERASE_SECTORS_MAX + 1, 0),
+                     VIRTIO_BLK_S_IOERR);
+    f.disk->size_bytes = DISK_BYTES;
     assert_int_equal(f.disk->counts[DISK_DISCARD] + f.disk->counts[DISK_ZERO], 3);
     stop(&f);
 }
@@ -377,6 +381,17 @@ static void test_more_than_a_turns_budget(void **state)
             fake_queue_wait(&f.queue, NULL);
     }
     assert_int_equal(done, 640);
+    /* As many as the budget at once: kicks are asked for again after them, too. */
+    const struct fake_buffer buffers[] = {{f.header, 16, false}, {f.status, 1, true}};
+    set_header(&f, f.header, VIRTIO_BLK_T_FLUSH, 0);
+    for (unsigned i = 0; i < VIRTIO_DRAIN_BUDGET; i++)
+        fake_queue_add_indirect(&f.queue, buffers, 2);
+    fake_queue_kick(&f.queue);
+    for (unsigned i = 0; i < VIRTIO_DRAIN_BUDGET; i++)
+        fake_queue_wait(&f.queue, NULL);
+    fake_guest_run(&f.guest, 2);
+    uint64_t avail_event = f.queue.used + 4 + 8u * f.queue.size;
+    assert_int_equal(load_le16(fake_guest_at(&f.guest, avail_event, 2)), f.queue.avail_at);
     stop(&f);
 }
 

@@ -102,6 +102,11 @@ static void test_looks_like_a_modern_device(void **state)
         assert_int_equal(reg(&f, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
         assert_int_equal(reg(&f, VIRTIO_PCI_COMMON_Q_MSIX, 2), VIRTIO_MSI_NO_VECTOR);
     }
+    /* Only 1 enables. */
+    assert_true(fake_device_negotiate(&f.fd, VERSION_1));
+    fake_device_write(&f.fd, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 0);
+    fake_device_write(&f.fd, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 7);
+    assert_int_equal(reg(&f, VIRTIO_PCI_COMMON_Q_ENABLE, 2), 0);
     stop(&f);
 }
 
@@ -276,7 +281,8 @@ static void test_configuration_window(void **state)
     static const struct {
         uint8_t bar;
         uint32_t offset, length;
-    } bad[] = {{1, 0, 4},
+    } bad[] = {{1, VIRTIO_PCI_COMMON_NUMQ, 2},
+               {1, 0, 4},
                {2, 0, 4},
                {255, 0, 4},
                {0, 0x4000, 4},
@@ -290,8 +296,8 @@ static void test_configuration_window(void **state)
                {0, 2, 4}};
     for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
         window(&f, bad[i].bar, bad[i].offset, bad[i].length);
-        window_write(&f, 0);
-        window_read(&f);
+        window_write(&f, 0x5a5a5a5a);
+        assert_int_equal(window_read(&f), 0x5a5a5a5a);
     }
     window(&f, 0, VIRTIO_PCI_COMMON_STATUS, 1);
     assert_int_equal(window_read(&f) & 0xff, 15);
