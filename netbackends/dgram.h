@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * dgram: one frame per datagram, over a local (unix) or UDP socket, as QEMU's -netdev dgram has it.
+ * No offloads. A peer that is not there yet, or left, is a wire with nobody at its end: frames are
+ * dropped, and flow again when it comes.
+ */
+#ifndef NETBACKENDS_DGRAM_H
+#define NETBACKENDS_DGRAM_H
+
+#include "netbackends/net.h"
+#include "netbackends/socket_address.h"
+
+struct net_dgram_options {
+    struct net_socket_address local; /* where the peer finds us */
+    struct net_socket_address remote;
+};
+
+int must_check net_dgram_create(struct loop *loop, const char *id,
+                                const struct net_dgram_options *options, struct net_backend **out,
+                                struct error *err);
+
+#endif
