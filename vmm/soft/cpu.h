@@ -141,7 +141,6 @@ enum soft_mode {
     SOFT_MODE_MP = 1 << 4,     /* CR0.MP: WAIT raises #NM with TS */
     SOFT_MODE_NO_SSE = 1 << 5, /* CR4.OSFXSR clear: SSE raises #UD */
     SOFT_MODE_REAL = 1 << 6,   /* real or virtual-8086 mode: some instructions do not exist */
-    SOFT_MODE_STEP = 1 << 7,   /* one instruction to a block, never cached */
 };
 
 #define SOFT_TLB_SIZE   1024
@@ -204,7 +203,7 @@ struct soft_replay {
     bool is_write;
 };
 
-#define SOFT_REPLAY_MAX 16
+#define SOFT_REPLAY_MAX 80 /* FXSAVE to MMIO is 64 */
 
 enum soft_pending {
     SOFT_PENDING_NONE,
@@ -220,12 +219,12 @@ enum soft_request {
     SOFT_REQUEST_FLUSH = 1 << 3, /* memslots changed: forget everything derived from them */
 };
 
-#define SOFT_CODE_REQUESTS_MAX 64
+#define SOFT_CODE_REQUESTS_MAX 512
 
-/* "This page changed" or "this page now holds code; let go of it for writing". */
+/* What another thread wants this vCPU to do about a page of code (block.c). */
 struct soft_code_request {
-    uint64_t page;   /* gpa >> 12 */
-    uint64_t owners; /* 0: drop your code; else: drop writability, then tell these vCPUs to drop */
+    uint64_t gpa;
+    bool is_changed; /* its bytes changed; if not, another vCPU has decoded it */
 };
 
 struct soft_cpu {
@@ -242,9 +241,11 @@ struct soft_cpu {
     /* The x87 part of FXSAVE's image; its MXCSR and XMM fields are not used. */
     uint8_t fx[512] __attribute__((aligned(64)));
     uint32_t mxcsr;
+    bool x87_live; /* the x87 state is in the host's FPU (fpu.h) */
 
     uint8_t cpl;
-    uint8_t mode; /* enum soft_mode */
+    uint8_t mode;     /* enum soft_mode */
+    uint64_t cs_base; /* 0 in 64-bit mode */
     uint64_t cr0, cr2, cr3, cr4, efer;
     uint64_t xcr0;
     struct soft_segment seg[SOFT_SEG_COUNT]; /* FS and GS bases are in r[] */
@@ -275,6 +276,7 @@ struct soft_cpu {
     bool replay_open;      /* an exit waits for its answer */
 
     bool inhibit;     /* STI or MOV SS was the last instruction: no interrupt before the next */
+    bool irq_waiting; /* one is pending that IF or `inhibit` held back */
     bool nmi_blocked; /* until IRET */
     bool is_halted;
     bool wait_for_sipi;
@@ -287,19 +289,34 @@ struct soft_cpu {
 
     /* Any thread. */
     _Atomic uint32_t requests;
-    pthread_mutex_t mutex; /* sleeping in HLT, and code_requests */
+    pthread_mutex_t mutex; /* sleeping */
     pthread_cond_t wake;
+    pthread_mutex_t code_mutex; /* code_requests */
     struct soft_code_request code_requests[SOFT_CODE_REQUESTS_MAX];
     unsigned code_request_count; /* more than fit: drop all code */
+    _Atomic bool is_idle;        /* sleeps: leave no requests about new code, only the next */
+    _Atomic bool missed_code;    /* on waking up, let go of all pages for writing */
 
-    struct accel_vcpu *vcpu;
     struct soft_vm *vm;
     unsigned index;
     struct lapic lapic;
     struct soft_cache *cache; /* block.c's */
     struct accel_cpuid cpuid;
-    bool pd_extint_exit; /* an EXTINT exit was made and not yet answered */
-    int extint_vector;   /* injected by the machine, or -1 */
+    /* Feature words of it that the decoders look at: leaf 1, 7 and 0x80000001. */
+    uint32_t cpuid_1_ecx, cpuid_7_ebx, cpuid_ext_ecx;
+    int extint_vector; /* injected by the machine, or -1 */
+    int eoi_vector;    /* to be told with ACCEL_EXIT_IOAPIC_EOI, or -1 */
+
+    uint8_t physical_bits; /* of a guest-physical address */
+    bool has_1g_pages;
+    /* INVLPG's filters: 2 MiB and 1 GiB regions in which a large page was met. */
+    uint64_t large_seen[2][4];
+    bool large_4m;
+    /* And whether an entry of `jumps` may lie in a page, by the page's hash. */
+    uint64_t jump_pages[64];
+    /* What the entries of each jump set were made for. */
+    uint64_t jump_base[2];
+    uint8_t jump_mode[2];
 
     /* Which entries hold what a CR3 load must drop; more than fit: drop all. */
     unsigned tlb_dirty_count, jump_dirty_count;
@@ -339,6 +356,9 @@ static inline bool soft_is_canonical(uint64_t address)
 
 /* Any thread: sets bits of `requests` and makes the vCPU look, running or halted. */
 void soft_post(struct soft_cpu *cpu, uint32_t requests);
+
+/* After any write to the LAPIC or CR8 by the vCPU itself: EOIs, timer and priorities follow. */
+void soft_lapic_written(struct soft_cpu *cpu);
 
 /* The guest's TSC now. */
 uint64_t soft_tsc(const struct soft_cpu *cpu);

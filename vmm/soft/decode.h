@@ -33,6 +33,7 @@ struct soft_decoder {
     uint8_t rex;    /* 0x40 to 0x4f, or 0 */
     uint8_t repeat; /* the last of 0xf2 and 0xf3, or 0 */
     bool has_66, has_67, has_lock;
+    bool lock_used;       /* the instruction may have LOCK */
     int8_t segment;       /* enum soft_segment_index, or -1 */
     uint8_t operand_size; /* in bytes: 2, 4, 8 */
     uint8_t address_size; /* 2, 4, 8 */
@@ -46,7 +47,8 @@ struct soft_decoder {
 
     struct soft_op *ops; /* room for SOFT_INSTRUCTION_OPS_MAX more */
     unsigned op_count;
-    struct soft_op *rip_relative; /* its disp still wants the end of the instruction */
+    /* What still wants the instruction's end added: a disp, a branch's rel. */
+    struct soft_op *rip_relative, *branch;
 };
 
 /* Decodes one instruction with its prefixes. */
@@ -95,13 +97,17 @@ struct soft_op *decode_emit_call(struct soft_decoder *d, enum soft_op_kind kind,
                                  soft_helper *helper);
 struct soft_op *decode_emit_call_mem(struct soft_decoder *d, enum soft_op_kind kind,
                                      soft_helper *helper, unsigned size, enum soft_access access);
+/* The address alone, without a segment. */
+struct soft_op *decode_emit_lea(struct soft_decoder *d, enum soft_op_kind kind);
 enum soft_decoded decode_emit_raise(struct soft_decoder *d, enum soft_vector vector,
                                     uint32_t error_code);
 
 /* The maps; `opcode` is the byte after 0F in the second. */
 enum soft_decoded decode_one_byte(struct soft_decoder *d, uint8_t opcode);
 enum soft_decoded decode_two_byte(struct soft_decoder *d, uint8_t opcode);
-enum soft_decoded decode_system(struct soft_decoder *d, uint8_t opcode);
+enum soft_decoded decode_jcc(struct soft_decoder *d, uint8_t opcode, bool is_short_form);
+/* Points a branch at `displacement` after the end of the instruction. */
+void decode_set_target(struct soft_decoder *d, struct soft_op *op, int64_t displacement);
 
 /*
  * sse.c: what follows 0F and no integer instruction claims (opcode 0x38 and 0x3a too: the next byte

@@ -24,6 +24,9 @@ enum soft_access {
 bool soft_load_slow(struct soft_cpu *cpu, uint64_t address, void *to, unsigned length);
 bool soft_store_slow(struct soft_cpu *cpu, uint64_t address, const void *from, unsigned length);
 
+/* A load that faults as the store that will follow. */
+bool soft_load_modify(struct soft_cpu *cpu, uint64_t address, void *to, unsigned length);
+
 /* As CPL 0, whatever the CPL is. */
 bool soft_load_system(struct soft_cpu *cpu, uint64_t address, void *to, unsigned length);
 bool soft_store_system(struct soft_cpu *cpu, uint64_t address, const void *from, unsigned length);

@@ -273,7 +273,7 @@ HELPER(maskmovq)
     top = FSW_TOP(fpu_word(cpu, FX_FSW));
     mask = get(cpu, op->c - top);
     value = get(cpu, op->a - top);
-    if (mask & 0x8080808080808080 && !soft_probe_write(cpu, address, 8))
+    if (!soft_probe_write(cpu, address, 8))
         return false;
     for (unsigned i = 0; i < 8; i++)
         if (mask >> (8 * i) & 0x80 && !soft_store(cpu, address + i, (uint8_t *)&value + i, 1))
@@ -394,22 +394,18 @@ HELPER(movq2dq)
 TO_XMM(cvtpi2ps)
 TO_XMM(cvtpi2pd)
 
-HELPER(cvtpi2ps_mem)
-{
-    uint64_t operand;
+/* With an operand in memory these two leave the x87 state alone. */
+#define TO_XMM_MEM(name)                                                                           \
+    HELPER(name##_mem)                                                                             \
+    {                                                                                              \
+        uint64_t operand;                                                                          \
+        fpu_unload(cpu);                                                                           \
+        return soft_load(cpu, soft_ea(cpu, op), &operand, 8) &&                                    \
+               sse_compute_xmm(cpu, op, name##_stub, &operand);                                    \
+    }
 
-    return begin(cpu, op, 8, &operand) && sse_compute_xmm(cpu, op, cvtpi2ps_stub, &operand);
-}
-
-/* This one alone does not go over to MMX for an operand in memory. */
-HELPER(cvtpi2pd_mem)
-{
-    uint64_t operand;
-
-    fpu_unload(cpu);
-    return soft_load(cpu, soft_ea(cpu, op), &operand, 8) &&
-           sse_compute_xmm(cpu, op, cvtpi2pd_stub, &operand);
-}
+TO_XMM_MEM(cvtpi2ps)
+TO_XMM_MEM(cvtpi2pd)
 
 static bool to_mmx(struct soft_cpu *cpu, const struct soft_op *op, sse_stub *stub, unsigned size)
 {

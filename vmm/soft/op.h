@@ -44,6 +44,9 @@ struct soft_op {
 
 _Static_assert(sizeof(struct soft_op) == 32, "handlers step by 32 bytes");
 
+/* In soft_op.aux of SOP_address_segment, beside the size. */
+#define SOFT_ADDRESS_WRITE 0x10000u
+
 enum soft_op_kind {
 #define SOFT_OP_ENUM(name) SOP_##name,
     SOFT_OPS(SOFT_OP_ENUM)

@@ -82,9 +82,9 @@
     X(zx8_16_r) X(zx8_16_m) X(zx8_r) X(zx8_m) X(zx16_r) X(zx16_m)                                  \
     X(sx8_16_r) X(sx8_16_m) X(sx8_32_r) X(sx8_32_m) X(sx8_64_r) X(sx8_64_m)                        \
     X(sx16_32_r) X(sx16_32_m) X(sx16_64_r) X(sx16_64_m) X(sx32_64_r) X(sx32_64_m)                  \
-    SOFT_SIZES3(X, lea) X(address) X(address_32) X(address_segment)                                \
+    SOFT_SIZES3(X, lea) X(address) X(address_16) X(address_32) X(address_segment)                                \
     SOFT_RM3(X, cmov) X(set_r) X(set_m)                                                            \
-    X(bswap_32) X(bswap_64) SOFT_UNARY(X, xchg) SOFT_UNARY(X, cmpxchg)                             \
+    X(bswap_16) X(bswap_32) X(bswap_64) SOFT_UNARY(X, xchg) SOFT_UNARY(X, cmpxchg)                             \
     SOFT_SIZES4(X, lock_cmpxchg_m) SOFT_UNARY(X, xadd) SOFT_SIZES4(X, lock_xadd_m)                 \
     X(cbw) X(cwde) X(cdqe) X(cwd) X(cdq) X(cqo)
 
@@ -99,8 +99,7 @@
     SOFT_CC16(X, jcc16)                                                                            \
     X(jmp64) X(jmp32) X(jmp16) X(jmp_r) X(jmp_m) X(call) X(call_r) X(call_m) X(ret) X(ret_n)       \
     X(push_r) X(push_i) X(push_m) X(push_r_16) X(push_i_16) X(pop_r) X(pop_r_16) X(pop_m)          \
-    X(leave) X(pushf) X(jump_indirect) X(branch_helper64) X(branch_helper32) X(branch_helper16)    \
-    X(end) X(stale)
+    X(leave) X(pushf) X(call_legacy) X(end) X(stop) X(stale)
 
 #define SOFT_OPS_FLAGS(X) X(lahf) X(sahf) X(clc) X(stc) X(cmc) X(cld) X(std) X(nop)
 

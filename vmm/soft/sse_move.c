@@ -180,8 +180,6 @@ HELPER(maskmovdqu)
     uint64_t address = soft_ea(cpu, op);
     int mask = _mm_movemask_epi8(*sse_xmm(cpu, op->c));
 
-    if (!mask)
-        return true;
     if (!soft_probe_write(cpu, address, 16))
         return false;
     for (unsigned i = 0; i < 16; i++)

@@ -103,10 +103,24 @@ static void read_env(struct soft_cpu *cpu, unsigned layout, const uint8_t *from)
 
 /* --- Instructions --- */
 
+/* The registers stay where they are when the top moves: the image, which begins there, turns. */
+static void turn_stack(struct soft_cpu *cpu, unsigned top_before)
+{
+    unsigned turn = FSW_TOP(fpu_word(cpu, FX_FSW)) - top_before;
+    uint8_t stack[8 * 16];
+
+    memcpy(stack, cpu->fx + FX_ST, sizeof(stack));
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(cpu->fx + FX_ST + 16 * i, stack + 16 * ((i + turn) & 7), 16);
+}
+
 static void reset(struct soft_cpu *cpu)
 {
+    unsigned top = FSW_TOP(fpu_word(cpu, FX_FSW));
+
     set_word(cpu, FX_FCW, FCW_DEFAULT);
     set_word(cpu, FX_FSW, 0);
+    turn_stack(cpu, top);
     cpu->fx[FX_FTW] = 0;
     memset(cpu->fx + FX_FOP, 0, FX_MXCSR - FX_FOP);
 }
@@ -176,15 +190,9 @@ bool x87_run_fldenv(struct soft_cpu *cpu, const struct soft_op *op)
     if (!check_pending(cpu) || !soft_load(cpu, soft_ea(cpu, op), bytes, x87_env_bytes(op->c)))
         return false;
     unsigned before = FSW_TOP(fpu_word(cpu, FX_FSW));
-    uint8_t stack[8 * 16];
 
     read_env(cpu, op->c, bytes);
-    /* The registers stay where they are: the image, which starts at the top, turns. */
-    unsigned turn = FSW_TOP(fpu_word(cpu, FX_FSW)) - before;
-
-    memcpy(stack, cpu->fx + FX_ST, sizeof(stack));
-    for (unsigned i = 0; i < 8; i++)
-        memcpy(cpu->fx + FX_ST + 16 * i, stack + 16 * ((i + turn) & 7), 16);
+    turn_stack(cpu, before);
     return true;
 }
 
