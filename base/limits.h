@@ -47,5 +47,7 @@
 #define CONTROL_JSON_DEPTH_MAX    32
 #define CONTROL_CLIENTS_MAX       8
 #define CONTROL_LINGER_MS         1000 /* to send the last replies before closing */
+#define GDB_PACKET_MAX            16384
+#define GDB_BREAKPOINT_MAX        256
 
 #endif

@@ -27,8 +27,20 @@ static void emit(struct machine *machine, enum machine_event event,
         listener->on_event(listener->opaque, event, cause);
 }
 
-static void enqueue(struct machine *machine, enum lifecycle_kind kind,
-                    enum machine_shutdown_cause cause, machine_done_fn *on_done, void *opaque)
+static void tell_debugger(struct machine *machine, const struct lifecycle_op *op)
+{
+    const struct machine_debugger *debugger = &machine->lifecycle.debugger;
+    if (!debugger->on_stopped)
+        return;
+    if (op && op->kind == LIFECYCLE_DEBUG)
+        debugger->on_stopped(debugger->opaque, op->debug_cpu, &op->debug_exit);
+    else
+        debugger->on_stopped(debugger->opaque, 0, NULL);
+}
+
+static struct lifecycle_op *enqueue(struct machine *machine, enum lifecycle_kind kind,
+                                    enum machine_shutdown_cause cause, machine_done_fn *on_done,
+                                    void *opaque)
 {
     struct lifecycle_op *op = calloc(1, sizeof(*op));
     CHECK(op);
@@ -36,6 +48,7 @@ static void enqueue(struct machine *machine, enum lifecycle_kind kind,
     *op = (struct lifecycle_op){.kind = kind, .cause = cause, .on_done = on_done, .opaque = opaque};
     list_push_back(&machine->lifecycle.ops, &op->node);
     loop_task_queue(&machine->lifecycle.step);
+    return op;
 }
 
 static bool park_all(struct machine *machine)
@@ -83,7 +96,8 @@ static void reset_devices(struct machine *machine)
 
 /* The steps below return true when the operation is done; *result is then its answer. */
 
-static bool step_stop(struct machine *machine)
+/* Also the end of a breakpoint. What another CPU hit meanwhile it hits again when it goes on. */
+static bool step_stop(struct machine *machine, const struct lifecycle_op *op)
 {
     if (machine->lifecycle.state != MACHINE_RUNNING)
         return true;
@@ -91,6 +105,7 @@ static bool step_stop(struct machine *machine)
         return false;
     machine->lifecycle.state = MACHINE_PAUSED;
     emit(machine, MACHINE_EVENT_STOP, 0);
+    tell_debugger(machine, op);
     return true;
 }
 
@@ -160,7 +175,9 @@ static bool step_shutdown(struct machine *machine, enum machine_shutdown_cause c
         emit(machine, MACHINE_EVENT_STOP, 0);
     if (lifecycle->state != MACHINE_GUEST_PANICKED)
         lifecycle->state = MACHINE_SHUTDOWN;
-    if (!stays)
+    if (stays)
+        tell_debugger(machine, NULL);
+    else
         leave(machine, 0);
     return true;
 }
@@ -171,6 +188,7 @@ static bool step_error(struct machine *machine)
         return false;
     machine->lifecycle.state = MACHINE_INTERNAL_ERROR;
     emit(machine, MACHINE_EVENT_STOP, 0);
+    tell_debugger(machine, NULL);
     return true;
 }
 
@@ -178,7 +196,8 @@ static bool step(struct machine *machine, struct lifecycle_op *op, int *result, 
 {
     switch (op->kind) {
     case LIFECYCLE_STOP:
-        return step_stop(machine);
+    case LIFECYCLE_DEBUG:
+        return step_stop(machine, op);
     case LIFECYCLE_CONT:
         return step_cont(machine, result, err);
     case LIFECYCLE_RESET:
@@ -270,6 +289,10 @@ static void on_parked(void *opaque, struct vcpu *vcpu, const struct accel_exit *
     } else if (exit->reason == ACCEL_EXIT_ERROR) {
         log_error("%s", exit->text);
         enqueue(machine, LIFECYCLE_ERROR, SHUTDOWN_HOST_ERROR, NULL, NULL);
+    } else if (exit->reason == ACCEL_EXIT_DEBUG) {
+        struct lifecycle_op *op = enqueue(machine, LIFECYCLE_DEBUG, 0, NULL, NULL);
+        op->debug_cpu = vcpu->index;
+        op->debug_exit = *exit;
     }
     loop_task_queue(&machine->lifecycle.step);
 }
@@ -321,6 +344,11 @@ void lifecycle_guest_panic(struct machine *machine)
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener)
 {
     machine->lifecycle.listener = *listener;
+}
+
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger)
+{
+    machine->lifecycle.debugger = *debugger;
 }
 
 void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaque)

@@ -73,6 +73,25 @@ int must_check machine_create(struct loop *loop, const struct vm_config *config,
 
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
 
+struct accel_vcpu;
+struct accel_exit;
+struct guest_mem;
+
+/* For vmm/gdb. */
+struct machine_debugger {
+    /*
+     * The machine ran and now stands still, all vCPUs parked. `exit` is the breakpoint or step of
+     * `cpu` that stopped it, or NULL for any other reason.
+     */
+    void (*on_stopped)(void *opaque, unsigned cpu, const struct accel_exit *exit);
+    void *opaque;
+};
+
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger);
+/* To be touched only while the machine is not running. */
+struct accel_vcpu *machine_accel_vcpu(const struct machine *machine, unsigned index);
+const struct guest_mem *machine_guest_mem(const struct machine *machine);
+
 typedef void machine_done_fn(void *opaque, int result, const struct error *err);
 
 /*

@@ -33,6 +33,7 @@ enum lifecycle_kind {
     LIFECYCLE_CONT,
     LIFECYCLE_RESET,
     LIFECYCLE_SHUTDOWN,
+    LIFECYCLE_DEBUG, /* a breakpoint or a step of the debugger */
     LIFECYCLE_ERROR, /* the accelerator cannot go on */
 };
 
@@ -41,6 +42,8 @@ struct lifecycle_op {
     enum lifecycle_kind kind;
     enum machine_shutdown_cause cause;
     bool has_reset_devices; /* LIFECYCLE_RESET only */
+    unsigned debug_cpu;     /* LIFECYCLE_DEBUG only */
+    struct accel_exit debug_exit;
     machine_done_fn *on_done;
     void *opaque;
 };
@@ -51,6 +54,7 @@ struct lifecycle {
     struct loop_task step;
     struct loop_timer poll; /* while waiting for I/O to end */
     struct machine_listener listener;
+    struct machine_debugger debugger;
     void (*on_exit)(void *opaque, int status);
     void *on_exit_opaque;
     bool is_exiting;

@@ -56,6 +56,16 @@ const char *machine_accel_name(const struct machine *machine)
     return machine->accel_ops->name;
 }
 
+struct accel_vcpu *machine_accel_vcpu(const struct machine *machine, unsigned index)
+{
+    return machine->cpus[index].vcpu.accel;
+}
+
+const struct guest_mem *machine_guest_mem(const struct machine *machine)
+{
+    return &machine->memory.guest;
+}
+
 struct disk *machine_disk(const struct machine *machine, unsigned index)
 {
     CHECK(index < machine->config->disk_count);

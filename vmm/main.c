@@ -13,6 +13,7 @@
 #include "base/loop.h"
 #include "vmm/control.h"
 #include "vmm/daemonize.h"
+#include "vmm/gdb.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"
 
@@ -24,6 +25,7 @@ struct program {
     struct pidfile pidfile;
     struct machine *machine;
     struct control *control;
+    struct gdb *gdb; /* NULL without -gdb */
     uv_signal_t signals[ARRAY_SIZE(ending_signals)];
     int status;
 };
@@ -58,11 +60,20 @@ static void on_control_closed(void *opaque)
     machine_close(program->machine, on_machine_closed, program);
 }
 
+static void on_gdb_closed(void *opaque)
+{
+    struct program *program = opaque;
+    control_close(program->control, on_control_closed, program);
+}
+
 static void on_machine_exit(void *opaque, int status)
 {
     struct program *program = opaque;
     program->status = status;
-    control_close(program->control, on_control_closed, program);
+    if (program->gdb)
+        gdb_close(program->gdb, on_gdb_closed, program);
+    else
+        on_gdb_closed(program);
 }
 
 static void on_control_ready(void *opaque)
@@ -86,6 +97,8 @@ static int start(struct program *program, struct error *err)
     result = machine_create(&program->loop, config, &program->machine, err);
     if (!result)
         result = control_create(&program->loop, program->machine, &program->control, err);
+    if (!result && config->gdb)
+        result = gdb_create(&program->loop, program->machine, program->control, &program->gdb, err);
     if (!result && config->daemonize)
         result = daemonize_ready(err);
     return result;
