@@ -3,10 +3,39 @@
 #include "netbackends/offload.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "netbackends/packet.h"
+
+static unsigned needed_offloads(const struct net_meta *meta)
+{
+    unsigned needed = meta->flags & NET_NEEDS_CSUM ? NET_OFFLOAD_CSUM : 0;
+    switch (meta->gso_type & ~NET_GSO_ECN) {
+    case NET_GSO_NONE:
+        return meta->gso_type ? UINT_MAX : needed;
+    case NET_GSO_TCPV4:
+        needed |= NET_OFFLOAD_TSO4;
+        break;
+    case NET_GSO_TCPV6:
+        needed |= NET_OFFLOAD_TSO6;
+        break;
+    default:
+        return UINT_MAX;
+    }
+    return needed | (meta->gso_type & NET_GSO_ECN ? NET_OFFLOAD_ECN : 0);
+}
+
+bool offload_check_meta(const struct net_meta *meta, size_t length, unsigned offloads)
+{
+    bool needs_checksum = meta->flags & NET_NEEDS_CSUM;
+    if ((meta->flags & ~(NET_NEEDS_CSUM | NET_DATA_VALID)) || (needed_offloads(meta) & ~offloads))
+        return false;
+    if (needs_checksum && (size_t)meta->csum_start + meta->csum_offset + 2 > length)
+        return false;
+    return !meta->gso_type || (needs_checksum && meta->gso_size && meta->hdr_len <= length);
+}
 
 /* From scratch, for whole TCP and UDP packets: drivers disagree about the length in a partial
  * pseudo-header sum. */

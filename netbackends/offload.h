@@ -10,6 +10,12 @@
 #include "netbackends/net.h"
 
 /*
+ * True if a meta that came from outside makes sense for a frame of `length` bytes and asks for
+ * nothing beyond `offloads`. Says nothing about the frame's own headers.
+ */
+bool offload_check_meta(const struct net_meta *meta, size_t length, unsigned offloads);
+
+/*
  * Fills in the checksum that `meta` asks for. 0, or -EINVAL if the meta does not fit the frame.
  */
 int must_check offload_finish_checksum(const struct net_meta *meta, uint8_t *frame, size_t length);
