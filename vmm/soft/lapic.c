@@ -520,6 +520,9 @@ void lapic_reset(struct lapic *lapic)
     lapic_set(lapic, REG_SVR, 0xff);
     for (unsigned i = 0; i < ARRAY_SIZE(lvt_registers); i++)
         lapic_set(lapic, lvt_registers[i].offset, LVT_MASKED);
+    /* No firmware sets up the virtual wire of the PIC; KVM's LAPIC begins with it too. */
+    if (lapic->id == 0)
+        lapic_set(lapic, REG_LVT_LINT0, DELIVERY_EXTINT << 8);
     atomic_store(&lapic->errors, 0);
     lapic->eoi_vector = -1;
     lapic->deadline_ns = LAPIC_NO_DEADLINE;

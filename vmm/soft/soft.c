@@ -35,6 +35,11 @@ static struct soft_cpu *cpu_of(struct accel_vcpu *vcpu)
     return &container_of(vcpu, struct soft_vcpu, accel)->cpu;
 }
 
+struct soft_cpu *soft_cpu_of(struct accel_vcpu *vcpu)
+{
+    return cpu_of(vcpu);
+}
+
 static int soft_probe(struct error *err)
 {
     (void)err;

@@ -25,4 +25,7 @@ struct soft_vm {
     struct clock *clock;
 };
 
+/* For tests and tools that look inside. */
+struct soft_cpu *soft_cpu_of(struct accel_vcpu *vcpu);
+
 #endif
