@@ -263,6 +263,7 @@ static void test_a_stopped_member_does_not_hold_up_the_others(void **state)
         result = send_frame(0, 7, 9000);
         assert_true(result == 0 || result == -EAGAIN);
     }
+    assert_int_equal(send_frame(0, 7, 9000), -EAGAIN);
 }
 
 static void test_a_full_guest_is_waited_for(void **state)
