@@ -15,6 +15,8 @@
 #define PCI_HOST_ECAM_BASE UINT64_C(0xb0000000)
 #define PCI_HOST_ECAM_SIZE (UINT64_C(256) << 20)
 #define PCI_HOST_LPC_SLOT  31
+/* A guest looks at every slot of every bus that the tables name: name no more than exist. */
+#define PCI_HOST_LAST_BUS 0
 
 /* `pin` is 0 for INTA#. */
 static inline unsigned pci_host_intx_gsi(unsigned slot, unsigned pin)

@@ -276,7 +276,7 @@ static void build_mcfg(struct area *area, uint64_t ecam_gpa)
     put(area, ecam_gpa, 8);
     put(area, 0, 2); /* segment */
     put(area, 0, 1);
-    put(area, ECAM_LAST_BUS, 1);
+    put(area, PCI_HOST_LAST_BUS, 1);
     put(area, 0, 4);
     end_listed_table(area);
 }

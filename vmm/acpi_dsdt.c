@@ -59,7 +59,7 @@ static void write_processors(const struct acpi_config *config, struct aml *aml)
 static void write_bridge_windows(const struct acpi_config *config, struct aml *aml)
 {
     begin_resources(aml);
-    aml_resource_bus_window(aml, 0, 255);
+    aml_resource_bus_window(aml, 0, PCI_HOST_LAST_BUS);
     aml_resource_io(aml, 0xcf8, 8);
     aml_resource_io_window(aml, 0, 0xcf7);
     aml_resource_io_window(aml, 0xd00, 0xffff);

@@ -150,6 +150,17 @@ static void test_needs_memory_below_1m(void **state)
     assert_non_null(strstr(err.text, "0xe0000"));
 }
 
+static void test_mcfg_names_only_the_bus_that_exists(void **state)
+{
+    (void)state;
+    const uint8_t *mcfg = find(build(1), "MCFG");
+    assert_int_equal(load_le32(mcfg + 4), 60);
+    assert_int_equal(load_le64(mcfg + 44), 0xb0000000);
+    assert_int_equal(load_le16(mcfg + 52), 0);
+    assert_int_equal(mcfg[54], 0);
+    assert_int_equal(mcfg[55], 0);
+}
+
 /* The exit status of a shell command. */
 static int run(const char *command)
 {
@@ -265,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_pointer_and_checksums),
         cmocka_unit_test(test_fadt),
         cmocka_unit_test(test_madt_lists_every_processor),
+        cmocka_unit_test(test_mcfg_names_only_the_bus_that_exists),
         cmocka_unit_test(test_needs_memory_below_1m),
         cmocka_unit_test(test_iasl_reads_the_tables),
         cmocka_unit_test(test_aml_says_when_it_does_not_fit),
