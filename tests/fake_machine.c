@@ -15,8 +15,11 @@ static void run_op(struct machine *machine, const struct fake_op *op)
     if (!result && op->kind == FAKE_STOP && machine->state == MACHINE_RUNNING) {
         machine->state = MACHINE_PAUSED;
         fake_machine_emit(machine, MACHINE_EVENT_STOP, 0);
+        if (machine->debugger.on_stopped)
+            machine->debugger.on_stopped(machine->debugger.opaque, 0, NULL);
     } else if (!result && op->kind == FAKE_CONT && machine->state != MACHINE_RUNNING) {
         machine->state = MACHINE_RUNNING;
+        machine->conts++;
         fake_machine_emit(machine, MACHINE_EVENT_RESUME, 0);
     } else if (!result && op->kind == FAKE_RESET) {
         machine->resets++;
@@ -58,6 +61,72 @@ void fake_machine_emit(struct machine *machine, enum machine_event event,
 {
     if (machine->listener.on_event)
         machine->listener.on_event(machine->listener.opaque, event, cause);
+}
+
+void fake_machine_trap(struct machine *machine, unsigned cpu, const struct accel_exit *exit)
+{
+    CHECK(machine->state == MACHINE_RUNNING);
+    machine->state = MACHINE_PAUSED;
+    fake_machine_emit(machine, MACHINE_EVENT_STOP, 0);
+    machine->debugger.on_stopped(machine->debugger.opaque, cpu, exit);
+}
+
+static struct fake_cpu *fake_cpu_of(struct accel_vcpu *cpu)
+{
+    return container_of(cpu, struct fake_cpu, accel);
+}
+
+static int get_state(struct accel_vcpu *cpu, unsigned groups, struct accel_vcpu_state *out)
+{
+    (void)groups;
+    *out = fake_cpu_of(cpu)->state;
+    return 0;
+}
+
+static int set_state(struct accel_vcpu *cpu, unsigned groups, const struct accel_vcpu_state *state)
+{
+    struct accel_vcpu_state *to = &fake_cpu_of(cpu)->state;
+    if (groups & ACCEL_STATE_REGS)
+        to->regs = state->regs;
+    if (groups & ACCEL_STATE_SREGS)
+        to->sregs = state->sregs;
+    if (groups & ACCEL_STATE_FPU)
+        to->fpu = state->fpu;
+    if (groups & ACCEL_STATE_EVENTS)
+        to->events = state->events;
+    return 0;
+}
+
+static int set_debug(struct accel_vcpu *cpu, const struct kvm_guest_debug *debug)
+{
+    fake_cpu_of(cpu)->debug = *debug;
+    return 0;
+}
+
+static int translate(struct accel_vcpu *cpu, uint64_t address, uint64_t *gpa)
+{
+    (void)cpu;
+    if (address < FAKE_VIRTUAL)
+        return -EFAULT;
+    *gpa = address - FAKE_VIRTUAL;
+    return 0;
+}
+
+static const struct accel_ops fake_accel_ops = {
+    .name = "fake",
+    .vcpu_get_state = get_state,
+    .vcpu_set_state = set_state,
+    .vcpu_set_debug = set_debug,
+    .vcpu_translate = translate,
+};
+
+static void init_cpus(struct machine *machine)
+{
+    machine->vm.ops = &fake_accel_ops;
+    for (unsigned i = 0; i < ARRAY_SIZE(machine->cpus); i++)
+        machine->cpus[i].accel = (struct accel_vcpu){.vm = &machine->vm, .index = i};
+    machine->mem.regions[0] = (struct guest_mem_region){0, FAKE_RAM_BYTES, machine->ram};
+    machine->mem.region_count = 1;
 }
 
 static size_t terminal_write(struct char_backend *backend, const void *bytes, size_t length)
@@ -102,6 +171,7 @@ void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_con
         .path = "/tmp/base.raw", .format = "raw", .size_bytes = 1 << 20, .read_only = true};
     net_backend_init(&machine->nic, &nic_ops, loop, "net0");
     machine->backend = &machine->nic;
+    init_cpus(machine);
     machine->terminal.backend.ops = &terminal_ops;
     machine->terminal.backend.is_open = true;
 }
@@ -139,6 +209,21 @@ bool machine_shutdown_cause_is_guest(enum machine_shutdown_cause cause)
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener)
 {
     machine->listener = *listener;
+}
+
+void machine_set_debugger(struct machine *machine, const struct machine_debugger *debugger)
+{
+    machine->debugger = *debugger;
+}
+
+struct accel_vcpu *machine_accel_vcpu(const struct machine *machine, unsigned index)
+{
+    return (struct accel_vcpu *)&machine->cpus[index].accel;
+}
+
+const struct guest_mem *machine_guest_mem(const struct machine *machine)
+{
+    return &machine->mem;
 }
 
 void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaque)

@@ -9,9 +9,13 @@
 #define TESTS_FAKE_MACHINE_H
 
 #include "devices/char.h"
+#include "devices/guest_mem.h"
 #include "disk/disk.h"
 #include "netbackends/net.h"
+#include "vmm/accel.h"
 #include "vmm/machine.h"
+
+#define FAKE_RAM_BYTES 65536
 
 struct fake_op {
     enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT } kind;
@@ -36,6 +40,15 @@ struct chardev {
     bool is_full; /* takes no output */
 };
 
+/* A CPU that is a bag of state. Its virtual addresses are FAKE_VIRTUAL above the physical ones. */
+#define FAKE_VIRTUAL UINT64_C(0xffffffff80000000)
+
+struct fake_cpu {
+    struct accel_vcpu accel;
+    struct accel_vcpu_state state;
+    struct kvm_guest_debug debug;
+};
+
 struct machine {
     struct loop *loop;
     struct vm_config *config;
@@ -51,6 +64,12 @@ struct machine {
     struct net_backend nic;
     struct net_backend *backend; /* &nic unless a test has a better one */
     struct chardev terminal;
+    struct machine_debugger debugger;
+    struct accel_vm vm;
+    struct fake_cpu cpus[2];
+    uint8_t ram[FAKE_RAM_BYTES];
+    struct guest_mem mem;
+    unsigned conts; /* how often it was told to go on */
 };
 
 void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_config *config);
@@ -58,6 +77,8 @@ void fake_machine_fini(struct machine *machine);
 void fake_machine_release(struct machine *machine);
 void fake_machine_emit(struct machine *machine, enum machine_event event,
                        enum machine_shutdown_cause cause);
+/* The guest meets a breakpoint. */
+void fake_machine_trap(struct machine *machine, unsigned cpu, const struct accel_exit *exit);
 void fake_terminal_type(struct chardev *terminal, const char *text);
 
 #endif
