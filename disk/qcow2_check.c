@@ -30,24 +30,23 @@ static uint64_t per_block(const struct qcow2_checker *checker)
     return qcow2_refcount_entries(checker->header.cluster_bits, checker->header.refcount_order);
 }
 
-static bool is_usable(const struct qcow2_checker *checker, uint64_t entry)
+static bool is_usable(const struct qcow2_checker *checker, uint64_t offset)
 {
-    return !(entry & QCOW2_REFTABLE_RESERVED) && is_aligned(entry, checker->cluster_bytes) &&
-           entry < checker->file_bytes;
+    return is_aligned(offset, checker->cluster_bytes) && offset < checker->file_bytes;
 }
 
 /* False if there is no such block: all its refcounts are zero then. */
 static bool read_block(struct qcow2_checker *checker, uint64_t index)
 {
     if (index >= checker->reftable_entries || !checker->reftable[index] ||
-        checker->block_is_bad[index])
+        checker->block_marks[index] & QCOW2_BLOCK_UNUSABLE)
         return false;
     if (!io_read_now(checker->file, checker->reftable[index], checker->block,
                      checker->cluster_bytes))
         return true;
     say(checker, "ERROR: I/O error reading refcount block %" PRIu64, index);
     checker->result->check_errors++;
-    checker->block_is_bad[index] = 1;
+    checker->block_marks[index] |= QCOW2_BLOCK_UNUSABLE;
     return false;
 }
 
@@ -68,9 +67,9 @@ static void note_ones(struct qcow2_checker *checker, uint64_t index)
 static void drop_refcounts(struct qcow2_checker *checker)
 {
     free(checker->reftable);
-    free(checker->block_is_bad);
+    free(checker->block_marks);
     checker->reftable = NULL;
-    checker->block_is_bad = NULL;
+    checker->block_marks = NULL;
 }
 
 /* (Re)reads the refcount table and notes which clusters have a refcount of exactly one. */
@@ -80,8 +79,8 @@ static int load_refcounts(struct qcow2_checker *checker, struct error *err)
     drop_refcounts(checker);
     checker->reftable_entries = bytes / 8;
     checker->reftable = malloc(bytes + 8);
-    checker->block_is_bad = calloc(1, checker->reftable_entries + 1);
-    if (!checker->reftable || !checker->block_is_bad)
+    checker->block_marks = calloc(1, checker->reftable_entries + 1);
+    if (!checker->reftable || !checker->block_marks)
         return error_set(err, ENOMEM, "out of memory for the refcount table");
     int result =
         io_read_now(checker->file, checker->header.reftable_offset, checker->reftable, bytes);
@@ -89,9 +88,12 @@ static int load_refcounts(struct qcow2_checker *checker, struct error *err)
         return error_set_errno(err, -result, "Could not read the refcount table");
     memset(checker->is_one, 0, checker->clusters / 8 + 1);
     for (uint64_t i = 0; i < checker->reftable_entries; i++) {
-        checker->reftable[i] = load_be64(&checker->reftable[i]);
-        checker->block_is_bad[i] = !is_usable(checker, checker->reftable[i]);
-        if (checker->reftable[i] && !checker->block_is_bad[i])
+        uint64_t entry = load_be64(&checker->reftable[i]);
+        checker->reftable[i] = entry & QCOW2_REFTABLE_OFFSET_MASK;
+        checker->block_marks[i] = entry & QCOW2_REFTABLE_RESERVED ? QCOW2_BLOCK_RESERVED : 0;
+        if (!is_usable(checker, checker->reftable[i]))
+            checker->block_marks[i] |= QCOW2_BLOCK_UNUSABLE;
+        else if (checker->reftable[i])
             note_ones(checker, i);
     }
     return 0;
@@ -99,10 +101,7 @@ static int load_refcounts(struct qcow2_checker *checker, struct error *err)
 
 static void report_bad_block(struct qcow2_checker *checker, uint64_t index)
 {
-    uint64_t entry = checker->reftable[index];
-    if (entry & QCOW2_REFTABLE_RESERVED)
-        say(checker, "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
-    else if (!is_aligned(entry, checker->cluster_bytes))
+    if (!is_aligned(checker->reftable[index], checker->cluster_bytes))
         say(checker,
             "ERROR refcount block %" PRIu64
             " is not cluster aligned; refcount table entry corrupted",
@@ -121,9 +120,15 @@ static void count_structure(struct qcow2_checker *checker)
                                (uint64_t)header->reftable_clusters << header->cluster_bits);
     for (uint64_t i = 0; i < checker->reftable_entries; i++) {
         uint64_t entry = checker->reftable[i];
+        if (checker->block_marks[i] & QCOW2_BLOCK_RESERVED) {
+            say(checker, "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
+            checker->result->corruptions++;
+            checker->must_rebuild = true;
+            continue;
+        }
         if (!entry)
             continue;
-        if (checker->block_is_bad[i]) {
+        if (checker->block_marks[i] & QCOW2_BLOCK_UNUSABLE) {
             report_bad_block(checker, i);
             continue;
         }
@@ -446,8 +451,8 @@ static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
         failed = mend(checker, &before, err);
     if (failed || !checker->copied_is_wrong)
         return failed;
-    bool may_repair = repair == QCOW2_REPAIR_ALL && !result->check_errors && !result->corruptions &&
-                      !result->leaks;
+    bool may_repair = repair != QCOW2_REPAIR_NONE && !result->check_errors &&
+                      !result->corruptions && !result->leaks;
     return qcow2_checker_walk_copied(checker, may_repair, err);
 }
 

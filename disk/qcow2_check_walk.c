@@ -147,8 +147,8 @@ static void note_allocated(struct walk *walk, uint64_t offset)
     checker->next_contiguous = offset + checker->cluster_bytes;
 }
 
-/* A zero cluster needs no address: a bad one can be dropped without loss. */
-static void check_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t offset)
+/* A zero cluster needs no address: a bad one can be dropped without loss. True if it was. */
+static bool drop_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t offset)
 {
     struct qcow2_checker *checker = walk->checker;
     bool is_zero = entry & QCOW2_L2_ZERO && !qcow2_has_extended_l2(&checker->header);
@@ -157,18 +157,19 @@ static void check_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint
             "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; L2 entry corrupted.",
             offset);
         checker->result->corruptions++;
-        return;
+        return false;
     }
     say(checker,
         "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; L2 entry corrupted.",
         walk->repair ? "Repairing" : "ERROR", offset);
     if (!walk->repair) {
         checker->result->corruptions++;
-        return;
+        return false;
     }
     store_be64(at, QCOW2_L2_ZERO);
     walk->table_changed = true;
     checker->result->corruptions_fixed++;
+    return true;
 }
 
 static void check_allocated(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t bitmap)
@@ -189,10 +190,9 @@ static void check_allocated(struct walk *walk, uint8_t *at, uint64_t entry, uint
         return;
     }
     note_allocated(walk, offset);
-    if (!is_aligned(offset, checker->cluster_bytes)) {
-        check_unaligned(walk, at, entry, offset);
+    if (!is_aligned(offset, checker->cluster_bytes) && drop_unaligned(walk, at, entry, offset))
         return;
-    }
+    /* One that stays is counted, so that nothing else is put where it may have its data. */
     if (walk->is_active && !is_external && !(entry & QCOW2_ENTRY_COPIED) == is_one(checker, offset))
         checker->copied_is_wrong = true;
     if (!is_external)
@@ -426,7 +426,7 @@ static uint64_t refcount_for_text(const struct qcow2_checker *checker, uint64_t 
         qcow2_refcount_entries(checker->header.cluster_bits, checker->header.refcount_order);
     uint64_t block = cluster / per_block;
     if (block >= checker->reftable_entries || !checker->reftable[block] ||
-        checker->block_is_bad[block] ||
+        checker->block_marks[block] & QCOW2_BLOCK_UNUSABLE ||
         io_read_now(checker->file, checker->reftable[block], checker->block,
                     checker->cluster_bytes))
         return 0;
@@ -480,10 +480,12 @@ static int walk_copied(struct walk *walk, uint8_t *l1, bool *l1_changed, struct 
     struct qcow2_checker *checker = walk->checker;
     for (uint32_t i = 0; i < checker->header.l1_entries; i++) {
         uint64_t offset = load_be64(l1 + (size_t)i * 8) & QCOW2_ENTRY_OFFSET_MASK;
-        if (!offset || offset >= checker->file_bytes)
+        if (!offset)
             continue;
         if (check_copied_l1(walk, l1 + (size_t)i * 8, i))
             *l1_changed = true;
+        if (offset >= checker->file_bytes)
+            continue;
         int result = each_entry(walk, offset, check_copied, err);
         if (result)
             return result;

@@ -9,6 +9,11 @@
 #include "disk/qcow2_check.h"
 #include "disk/qcow2_header.h"
 
+enum qcow2_block_mark {
+    QCOW2_BLOCK_UNUSABLE = 1 << 0, /* not to be read or written */
+    QCOW2_BLOCK_RESERVED = 1 << 1, /* reserved bits of its entry are set */
+};
+
 struct qcow2_checker {
     struct io_file *file;
     const char *path;
@@ -22,10 +27,10 @@ struct qcow2_checker {
     uint32_t *counts;  /* references found, per cluster of the file */
     uint8_t *is_one;   /* bit per cluster: its refcount in the file is exactly 1 */
 
-    uint64_t *reftable; /* entries as in the file, decoded */
+    uint64_t *reftable; /* offsets of the blocks, without reserved bits */
     uint64_t reftable_entries;
-    uint8_t *block_is_bad; /* per entry: not to be read or written */
-    bool must_rebuild;     /* the refcount structure itself cannot be mended in place */
+    uint8_t *block_marks; /* per entry: enum qcow2_block_mark */
+    bool must_rebuild;    /* the refcount structure itself cannot be mended in place */
 
     uint64_t next_contiguous;
     bool copied_is_wrong; /* some COPIED flag disagrees: the second pass tells which */

@@ -235,12 +235,9 @@ static void close_sources(struct conversion *conversion)
 static int run_copy(struct conversion *conversion)
 {
     struct img_copy *copy = &conversion->copy;
-    img_progress_start(conversion->arguments->progress);
     copy->on_progress = img_progress_report;
     copy->is_cancelled = img_progress_is_cancelled;
-    int result = img_copy_run(copy, &conversion->err);
-    img_progress_end(!result);
-    return result;
+    return img_copy_run(copy, &conversion->err);
 }
 
 static int finish_writer(struct conversion *conversion, bool durable)
@@ -378,6 +375,7 @@ static int convert(struct conversion *conversion)
     const struct arguments *arguments = conversion->arguments;
     struct img_target *target = &conversion->target;
     int result;
+    img_progress_start(arguments->progress); /* before there is anything to clean up */
     target->path = arguments->target;
     target->format = arguments->target_format;
     if (arguments->keep_target) {
@@ -385,11 +383,14 @@ static int convert(struct conversion *conversion)
         result = convert_by_disk(conversion);
     } else {
         result = prepare_target(conversion);
-        if (result)
+        if (result) {
+            img_progress_end(false);
             return img_error("%s: %s", arguments->target, conversion->err.text);
+        }
         conversion->is_target_new = access(arguments->target, F_OK);
         result = create_and_convert(conversion);
     }
+    img_progress_end(!result);
     if (!result)
         return 0;
     if (conversion->is_target_new)
