@@ -266,6 +266,7 @@ struct soft_cpu {
     uint8_t exception;
     bool has_error_code;
     uint32_t error_code;
+    uint64_t non_canonical; /* the address, where that is what is wrong; else 0 */
     struct accel_exit exit;
 
     /* Exits in the middle of an instruction. */

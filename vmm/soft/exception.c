@@ -25,6 +25,8 @@ bool soft_raise(struct soft_cpu *cpu, enum soft_vector vector, uint32_t error_co
     cpu->exception = (uint8_t)vector;
     cpu->has_error_code = VECTOR_HAS_ERROR_CODE >> vector & 1;
     cpu->error_code = error_code;
+    if (vector != SOFT_GP)
+        cpu->non_canonical = 0;
     return false;
 }
 
@@ -212,6 +214,7 @@ static bool makes_double_fault(const struct exception *first, const struct excep
 static struct exception take_pending(struct soft_cpu *cpu, uint64_t rip)
 {
     cpu->pending = SOFT_PENDING_NONE;
+    cpu->non_canonical = 0;
     return (struct exception){.vector = cpu->exception,
                               .source = EXCEPTION_FAULT,
                               .has_error_code = cpu->has_error_code,

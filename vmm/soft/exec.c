@@ -68,6 +68,31 @@ static uint64_t instruction_mask(const struct soft_cpu *cpu)
     return soft_is_64bit(cpu) ? UINT64_MAX : UINT32_MAX;
 }
 
+static bool is_stack_operation(const struct soft_op *op)
+{
+    static const uint16_t kinds[] = {SOP_push_r,    SOP_push_i, SOP_push_m,   SOP_push_r_16,
+                                     SOP_push_i_16, SOP_pop_r,  SOP_pop_r_16, SOP_pop_m,
+                                     SOP_call,      SOP_call_r, SOP_call_m,   SOP_ret,
+                                     SOP_ret_n,     SOP_leave,  SOP_pushf};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (op->handler == soft_handlers[kinds[i]])
+            return true;
+    return false;
+}
+
+/* A non-canonical address of the stack, or with the stack as its base, is #SS and not #GP. */
+static void refine_fault(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    uint64_t address = cpu->non_canonical;
+    bool is_near = address - cpu->r[SOFT_RSP] + 16 < 32 || op->handler == soft_handlers[SOP_leave];
+    bool by_stack = (op->b == 8 * SOFT_RSP || op->b == 8 * SOFT_RBP) &&
+                    op->index != 8 * SOFT_REG_FSBASE && op->index != 8 * SOFT_REG_GSBASE;
+
+    if ((is_near && is_stack_operation(op)) || by_stack)
+        soft_raise(cpu, SOFT_SS_FAULT, 0);
+}
+
 /*
  * With cpu NULL only publishes the handlers' addresses. Leaves with cpu->rip at the next
  * instruction, or at the one that could not be completed (cpu->pending).
@@ -138,6 +163,8 @@ fault_in_helper: /* a repeated string instruction has completed some elements */
     f = cpu->flags;
 fault:
     cpu->rip = (cpu->r[SOFT_REG_START] + o->offset) & instruction_mask(cpu);
+    if (unlikely(cpu->non_canonical))
+        refine_fault(cpu, o);
 leave:
     cpu->flags = f;
 }

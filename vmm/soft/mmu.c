@@ -274,8 +274,10 @@ bool mmu_translate(struct soft_cpu *cpu, uint64_t address, unsigned access, stru
     enum step_result result = STEP_OK;
     uint32_t code = 0;
 
-    if (soft_is_long_mode(cpu) && !soft_is_canonical(address))
+    if (soft_is_long_mode(cpu) && !soft_is_canonical(address)) {
+        cpu->non_canonical = address;
         return soft_raise(cpu, SOFT_GP, 0);
+    }
     if (!soft_is_long_mode(cpu))
         walk.gpa = address &= UINT32_MAX;
     if (cpu->cr0 & CR0_PG) {

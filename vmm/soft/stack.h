@@ -27,13 +27,21 @@ static inline uint64_t stack_move(const struct soft_cpu *cpu, uint64_t rsp, int6
     return mask == UINT32_MAX ? (uint32_t)moved : (rsp & ~mask) | (moved & mask);
 }
 
+/* A non-canonical address on the stack is #SS, not #GP. False, for returning. */
+static inline bool stack_fault(struct soft_cpu *cpu)
+{
+    if (cpu->non_canonical)
+        soft_raise(cpu, SOFT_SS_FAULT, 0);
+    return false;
+}
+
 static inline bool stack_push(struct soft_cpu *cpu, uint64_t *rsp, uint64_t value, unsigned size)
 {
     uint64_t linear, moved = stack_move(cpu, *rsp, -(int64_t)size);
 
     if (!stack_linear(cpu, moved & segment_stack_mask(cpu), size, true, &linear) ||
         !soft_store(cpu, linear, &value, size))
-        return false;
+        return stack_fault(cpu);
     *rsp = moved;
     return true;
 }
@@ -45,7 +53,7 @@ static inline bool stack_pop(struct soft_cpu *cpu, uint64_t *rsp, uint64_t *valu
     *value = 0;
     if (!stack_linear(cpu, *rsp & segment_stack_mask(cpu), size, false, &linear) ||
         !soft_load(cpu, linear, value, size))
-        return false;
+        return stack_fault(cpu);
     *rsp = stack_move(cpu, *rsp, size);
     return true;
 }

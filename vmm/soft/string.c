@@ -254,6 +254,10 @@ static bool string_repeat(struct soft_cpu *cpu, const struct soft_op *op)
     uint64_t mask = address_mask(op);
     uint64_t start = cpu->r[SOFT_REG_START] + op->offset;
 
+    /* The port's permission counts even if there is nothing to do. */
+    if (FAMILY(op) <= FAMILY_OUTS &&
+        !system_check_port(cpu, (uint16_t)cpu->r[SOFT_RDX], ELEMENT(op)))
+        return false;
     while (cpu->r[SOFT_RCX] & mask) {
         uint64_t done = bulk(cpu, op, cpu->r[SOFT_RCX] & mask);
 
