@@ -3,7 +3,7 @@
  * fpu: where the guest's floating point state is: MXCSR and, while it is being used, the x87
  * registers live in the host's own FPU during vcpu_run; the rest of the time in struct soft_cpu.
  *
- * The host's MXCSR has all exceptions masked, whatever the guest masks. An x87 state with an
+ * The x87 control word in cpu->fx is true at any time. The host's MXCSR has all exceptions masked, whatever the guest masks. An x87 state with an
  * unmasked exception pending is never left in the host, so no host instruction can trip over it.
  */
 #ifndef VMM_SOFT_FPU_H

@@ -409,9 +409,11 @@ static bool x2apic_read(struct lapic *lapic, uint32_t offset, uint64_t *value)
 /* The bits that a WRMSR may set; the others are reserved. */
 static uint64_t x2apic_writable(uint32_t offset)
 {
+    /* KVM lets any bits of an LVT pass and keeps those that exist; guests have come to rely on it.
+     */
     for (unsigned i = 0; i < ARRAY_SIZE(lvt_registers); i++)
         if (lvt_registers[i].offset == offset)
-            return lvt_registers[i].writable | 1u << 12;
+            return UINT32_MAX;
     switch (offset) {
     case REG_TPR:
     case REG_SELF_IPI:

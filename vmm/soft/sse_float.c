@@ -6,7 +6,8 @@
  * Theory of operation. Each stub is one instruction of the host, run with the guest's rounding mode
  * (fpu.h keeps MXCSR live) and all exceptions masked. If the guest masks them all too, that is all.
  * Otherwise the flags it would have raised are looked at first, and the result is thrown away if
- * one of them is unmasked.
+ * one of them is unmasked. (With an overflow or underflow that traps, whether the result would also
+ * have been inexact with a wider exponent is not known this way: it is taken to be.)
  */
 #include "vmm/soft/sse.h"
 
@@ -16,7 +17,6 @@
 #define FLAG_DENORMAL   0x02u
 #define FLAG_DIVIDE     0x04u
 #define FLAG_UNDERFLOW  0x10u
-#define FLAG_INEXACT    0x20u
 #define FLAGS_BEFORE    (FLAG_INVALID | FLAG_DENORMAL | FLAG_DIVIDE) /* found in the operands */
 #define MASK_UNDERFLOW  0x800u
 #define UNMASKED(mxcsr) (~(mxcsr) >> 7 & MXCSR_FLAGS)

@@ -114,8 +114,9 @@ static bool one_cmps(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint64_t from, to, left = 0, right = 0;
 
+    /* In the order in which CPUs fault. */
     if (!linear(cpu, op, true, false, &from) || !linear(cpu, op, false, false, &to) ||
-        !soft_load(cpu, from, &left, ELEMENT(op)) || !soft_load(cpu, to, &right, ELEMENT(op)))
+        !soft_load(cpu, to, &right, ELEMENT(op)) || !soft_load(cpu, from, &left, ELEMENT(op)))
         return false;
     compare(cpu, op, left, right);
     return true;

@@ -13,7 +13,8 @@
 #include "vmm/soft/fpu.h"
 #include "vmm/soft/x87_env.h"
 
-#define STUB_BYTES 32
+#define STUB_BYTES   32
+#define FSW_NO_STORE 0x19u /* invalid, overflow, underflow */
 
 /* RAX: the status word; RDX: what LAHF gives. RDI: flags for SAHF, or the operand. */
 struct stub_result {
@@ -141,10 +142,22 @@ static bool run_fldcw(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint16_t value;
 
+    uint64_t status;
+
     if (!fpu_load(cpu) || !soft_load(cpu, soft_ea(cpu, op), &value, 2))
         return false;
-    check_error(cpu, run_memory_stub(op, &value));
+    status = run_memory_stub(op, &value);
+    /* The control word in cpu->fx is always the present one. */
+    __asm__ volatile("fnstcw %0" : "=m"(value));
+    store_le16(cpu->fx + FX_FCW, value);
+    check_error(cpu, status);
     return true;
+}
+
+/* Unmasked exceptions that leave memory as it is. */
+static bool is_store_held_back(const struct soft_cpu *cpu, uint64_t status)
+{
+    return status & ~(uint64_t)fpu_word(cpu, FX_FCW) & FSW_NO_STORE;
 }
 
 /* A store that pops must not run twice: where it may yet fail, the state before it is kept. */
@@ -152,15 +165,17 @@ static bool run_careful_store(struct soft_cpu *cpu, const struct soft_op *op, ui
 {
     uint8_t operand[16] __attribute__((aligned(16)));
     uint8_t before[FX_XMM];
+    uint64_t status;
 
-    if (!soft_probe_write(cpu, address, op->aux) || !soft_load(cpu, address, operand, op->aux))
-        return false;
     fpu_unload(cpu);
     memcpy(before, cpu->fx, sizeof(before));
     if (!fpu_load(cpu))
         return false;
     note_operand(cpu, op, address);
-    check_error(cpu, run_memory_stub(op, operand));
+    status = run_memory_stub(op, operand);
+    check_error(cpu, status);
+    if (is_store_held_back(cpu, status))
+        return true;
     if (soft_store(cpu, address, operand, op->aux))
         return true;
     fpu_unload(cpu);
@@ -172,6 +187,7 @@ static bool run_store(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint8_t operand[16] __attribute__((aligned(16)));
     uint64_t address = soft_ea(cpu, op);
+    uint64_t status;
     void *host;
 
     if (!fpu_load(cpu))
@@ -179,11 +195,11 @@ static bool run_store(struct soft_cpu *cpu, const struct soft_op *op)
     host = soft_fast_write(cpu, address, op->aux);
     if (unlikely(!host))
         return run_careful_store(cpu, op, address);
-    /* An unmasked exception leaves memory as it is. */
-    memcpy(operand, host, op->aux);
     note_operand(cpu, op, address);
-    check_error(cpu, run_memory_stub(op, operand));
-    memcpy(host, operand, op->aux);
+    status = run_memory_stub(op, operand);
+    check_error(cpu, status);
+    if (likely(!is_store_held_back(cpu, status)))
+        memcpy(host, operand, op->aux);
     return true;
 }
 
@@ -241,10 +257,8 @@ static const uint8_t memory_stores[8] = {0, 0x0c, 0, 0x8e, 0, 0x0e, 0, 0xce};
 static enum soft_decoded emit_env(struct soft_decoder *d, soft_helper *helper, unsigned extra,
                                   enum soft_access access)
 {
-    unsigned layout = d->has_66 ? X87_LAYOUT_16 : X87_LAYOUT_32;
+    unsigned layout = d->operand_size == 2 ? X87_LAYOUT_16 : X87_LAYOUT_32;
 
-    if ((d->mode & SOFT_MODE_SIZE_MASK) == SOFT_MODE_16)
-        layout ^= X87_LAYOUT_16;
     if (d->mode & SOFT_MODE_REAL)
         layout |= X87_LAYOUT_REAL;
     decode_emit_call_mem(d, SOP_call_c, helper, x87_env_bytes(layout) + extra, access)->c =
@@ -310,6 +324,31 @@ static struct soft_op *emit_register(struct soft_decoder *d, uint8_t opcode, uin
     return decode_emit_call(d, SOP_call_c, run_register);
 }
 
+/*
+ * Encodings that no manual names but all CPUs know: they do what another one does, which is sure to
+ * be there on every host.
+ */
+static uint8_t documented_opcode(uint8_t opcode, uint8_t *modrm)
+{
+    switch ((unsigned)opcode << 8 | (*modrm & 0xf8u)) {
+    case 0xdcd0: /* FCOM */
+    case 0xdcd8: /* FCOMP */
+        return 0xd8;
+    case 0xded0:
+        *modrm |= 8;
+        return 0xd8;
+    case 0xddc8: /* FXCH */
+    case 0xdfc8:
+        return 0xd9;
+    case 0xdfd0: /* FSTP */
+    case 0xdfd8:
+        *modrm |= 8;
+        return 0xdd;
+    default:
+        return opcode;
+    }
+}
+
 static enum soft_decoded decode_register(struct soft_decoder *d, uint8_t opcode)
 {
     uint8_t modrm = (uint8_t)(0xc0 | (d->reg & 7) << 3 | (d->rm & 7));
@@ -333,7 +372,7 @@ static enum soft_decoded decode_register(struct soft_decoder *d, uint8_t opcode)
         break;
     }
     op = emit_register(d, opcode, modrm);
-    op->a = (uint8_t)(opcode - 0xd8);
+    op->a = (uint8_t)(documented_opcode(opcode, &modrm) - 0xd8);
     op->c = modrm;
     return SOFT_DECODED;
 }

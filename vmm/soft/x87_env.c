@@ -143,12 +143,8 @@ bool x87_run_fnclex(struct soft_cpu *cpu, const struct soft_op *op)
 
 bool x87_run_fnstcw(struct soft_cpu *cpu, const struct soft_op *op)
 {
-    uint16_t value;
+    uint16_t value = fpu_word(cpu, FX_FCW);
 
-    if (cpu->x87_live)
-        __asm__ volatile("fnstcw %0" : "=m"(value));
-    else
-        value = fpu_word(cpu, FX_FCW);
     return soft_store(cpu, soft_ea(cpu, op), &value, 2);
 }
 

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * accel_table: small guest programs under one accelerator, and the state that each leaves behind.
+ *
+ *   accel_table --accel soft|kvm [--list] [NAME...]
+ *
+ * Prints the same text under both if they agree: `diff` shows where they do not.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "tests/acceltable/machine_setup.h"
+#include "vmm/soft/cpuid.h"
+
+#define TIMEOUT_S   5
+#define EXITS_MAX   64
+#define FRAME_WORDS 10
+
+/* MSRs whose values count. */
+static const uint32_t msrs[] = {0xc0000080, 0xc0000081, 0xc0000082, 0xc0000084,
+                                0xc0000100, 0xc0000101, 0xc0000102, 0x174,
+                                0x175,      0x176,      0x277};
+
+struct run {
+    const struct accel_ops *ops;
+    struct accel_vm *vm;
+    struct accel_vcpu *vcpu;
+    uint8_t *ram;
+    pthread_t watchdog;
+    pthread_mutex_t mutex;
+    pthread_cond_t finished;
+    bool is_finished;
+    bool timed_out;
+};
+
+static void die(const char *what, const struct error *err)
+{
+    fprintf(stderr, "accel_table: %s: %s\n", what, err && err->text[0] ? err->text : "failed");
+    exit(2);
+}
+
+static void *watch(void *opaque)
+{
+    struct run *run = opaque;
+    struct timespec deadline;
+
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += TIMEOUT_S;
+    pthread_mutex_lock(&run->mutex);
+    while (!run->is_finished &&
+           pthread_cond_timedwait(&run->finished, &run->mutex, &deadline) != ETIMEDOUT)
+        ;
+    run->timed_out = !run->is_finished;
+    pthread_mutex_unlock(&run->mutex);
+    if (run->timed_out)
+        run->ops->vcpu_kick(run->vcpu);
+    return NULL;
+}
+
+/* --- What a program left --- */
+
+static void print_segment(const char *name, const struct kvm_segment *s)
+{
+    if (s->unusable || !s->present) {
+        printf("  %s %04x unusable\n", name, s->selector);
+        return;
+    }
+    printf("  %s %04x base %" PRIx64 " limit %x type %x s %u dpl %u db %u l %u\n", name,
+           s->selector, (uint64_t)s->base, s->limit, s->type | 1, s->s, s->dpl, s->db, s->l);
+}
+
+static void print_registers(const struct accel_vcpu_state *state)
+{
+    const struct kvm_regs *r = &state->regs;
+    const struct kvm_sregs *s = &state->sregs;
+
+    printf("  rax %llx rbx %llx rcx %llx rdx %llx\n", r->rax, r->rbx, r->rcx, r->rdx);
+    printf("  rsi %llx rdi %llx rsp %llx rbp %llx\n", r->rsi, r->rdi, r->rsp, r->rbp);
+    printf("  r8 %llx r9 %llx r10 %llx r11 %llx\n", r->r8, r->r9, r->r10, r->r11);
+    printf("  r12 %llx r13 %llx r14 %llx r15 %llx rflags %llx\n", r->r12, r->r13, r->r14, r->r15,
+           r->rflags);
+    printf("  cr0 %llx cr2 %llx cr3 %llx cr4 %llx cr8 %llx efer %llx\n", s->cr0, s->cr2, s->cr3,
+           s->cr4, s->cr8, s->efer);
+    print_segment("cs", &s->cs);
+    print_segment("ss", &s->ss);
+    print_segment("ds", &s->ds);
+    print_segment("es", &s->es);
+    print_segment("fs", &s->fs);
+    print_segment("gs", &s->gs);
+    print_segment("ldt", &s->ldt);
+    print_segment("tr", &s->tr);
+    printf("  gdt %llx %x idt %llx %x\n", s->gdt.base, s->gdt.limit, s->idt.base, s->idt.limit);
+    printf("  dr0 %llx dr1 %llx dr2 %llx dr3 %llx dr6 %llx dr7 %llx\n", state->debugregs.db[0],
+           state->debugregs.db[1], state->debugregs.db[2], state->debugregs.db[3],
+           state->debugregs.dr6, state->debugregs.dr7);
+}
+
+static void print_fpu(const struct kvm_fpu *fpu)
+{
+    printf("  fcw %x fsw %x ftw %x mxcsr %x\n", fpu->fcw, fpu->fsw, fpu->ftwx, fpu->mxcsr);
+    for (unsigned i = 0; i < 8; i++)
+        if (fpu->ftwx)
+            printf("  st%u %04x:%016" PRIx64 "\n", i, load_le16(fpu->fpr[i] + 8),
+                   load_le64(fpu->fpr[i]));
+    for (unsigned i = 0; i < 2; i++)
+        printf("  xmm%u %016" PRIx64 "%016" PRIx64 "\n", i, load_le64(fpu->xmm[i] + 8),
+               load_le64(fpu->xmm[i]));
+}
+
+static void print_msrs(struct run *run)
+{
+    printf("  msrs");
+    for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
+        struct accel_msrs one = {.header.nmsrs = 1, .entries[0].index = msrs[i]};
+
+        if (run->ops->vcpu_get_msrs(run->vcpu, &one) == 1)
+            printf(" %x=%llx", msrs[i], one.entries[0].data);
+    }
+    printf("\n");
+}
+
+static uint32_t hash(const uint8_t *bytes, size_t length)
+{
+    uint32_t value = 2166136261u;
+
+    for (size_t i = 0; i < length; i++)
+        value = (value ^ bytes[i]) * 16777619u;
+    return value;
+}
+
+static void print_memory(const struct run *run, const struct accel_vcpu_state *state)
+{
+    uint64_t top = state->sregs.ss.base + state->regs.rsp;
+
+    if (state->sregs.cs.l)
+        top = state->regs.rsp;
+    printf("  stack");
+    for (unsigned i = 0; i < FRAME_WORDS && range_fits(top + 8 * i, 8, GUEST_RAM_BYTES); i++)
+        printf(" %" PRIx64, load_le64(run->ram + top + 8 * i));
+    printf("\n  data %08x code %08x gdt %08x tables %08x stacks %08x\n",
+           hash(run->ram + GUEST_DATA, 0x2000), hash(run->ram + GUEST_CODE, 0x1000),
+           hash(run->ram + GUEST_GDT, SEL_END), hash(run->ram + 0x1000, 0x6000),
+           hash(run->ram + 0x32000, 0x1e000));
+}
+
+static void print_state(struct run *run)
+{
+    static struct accel_vcpu_state state;
+
+    memset(&state, 0, sizeof(state));
+    if (run->ops->vcpu_get_state(run->vcpu, ACCEL_STATE_ALL & ~ACCEL_STATE_LAPIC, &state))
+        die("vcpu_get_state", NULL);
+    print_registers(&state);
+    print_fpu(&state.fpu);
+    print_msrs(run);
+    print_memory(run, &state);
+}
+
+/* --- Running --- */
+
+/* Returns true when the program is over. */
+static bool on_exit_of(struct run *run, struct accel_exit *exit)
+{
+    uint64_t value = 0;
+
+    switch (exit->reason) {
+    case ACCEL_EXIT_PIO:
+        if (exit->pio.port == GUEST_END_PORT && exit->pio.is_write)
+            return true;
+        printf("  %s port %x size %u\n", exit->pio.is_write ? "out" : "in", exit->pio.port,
+               exit->pio.size);
+        if (!exit->pio.is_write)
+            memset(exit->pio.data, 0xa5, exit->pio.size);
+        return false;
+    case ACCEL_EXIT_MMIO:
+        if (exit->mmio.is_write)
+            memcpy(&value, exit->mmio.data, exit->mmio.size);
+        else
+            memset(exit->mmio.data, 0xa5, exit->mmio.size);
+        printf("  mmio %s %" PRIx64 " size %u value %" PRIx64 "\n",
+               exit->mmio.is_write ? "write" : "read", exit->mmio.gpa, exit->mmio.size, value);
+        return false;
+    case ACCEL_EXIT_SHUTDOWN:
+        printf("  shutdown\n");
+        return true;
+    case ACCEL_EXIT_INTR:
+        if (run->timed_out)
+            printf("  timed out\n");
+        return run->timed_out;
+    case ACCEL_EXIT_ERROR:
+        printf("  error\n");
+        fprintf(stderr, "accel_table: %s\n", exit->text);
+        return true;
+    default:
+        printf("  exit %d\n", exit->reason);
+        return true;
+    }
+}
+
+static void run_to_end(struct run *run)
+{
+    struct accel_exit exit;
+
+    for (unsigned i = 0; i < EXITS_MAX; i++) {
+        run->ops->vcpu_run(run->vcpu, &exit);
+        if (on_exit_of(run, &exit))
+            return;
+    }
+    printf("  too many exits\n");
+}
+
+static void start(struct run *run, const struct program *program)
+{
+    static struct accel_vcpu_state state;
+    static struct accel_cpuid cpuid;
+    struct error err = {0};
+
+    if (run->ops->vm_create(1, &run->vm, &err))
+        die("vm_create", &err);
+    machine_setup_memory(run->ram, program);
+    if (run->ops->set_memslot(run->vm, 0, 0, GUEST_RAM_BYTES, run->ram, false))
+        die("set_memslot", NULL);
+    if (run->ops->vcpu_create(run->vm, 0, &run->vcpu, &err))
+        die("vcpu_create", &err);
+    if (run->ops->supported_cpuid(run->vm, &cpuid))
+        die("supported_cpuid", NULL);
+    if (run->ops->vcpu_set_cpuid(run->vcpu, &cpuid))
+        die("vcpu_set_cpuid", NULL);
+    if (run->ops->vcpu_get_state(run->vcpu, ACCEL_STATE_ALL, &state))
+        die("vcpu_get_state", NULL);
+    machine_setup_state(&state, (enum guest_mode)program->mode);
+    if (run->ops->vcpu_set_state(run->vcpu, ACCEL_STATE_REGS | ACCEL_STATE_SREGS | ACCEL_STATE_FPU,
+                                 &state))
+        die("vcpu_set_state", NULL);
+    struct accel_msrs star = {.header.nmsrs = 3,
+                              .entries = {{.index = 0xc0000081, .data = 0x0023000800000000},
+                                          {.index = 0xc0000082, .data = GUEST_STUBS + 0xc2 * 16},
+                                          {.index = 0xc0000084, .data = 0x700}}};
+    if (run->ops->vcpu_set_msrs(run->vcpu, &star) != 3)
+        die("vcpu_set_msrs", NULL);
+}
+
+static void run_program(const struct accel_ops *ops, uint8_t *ram, const struct program *program)
+{
+    struct run run = {.ops = ops, .ram = ram};
+
+    pthread_mutex_init(&run.mutex, NULL);
+    pthread_cond_init(&run.finished, NULL);
+    printf("%s\n", program->name);
+    start(&run, program);
+    if (pthread_create(&run.watchdog, NULL, watch, &run))
+        die("pthread_create", NULL);
+    run_to_end(&run);
+    pthread_mutex_lock(&run.mutex);
+    run.is_finished = true;
+    pthread_cond_signal(&run.finished);
+    pthread_mutex_unlock(&run.mutex);
+    pthread_join(run.watchdog, NULL);
+    print_state(&run);
+    ops->vcpu_destroy(run.vcpu);
+    ops->vm_destroy(run.vm);
+}
+
+static bool is_wanted(const struct program *program, char **names)
+{
+    if (!*names)
+        return true;
+    for (; *names; names++)
+        if (!strcmp(*names, program->name))
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option known[] = {{"accel", required_argument, NULL, 'a'},
+                                          {"list", no_argument, NULL, 'l'},
+                                          {NULL, 0, NULL, 0}};
+    const struct accel_ops *ops = NULL;
+    struct error err = {0};
+    bool only_list = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        if (option == 'a')
+            ops = !strcmp(optarg, "kvm") ? &kvm_accel_ops : &soft_accel_ops;
+        else if (option == 'l')
+            only_list = true;
+        else
+            return 2;
+    }
+    if (!ops && !only_list) {
+        fprintf(stderr, "usage: accel_table --accel soft|kvm [--list] [NAME...]\n");
+        return 2;
+    }
+    if (ops && ops->probe(&err))
+        die("probe", &err);
+    uint8_t *ram =
+        mmap(NULL, GUEST_RAM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ram == MAP_FAILED)
+        die("mmap", NULL);
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    for (const struct program *p = __start_guest_programs; p < __stop_guest_programs; p++) {
+        if (only_list)
+            printf("%s\n", p->name);
+        else if (is_wanted(p, argv + optind))
+            run_program(ops, ram, p);
+    }
+    return 0;
+}
