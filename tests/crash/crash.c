@@ -29,12 +29,15 @@
 #define OPS_MAX      12u
 #define RUN_MAX      160u /* sectors of one request */
 #define BASE_VERSION UINT32_MAX
+#define WEIGHTS      6u
 
 /* The values a sector may have: from the last one that is safe to the last one submitted. */
 struct sector {
     uint32_t values[VERSIONS];
-    uint8_t count, done; /* values[done] is the last one whose request has completed */
-    bool busy, is_touched;
+    uint8_t count, done; /* what reads may give: values[done] and those after it */
+    uint8_t busy;        /* changes in flight; their order is unknown if there are several */
+    uint8_t group;       /* the first value of those in flight */
+    bool is_touched, has_failed;
     uint64_t forgotten; /* values dropped from the front */
 };
 
@@ -50,10 +53,11 @@ struct scene {
     uint32_t touched_count;
     uint32_t next_value;
     unsigned in_flight;
-    bool has_failed; /* a request did: the image may be poisoned */
-    bool frozen;     /* take no samples */
+    bool resizing;
     unsigned sample_one_in;
-    uint64_t states, leaks_max;
+    unsigned weights[WEIGHTS];
+    unsigned locality; /* how seldom a request goes anywhere */
+    uint64_t states;
     uint8_t *image;
 };
 
@@ -63,7 +67,17 @@ struct work {
     struct scene *scene;
     uint64_t first, count; /* sectors */
     uint8_t *data;
-    uint64_t *safe_at; /* flush: the absolute version of each sector that it makes safe */
+    uint64_t *safe_at;     /* flush: the absolute version of each sector that it makes safe */
+    struct sector *before; /* read: what the sectors might hold when it was submitted */
+};
+
+enum {
+    DO_FLUSH,
+    DO_READ,
+    DO_WRITE,
+    DO_ZERO,
+    DO_DISCARD,
+    DO_RESIZE,
 };
 
 static uint64_t below(struct scene *scene, uint64_t limit)
@@ -129,6 +143,9 @@ static void read_state(struct scene *scene, struct oracle *oracle, uint64_t inde
         fail(scene, "power cut", "a sector cannot be read");
     if (kind == ORACLE_BACKING)
         fill_sector(data, index, index < scene->base_sectors ? BASE_VERSION : 0);
+    /* Past the size that the header has, there is nothing but what a resize will make zero. */
+    if (index * FAKE_SECTOR >= oracle->size)
+        memset(data, 0, FAKE_SECTOR);
 }
 
 static void check_state(struct scene *scene)
@@ -139,7 +156,6 @@ static void check_state(struct scene *scene)
     scene->states++;
     if (!oracle_open(&oracle, scene->image, length))
         fail(scene, "power cut", oracle.why);
-    scene->leaks_max = MAX(scene->leaks_max, oracle.leaks);
     uint64_t most = MIN(scene->touched_count, 300);
     uint64_t start = scene->touched_count ? below(scene, scene->touched_count) : 0;
     for (uint64_t i = 0; i < most; i++) {
@@ -153,7 +169,7 @@ static void on_change(struct fake_io *fake, void *opaque)
 {
     struct scene *scene = opaque;
     (void)fake;
-    if (!scene->frozen && below(scene, scene->sample_one_in) == 0)
+    if (below(scene, scene->sample_one_in) == 0)
         check_state(scene);
 }
 
@@ -165,6 +181,8 @@ static void forget_values(struct sector *sector, uint64_t until)
     memmove(sector->values, sector->values + n, (sector->count - n) * sizeof(sector->values[0]));
     sector->count = (uint8_t)(sector->count - n);
     sector->done = (uint8_t)(sector->done - n);
+    if (sector->busy)
+        sector->group = (uint8_t)(sector->group - n);
     sector->forgotten = until;
 }
 
@@ -173,24 +191,31 @@ static void settle_write(struct work *work, int result)
     struct scene *scene = work->scene;
     for (uint64_t i = work->first; i < work->first + work->count; i++) {
         struct sector *sector = &scene->sectors[i];
-        sector->busy = false;
-        if (result)
+        sector->has_failed |= result != 0;
+        if (--sector->busy)
             continue;
-        sector->done = (uint8_t)(sector->count - 1);
-        if (work->request.flags & DISK_FUA)
+        bool has_failed = sector->has_failed;
+        sector->has_failed = false;
+        if (has_failed)
+            continue;
+        bool is_alone = sector->group == sector->count - 1;
+        sector->done = sector->group;
+        if (work->request.flags & DISK_FUA && is_alone)
             forget_values(sector, sector->forgotten + sector->done);
     }
 }
 
+/* Changes may have overtaken the read: it gives what was there before, or what came since. */
 static void settle_read(struct work *work, int result)
 {
     struct scene *scene = work->scene;
     for (uint64_t i = 0; i < work->count && !result; i++) {
-        struct sector *sector = &scene->sectors[work->first + i];
-        check_value(scene, "read", work->first + i, work->data + i * FAKE_SECTOR, sector->done);
+        const uint8_t *data = work->data + i * FAKE_SECTOR;
+        const struct sector *before = &work->before[i];
+        uint32_t value;
+        if (!value_of(data, work->first + i, &value) || !may_have(before, value, before->done))
+            check_value(scene, "read", work->first + i, data, 0);
     }
-    for (uint64_t i = work->first; i < work->first + work->count; i++)
-        scene->sectors[i].busy = false;
 }
 
 static void on_work_done(struct disk_request *request, int result)
@@ -199,23 +224,25 @@ static void on_work_done(struct disk_request *request, int result)
     struct scene *scene = work->scene;
     if (result && !scene->fake->faults)
         fail(scene, "request failed without a fault", strerror(-result));
-    scene->has_failed |= result != 0;
     if (request->op == DISK_READ)
         settle_read(work, result);
     else if (request->op != DISK_FLUSH)
         settle_write(work, result);
-    for (uint64_t i = 0; request->op == DISK_FLUSH && !result && i < scene->sector_count; i++)
+    for (uint64_t i = 0; request->op == DISK_FLUSH && !result && i < work->count; i++)
         forget_values(&scene->sectors[i], work->safe_at[i]);
     scene->in_flight--;
     free(work->safe_at);
+    free(work->before);
     free(work->data);
     free(work);
 }
 
-static bool can_use(const struct scene *scene, uint64_t first, uint64_t count)
+static bool can_use(struct scene *scene, uint64_t first, uint64_t count)
 {
+    /* Seldom two changes of one sector at a time, as no sane guest has them. */
+    unsigned most = below(scene, 8) ? 1 : 2;
     for (uint64_t i = first; i < first + count; i++)
-        if (scene->sectors[i].busy || scene->sectors[i].count == VERSIONS)
+        if (scene->sectors[i].busy >= most || scene->sectors[i].count == VERSIONS)
             return false;
     return true;
 }
@@ -223,7 +250,8 @@ static bool can_use(const struct scene *scene, uint64_t first, uint64_t count)
 static void touch(struct scene *scene, uint64_t index, uint32_t value)
 {
     struct sector *sector = &scene->sectors[index];
-    sector->busy = true;
+    if (sector->busy++ == 0)
+        sector->group = sector->count;
     sector->values[sector->count++] = value;
     if (!sector->is_touched)
         scene->touched[scene->touched_count++] = (uint32_t)index;
@@ -242,6 +270,7 @@ static void start_flush(struct scene *scene)
 {
     struct work *work = calloc(1, sizeof(*work));
     work->request.op = DISK_FLUSH;
+    work->count = scene->sector_count;
     work->safe_at = calloc(scene->sector_count, sizeof(work->safe_at[0]));
     for (uint64_t i = 0; i < scene->sector_count; i++)
         work->safe_at[i] = scene->sectors[i].forgotten + scene->sectors[i].done;
@@ -252,8 +281,8 @@ static void start_flush(struct scene *scene)
 static void choose_range(struct scene *scene, uint64_t *first, uint64_t *count)
 {
     uint64_t per_cluster = scene->cluster / FAKE_SECTOR;
-    uint64_t span =
-        below(scene, 4) ? MIN(scene->sector_count, 16 * per_cluster + 64) : scene->sector_count;
+    uint64_t span = below(scene, scene->locality) ? MIN(scene->sector_count, 16 * per_cluster + 64)
+                                                  : scene->sector_count;
     *first = below(scene, span);
     *count = 1 + below(scene, below(scene, 2) ? 8 : RUN_MAX);
     if (below(scene, 3) == 0) {
@@ -283,10 +312,12 @@ static void start_transfer(struct scene *scene, enum disk_op op, uint64_t first,
         work->request.iov = &work->iov;
         work->request.iov_count = 1;
     }
+    if (op == DISK_READ) {
+        work->before = malloc(count * sizeof(work->before[0]));
+        memcpy(work->before, &scene->sectors[first], count * sizeof(work->before[0]));
+    }
     for (uint64_t i = 0; i < count; i++) {
-        if (op == DISK_READ)
-            scene->sectors[first + i].busy = true;
-        else
+        if (op != DISK_READ)
             touch(scene, first + i, value);
         if (writes)
             fill_sector(work->data + i * FAKE_SECTOR, first + i, value);
@@ -294,23 +325,60 @@ static void start_transfer(struct scene *scene, enum disk_op op, uint64_t first,
     start(scene, work);
 }
 
+static void on_resized(void *opaque, int result, const struct error *err)
+{
+    struct scene *scene = opaque;
+    if (result && !scene->fake->faults)
+        fail(scene, "resize failed without a fault", err->text);
+    scene->sector_count = disk_size_bytes(scene->disk) / FAKE_SECTOR;
+    scene->resizing = false;
+    scene->in_flight--;
+}
+
+/* Only grows, so that what is in flight or safe keeps its place. */
+static void start_resize(struct scene *scene)
+{
+    uint64_t sectors = scene->sector_count + 1 + below(scene, scene->sector_count * 2);
+    if (scene->resizing || sectors > SECTORS_MAX)
+        return;
+    scene->resizing = true;
+    scene->in_flight++;
+    disk_resize(scene->disk, sectors * FAKE_SECTOR, on_resized, scene);
+}
+
+static unsigned choose(struct scene *scene)
+{
+    unsigned total = 0, what = 0;
+    for (unsigned i = 0; i < WEIGHTS; i++)
+        total += scene->weights[i];
+    unsigned dice = (unsigned)below(scene, total);
+    while (dice >= scene->weights[what])
+        dice -= scene->weights[what++];
+    return what;
+}
+
 static void start_something(struct scene *scene)
 {
-    uint64_t first, count, dice = below(scene, 20);
-    uint64_t per_cluster = scene->cluster / FAKE_SECTOR;
-    if (dice == 0) {
+    static const enum disk_op ops[] = {DISK_FLUSH, DISK_READ, DISK_WRITE, DISK_ZERO, DISK_DISCARD};
+    uint64_t first, count, per_cluster = scene->cluster / FAKE_SECTOR;
+    unsigned what = choose(scene);
+    if (what == DO_FLUSH) {
         start_flush(scene);
         return;
     }
+    if (what == DO_RESIZE) {
+        start_resize(scene);
+        return;
+    }
     choose_range(scene, &first, &count);
-    enum disk_op op = dice < 3 ? DISK_READ : dice < 13 ? DISK_WRITE : DISK_ZERO;
-    if (dice >= 16 && (scene->version == 3 || !scene->base)) {
-        op = DISK_DISCARD;
+    if (what == DO_DISCARD) {
+        if (scene->version == 2 && scene->base)
+            return;
         first = align_down(first, per_cluster);
         count = MIN(align_up(count, per_cluster), scene->sector_count - first);
     }
-    if (can_use(scene, first, count))
-        start_transfer(scene, op, first, count);
+    if (what == DO_READ || can_use(scene, first, count))
+        start_transfer(scene, ops[what], first, count);
 }
 
 static void drain(struct scene *scene)
@@ -366,28 +434,41 @@ static void make_scene(struct scene *scene)
     fake_io_settle(scene->fake);
     if (below(scene, 3) == 0)
         make_base(scene);
-    scene->sectors = calloc(scene->sector_count, sizeof(scene->sectors[0]));
-    scene->touched = calloc(scene->sector_count, sizeof(scene->touched[0]));
-    for (uint64_t i = 0; i < scene->sector_count; i++) {
+    scene->sectors = calloc(SECTORS_MAX, sizeof(scene->sectors[0]));
+    scene->touched = calloc(SECTORS_MAX, sizeof(scene->touched[0]));
+    uint64_t backed = MIN(scene->base_sectors, scene->sector_count);
+    for (uint64_t i = 0; i < SECTORS_MAX; i++) {
         scene->sectors[i].count = 1;
-        scene->sectors[i].values[0] = i < scene->base_sectors ? BASE_VERSION : 0;
+        scene->sectors[i].values[0] = i < backed ? BASE_VERSION : 0;
     }
     scene->next_value = 1;
     scene->disk = open_disk(scene, scene->fake);
     scene->fake->per_turn = 1 + (unsigned)below(scene, 8);
 }
 
+static void set_profile(struct scene *scene)
+{
+    static const unsigned usual[WEIGHTS] = {2, 3, 10, 3, 4, 0};
+    for (unsigned i = 0; i < WEIGHTS; i++)
+        scene->weights[i] = below(scene, 3) ? usual[i] : (unsigned)below(scene, 12);
+    scene->weights[DO_WRITE] += 2;
+    scene->weights[DO_RESIZE] = below(scene, 4) == 0;
+    scene->locality = below(scene, 3) ? 4 : 1;
+    scene->sample_one_in = 1 + (unsigned)below(scene, 4);
+}
+
 static void set_fault(struct scene *scene)
 {
     static const unsigned kinds[] = {1u << IO_WRITE, 1u << IO_SYNC, 1u << IO_READ,
                                      1u << IO_ZERO | 1u << IO_PUNCH};
-    if (below(scene, 3))
+    unsigned kind = kinds[below(scene, ARRAY_SIZE(kinds))];
+    if (below(scene, 2))
         return;
     scene->fake->fault = (struct fake_fault){
         .result = below(scene, 2) ? -EIO : -ENOSPC,
-        .after = below(scene, 150),
+        .after = below(scene, kind == 1u << IO_SYNC ? 12 : 100),
         .stays = below(scene, 3) == 0,
-        .kinds = kinds[below(scene, ARRAY_SIZE(kinds))],
+        .kinds = kind,
     };
 }
 
@@ -396,6 +477,18 @@ static void close_disk(struct scene *scene)
     int result = disk_close_wait(scene->disk);
     if (result && !scene->fake->faults)
         fail(scene, "close failed without a fault", strerror(-result));
+}
+
+/* After a close that nothing disturbed, every cluster counted is in use. */
+static void check_leaks(struct scene *scene)
+{
+    struct oracle oracle;
+    if (scene->fake->faults)
+        return;
+    fake_io_settle(scene->fake);
+    oracle_open(&oracle, scene->fake->medium, scene->fake->medium_length);
+    if (oracle.leaks)
+        fail(scene, "after closing", "clusters are leaked");
 }
 
 /* The machine comes up again: what a cut left is opened, read, written and closed. */
@@ -408,7 +501,8 @@ static void recover(struct scene *scene)
     fake_io_destroy(scene->fake);
     scene->fake = fake;
     scene->disk = open_disk(scene, fake);
-    for (uint64_t i = 0; i < scene->sector_count; i++)
+    scene->sector_count = disk_size_bytes(scene->disk) / FAKE_SECTOR;
+    for (uint64_t i = 0; i < SECTORS_MAX; i++)
         scene->sectors[i].done = 0;
     for (uint64_t first = 0; first < scene->sector_count; first += RUN_MAX) {
         start_transfer(scene, DISK_READ, first, MIN(RUN_MAX, scene->sector_count - first));
@@ -439,7 +533,7 @@ static uint64_t run_seed(struct loop *loop, uint64_t seed, uint8_t *image)
     for (unsigned i = 0; i < 8; i++)
         fake_random(&scene.random);
     make_scene(&scene);
-    scene.sample_one_in = 1 + (unsigned)below(&scene, 4);
+    set_profile(&scene);
     scene.fake->on_change = on_change;
     scene.fake->opaque = &scene;
     set_fault(&scene);
@@ -453,14 +547,11 @@ static uint64_t run_seed(struct loop *loop, uint64_t seed, uint8_t *image)
         loop_run_once(loop, false);
     }
     drain(&scene);
-    if (below(&scene, 2)) {
-        close_disk(&scene);
-        check_state(&scene);
+    close_disk(&scene);
+    check_state(&scene);
+    check_leaks(&scene);
+    if (below(&scene, 2))
         recover(&scene);
-    } else {
-        close_disk(&scene);
-        check_state(&scene);
-    }
     destroy_scene(&scene);
     return scene.states;
 }
