@@ -493,43 +493,6 @@ static void test_bad_forwards(void **state)
     close(udp);
 }
 
-static void check_options_error(const struct net_slirp_options *options, const char *text)
-{
-    struct error err = {0};
-    struct net_backend *made;
-    assert_true(net_slirp_create(&loop, "net7", options, &made, &err) < 0);
-    if (!strstr(err.text, text) || strncmp(err.text, "netdev 'net7': ", 15))
-        fail_msg("'%s' is not in '%s'", text, err.text);
-}
-
-static void test_bad_options(void **state)
-{
-    (void)state;
-    uint16_t port;
-    int listener = host_socket(SOCK_STREAM, &port);
-    const struct net_forward used = {.host_port = port, .guest_port = 22};
-    char hostname[80];
-    memset(hostname, 'h', 79);
-    hostname[79] = '\0';
-    check_options_error(&(struct net_slirp_options){.net = "10.0.2"}, "not an IPv4 network");
-    check_options_error(&(struct net_slirp_options){.net = "10.0.2.0/33"}, "bad netmask");
-    check_options_error(&(struct net_slirp_options){.net = "10.0.2.0/255.0.255.0"}, "bad netmask");
-    check_options_error(&(struct net_slirp_options){.net = "10.0.2.0/24/1"}, "bad netmask");
-    check_options_error(&(struct net_slirp_options){.host = "10.0.3.2"}, "not a usable address");
-    check_options_error(&(struct net_slirp_options){.dns = "10.0.2.255"}, "not a usable address");
-    check_options_error(&(struct net_slirp_options){.dhcpstart = "x"}, "not an IPv4 address");
-    check_options_error(&(struct net_slirp_options){.dns = "10.0.2.2"}, "three different");
-    check_options_error(&(struct net_slirp_options){.ipv4_off = true, .ipv6_off = true},
-                        "leave no network");
-    check_options_error(&(struct net_slirp_options){.ipv6_prefix = "fec0::/129"}, "IPv6 prefix");
-    check_options_error(&(struct net_slirp_options){.hostname = hostname}, "79 bytes");
-    check_options_error(&(struct net_slirp_options){.tftp = "/nowhere"}, "tftp='/nowhere'");
-    check_options_error(&(struct net_slirp_options){.tftp = "/dev/null"}, "not a folder");
-    check_options_error(&(struct net_slirp_options){.forwards = &used, .forward_count = 1},
-                        "in use");
-    close(listener);
-}
-
 /* A host that floods a guest without buffers is slowed down; nothing is lost. */
 static void test_backpressure(void **state)
 {
@@ -807,7 +770,6 @@ int main(void)
         slirp_test(test_udp_forward),
         slirp_test(test_forwards_come_and_go),
         slirp_test(test_bad_forwards),
-        slirp_test(test_bad_options),
         slirp_test(test_backpressure),
         slirp_test(test_segments_are_merged_for_a_guest_that_takes_them),
         slirp_test(test_offloads_given_up_take_their_frames_along),

@@ -10,7 +10,6 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
-#include "devices/net_filter.h"
 #include "tests/fake_guest.h"
 #include "tests/unit/test.h"
 
@@ -631,26 +630,6 @@ static void test_address_tables_that_lie_are_refused(void **state)
     assert_true(comes_through("\x02\0\0\0\0\x09"));
 }
 
-static void test_vlan_filter(void **state)
-{
-    (void)state;
-    static struct net_filter filter;
-    uint8_t frame[60];
-    net_filter_reset(&filter, (const uint8_t *)MAC);
-    make_frame(frame, sizeof(frame));
-    memcpy(frame + 12, "\x81\x00\x20\x05", 4); /* priority 1, VLAN 5 */
-    filter.promiscuous = 0;
-    assert_true(net_filter_passes(&filter, frame, 60));
-    filter.checks_vlan = 1;
-    assert_false(net_filter_passes(&filter, frame, 60));
-    const struct iovec iov = {"\5\0", 2};
-    assert_true(net_filter_command(&filter, VIRTIO_NET_CTRL_VLAN, 0, &iov, 1, 0));
-    assert_true(net_filter_passes(&filter, frame, 60));
-    assert_true(net_filter_command(&filter, VIRTIO_NET_CTRL_VLAN, 1, &iov, 1, 0));
-    assert_false(net_filter_passes(&filter, frame, 60));
-    assert_false(net_filter_passes(&filter, frame, 13));
-}
-
 static void break_with(unsigned queue, const struct fake_buffer *buffers, unsigned count)
 {
     start_queues(all_control(), 0);
@@ -791,7 +770,6 @@ int main(void)
         nic_test(test_guest_offloads_can_be_turned_off),
         nic_test(test_the_filter_filters),
         nic_test(test_address_tables_that_lie_are_refused),
-        nic_test(test_vlan_filter),
         nic_test(test_rule_breakers_need_a_reset),
         nic_test(test_a_malformed_chain_in_the_middle_of_a_frame),
         nic_test(test_swapping_the_backend),
