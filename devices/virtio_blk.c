@@ -5,7 +5,8 @@
  * A request sits in a slot of its own from pop to push; slots and their iovecs are allocated once,
  * as many as can be in flight. The header is copied out, then checked; the status byte is the last
  * writable one, wherever the driver's framing puts it. Every chain is pushed exactly once, from
- * finish(): rejected ones at once, the others when the disk answers.
+ * finish(): rejected ones at once, the others when the disk answers. What the disk failed may be
+ * held instead, and be submitted again; a reset lets go of it.
  */
 #include "devices/virtio_blk.h"
 
@@ -30,8 +31,8 @@
 enum blk_state {
     BLK_FREE,      /* on the free list; nothing else is valid */
     BLK_POPPED,    /* the chain is ours; nobody else knows of it */
-    BLK_SUBMITTED, /* the disk reads or writes the chain's buffers; only on_disk_done may touch it
-                    */
+    BLK_SUBMITTED, /* the disk works on the chain's buffers; only on_disk_done may touch it */
+    BLK_HELD,      /* failed, and on the held list; `disk` says what to submit again */
 };
 
 struct blk_request {
@@ -57,7 +58,11 @@ struct virtio_blk {
     struct blk_request *slots;
     struct iovec *iovs; /* IOV_MAX_A_SLOT for each slot; resident only where used */
     struct list free;
+    struct list held;
     unsigned in_use;
+    enum virtio_blk_action (*on_error)(void *opaque, struct device *device, enum disk_op op,
+                                       int error);
+    void *on_error_opaque;
 };
 
 static struct virtio_blk *to_blk(struct virtio_device *vdev)
@@ -110,25 +115,50 @@ static struct iovec *status_entry(const struct blk_request *request)
     return &virtqueue_chain_in(&request->chain)[request->chain.in_count - 1];
 }
 
-static void on_disk_done(struct disk_request *disk_request, int result)
-{
-    struct blk_request *request = container_of(disk_request, struct blk_request, disk);
-    bool is_read = disk_request->op == DISK_READ;
-    CHECK(request->state == BLK_SUBMITTED);
-    if (is_read) {
-        /* A failed read may have come half way: the guest sees all of it as zeroes. */
-        if (result)
-            iov_fill(request->data, request->data_count, 0, 0, request->data_bytes);
-        status_entry(request)->iov_len++;
-    }
-    finish(request, result ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK, is_read);
-}
-
 /* The disk gets the data's entries only: the status is cut off while it has them. */
 static void cut_status(struct blk_request *request)
 {
     if (--status_entry(request)->iov_len == 0)
         request->data_count--;
+}
+
+static void uncut_status(struct blk_request *request)
+{
+    status_entry(request)->iov_len++;
+    request->data_count = request->chain.in_count;
+}
+
+/* The disk failed the request. */
+static void fail(struct blk_request *request, int error)
+{
+    struct virtio_blk *blk = request->blk;
+    bool is_read = request->disk.op == DISK_READ;
+    enum virtio_blk_action action = VIRTIO_BLK_REPORT;
+    if (blk->on_error)
+        action = blk->on_error(blk->on_error_opaque, &blk->pci.pci.device, request->disk.op, error);
+    /* In a device that is not live any more nobody waits for a retry. */
+    if (action == VIRTIO_BLK_HOLD && virtio_is_live(&blk->pci.virtio)) {
+        request->state = BLK_HELD;
+        list_push_back(&blk->held, &request->node);
+        return;
+    }
+    /* A failed read may have come half way: the guest sees all of it as zeroes. */
+    if (is_read)
+        iov_fill(request->data, request->data_count, 0, 0, request->data_bytes);
+    finish(request, action == VIRTIO_BLK_IGNORE ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR, is_read);
+}
+
+static void on_disk_done(struct disk_request *disk_request, int result)
+{
+    struct blk_request *request = container_of(disk_request, struct blk_request, disk);
+    bool is_read = disk_request->op == DISK_READ;
+    CHECK(request->state == BLK_SUBMITTED);
+    if (is_read)
+        uncut_status(request);
+    if (result)
+        fail(request, -result);
+    else
+        finish(request, VIRTIO_BLK_S_OK, is_read);
 }
 
 static void submit(struct blk_request *request, enum disk_op op, unsigned flags, uint64_t offset,
@@ -310,6 +340,31 @@ static void on_kick(struct virtio_device *vdev, unsigned queue)
     virtio_kick(vdev, queue);
 }
 
+/* Held requests need not wait for a retry that a reset makes pointless. */
+static void on_reset(struct virtio_device *vdev)
+{
+    struct list *node;
+    while ((node = list_pop_front(&to_blk(vdev)->held)))
+        finish(list_entry(node, struct blk_request, node), VIRTIO_BLK_S_IOERR, false);
+}
+
+void virtio_blk_retry(struct device *device)
+{
+    struct virtio_blk *blk = container_of(device, struct virtio_blk, pci.pci.device);
+    struct list batch, *node;
+    list_init(&batch);
+    list_splice_back(&batch, &blk->held);
+    while ((node = list_pop_front(&batch))) {
+        struct blk_request *request = list_entry(node, struct blk_request, node);
+        const struct disk_request disk = request->disk;
+        /* The disk may have shrunk in between. */
+        if (range_fits(disk.offset, disk.bytes, disk_size_bytes(blk->disk)))
+            submit(request, disk.op, disk.flags, disk.offset, disk.bytes);
+        else
+            finish(request, VIRTIO_BLK_S_IOERR, false);
+    }
+}
+
 static uint64_t features(struct virtio_device *vdev)
 {
     const struct virtio_blk *blk = to_blk(vdev);
@@ -358,6 +413,7 @@ static void fill_config(struct virtio_blk *blk, unsigned queue_count)
 static void init_slots(struct virtio_blk *blk, unsigned count)
 {
     list_init(&blk->free);
+    list_init(&blk->held);
     blk->slot_count = count;
     blk->slots = calloc(count, sizeof(*blk->slots));
     blk->iovs = mmap(NULL, count * IOV_MAX_A_SLOT * sizeof(*blk->iovs), PROT_READ | PROT_WRITE,
@@ -392,6 +448,7 @@ static const struct virtio_ops virtio_ops = {
     .device_id = VIRTIO_ID_BLOCK,
     .features = features,
     .kick = on_kick,
+    .reset = on_reset,
     .destroy = destroy,
 };
 
@@ -418,6 +475,8 @@ int virtio_blk_create(const struct virtio_pci_place *place, struct disk *disk,
     struct virtio_blk *blk = calloc(1, sizeof(*blk));
     CHECK(blk);
     blk->disk = disk;
+    blk->on_error = options->on_error;
+    blk->on_error_opaque = options->on_error_opaque;
     if (options->serial)
         memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
     fill_config(blk, queue_count);

@@ -11,9 +11,20 @@
 #include "devices/virtio_pci.h"
 #include "disk/disk.h"
 
+/* What becomes of a request that the disk failed. */
+enum virtio_blk_action {
+    VIRTIO_BLK_REPORT, /* the guest gets the error */
+    VIRTIO_BLK_IGNORE, /* the guest is told that all went well; it reads zeroes */
+    VIRTIO_BLK_HOLD,   /* the request waits for virtio_blk_retry; the guest should be stopped */
+};
+
 struct virtio_blk_options {
     const char *serial;   /* NULL: empty; at most 20 bytes count */
     unsigned queue_count; /* 0: 1 */
+    /* Optional; without it errors are reported. `error` is a positive errno. Loop's thread. */
+    enum virtio_blk_action (*on_error)(void *opaque, struct device *device, enum disk_op op,
+                                       int error);
+    void *on_error_opaque;
 };
 
 /* The disk stays the caller's; it is closed after the device. Read-only disks make the device so.
@@ -21,5 +32,8 @@ struct virtio_blk_options {
 int must_check virtio_blk_create(const struct virtio_pci_place *place, struct disk *disk,
                                  const struct virtio_blk_options *options, struct device **out,
                                  struct error *err);
+
+/* Submits again, in their order, the requests that were held. Before the guest continues. */
+void virtio_blk_retry(struct device *device);
 
 #endif

@@ -20,7 +20,15 @@
     (VIRTIO_FEATURE(VIRTIO_F_VERSION_1) | VIRTIO_FEATURE(VIRTIO_RING_F_INDIRECT_DESC) |            \
      VIRTIO_FEATURE(VIRTIO_RING_F_EVENT_IDX) | VIRTIO_FEATURE(VIRTIO_BLK_F_FLUSH))
 
+struct policy {
+    enum virtio_blk_action action;
+    unsigned calls;
+    enum disk_op op;
+    int error;
+};
+
 struct fixture {
+    struct policy policy;
     struct fake_guest guest;
     struct disk *disk;
     struct device *device;
@@ -29,6 +37,17 @@ struct fixture {
     uint64_t header, data, status;
 };
 
+static enum virtio_blk_action on_error(void *opaque, struct device *device, enum disk_op op,
+                                       int error)
+{
+    struct fixture *f = opaque;
+    assert_ptr_equal(device, f->device);
+    f->policy.calls++;
+    f->policy.op = op;
+    f->policy.error = error;
+    return f->policy.action;
+}
+
 static void start_with(struct fixture *f, uint64_t features, bool read_only)
 {
     fake_guest_init(&f->guest);
@@ -36,7 +55,9 @@ static void start_with(struct fixture *f, uint64_t features, bool read_only)
     for (unsigned i = 0; i < DISK_BYTES; i++)
         f->disk->bytes[i] = (uint8_t)(i / 512 + i);
     struct virtio_pci_place place = fake_guest_place(&f->guest, "disk0");
-    const struct virtio_blk_options options = {.serial = "serial-0123456789-and-more"};
+    f->policy = (struct policy){.action = VIRTIO_BLK_REPORT};
+    const struct virtio_blk_options options = {
+        .serial = "serial-0123456789-and-more", .on_error = on_error, .on_error_opaque = f};
     assert_int_equal(virtio_blk_create(&place, f->disk, &options, &f->device, NULL), 0);
     fake_device_probe(&f->fd, &f->guest, f->device);
     assert_true(fake_device_negotiate(&f->fd, features));
@@ -312,6 +333,101 @@ static void test_a_failed_read_reads_as_zeroes(void **state)
     stop(&f);
 }
 
+static void test_errors_may_be_ignored(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_IGNORE;
+    f.disk->fail = -EIO;
+    assert_int_equal(request(&f, VIRTIO_BLK_T_OUT, 0, 512, NULL), VIRTIO_BLK_S_OK);
+    assert_int_equal(f.policy.op, DISK_WRITE);
+    assert_int_equal(f.policy.error, EIO);
+    stop(&f);
+}
+
+static void test_errors_may_be_held_and_retried(void **state)
+{
+    (void)state;
+    struct fixture f;
+    uint32_t used;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_HOLD;
+    f.disk->fail = -ENOSPC;
+    memset(data_at(&f, 512), 0x3c, 512);
+    uint64_t headers[2] = {f.header, fake_guest_alloc(&f.guest, 16)};
+    uint16_t write = offer(&f, VIRTIO_BLK_T_OUT, 7, 512);
+    f.header = headers[1];
+    uint16_t read = offer(&f, VIRTIO_BLK_T_IN, 7, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    assert_int_equal(f.policy.calls, 2);
+    assert_int_equal(f.policy.error, ENOSPC);
+    assert_int_equal(fake_queue_used_index(&f.queue), 0);
+    assert_false(virtio_pci_is_idle(f.device));
+    /* Fails again, is held again. */
+    virtio_blk_retry(f.device);
+    fake_guest_run(&f.guest, 5);
+    assert_int_equal(f.policy.calls, 4);
+    f.disk->fail = 0;
+    memset(data_at(&f, 512), 0x4d, 512);
+    virtio_blk_retry(f.device);
+    assert_int_equal(fake_queue_wait(&f.queue, &used), write);
+    assert_int_equal(used, 1);
+    assert_int_equal(fake_queue_wait(&f.queue, &used), read);
+    assert_int_equal(used, 513);
+    assert_int_equal(f.disk->bytes[7 * 512], 0x4d);
+    assert_int_equal(data_at(&f, 512)[511], 0x4d);
+    virtio_blk_retry(f.device);
+    assert_int_equal(request(&f, VIRTIO_BLK_T_IN, 0, 512, NULL), VIRTIO_BLK_S_OK);
+    stop(&f);
+}
+
+static void test_held_requests_and_a_disk_that_shrank(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_HOLD;
+    f.disk->fail = -EIO;
+    offer(&f, VIRTIO_BLK_T_IN, SECTORS - 1, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    fake_disk_resize(f.disk, DISK_BYTES / 2);
+    virtio_blk_retry(f.device);
+    fake_queue_wait(&f.queue, NULL);
+    assert_int_equal(*status_at(&f), VIRTIO_BLK_S_IOERR);
+    stop(&f);
+}
+
+static void test_reset_and_close_let_go_of_held_requests(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_HOLD;
+    f.disk->fail = -EIO;
+    offer(&f, VIRTIO_BLK_T_OUT, 0, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    fake_device_reset(&f.fd);
+    assert_true(virtio_pci_is_idle(f.device));
+    assert_true(fake_device_negotiate(&f.fd, ALL_FEATURES));
+    fake_queue_init(&f.queue, &f.fd, 0, 0);
+    fake_device_driver_ok(&f.fd);
+    /* One is held, and one fails while the device is closing. */
+    offer(&f, VIRTIO_BLK_T_OUT, 0, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    f.disk->hold = true;
+    offer(&f, VIRTIO_BLK_T_IN, 0, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    assert_int_equal(f.disk->in_flight, 1);
+    fake_disk_release(f.disk);
+    stop(&f);
+}
+
 static void test_configuration_and_resize(void **state)
 {
     (void)state;
@@ -497,6 +613,10 @@ int main(void)
         cmocka_unit_test(test_read_only),
         cmocka_unit_test(test_writes_are_durable_for_a_driver_that_never_flushes),
         cmocka_unit_test(test_a_failed_read_reads_as_zeroes),
+        cmocka_unit_test(test_errors_may_be_ignored),
+        cmocka_unit_test(test_errors_may_be_held_and_retried),
+        cmocka_unit_test(test_held_requests_and_a_disk_that_shrank),
+        cmocka_unit_test(test_reset_and_close_let_go_of_held_requests),
         cmocka_unit_test(test_configuration_and_resize),
         cmocka_unit_test(test_a_batch_costs_one_interrupt),
         cmocka_unit_test(test_completions_in_any_order),
