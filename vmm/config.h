@@ -46,17 +46,22 @@ struct config_disk {
     char *qdev_id; /* of the device, if -device named it */
     /*
      * Its strings are owned here. format is NULL where neither format= nor the file's name tells:
-     * then whoever opens it may probe, but must follow no backing file that it finds in an image
-     * probed so (a guest that writes a header into its raw disk must not get to read host files).
+     * see vmm/drive_format.h.
      */
     struct disk_options options;
     enum config_on_error werror, rerror; /* default: ENOSPC, REPORT */
-    char *serial;                /* up to 20 bytes, or NULL */
+    char *serial;                        /* up to 20 bytes, or NULL */
     bool is_cdrom;
     bool is_attached; /* a device refers to it */
 };
 
-enum config_net_kind { NET_KIND_USER, NET_KIND_NONE };
+enum config_net_kind {
+    NET_KIND_USER,
+    NET_KIND_TAP,
+    NET_KIND_STREAM,
+    NET_KIND_DGRAM,
+    NET_KIND_INTERNAL,
+};
 
 struct config_forward {
     bool is_udp;
@@ -78,11 +83,35 @@ struct config_net_user {
     unsigned forward_count;
 };
 
+/* -netdev tap and bridge; NULL: as netbackends/tap.h says. */
+struct config_net_tap {
+    char *ifname, *bridge, *helper;
+    int fd; /* -1: none */
+    bool vnet_hdr_off;
+};
+
+/* A path, or a host and a port. */
+struct config_net_address {
+    char *path, *host;
+    uint16_t port;
+};
+
+/* -netdev stream, dgram and socket. */
+struct config_net_socket {
+    struct config_net_address local;  /* DGRAM; STREAM: where it listens */
+    struct config_net_address remote; /* DGRAM; STREAM: where it connects to */
+    bool is_server;
+    unsigned reconnect_ms;
+};
+
 struct config_nic {
     char *netdev_id;
     char *qdev_id;
     enum config_net_kind kind;
     struct config_net_user user;
+    struct config_net_tap tap;
+    struct config_net_socket socket;
+    char *folder; /* INTERNAL */
     uint8_t mac[6];
     bool has_mac;
     bool has_device; /* a -device or -nic made a NIC for it */

@@ -90,33 +90,39 @@ void keyval_fini(struct keyval *list)
     memset(list, 0, sizeof(*list));
 }
 
-static const struct keyval_known *find_known(const struct keyval_known *known, const char *key)
+struct tables {
+    const struct keyval_known *each[2];
+};
+
+static const struct keyval_known *find_known(const struct tables *tables, const char *key)
 {
-    for (; known->key; known++)
-        if (strcmp(known->key, key) == 0)
-            return known;
+    for (unsigned i = 0; i < ARRAY_SIZE(tables->each); i++)
+        for (const struct keyval_known *known = tables->each[i]; known->key; known++)
+            if (strcmp(known->key, key) == 0)
+                return known;
     return NULL;
 }
 
 /* A switch gets its value: "on", or "off" where it is a known key with "no" before it. */
-static void settle_switch(struct keyval_pair *pair, const struct keyval_known *known)
+static void settle_switch(struct keyval_pair *pair, const struct tables *tables)
 {
     if (pair->value)
         return;
-    bool is_negated = !find_known(known, pair->key) && strncmp(pair->key, "no", 2) == 0 &&
-                      find_known(known, pair->key + 2);
+    bool is_negated = !find_known(tables, pair->key) && strncmp(pair->key, "no", 2) == 0 &&
+                      find_known(tables, pair->key + 2);
     if (is_negated)
         memmove(pair->key, pair->key + 2, strlen(pair->key + 2) + 1);
     pair->value = copy(is_negated ? "off" : "on");
 }
 
-static int refuse_key(const struct keyval *list, const char *key, const struct keyval_known *known,
+static int refuse_key(const struct keyval *list, const char *key, const struct tables *tables,
                       struct error *err)
 {
     struct suggest suggest;
     suggest_init(&suggest, key);
-    for (; known->key; known++)
-        suggest_offer(&suggest, known->key);
+    for (unsigned i = 0; i < ARRAY_SIZE(tables->each); i++)
+        for (const struct keyval_known *known = tables->each[i]; known->key; known++)
+            suggest_offer(&suggest, known->key);
     if (suggest.best)
         return error_set(err, EINVAL, "%s: '%s' is not known here; did you mean '%s'?",
                          list->option, key, suggest.best);
@@ -124,14 +130,16 @@ static int refuse_key(const struct keyval *list, const char *key, const struct k
                      key);
 }
 
-int keyval_check(struct keyval *list, const struct keyval_known *known, struct error *err)
+int keyval_check_both(struct keyval *list, const struct keyval_known *known,
+                      const struct keyval_known *also, struct error *err)
 {
+    const struct tables tables = {{known, also}};
     for (unsigned i = 0; i < list->count; i++) {
         struct keyval_pair *pair = &list->pairs[i];
-        settle_switch(pair, known);
-        const struct keyval_known *entry = find_known(known, pair->key);
+        settle_switch(pair, &tables);
+        const struct keyval_known *entry = find_known(&tables, pair->key);
         if (!entry)
-            return refuse_key(list, pair->key, known, err);
+            return refuse_key(list, pair->key, &tables, err);
         if (!entry->only || strcmp(entry->only, "*") == 0)
             continue;
         if (keyval_name_index(entry->only, pair->value) < 0)
@@ -139,6 +147,12 @@ int keyval_check(struct keyval *list, const struct keyval_known *known, struct e
                              entry->instead);
     }
     return 0;
+}
+
+int keyval_check(struct keyval *list, const struct keyval_known *known, struct error *err)
+{
+    static const struct keyval_known none[] = {{0}};
+    return keyval_check_both(list, known, none, err);
 }
 
 const char *keyval_get(const struct keyval *list, const char *key)

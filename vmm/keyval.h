@@ -47,6 +47,9 @@ void keyval_fini(struct keyval *list);
  */
 int must_check keyval_check(struct keyval *list, const struct keyval_known *known,
                             struct error *err);
+/* The same with two tables, of which a key may be in either. */
+int must_check keyval_check_both(struct keyval *list, const struct keyval_known *known,
+                                 const struct keyval_known *also, struct error *err);
 
 /* The last value of the key, or NULL. */
 const char *keyval_get(const struct keyval *list, const char *key);

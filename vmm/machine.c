@@ -18,10 +18,11 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
-#include "netbackends/slirp.h"
 #include "vmm/accel_select.h"
 #include "vmm/acpi.h"
+#include "vmm/drive_format.h"
 #include "vmm/machine_private.h"
+#include "vmm/netdev.h"
 #include "vmm/topology.h"
 
 #define COM1_PORT 0x3f8
@@ -238,51 +239,14 @@ static int open_disks(struct machine *machine, struct error *err)
     machine->disks = calloc(config->disk_count + 1, sizeof(*machine->disks));
     CHECK(machine->disks);
     for (unsigned i = 0; i < config->disk_count; i++) {
-        int result = disk_open(machine->loop, &config->disks[i].options, &machine->disks[i], err);
+        struct disk_options options = config->disks[i].options;
+        int result = options.format ? 0 : drive_format_tell(options.path, &options.format, err);
+        if (!result)
+            result = disk_open(machine->loop, &options, &machine->disks[i], err);
         if (result)
             return result;
     }
     return 0;
-}
-
-static struct net_forward forward_of(const struct config_forward *config)
-{
-    return (struct net_forward){
-        .is_udp = config->is_udp,
-        .host_address = config->host_address,
-        .host_port = config->host_port,
-        .guest_address = config->guest_address,
-        .guest_port = config->guest_port,
-    };
-}
-
-static int open_user_net(struct machine *machine, const struct config_nic *nic,
-                         struct net_backend **out, struct error *err)
-{
-    const struct config_net_user *user = &nic->user;
-    struct net_forward *forwards = calloc(user->forward_count + 1, sizeof(*forwards));
-    CHECK(forwards);
-    for (unsigned i = 0; i < user->forward_count; i++)
-        forwards[i] = forward_of(&user->forwards[i]);
-    const struct net_slirp_options options = {
-        .net = user->net,
-        .host = user->host,
-        .dns = user->dns,
-        .dhcpstart = user->dhcpstart,
-        .hostname = user->hostname,
-        .dnssearch = user->dnssearch,
-        .domainname = user->domainname,
-        .tftp = user->tftp,
-        .bootfile = user->bootfile,
-        .restrict_access = user->restrict_access,
-        .ipv4_off = user->ipv4_off,
-        .ipv6_off = user->ipv6_off,
-        .forwards = forwards,
-        .forward_count = user->forward_count,
-    };
-    int result = net_slirp_create(machine->loop, nic->netdev_id, &options, out, err);
-    free(forwards);
-    return result;
 }
 
 static int open_backends(struct machine *machine, struct error *err)
@@ -291,9 +255,8 @@ static int open_backends(struct machine *machine, struct error *err)
     machine->backends = calloc(config->nic_count + 1, sizeof(*machine->backends));
     CHECK(machine->backends);
     for (unsigned i = 0; i < config->nic_count; i++) {
-        int result = config->nics[i].kind == NET_KIND_USER
-                         ? open_user_net(machine, &config->nics[i], &machine->backends[i], err)
-                         : 0;
+        int result = netdev_create(machine->loop, &config->nics[i], config->name,
+                                   &machine->backends[i], err);
         if (result)
             return result;
     }

@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/forward.h"
 #include "vmm/options_private.h"
 #include "vmm/suggest.h"
 
@@ -132,19 +131,6 @@ static void disk_fini(struct config_disk *disk)
     free((char *)disk->options.backing_format);
 }
 
-static void nic_fini(struct config_nic *nic)
-{
-    struct config_net_user *user = &nic->user;
-    char *strings[] = {nic->netdev_id,   nic->qdev_id,    user->net,      user->host,
-                       user->dns,        user->dhcpstart, user->hostname, user->dnssearch,
-                       user->domainname, user->tftp,      user->bootfile};
-    for (unsigned i = 0; i < ARRAY_SIZE(strings); i++)
-        free(strings[i]);
-    for (unsigned i = 0; i < user->forward_count; i++)
-        forward_fini(&user->forwards[i]);
-    free(user->forwards);
-}
-
 void vm_config_fini(struct vm_config *config)
 {
     char *strings[] = {config->name,   config->uuid,         config->mem_path, config->cpu_model,
@@ -155,7 +141,7 @@ void vm_config_fini(struct vm_config *config)
     for (unsigned i = 0; i < config->disk_count; i++)
         disk_fini(&config->disks[i]);
     for (unsigned i = 0; i < config->nic_count; i++)
-        nic_fini(&config->nics[i]);
+        options_netdev_fini(&config->nics[i]);
     for (unsigned i = 0; i < config->chardev_count; i++) {
         free(config->chardevs[i].id);
         free(config->chardevs[i].path);

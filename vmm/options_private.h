@@ -85,6 +85,13 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
 option_parse_fn option_netdev, option_nic, option_net;
 int options_finish_net(struct options *options, struct error *err);
 int options_attach_net(struct options *options, struct keyval *device, struct error *err);
+/* options_netdev.c: the kinds of networks. */
+struct options_netdev;
+int must_check options_netdev_check(struct keyval *list, const struct keyval_known *also,
+                                    const struct options_netdev **out, struct error *err);
+int must_check options_netdev_read(const struct options_netdev *kind, struct config_nic *nic,
+                                   const struct keyval *list, struct error *err);
+void options_netdev_fini(struct config_nic *nic);
 /* options_char.c */
 option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
 int options_finish_chars(struct options *options, struct error *err);

@@ -85,8 +85,9 @@ const struct option_entry option_table[] = {
      "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
      "[,l2-cache-size=SIZE]",
      "A disk. With if=virtio, which is the default, the guest sees it as a virtio disk; with "
-     "if=none it waits for a -device. Say which format the image has: without format= only the "
-     "names *.qcow2, *.raw and *.iso tell, and in any other image no backing file is followed. "
+     "if=none it waits for a -device. Say which format the image has: without format= the names "
+     "*.qcow2, *.raw and *.iso tell, and of any other image its contents, unless it builds on "
+     "another file; that one needs format=qcow2. "
      "cache is writeback (the default), none, writethrough, directsync or unsafe. discard is "
      "unmap by default: space that the guest frees goes back to the host. werror and rerror are "
      "report, ignore, stop or enospc. A comma in a file's name is written twice.",
@@ -110,7 +111,17 @@ const struct option_entry option_table[] = {
      "-nic user,hostfwd=tcp::2222-:22. Without HOSTADDRESS only this host gets in (127.0.0.1). "
      "restrict=on shuts the guest off from everything but the rules. -nic none: no NIC.",
      option_nic, NULL, NULL},
-    {"netdev", "user,id=ID[,...]", "The network side of -nic, for a -device virtio-net-pci.",
+    {"netdev",
+     "user,id=ID[,...]|tap,id=ID[,ifname=NAME|fd=N|br=BRIDGE][,script=no][,vnet_hdr=on|off]|"
+     "bridge,id=ID[,br=BRIDGE][,helper=FILE]|"
+     "stream,id=ID,addr.type=unix,addr.path=PATH[,server=on][,reconnect=SECONDS]|"
+     "dgram,id=ID,local.path=PATH,remote.path=PATH|"
+     "socket,id=ID,listen=:PORT|connect=HOST:PORT|internal,id=ID,folder=PATH",
+     "The network side of -nic, for a -device virtio-net-pci; -nic takes all of these too. tap is "
+     "an interface of the host (evisor runs no scripts for it), bridge has a helper make one on a "
+     "bridge. stream and dgram speak to a program or another machine, over a path or "
+     "addr.host and addr.port. internal joins all machines that name the same folder, without "
+     "root and without a daemon.",
      option_netdev, NULL, NULL},
     {"net", "nic|user|none", "The old spelling of -nic.", option_net, NULL, NULL},
 

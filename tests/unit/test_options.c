@@ -339,11 +339,62 @@ static void test_network(void **state)
     prints("-M none -netdev help", "user");
 }
 
+static void test_other_networks(void **state)
+{
+    (void)state;
+    take("-kernel k -netdev tap,id=a,ifname=tap0,script=no,downscript=no,vnet_hdr=off "
+         "-netdev bridge,id=b -nic tap,fd=7,mac=52:54:00:00:00:01 "
+         "-netdev stream,id=c,server=on,addr.type=unix,addr.path=/s "
+         "-netdev stream,id=d,addr.type=inet,addr.host=127.0.0.1,addr.port=9,reconnect=2 "
+         "-netdev dgram,id=e,local.path=/l,remote.path=/r "
+         "-netdev socket,id=f,listen=:1234 -nic internal,folder=/lan,model=virtio");
+    assert_int_equal(config.nic_count, 8);
+    const struct config_nic *nic = config.nics;
+    assert_int_equal(nic[0].kind, NET_KIND_TAP);
+    assert_string_equal(nic[0].tap.ifname, "tap0");
+    assert_true(nic[0].tap.vnet_hdr_off && nic[0].tap.fd == -1);
+    assert_string_equal(nic[1].tap.bridge, "br0");
+    assert_int_equal(nic[2].tap.fd, 7);
+    assert_true(nic[2].has_device && nic[2].has_mac);
+    assert_int_equal(nic[3].kind, NET_KIND_STREAM);
+    assert_true(nic[3].socket.is_server);
+    assert_string_equal(nic[3].socket.local.path, "/s");
+    assert_string_equal(nic[4].socket.remote.host, "127.0.0.1");
+    assert_int_equal(nic[4].socket.remote.port, 9);
+    assert_int_equal(nic[4].socket.reconnect_ms, 2000);
+    assert_int_equal(nic[5].kind, NET_KIND_DGRAM);
+    assert_string_equal(nic[5].socket.remote.path, "/r");
+    assert_string_equal(nic[6].socket.local.host, "127.0.0.1");
+    assert_int_equal(nic[6].socket.local.port, 1234);
+    assert_string_equal(nic[7].folder, "/lan");
+    take("-kernel k -netdev socket,id=a,udp=127.0.0.1:1,localaddr=127.0.0.1:2 "
+         "-netdev socket,id=b,connect=127.0.0.1:3");
+    assert_int_equal(config.nics[0].kind, NET_KIND_DGRAM);
+    assert_int_equal(config.nics[0].socket.local.port, 2);
+    assert_int_equal(config.nics[1].socket.remote.port, 3);
+
+    refuse("-kernel k -netdev tap,id=a,script=/etc/qemu-ifup", "runs no scripts");
+    refuse("-kernel k -netdev tap,id=a,ifname=t,fd=3", "only one of");
+    refuse("-kernel k -netdev tap,id=a,vhost=on", "vhost is not there");
+    refuse("-kernel k -netdev tap,id=a,ifnam=t", "did you mean 'ifname'?");
+    refuse("-kernel k -nic tap,modl=virtio", "did you mean 'model'?");
+    refuse("-kernel k -netdev stream,id=a", "say where");
+    refuse("-kernel k -netdev stream,id=a,addr.host=x", "addr.port");
+    refuse("-kernel k -netdev stream,id=a,addr.type=fd", "only inet and unix");
+    refuse("-kernel k -netdev dgram,id=a,local.path=/x", "remote.path");
+    refuse("-kernel k -netdev dgram,id=a,local.path=/x,remote.host=h,remote.port=1", "local.path");
+    refuse("-kernel k -netdev socket,id=a", "listen=:PORT");
+    refuse("-kernel k -netdev socket,id=a,listen=1234", "127.0.0.1:1234");
+    refuse("-kernel k -netdev socket,id=a,mcast=230.0.0.1:1234", "internal");
+    refuse("-kernel k -netdev internal,id=a", "folder=PATH");
+}
+
 static void test_bad_network(void **state)
 {
     (void)state;
-    refuse("-kernel k -nic tap,ifname=tap0", "use user");
-    refuse("-kernel k -nic usr", "only user");
+    refuse("-kernel k -nic vde,sock=/x", "use user");
+    refuse("-kernel k -nic usr", "did you mean 'user'?");
+    refuse("-kernel k -nic xyzzy", "use user");
     refuse("-kernel k -nic user,model=e1000", "virtio");
     refuse("-kernel k -nic user,hostfw=x", "did you mean 'hostfwd'?");
     static const char *const rules[] = {
@@ -623,6 +674,7 @@ int main(void)
         cmocka_unit_test_teardown(test_the_order_of_disks, tear_down),
         cmocka_unit_test_teardown(test_bad_drives, tear_down),
         cmocka_unit_test_teardown(test_network, tear_down),
+        cmocka_unit_test_teardown(test_other_networks, tear_down),
         cmocka_unit_test_teardown(test_bad_network, tear_down),
         cmocka_unit_test_teardown(test_devices, tear_down),
         cmocka_unit_test_teardown(test_terminals, tear_down),

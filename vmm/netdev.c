@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/* netdev: from the config's words to the options of each backend. */
+#include "vmm/netdev.h"
+
+#include <stdlib.h>
+
+#include "netbackends/dgram.h"
+#include "netbackends/internal.h"
+#include "netbackends/slirp.h"
+#include "netbackends/stream.h"
+#include "netbackends/tap.h"
+
+static struct net_forward forward_of(const struct config_forward *config)
+{
+    return (struct net_forward){
+        .is_udp = config->is_udp,
+        .host_address = config->host_address,
+        .host_port = config->host_port,
+        .guest_address = config->guest_address,
+        .guest_port = config->guest_port,
+    };
+}
+
+static int create_user(struct loop *loop, const struct config_nic *nic, struct net_backend **out,
+                       struct error *err)
+{
+    const struct config_net_user *user = &nic->user;
+    struct net_forward *forwards = calloc(user->forward_count + 1, sizeof(*forwards));
+    CHECK(forwards);
+    for (unsigned i = 0; i < user->forward_count; i++)
+        forwards[i] = forward_of(&user->forwards[i]);
+    const struct net_slirp_options options = {
+        .net = user->net,
+        .host = user->host,
+        .dns = user->dns,
+        .dhcpstart = user->dhcpstart,
+        .hostname = user->hostname,
+        .dnssearch = user->dnssearch,
+        .domainname = user->domainname,
+        .tftp = user->tftp,
+        .bootfile = user->bootfile,
+        .restrict_access = user->restrict_access,
+        .ipv4_off = user->ipv4_off,
+        .ipv6_off = user->ipv6_off,
+        .forwards = forwards,
+        .forward_count = user->forward_count,
+    };
+    int result = net_slirp_create(loop, nic->netdev_id, &options, out, err);
+    free(forwards);
+    return result;
+}
+
+static int create_tap(struct loop *loop, const struct config_nic *nic, struct net_backend **out,
+                      struct error *err)
+{
+    const struct net_tap_options options = {
+        .ifname = nic->tap.ifname,
+        .fd = nic->tap.fd,
+        .bridge = nic->tap.bridge,
+        .helper = nic->tap.helper,
+        .vnet_hdr_off = nic->tap.vnet_hdr_off,
+    };
+    return net_tap_create(loop, nic->netdev_id, &options, out, err);
+}
+
+static struct net_socket_address address_of(const struct config_net_address *config)
+{
+    return (struct net_socket_address){
+        .path = config->path, .host = config->host, .port = config->port};
+}
+
+static int create_stream(struct loop *loop, const struct config_nic *nic, struct net_backend **out,
+                         struct error *err)
+{
+    const struct config_net_socket *socket = &nic->socket;
+    const struct net_stream_options options = {
+        .address = address_of(socket->is_server ? &socket->local : &socket->remote),
+        .is_server = socket->is_server,
+        .reconnect_ms = socket->reconnect_ms,
+    };
+    return net_stream_create(loop, nic->netdev_id, &options, out, err);
+}
+
+static int create_dgram(struct loop *loop, const struct config_nic *nic, struct net_backend **out,
+                        struct error *err)
+{
+    const struct net_dgram_options options = {
+        .local = address_of(&nic->socket.local),
+        .remote = address_of(&nic->socket.remote),
+    };
+    return net_dgram_create(loop, nic->netdev_id, &options, out, err);
+}
+
+int netdev_create(struct loop *loop, const struct config_nic *nic, const char *machine_name,
+                  struct net_backend **out, struct error *err)
+{
+    const struct net_internal_options internal = {.folder = nic->folder, .name = machine_name};
+    switch (nic->kind) {
+    case NET_KIND_USER:
+        return create_user(loop, nic, out, err);
+    case NET_KIND_TAP:
+        return create_tap(loop, nic, out, err);
+    case NET_KIND_STREAM:
+        return create_stream(loop, nic, out, err);
+    case NET_KIND_DGRAM:
+        return create_dgram(loop, nic, out, err);
+    case NET_KIND_INTERNAL:
+        return net_internal_create(loop, nic->netdev_id, &internal, out, err);
+    }
+    UNREACHABLE("config_net_kind");
+}
