@@ -176,6 +176,12 @@ void pci_set_intx(struct pci_device *device, bool level)
     update_intx(device);
 }
 
+/* For people: the id that they gave, or else the kind. */
+static const char *name_of(const struct pci_device *device)
+{
+    return *device->device.id || !device->device.ops ? device->device.id : device->device.ops->kind;
+}
+
 int pci_plug(struct pci_bus *pci_bus, struct pci_device *device, int slot, struct error *err)
 {
     loop_check_thread(pci_bus->bus->loop);
@@ -183,11 +189,12 @@ int pci_plug(struct pci_bus *pci_bus, struct pci_device *device, int slot, struc
         for (slot = 0; slot < PCI_SLOT_MAX && pci_bus->devices[slot];)
             slot++;
     if (slot >= PCI_SLOT_MAX)
-        return error_set(err, ENOSPC, "no free PCI slot for device '%s': all %d are taken",
-                         device->device.id, PCI_SLOT_MAX);
+        return error_set(err, ENOSPC,
+                         "no free PCI slot for device '%s': all %d are taken, leave a device out",
+                         name_of(device), PCI_SLOT_MAX);
     if (pci_bus->devices[slot])
         return error_set(err, EBUSY, "PCI slot %d is taken by device '%s': choose another", slot,
-                         pci_bus->devices[slot]->device.id);
+                         name_of(pci_bus->devices[slot]));
     pci_bus->devices[slot] = device;
     device->pci_bus = pci_bus;
     device->slot = (unsigned)slot;
@@ -286,13 +293,13 @@ void pci_config_write(struct pci_bus *pci_bus, unsigned slot, unsigned function,
     int bar = bar_at(device, offset);
     if (bar >= 0 && !update_bar(device, (unsigned)bar))
         memcpy(device->config + offset, old, size);
-    if (ranges_overlap(offset, size, PCI_COMMAND, 2)) {
+    bool is_command = ranges_overlap(offset, size, PCI_COMMAND, 2);
+    bool is_msix = device->vector_count &&
+                   ranges_overlap(offset, size, device->msix_capability + PCI_MSIX_FLAGS, 2);
+    if (is_command)
         update_all_bars(device);
-        update_intx(device);
-    }
-    if (device->vector_count &&
-        ranges_overlap(offset, size, device->msix_capability + PCI_MSIX_FLAGS, 2)) {
-        pci_msix_control_written(device);
+    if (is_command || is_msix) {
+        pci_msix_unmask(device);
         update_intx(device);
     }
     if (device->pci_ops && device->pci_ops->config_written)

@@ -27,11 +27,12 @@ bool pci_msix_is_enabled(const struct pci_device *device)
     return device->vector_count && (control_of(device) & PCI_MSIX_FLAGS_ENABLE);
 }
 
+/* A message is a write to memory, which takes bus mastering. */
 static bool is_masked(const struct pci_device *device, const struct pci_msix_vector *vector)
 {
     uint16_t control = control_of(device);
-    return !(control & PCI_MSIX_FLAGS_ENABLE) || (control & PCI_MSIX_FLAGS_MASKALL) ||
-           (vector->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
+    return !pci_is_bus_master(device) || !(control & PCI_MSIX_FLAGS_ENABLE) ||
+           (control & PCI_MSIX_FLAGS_MASKALL) || (vector->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
 /* Anything but the LAPICs' window would be a write to memory, which a message must not be. */
@@ -78,7 +79,7 @@ static void update_vector(struct pci_device *device, struct pci_msix_vector *vec
         fire(device, vector);
 }
 
-void pci_msix_control_written(struct pci_device *device)
+void pci_msix_unmask(struct pci_device *device)
 {
     for (unsigned i = 0; i < device->vector_count; i++)
         update_vector(device, &device->vectors[i]);
@@ -104,7 +105,7 @@ void pci_msix_restore(struct pci_device *device, const struct pci_saved *saved)
         vector->control = saved->control[i] & PCI_MSIX_ENTRY_CTRL_MASKBIT;
         vector->pending = saved->pending[i];
     }
-    pci_msix_control_written(device);
+    pci_msix_unmask(device);
 }
 
 void pci_msix_notify(struct pci_device *device, unsigned vector)

@@ -9,8 +9,8 @@
 void pci_msix_reset(struct pci_device *device);
 /* Gives the routes back. */
 void pci_msix_fini(struct pci_device *device);
-/* The capability's control word changed. */
-void pci_msix_control_written(struct pci_device *device);
+/* The control word or bus mastering changed: sends what was pending and may go now. */
+void pci_msix_unmask(struct pci_device *device);
 void pci_msix_save(const struct pci_device *device, struct pci_saved *saved);
 /* The control word is restored already. */
 void pci_msix_restore(struct pci_device *device, const struct pci_saved *saved);

@@ -6,16 +6,26 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "devices/virtio_blk.h"
 #include "devices/virtio_rng.h"
 #include "tests/unit/test.h"
+
+static enum virtio_blk_action on_error(void *opaque, struct device *device, enum disk_op op,
+                                       int error)
+{
+    const struct two_drives *f = opaque;
+    (void)device;
+    (void)op;
+    (void)error;
+    return f->on_error;
+}
 
 static void make_drive(struct two_drives *f, struct drive *drive, const char *id)
 {
     drive->disk = fake_disk_create(&f->guest.loop, MIB, false);
     memset(drive->disk->bytes, id[0], MIB);
     struct virtio_pci_place place = fake_guest_place(&f->guest, id);
-    const struct virtio_blk_options options = {.queue_count = 2};
+    const struct virtio_blk_options options = {
+        .queue_count = 2, .on_error = on_error, .on_error_opaque = f};
     assert_int_equal(virtio_blk_create(&place, drive->disk, &options, &drive->device, NULL), 0);
     fake_device_probe(&drive->fd, &f->guest, drive->device);
 }
@@ -29,6 +39,7 @@ void two_drives_set_up(struct drive *drive)
 
 void two_drives_start(struct two_drives *f)
 {
+    f->on_error = VIRTIO_BLK_REPORT;
     fake_guest_init(&f->guest);
     make_drive(f, &f->victim, "victim");
     make_drive(f, &f->witness, "witness");

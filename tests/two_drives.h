@@ -8,6 +8,7 @@
 
 #include <linux/virtio_ring.h>
 
+#include "devices/virtio_blk.h"
 #include "tests/fake_disk.h"
 #include "tests/fake_guest.h"
 
@@ -24,6 +25,7 @@ struct drive {
 };
 
 struct two_drives {
+    enum virtio_blk_action on_error;
     struct fake_guest guest;
     struct drive victim, witness;
     struct device *rng;

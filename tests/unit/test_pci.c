@@ -330,10 +330,17 @@ static void test_msix(void **state)
     pci_msix_notify(&f.a.pci, UINT32_MAX);
     assert_int_equal(fake_guest_read(&f.guest, table + 2048, 4), 4);
 
+    /* A message is a write to memory: without bus mastering it waits. */
+    decode(&f, &f.a, PCI_COMMAND_MEMORY);
+    pci_msix_notify(&f.a.pci, 0);
+    assert_int_equal(f.guest.irq.sent[0], 1);
+    decode(&f, &f.a, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+    assert_int_equal(f.guest.irq.sent[0], 2);
+
     pci_device_reset(&f.a.pci);
     assert_false(pci_msix_is_enabled(&f.a.pci));
     pci_msix_notify(&f.a.pci, 0);
-    assert_int_equal(f.guest.irq.sent[0], 1);
+    assert_int_equal(f.guest.irq.sent[0], 2);
     stop(&f);
     assert_int_equal(f.guest.irq.routes, 0);
 }

@@ -139,6 +139,12 @@ static void fuzz_host(struct two_drives *f, struct drive *drive, uint64_t *seed)
     case 5:
         f->guest.irq.no_routes = random & 16;
         break;
+    case 6:
+        f->on_error = (enum virtio_blk_action)(random / 16 % 3);
+        break;
+    case 7:
+        virtio_blk_retry(drive->device);
+        break;
     default:
         fake_guest_run(&f->guest, 2);
     }
@@ -195,6 +201,7 @@ static void test_rubbish(void **state)
         struct drive *const drives[] = {&f.victim, &f.witness};
         for (unsigned i = 0; i < 2; i++) {
             f.guest.irq.no_routes = false;
+            f.on_error = VIRTIO_BLK_REPORT;
             drives[i]->disk->fail = 0;
             fake_disk_release(drives[i]->disk);
             fake_guest_run(&f.guest, 3);
