@@ -37,6 +37,11 @@
 #define DISK_REQUEST_IOV_MAX   1024
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
 
+/* fw_cfg */
+#define FW_CFG_ITEMS_MAX      64
+#define FW_CFG_DMA_TURN_BYTES (1024 * 1024) /* copied in one loop turn */
+#define FW_CFG_PAST_END_BYTES (64 * 1024)   /* zeroes that one transfer may ask for */
+
 /* chardev */
 #define CHARDEV_INPUT_BYTES  4096        /* read ahead for each user */
 #define CHARDEV_OUTPUT_BYTES (64 * 1024) /* held for a slow reader */

@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "devices/acpi_pm.h"
+#include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/ioapic.h"
 #include "devices/pci_host.h"
@@ -31,6 +32,12 @@ static unsigned device_count;
 static struct ioapic *ioapic;
 static struct pic *pic;
 static uint64_t seed;
+static uint8_t ram[0x10000];
+
+static const struct guest_mem mem = {
+    .regions = {{.gpa = 0, .size = sizeof(ram), .host = ram}},
+    .region_count = 1,
+};
 
 static uint64_t next_random(void)
 {
@@ -74,6 +81,7 @@ static void build(void)
     struct pvpanic *pvpanic;
     struct serial *serial;
     struct pci_host *host;
+    struct fw_cfg *fw_cfg;
     const struct serial_config config = {&board.bus,      &board.clock,     &board.hub,
                                          &stream.backend, SERIAL_COM1_PORT, SERIAL_COM1_GSI};
     fake_board_init(&board);
@@ -91,6 +99,8 @@ static void build(void)
     assert_int_equal(pvpanic_create(&board.bus, on_panic, NULL, &pvpanic, NULL), 0);
     assert_int_equal(serial_create(&config, &serial, NULL), 0);
     assert_int_equal(pci_host_create(&pci_bus, on_event, NULL, &host, NULL), 0);
+    assert_int_equal(fw_cfg_create(&board.bus, &mem, &fw_cfg, NULL), 0);
+    assert_int_equal(fw_cfg_add_file(fw_cfg, "etc/file", "content", 7, NULL), 0);
     add(&ioapic->device);
     add(&pic->device);
     add(&pit->device);
@@ -100,6 +110,7 @@ static void build(void)
     add(&pvpanic->device);
     add(&serial->device);
     add(&host->device);
+    add(&fw_cfg->device);
 }
 
 static void take_down(void)
@@ -145,7 +156,13 @@ static void random_event_from_outside(void)
 {
     char bytes[32] = "rubbish";
     unsigned pin = below(GSI_IOAPIC_PINS);
-    switch (below(8)) {
+    switch (below(10)) {
+    case 8:
+        ram[below(sizeof(ram))] = (uint8_t)next_random();
+        break;
+    case 9:
+        loop_run_once(&board.loop, false);
+        break;
     case 0:
         ioapic_eoi(ioapic, (uint8_t)next_random());
         break;
