@@ -349,3 +349,15 @@ int qcow2_create(struct io_file *file, struct io_file *data_file,
     free(layout.cluster);
     return result;
 }
+
+int qcow2_create_measure(const struct qcow2_create_options *options, uint64_t *metadata_bytes,
+                         struct error *err)
+{
+    struct qcow2_create_options full = *options;
+    struct layout layout = {0};
+    full.preallocation = QCOW2_PREALLOC_METADATA;
+    int result = plan(&full, &layout, err);
+    if (!result)
+        *metadata_bytes = (layout.total_clusters - layout.data_clusters) * layout.cluster_bytes;
+    return result;
+}

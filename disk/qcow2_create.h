@@ -48,6 +48,10 @@ int must_check qcow2_create_check(const struct qcow2_create_options *options, st
 int must_check qcow2_create_header(const struct qcow2_create_options *options,
                                    struct qcow2_header *header, struct error *err);
 
+/* How much of the file such an image takes besides its data once all of it is written. */
+int must_check qcow2_create_measure(const struct qcow2_create_options *options,
+                                    uint64_t *metadata_bytes, struct error *err);
+
 /*
  * `file` is empty or a block device. `data_file` is the external one, or NULL, and becomes as large
  * as the disk. On failure their contents are undefined.
