@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/limits.h"
@@ -166,6 +167,40 @@ static void test_a_stale_socket_is_replaced(void **state)
     rig_leave(&client);
 }
 
+/* In a process of its own: comes as "nobody" and reports whether it was let in. */
+static void visit_as_nobody(void)
+{
+    char byte;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", rig.path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    bool came =
+        setuid(65534) == 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+    _exit(!came ? 2 : recv(fd, &byte, 1, 0) > 0 ? 1 : 0);
+}
+
+static void test_another_user_is_turned_away(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    /* Even where someone has opened the socket's file to all. */
+    assert_int_equal(chmod(rig.folder, 0755), 0);
+    assert_int_equal(chmod(rig.path, 0666), 0);
+    pid_t visitor = fork();
+    if (!visitor)
+        visit_as_nobody();
+    int status = -1;
+    for (int turns = 0; turns < 1000 && waitpid(visitor, &status, WNOHANG) == 0; turns++) {
+        rig_turn();
+        usleep(1000);
+    }
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    struct rig_client client = rig_open(true);
+    rig_leave(&client);
+}
+
 static void count_ready(void *opaque)
 {
     ++*(int *)opaque;
@@ -220,6 +255,7 @@ int main(void)
         TEST(test_a_client_that_never_reads_is_dropped),
         TEST(test_events_alone_drop_a_client_that_never_reads),
         TEST(test_socket_files),
+        TEST(test_another_user_is_turned_away),
         TEST(test_a_stale_socket_is_replaced),
         TEST(test_waiting_for_the_first_client),
         TEST(test_tcp_and_pretty),
