@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fuzz_frames: a libFuzzer target: frames from a hostile guest or peer through everything that
+ * reads them before a library or a guest does: guard, merging, checksums, cutting.
+ *
+ *   clang -std=gnu11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer,address,undefined \
+ *       -o build/fuzz_frames tests/fuzz/fuzz_frames.c base/check.c netbackends/guard.c \
+ *       netbackends/packet.c netbackends/offload.c netbackends/merge.c netbackends/frame_queue.c
+ *   build/fuzz_frames -max_len=4096
+ *
+ * The input is a list of frames, each behind a head of 13 bytes: flags, a net_meta, its length.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "netbackends/guard.h"
+#include "netbackends/merge.h"
+#include "netbackends/offload.h"
+#include "netbackends/packet.h"
+
+enum { HEAD_BYTES = 13, QUEUE_BYTES = 256 * 1024, FILL_BYTES = 20000 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct frame_queue queue;
+static uint8_t room[OFFLOAD_SEGMENT_ROOM];
+
+struct input {
+    uint8_t flags;
+    struct net_meta meta;
+    uint8_t *frame; /* of exactly `length` bytes on the heap, so that ASan sees its end */
+    size_t length;
+};
+
+static bool take(const uint8_t **data, size_t *size, struct input *out)
+{
+    if (*size < HEAD_BYTES)
+        return false;
+    const uint8_t *head = *data;
+    size_t here = MIN(load_le16(head + 11), *size - HEAD_BYTES);
+    out->flags = head[0];
+    out->meta = (struct net_meta){head[1],
+                                  head[2],
+                                  load_le16(head + 3),
+                                  load_le16(head + 5),
+                                  load_le16(head + 7),
+                                  load_le16(head + 9)};
+    out->length = here + (head[0] & 0x80 ? FILL_BYTES : 0);
+    out->frame = malloc(out->length + !out->length);
+    memcpy(out->frame, head + HEAD_BYTES, here);
+    memset(out->frame + here, 0x55, out->length - here);
+    *data += HEAD_BYTES + here;
+    *size -= HEAD_BYTES + here;
+    return true;
+}
+
+/* What the guard let through can be parsed, is for somebody else, and has no urgent data. */
+static void check_passed(const struct input *in)
+{
+    struct packet packet;
+    size_t payload;
+    if (load_be16(in->frame + 12) == PACKET_TYPE_ARP)
+        return;
+    CHECK(packet_parse_ip(in->frame, in->length, &packet));
+    CHECK(packet.is_ipv6 || (in->frame[packet.ip + 16] != 127 && in->frame[packet.ip + 16] != 0));
+    if (packet.protocol != PACKET_TCP)
+        return;
+    CHECK(packet_parse_tcp(in->frame, &packet, &payload));
+    CHECK(!(in->frame[packet.transport + 13] & TCP_URG));
+}
+
+static bool is_checksum_right(const uint8_t *frame, size_t length)
+{
+    struct packet packet;
+    CHECK(packet_parse_ip(frame, length, &packet));
+    size_t bytes = packet.end - packet.transport;
+    uint64_t sum = packet_pseudo_sum(frame, &packet, bytes);
+    return packet_fold(packet_sum(frame + packet.transport, bytes, sum)) == 0;
+}
+
+static int on_piece(void *opaque, uint8_t *frame, size_t length)
+{
+    const struct net_meta *meta = opaque;
+    struct packet packet;
+    size_t payload;
+    CHECK(packet_parse_ip(frame, length, &packet) && packet.end == length);
+    CHECK(packet_parse_tcp(frame, &packet, &payload));
+    CHECK(length - payload <= meta->gso_size);
+    CHECK(is_checksum_right(frame, length));
+    return 0;
+}
+
+static void drain(struct merge *merge)
+{
+    struct frame *frame;
+    merge_close(merge, &queue);
+    while ((frame = frame_queue_front(&queue))) {
+        CHECK(frame->length <= GUARD_FRAME_MAX);
+        if (frame->meta.gso_type)
+            CHECK(offload_segment(&frame->meta, frame->bytes, frame->length, room, on_piece,
+                                  &frame->meta) == 0);
+        frame_queue_pop(&queue);
+    }
+}
+
+static void try_one(struct input *in, struct merge *merge)
+{
+    const struct guard guard = {.allows_tftp = in->flags & 1, .refuses_new_flows = in->flags & 2};
+    if (guard_check(&guard, in->frame, in->length))
+        check_passed(in);
+    if (in->length <= GUARD_FRAME_MAX && !merge_push(merge, &queue, in->frame, in->length))
+        drain(merge);
+    bool is_sane = offload_check_meta(&in->meta, in->length, in->flags >> 2);
+    if (in->meta.gso_type)
+        (void)!offload_segment(&in->meta, in->frame, in->length, room, on_piece, &in->meta);
+    else if (offload_finish_checksum(&in->meta, in->frame, in->length))
+        CHECK(!is_sane || in->meta.csum_start < PACKET_ETHERNET_BYTES);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct merge merge = {.offloads = size ? data[0] >> 2 : 0};
+    struct input in;
+    if (!queue.arena)
+        CHECK(frame_queue_init(&queue, QUEUE_BYTES) == 0);
+    while (take(&data, &size, &in)) {
+        try_one(&in, &merge);
+        free(in.frame);
+    }
+    drain(&merge);
+    return 0;
+}
