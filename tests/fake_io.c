@@ -143,6 +143,8 @@ static void fake_submit(struct io_file *file, struct io_request *request)
     struct fake_io *fake = fake_of(file);
     /* A sync covers what has completed by now. */
     request->done_bytes = fake->completions;
+    /* Now and then one is overtaken by many. */
+    request->result = fake_below(&fake->random, 12) ? 0 : (int)fake_below(&fake->random, 60);
     list_push_back(&fake->queue, &request->node);
     fake->queued++;
     loop_task_queue(&fake->run);
@@ -154,9 +156,12 @@ static struct io_request *draw(struct fake_io *fake)
     struct list *node = fake->queue.next;
     while (skip--)
         node = node->next;
+    struct io_request *request = list_entry(node, struct io_request, node);
+    if (request->result-- > 0)
+        return NULL;
     list_remove(node);
     fake->queued--;
-    return list_entry(node, struct io_request, node);
+    return request;
 }
 
 static void on_run(struct loop_task *task)
@@ -165,6 +170,8 @@ static void on_run(struct loop_task *task)
     uint64_t budget = 1 + fake_below(&fake->random, fake->per_turn);
     while (fake->queued && budget--) {
         struct io_request *request = draw(fake);
+        if (!request)
+            continue;
         int result = execute(fake, request);
         request->on_done(request, result);
         if (fake->on_change)
