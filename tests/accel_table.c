@@ -40,6 +40,7 @@ struct run {
     pthread_cond_t finished;
     bool is_finished;
     bool timed_out;
+    bool is_gone; /* shut down: its state means nothing */
 };
 
 static void die(const char *what, const struct error *err)
@@ -137,12 +138,28 @@ static uint32_t hash(const uint8_t *bytes, size_t length)
     return value;
 }
 
-static void print_memory(const struct run *run, const struct accel_vcpu_state *state)
+/*
+ * CPUs set RF in the flags that a fault pushes; some that translate do not. A frame is told by the
+ * vector that the stub pushed on top of it.
+ */
+static void forget_resume_flag(uint8_t *frame, unsigned word)
+{
+    for (unsigned i = 3; i < 5; i++) {
+        uint32_t cs = load_le32(frame + word * (i - 1)), flags = load_le32(frame + word * i);
+
+        if (cs && cs < SEL_END && (flags & 0xff00802a) == 2)
+            store_le32(frame + word * i, flags & ~0x10000u);
+    }
+}
+
+static void print_memory(struct run *run, const struct accel_vcpu_state *state)
 {
     uint64_t top = state->sregs.ss.base + state->regs.rsp;
 
     if (state->sregs.cs.l)
         top = state->regs.rsp;
+    if (range_fits(top, 64, GUEST_RAM_BYTES) && load_le32(run->ram + top) < 256)
+        forget_resume_flag(run->ram + top, state->sregs.cs.l ? 8 : 4);
     printf("  stack");
     for (unsigned i = 0; i < FRAME_WORDS && range_fits(top + 8 * i, 8, GUEST_RAM_BYTES); i++)
         printf(" %" PRIx64, load_le64(run->ram + top + 8 * i));
@@ -190,7 +207,9 @@ static bool on_exit_of(struct run *run, struct accel_exit *exit)
                exit->mmio.is_write ? "write" : "read", exit->mmio.gpa, exit->mmio.size, value);
         return false;
     case ACCEL_EXIT_SHUTDOWN:
+        /* What is left is the accelerator's affair. */
         printf("  shutdown\n");
+        run->is_gone = true;
         return true;
     case ACCEL_EXIT_INTR:
         if (run->timed_out)
@@ -265,7 +284,8 @@ static void run_program(const struct accel_ops *ops, uint8_t *ram, const struct 
     pthread_cond_signal(&run.finished);
     pthread_mutex_unlock(&run.mutex);
     pthread_join(run.watchdog, NULL);
-    print_state(&run);
+    if (!run.is_gone)
+        print_state(&run);
     ops->vcpu_destroy(run.vcpu);
     ops->vm_destroy(run.vm);
 }

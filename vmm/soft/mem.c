@@ -166,8 +166,7 @@ static bool exchange_on_host(void *host, void *expected, const void *desired, un
         memcpy(&old, expected, bytes);                                                             \
         memcpy(&wanted, desired, bytes);                                                           \
         asm volatile("lock cmpxchg" sfx " %3, %1\n\tsete %2"                                       \
-                     : "+a"(old), "+m"(*(type __attribute__((aligned(1), may_alias)) *)host),      \
-                       "=q"(swapped)                                                               \
+                     : "+a"(old), "+m"(*(uint8_t(*)[bytes])host), "=q"(swapped)                    \
                      : "r"(wanted)                                                                 \
                      : "cc", "memory");                                                            \
         memcpy(expected, &old, bytes);                                                             \
