@@ -43,6 +43,17 @@ static void on_event(void *opaque, enum machine_event event, enum machine_shutdo
         commands_answer_quits(control);
 }
 
+static void on_block_error(void *opaque, const struct machine_block_error *error)
+{
+    struct control *control = opaque;
+    list_for_each(node, &control->clients)
+    {
+        struct control_client *client = list_entry(node, struct control_client, node);
+        if (!client->is_dropped && client->protocol->on_block_error)
+            client->protocol->on_block_error(client, error);
+    }
+}
+
 static void resume_clients(struct loop_task *task)
 {
     struct control *control = container_of(task, struct control, resume);
@@ -187,7 +198,7 @@ int control_create(struct loop *loop, struct machine *machine, struct control **
     int result = 0;
     for (unsigned i = 0; i < config->monitor_count && !result; i++)
         result = open_monitor(control, &config->monitors[i], err);
-    machine_set_listener(machine, &(struct machine_listener){on_event, control});
+    machine_set_listener(machine, &(struct machine_listener){on_event, on_block_error, control});
     if (result)
         control_close(control, ignore_closed, NULL);
     else
@@ -238,7 +249,7 @@ static void on_lingered(struct loop_timer *timer)
 
 void control_close(struct control *control, void (*on_closed)(void *opaque), void *opaque)
 {
-    machine_set_listener(control->machine, &(struct machine_listener){NULL, NULL});
+    machine_set_listener(control->machine, &(struct machine_listener){NULL, NULL, NULL});
     commands_answer_quits(control);
     control->on_closed = on_closed;
     control->closed_opaque = opaque;

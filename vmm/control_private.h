@@ -29,6 +29,7 @@ struct control_protocol {
     /* Optional. */
     void (*on_event)(struct control_client *client, enum machine_event event,
                      enum machine_shutdown_cause cause);
+    void (*on_block_error)(struct control_client *client, const struct machine_block_error *error);
     /* The client is gone: commands under way finish without it. Frees the session. */
     void (*close)(struct control_client *client);
 };

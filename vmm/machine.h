@@ -58,9 +58,18 @@ enum machine_event {
     MACHINE_EVENT_GUEST_PANICKED,
 };
 
+/* A request of the guest's that the host could not do, and what became of it. */
+struct machine_block_error {
+    unsigned disk; /* index into the config's disks */
+    bool is_read;
+    const char *action; /* "report", "ignore" or "stop" */
+    int code;           /* a positive errno */
+};
+
 /* For the control socket: told on the loop, in order. `cause` counts for RESET and SHUTDOWN. */
 struct machine_listener {
     void (*on_event)(void *opaque, enum machine_event event, enum machine_shutdown_cause cause);
+    void (*on_block_error)(void *opaque, const struct machine_block_error *error);
     void *opaque;
 };
 

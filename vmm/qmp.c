@@ -4,6 +4,7 @@
  *
  * (docs/interop/qmp-spec: the shapes and the words of errors are QEMU's, since clients match them.)
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -258,6 +259,18 @@ static json_t *event_data(struct control_client *client, enum machine_event even
                      machine_shutdown_cause_name(cause), "detail", detail);
 }
 
+/* Takes `data`, which may be NULL, over. */
+static void send_event(struct control_client *client, const char *name, json_t *data)
+{
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    json_t *message = json_pack("{s:{s:I,s:I},s:s}", "timestamp", "seconds", (json_int_t)now.tv_sec,
+                                "microseconds", (json_int_t)now.tv_usec, "event", name);
+    if (data)
+        json_object_set_new(message, "data", data);
+    send_message(client, message);
+}
+
 static void on_event(struct control_client *client, enum machine_event event,
                      enum machine_shutdown_cause cause)
 {
@@ -266,17 +279,22 @@ static void on_event(struct control_client *client, enum machine_event event,
         [MACHINE_EVENT_POWERDOWN] = "POWERDOWN", [MACHINE_EVENT_RESET] = "RESET",
         [MACHINE_EVENT_SHUTDOWN] = "SHUTDOWN",   [MACHINE_EVENT_GUEST_PANICKED] = "GUEST_PANICKED",
     };
-    struct qmp_session *session = client->session;
-    if (!session->is_negotiated)
-        return;
-    struct timeval now;
-    gettimeofday(&now, NULL);
-    json_t *message = json_pack("{s:{s:I,s:I},s:s}", "timestamp", "seconds", (json_int_t)now.tv_sec,
-                                "microseconds", (json_int_t)now.tv_usec, "event", names[event]);
-    json_t *data = event_data(client, event, cause);
-    if (data)
-        json_object_set_new(message, "data", data);
-    send_message(client, message);
+    const struct qmp_session *session = client->session;
+    if (session->is_negotiated)
+        send_event(client, names[event], event_data(client, event, cause));
+}
+
+static void on_block_error(struct control_client *client, const struct machine_block_error *error)
+{
+    const struct vm_config *config = machine_config(client->control->machine);
+    const struct qmp_session *session = client->session;
+    const char *id = config->disks[error->disk].id;
+    if (session->is_negotiated)
+        send_event(client, "BLOCK_IO_ERROR",
+                   json_pack("{s:s,s:s,s:s,s:s,s:b,s:s}", "device", id, "node-name", id,
+                             "operation", error->is_read ? "read" : "write", "action",
+                             error->action, "nospace", error->code == ENOSPC, "reason",
+                             strerror(error->code)));
 }
 
 const struct control_protocol qmp_protocol = {
@@ -284,5 +302,6 @@ const struct control_protocol qmp_protocol = {
     .greet = greet,
     .on_input = on_input,
     .on_event = on_event,
+    .on_block_error = on_block_error,
     .close = close_session,
 };

@@ -138,6 +138,25 @@ static void test_guest_events(void **state)
     rig_leave(&silent);
 }
 
+static void test_block_errors(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(true);
+    const struct machine_block_error full = {.disk = 0, .action = "stop", .code = ENOSPC},
+                                     bad = {1, true, "report", EIO};
+    rig.machine.listener.on_block_error(rig.machine.listener.opaque, &full);
+    rig.machine.listener.on_block_error(rig.machine.listener.opaque, &bad);
+    rig_expect_event(&client, "BLOCK_IO_ERROR",
+                     "{\"device\": \"virtio0\", \"node-name\": \"virtio0\", \"operation\": "
+                     "\"write\", \"action\": \"stop\", \"nospace\": true, \"reason\": \"No space "
+                     "left on device\"}");
+    rig_expect_event(&client, "BLOCK_IO_ERROR",
+                     "{\"device\": \"none0\", \"node-name\": \"none0\", \"operation\": \"read\", "
+                     "\"action\": \"report\", \"nospace\": false, \"reason\": \"Input/output "
+                     "error\"}");
+    rig_leave(&client);
+}
+
 static void test_failures_of_the_machine(void **state)
 {
     (void)state;
@@ -392,6 +411,7 @@ int main(void)
         TEST(test_events_precede_replies),
         TEST(test_quit_tells_the_shutdown_first),
         TEST(test_guest_events),
+        TEST(test_block_errors),
         TEST(test_failures_of_the_machine),
         TEST(test_queries),
         TEST(test_query_commands_lists_what_works),
