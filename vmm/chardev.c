@@ -210,16 +210,27 @@ static void on_deliver(struct loop_task *task)
 
 /* --- output --- */
 
+/* Said once until output gets through again; a pipe whose reader has left is not tried again. */
 static void output_failed(struct chardev_link *link, int error)
 {
-    if (link->chardev->config->kind == CHARDEV_PTY)
+    struct chardev *chardev = link->chardev;
+    switch (chardev->config->kind) {
+    case CHARDEV_PTY:
         hang_up(link);
-    else if (link->chardev->config->kind == CHARDEV_UNIX ||
-             link->chardev->config->kind == CHARDEV_TCP)
+        return;
+    case CHARDEV_UNIX:
+    case CHARDEV_TCP:
         link_down(link);
-    else
-        log_limited("chardev '%s': %s; the output is lost", link->chardev->config->id,
-                    strerror(error));
+        return;
+    default:
+        break;
+    }
+    if (!chardev->has_lost_output)
+        log_warn("chardev '%s': %s; the guest's output is lost", chardev->config->id,
+                 strerror(error));
+    chardev->has_lost_output = true;
+    if (error == EPIPE)
+        end_close(&link->out, on_out_watch_closed);
 }
 
 /* True if the host took something; false if it is full or the bytes are gone. */
@@ -232,6 +243,7 @@ static bool write_some(struct chardev_link *link)
     int error = errno;
     if (done > 0) {
         ring_drop(output, (size_t)done);
+        link->chardev->has_lost_output = false;
         return true;
     }
     if (done < 0 && (error == EAGAIN || error == EINTR)) {
@@ -259,6 +271,7 @@ static void on_write_job_done(struct loop_job *job)
     job_ended(end);
     if (end->job_result > 0) {
         ring_drop(&chardev->output, (size_t)end->job_result);
+        chardev->has_lost_output = false;
     } else if (end->job_result != -EINTR) {
         ring_drop(&chardev->output, chardev->output.count);
         output_failed(link, (int)-end->job_result);

@@ -97,6 +97,7 @@ struct chardev {
     void *on_quit_opaque;
     struct chardev_ring output;
     uint8_t output_bytes[CHARDEV_OUTPUT_BYTES];
+    bool has_lost_output;      /* and has said so */
     struct chardev_link *link; /* NULL: nobody is there */
     int listener;              /* -1: no server */
     bool listener_is_polled;

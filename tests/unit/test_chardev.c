@@ -222,6 +222,41 @@ static void test_a_file_gets_everything_even_at_the_end(void **state)
     assert_int_equal(status.st_size, before + 4);
 }
 
+static void test_a_fifo_whose_reader_leaves(void **state)
+{
+    (void)state;
+    const struct config_chardev config = {.kind = CHARDEV_FILE, .id = "c", .path = path};
+    char buffer[16];
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_int_equal(char_write(first.backend, "ab", 2), 2);
+    turn(3);
+    assert_int_equal(read(reader, buffer, sizeof(buffer)), 2);
+    close(reader);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(char_write(first.backend, "lost", 4), 4);
+        turn(1);
+    }
+    close_and_wait(chardev);
+}
+
+static void test_a_full_disk_loses_output_only(void **state)
+{
+    (void)state;
+    const struct config_chardev config = {
+        .kind = CHARDEV_FILE, .id = "c", .path = (char *)"/dev/full"};
+    static char block[CHARDEV_OUTPUT_BYTES];
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(char_write(first.backend, block, sizeof(block)), sizeof(block));
+        turn(5);
+    }
+    close_and_wait(chardev);
+}
+
 static void test_what_cannot_be_opened_is_named(void **state)
 {
     (void)state;
@@ -449,27 +484,23 @@ static void test_a_pty_can_be_opened_again_and_again(void **state)
     close_and_wait(chardev);
 }
 
-/* --- standard input and output: in a child with a terminal of its own --- */
+/* --- standard input and output: in a process of its own, with a terminal of its own --- */
 
-enum ending { END_CLOSE, END_EXIT, END_ABORT, END_TERM, END_SEGV };
+enum ending { END_CLOSE, END_EXIT, END_ABORT, END_TERM, END_SEGV, END_COUNT };
 
-static void child_main(const char *terminal, enum ending ending)
+/* This program, run as a child: echoes what is typed first, then ends in the way asked for. */
+static int child_main(enum ending ending)
 {
-    static struct config_chardev config = {.kind = CHARDEV_STDIO, .id = "c"};
-    struct chardev *chardev;
+    static const int signals[END_COUNT] = {
+        [END_ABORT] = SIGABRT, [END_TERM] = SIGTERM, [END_SEGV] = SIGSEGV};
+    static const struct config_chardev config = {.kind = CHARDEV_STDIO, .id = "c"};
+    static struct chardev *chardev;
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
-    if (ending == END_SEGV)
-        signal(SIGSEGV, SIG_DFL);
-    setsid();
-    int fd = open(terminal, O_RDWR);
-    for (int i = 0; i < 3; i++)
-        dup2(fd, i);
-    if (fd > 2)
-        close(fd);
-    loop_adopt_thread(&loop);
-    if (chardev_create(&loop, &config, &chardev, NULL))
-        _exit(9);
+    signal(signals[END_SEGV], SIG_DFL);
+    first.room = sizeof(first.bytes);
+    if (loop_init(&loop) || chardev_create(&loop, &config, &chardev, NULL))
+        return 9;
     attach(chardev, &first);
     while (first.count == 0)
         loop_run_once(&loop, true);
@@ -477,11 +508,26 @@ static void child_main(const char *terminal, enum ending ending)
     turn(3);
     if (ending == END_CLOSE)
         close_and_wait(chardev);
-    else if (ending == END_EXIT)
-        exit(0);
-    else
-        raise(ending == END_ABORT ? SIGABRT : ending == END_TERM ? SIGTERM : SIGSEGV);
-    _exit(0);
+    if (signals[ending])
+        raise(signals[ending]);
+    return 0;
+}
+
+static pid_t start_child(const char *terminal, enum ending ending)
+{
+    char argument[2] = {(char)('0' + ending), '\0'};
+    char *const arguments[] = {(char *)"test_chardev", argument, NULL};
+    char *const environment[] = {(char *)"ASAN_OPTIONS=detect_leaks=0", NULL};
+    pid_t child = fork();
+    if (child)
+        return child;
+    setsid();
+    int fd = open(terminal, O_RDWR);
+    for (int i = 0; i < 3; i++)
+        dup2(fd, i);
+    close(fd);
+    execve("/proc/self/exe", arguments, environment);
+    _exit(9);
 }
 
 static void wait_until_raw(int fd)
@@ -499,8 +545,10 @@ static void wait_until_raw(int fd)
 static void test_the_terminal_is_restored_on_every_way_out(void **state)
 {
     (void)state;
-    for (enum ending ending = END_CLOSE; ending <= END_SEGV; ending++) {
+    for (enum ending ending = END_CLOSE; ending < END_COUNT; ending++) {
         struct termios before, after;
+        memset(&before, 0, sizeof(before)); /* its padding is compared too */
+        memset(&after, 0, sizeof(after));
         char name[64], buffer[16] = "";
         int master = posix_openpt(O_RDWR | O_NOCTTY), status;
         assert_int_equal(grantpt(master) | unlockpt(master), 0);
@@ -508,9 +556,7 @@ static void test_the_terminal_is_restored_on_every_way_out(void **state)
         int slave = open(name, O_RDWR | O_NOCTTY);
         assert_int_equal(tcgetattr(slave, &before), 0);
         assert_true(before.c_lflag & ICANON);
-        pid_t child = fork();
-        if (child == 0)
-            child_main(name, ending);
+        pid_t child = start_child(name, ending);
         wait_until_raw(slave);
         assert_int_equal(write(master, "\003", 1), 1); /* Ctrl-C goes through */
         struct pollfd ready = {.fd = master, .events = POLLIN};
@@ -532,12 +578,16 @@ static void test_the_terminal_is_restored_on_every_way_out(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
-int main(void)
+int main(int count, char **arguments)
 {
+    if (count == 2)
+        return child_main((enum ending)(arguments[1][0] - '0'));
     const struct CMUnitTest tests[] = {
         TEST(test_null_takes_all_and_says_nothing),
         TEST(test_one_user_unless_multiplexed),
         TEST(test_a_file_gets_everything_even_at_the_end),
+        TEST(test_a_fifo_whose_reader_leaves),
+        TEST(test_a_full_disk_loses_output_only),
         TEST(test_what_cannot_be_opened_is_named),
         TEST(test_clients_come_and_go),
         TEST(test_the_second_client_waits_for_the_first),
