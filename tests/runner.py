@@ -82,8 +82,9 @@ def run_pytest(tally, folder, environment=None, timeout=1800, prefix=(), select=
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = RESULTS / (folder.replace("/", "-") + ".xml")
     report.unlink(missing_ok=True)
-    command = [*prefix, "python3", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-               f"--junitxml={report}", *(["-m", select] if select else []), folder]
+    command = [*prefix, "env", "PYTHONDONTWRITEBYTECODE=1", "pytest-3", "-q", "-p",
+               "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else []),
+               folder]
     began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace",

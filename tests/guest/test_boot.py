@@ -53,7 +53,7 @@ def test_the_machine_as_the_guest_sees_it(start, diskless):
     assert {"0x29c0", "0x2918", "0x1041", "0x1044"} <= set(devices)
     log = machine.check("dmesg")
     assert "ACPI: Interpreter enabled" in log
-    assert "PCI: MMCONFIG for domain 0000 [bus 00-ff]" in log
+    assert re.search(r"PCI: (MMCONFIG|ECAM) for domain 0000", log)
     assert not re.search(r"ACPI (BIOS )?Error|ACPI Exception", log)
     assert not re.search(r"Call Trace|BUG:|WARNING:", log)
     interrupts = machine.check("cat /proc/interrupts")
@@ -63,15 +63,15 @@ def test_the_machine_as_the_guest_sees_it(start, diskless):
 
 def test_reboots_as_often_as_the_guest_likes(boot):
     machine = boot("-nic", "none")
-    for how in ("reboot", "reboot", "echo b >/proc/sysrq-trigger"):
+    for how in ("reboot", "echo b >/proc/sysrq-trigger", "reboot -f"):
+        client = machine.qmp
         machine.type(how + "\n")
+        event = client.wait_event("RESET")
+        assert event["data"]["guest"] is True and event["data"]["reason"] == "guest-reset"
+        machine.forget()
         machine.wait_shell()
-    resets = [event for event in machine.qmp.events if event["event"] == "RESET"]
-    machine.qmp.execute("query-status")
-    resets = [event for event in machine.qmp.events if event["event"] == "RESET"]
     machine.type("poweroff\n")
     assert machine.wait() == 0
-    assert all(event["data"]["reason"] == "guest-reset" for event in resets)
 
 
 def test_reset_by_the_control_socket(boot):
@@ -132,15 +132,14 @@ def test_an_elf_kernel_by_pvh(evisor, accel, kernel, diskless, tmp_path, start):
     """The ELF inside the bzImage, unpacked as Linux's own extract-vmlinux does."""
     packed = kernel.image.read_bytes()
     vmlinux = tmp_path / "vmlinux"
-    for magic, tool in ((b"\xfd7zXZ\x00", "xz"), (b"\x1f\x8b\x08", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")):
-        at = packed.find(magic)
-        if at < 0:
-            continue
-        command = [tool, "-dc"] if tool != "xz" else ["xz", "-dc", "--single-stream"]
-        done = subprocess.run(command, input=packed[at:], capture_output=True, check=False)
-        if done.stdout.startswith(b"\177ELF"):
-            vmlinux.write_bytes(done.stdout)
-            break
+    for magic, *tool in ((b"\x02\x21\x4c\x18", "lz4", "-dc"), (b"\xfd7zXZ\0", "xz", "-dc"),
+                         (b"\x1f\x8b\x08", "gzip", "-dc")):
+        if magic in packed and not vmlinux.exists():
+            # What follows the packed kernel makes the tool fail, after it has written it all.
+            unpacked = subprocess.run(tool, input=packed[packed.find(magic):], capture_output=True,
+                                      check=False).stdout
+            if unpacked.startswith(b"\177ELF"):
+                vmlinux.write_bytes(unpacked)
     assert vmlinux.exists(), "the kernel is packed in a way that this test does not know"
     machine = start(diskless, "-kernel", vmlinux, "-nic", "none")
     machine.expect("GUEST-INIT", 120)

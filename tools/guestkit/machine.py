@@ -88,6 +88,11 @@ class Machine:
                 raise Timeout(f"{pattern!r} {why}; the console's last lines:\n" +
                               "\n".join(self.output.splitlines()[-25:]))
 
+    def forget(self):
+        """What the console showed until now counts no more for expect."""
+        self._pump(0)
+        self._seen = len(self.output)
+
     def type(self, text):
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()

@@ -8,7 +8,8 @@ import tempfile
 from . import packages
 from .initramfs import Initramfs
 
-MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "button", "evdev"]
+MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "button", "evdev",
+           "pvpanic-mmio"]
 
 INITRAMFS_INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -32,6 +33,7 @@ mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 for module in $(cat /order); do insmod /modules/$module.ko; done
+stty cols 4000 </dev/ttyS0
 echo GUEST-INIT
 exec setsid cttyhack sh
 """
@@ -51,7 +53,8 @@ FILES = {
                        "hostname guest\n"
                        "ip link set lo up\n"
                        "acpid\n", 0o755),
-    "etc/profile": ("PATH=/sbin:/bin:/usr/sbin:/usr/bin\nexport PATH\nPS1='guest# '\n", 0o644),
+    "etc/profile": ("PATH=/sbin:/bin:/usr/sbin:/usr/bin\nexport PATH\n"
+                    "stty cols 4000\nPS1='guest# '\n", 0o644),
     "etc/passwd": ("root::0:0:root:/root:/bin/sh\n", 0o644),
     "etc/group": ("root:x:0:\n", 0o644),
     "etc/acpi/PWRF/00000080": ("#!/bin/sh\nexec poweroff\n", 0o755),
@@ -81,7 +84,7 @@ def _applets():
 def make_initramfs(kernel, path, init=INITRAMFS_INIT, modules=None, extra=None):
     """Writes the initramfs; `extra` maps further paths to bytes."""
     image = Initramfs()
-    for folder in ("dev", "proc", "sys", "root"):
+    for folder in ("dev", "proc", "sys", "root", "tmp", "run", "mnt"):
         image.folder(folder)
     image.character_device("dev/console", 5, 1)
     image.file("bin/busybox", pathlib.Path("/bin/busybox").read_bytes(), 0o755)
