@@ -397,7 +397,8 @@ static enum soft_decoded on_xchg_accumulator(struct soft_decoder *d, uint8_t opc
 {
     uint8_t reg = low_register(d, opcode);
 
-    if (reg == 0 || d->repeat == 0xf3) { /* NOP; with F3 PAUSE, whatever REX says */
+    if (reg == 0 ||
+        (opcode == 0x90 && d->repeat == 0xf3)) { /* NOP; with F3 PAUSE, whatever REX says */
         decode_emit(d, SOP_nop);
         return SOFT_DECODED;
     }
