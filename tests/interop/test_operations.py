@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Seeded lists of operations on one image, each by one of both tools, against a model in memory."""
+import os
+import random
+import subprocess
+
+import pytest
+
+from conftest import BUILD, assert_clean, evisor_img, qemu_img, run
+
+DRIVER = BUILD / "tests" / "disk_driver"
+SEEDS = int(os.environ.get("INTEROP_SEEDS", "24"))
+STEPS = 24
+
+
+class Image:
+    """An image under test, and what it must read as."""
+
+    def __init__(self, folder, source):
+        self.folder, self.source = folder, source
+        self.path = folder / "image"
+        self.snapshots = {}
+        self.log = []
+        self.base = None
+        size = source.choice([1 << 20, 3 << 20, (1 << 20) + 512 * 7])
+        cluster = source.choice(["512", "4k", "64k", "64k", "2M"])
+        options = [f"cluster_size={cluster}"]
+        if source.random() < 0.2:
+            options.append("compat=0.10")
+        else:
+            if source.random() < 0.3 and cluster in ("64k", "2M"):
+                options.append("extended_l2=on")
+            options.append(f"refcount_bits={source.choice([4, 8, 16, 32, 64])}")
+            if source.random() < 0.2:
+                options.append("lazy_refcounts=on")
+        self.has_zero = "compat=0.10" not in options
+        self.model = bytearray(size)
+        words = ["create", "-f", "qcow2", "-o", ",".join(options)]
+        if source.random() < 0.5:
+            self.base = folder / "base"
+            data = source.randbytes(1 << 16) * (size >> 16)
+            self.base.write_bytes(data)
+            self.model[:len(data)] = data
+            words += ["-b", "base", "-F", "raw"]
+        self.tool(*words, self.path, size)
+
+    def tool(self, *words, statuses=(0,)):
+        tool = self.source.choice([evisor_img, qemu_img])
+        self.log.append((tool.__name__, *map(str, words)))
+        result = tool(*words, cwd=self.folder)
+        assert result.status in statuses, f"{self.log}\n{result}"
+        return result
+
+    def place(self):
+        offset = self.source.randrange(len(self.model) // 512) * 512
+        length = self.source.choice([512, 4096, 8192, 65536, 1 << 20])
+        return offset, min(length, len(self.model) - offset)
+
+    def act(self, verb_qemu, verb_ours, offset, length, value=None):
+        """By qemu-io or by evisor's engine."""
+        if DRIVER.exists() and self.source.random() < 0.5:
+            line = " ".join(str(word) for word in (verb_ours, offset, length, value)
+                            if word is not None)
+            self.log.append(("disk_driver", line))
+            done = subprocess.run([DRIVER, "-f", "qcow2", self.path], input=line + "\nflush\n",
+                                  text=True, capture_output=True, timeout=30, check=False)
+            assert done.returncode == 0, f"{self.log}\n{done.stderr}"
+            return
+        pattern = f"-P {value} " if value is not None else ""
+        line = f"{verb_qemu} {pattern}{offset} {length}"
+        self.log.append(("qemu-io", line))
+        result = run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", line, self.path)
+        assert result.status == 0 and "failed" not in result.out, f"{self.log}\n{result}"
+
+    def write(self):
+        offset, length = self.place()
+        value = self.source.randrange(1, 256)
+        self.act("write", "write", offset, length, value)
+        self.model[offset:offset + length] = bytes([value]) * length
+
+    def zero(self):
+        offset, length = self.place()
+        self.act(self.source.choice(["write -z", "write -z -u"]),
+                 self.source.choice(["zero", "unmap"]), offset, length)
+        self.model[offset:offset + length] = bytes(length)
+
+    def resize(self):
+        if self.snapshots or self.base:
+            return  # what shows beyond an old end is another story
+        size = self.source.randrange(1, 4 << 20) // 512 * 512 + 512
+        if size < len(self.model):
+            self.tool("resize", "-f", "qcow2", "--shrink", self.path, size)
+            del self.model[size:]
+        else:
+            self.tool("resize", "-f", "qcow2", self.path, size)
+            self.model.extend(bytes(size - len(self.model)))
+
+    def snapshot(self):
+        choice = self.source.randrange(3)
+        if choice == 0 and len(self.snapshots) < 5:
+            name = f"s{self.source.randrange(1000)}"
+            if name not in self.snapshots:
+                self.tool("snapshot", "-c", name, self.path)
+                self.snapshots[name] = bytes(self.model)
+        elif self.snapshots:
+            name = self.source.choice(sorted(self.snapshots))
+            if choice == 1:
+                self.tool("snapshot", "-a", name, self.path)
+                self.model = bytearray(self.snapshots[name])
+            else:
+                self.tool("snapshot", "-d", name, self.path)
+                del self.snapshots[name]
+
+    def convert(self):
+        if self.snapshots:
+            return
+        words = ["convert", "-O", "qcow2"]
+        if self.source.random() < 0.5:
+            words.append("-c")
+        self.tool(*words, self.path, self.folder / "converted")
+        os.replace(self.folder / "converted", self.path)
+        self.base = None
+        self.has_zero = True
+
+    def commit(self):
+        if not self.base or self.snapshots or self.source.random() < 0.5:
+            return
+        self.tool("commit", "-q", "-f", "qcow2", self.path)
+
+    def flatten(self):
+        if not self.base or self.snapshots or self.source.random() < 0.7:
+            return
+        self.tool("rebase", "-f", "qcow2", "-b", "", self.path)
+        self.base = None
+
+    def compare(self):
+        back = self.folder / "back"
+        self.tool("convert", "-f", "qcow2", "-O", "raw", self.path, back)
+        contents = back.read_bytes()
+        if contents != self.model:
+            at = next(i for i, (a, b) in enumerate(zip(contents, self.model)) if a != b)
+            raise AssertionError(f"differs at {at}\n" + "\n".join(map(str, self.log)))
+
+    def check(self):
+        try:
+            assert_clean(self.path)
+        except AssertionError as error:
+            raise AssertionError("\n".join(map(str, self.log)) + f"\n{error}") from None
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_operations(tmp_path, seed):
+    source = random.Random(seed)
+    image = Image(tmp_path, source)
+    operations = [image.write] * 6 + [image.zero] * 3 + [
+        image.resize, image.snapshot, image.snapshot, image.snapshot, image.convert, image.commit,
+        image.flatten]
+    for step in range(STEPS):
+        source.choice(operations)()
+        if step % 6 == 5:
+            image.check()
+            image.compare()
+    image.check()
+    image.compare()
+    for name in sorted(image.snapshots):
+        image.tool("snapshot", "-a", name, image.path)
+        image.model = image.snapshots[name]
+        image.compare()
+    image.check()
