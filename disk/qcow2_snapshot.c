@@ -409,16 +409,35 @@ static int cut_tail(struct session *session, struct error *err)
     return result ? error_set_errno(err, -result, "Could not shorten '%s'", edit->path) : 0;
 }
 
+/* The table is zeroed where it is: every entry that is gone already shows the backing file. */
+static int empty_disk(struct session *session, struct error *err)
+{
+    struct qcow2_edit *edit = &session->edit;
+    const struct l1 nothing = {0};
+    struct l1 old = {0};
+    uint32_t count = edit->header.l1_entries;
+    int result = read_l1(session, edit->header.l1_offset, count, &old, err);
+    if (!result)
+        result = write_l1(session, edit->header.l1_offset, &nothing, count, 0, err);
+    if (!result)
+        result = qcow2_edit_write_header(edit, err);
+    if (!result)
+        result = ref_all(session, &old, -1, err);
+    if (!result)
+        result = qcow2_edit_flush(edit, err);
+    if (!result)
+        result = cut_tail(session, err);
+    free(old.entries);
+    return result;
+}
+
 int qcow2_snapshot_empty_disk(struct io_file *file, const char *path, struct error *err)
 {
     struct session session;
-    const struct l1 nothing = {0};
     int result = session_open(file, path, &session, err);
     if (result)
         return result;
-    result = switch_l1(&session, &nothing, session.edit.header.size_bytes, err);
-    if (!result)
-        result = cut_tail(&session, err);
+    result = empty_disk(&session, err);
     session_close(&session);
     return result;
 }

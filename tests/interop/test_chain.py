@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""Overlays: rebase and commit keep what the images show, by either tool."""
+import random
+
+import pytest
+
+from conftest import assert_clean, evisor_img, qemu_img, qemu_io
+
+SIZE = 6 << 20
+
+
+def contents(path, tool=qemu_img):
+    out = path.parent / "contents"
+    result = tool("convert", "-O", "raw", path, out)
+    assert result.status == 0, result
+    return out.read_bytes()
+
+
+@pytest.fixture
+def overlay(tmp_path):
+    """base <- middle <- top, and another image that looks like base only in part."""
+    source = random.Random(3)
+    for name in ("base", "other"):
+        evisor_img("create", "-f", "qcow2", tmp_path / name, SIZE if name == "base" else SIZE // 2)
+        for i in range(12):
+            offset = source.randrange(SIZE // 2 // 4096 - 16) * 4096
+            qemu_io(tmp_path / name, f"write -P {source.randrange(1, 255)} {offset} 50k")
+    for below, name in (("base", "middle"), ("middle", "top")):
+        evisor_img("create", "-f", "qcow2", "-b", below, "-F", "qcow2", tmp_path / name)
+        qemu_io(tmp_path / name, "write -P 7 1M 70k", f"write -P 9 {len(name)}00k 10k",
+                "write -z 2M 100k", "write -P 11 5M 3k")
+    return tmp_path
+
+
+@pytest.mark.parametrize("target", ["other", "base", ""])
+def test_safe_rebase(overlay, target):
+    top = overlay / "top"
+    before = contents(top)
+    words = ["-b", target] + (["-F", "qcow2"] if target else [])
+    result = evisor_img("rebase", *words, top)
+    assert result.status == 0 and not result.out, result
+    assert_clean(top)
+    info = qemu_img("info", "--output=json", top).json()
+    assert info.get("backing-filename") == (target or None)
+    assert contents(top) == before == contents(top, evisor_img)
+
+
+def test_unsafe_rebase(overlay):
+    top = overlay / "top"
+    (overlay / "middle").rename(overlay / "moved")
+    assert evisor_img("rebase", "-u", "-b", "moved", "-F", "qcow2", top).status == 0
+    assert_clean(top)
+    before = contents(top)
+    assert evisor_img("rebase", "-u", "-b", "nonexistent", "-F", "raw", top).status == 0
+    assert evisor_img("info", top).status == 0
+    assert evisor_img("rebase", "-u", "-b", "moved", "-F", "qcow2", top).status == 0
+    assert contents(top) == before
+
+
+def test_backing_name_that_does_not_fit(overlay):
+    small = overlay / "small"
+    evisor_img("create", "-f", "qcow2", "-o", "cluster_size=512", small, "1M")
+    before = small.read_bytes()
+    result = evisor_img("rebase", "-u", "-b", "x" * 500, "-F", "raw", small)
+    assert result.status == 1 and "No space left in the file header" in result.err
+    assert small.read_bytes() == before
+
+
+@pytest.mark.parametrize("base", [None, "base"])
+@pytest.mark.parametrize("keep", [[], ["-d"]], ids=["empty", "keep"])
+def test_commit(overlay, base, keep):
+    top = overlay / "top"
+    before = contents(top)
+    words = ["-b", overlay / base] if base else []
+    result = evisor_img("commit", *words, *keep, top)
+    assert result.status == 0 and result.out == "Image committed.\n", result
+    for name in ("base", "middle", "top"):
+        assert_clean(overlay / name)
+    assert contents(overlay / (base or "middle")) == before
+    assert contents(top) == before
+    if not base and not keep:
+        spans = qemu_img("map", "--output=json", top).json()
+        assert all(span["depth"] > 0 for span in spans)
+        assert top.stat().st_size <= 6 * 65536
+
+
+def test_commit_into_a_smaller_base(tmp_path):
+    (tmp_path / "base").write_bytes(b"b" * (1 << 20))
+    evisor_img("create", "-f", "qcow2", "-b", "base", "-F", "raw", tmp_path / "top", "3M")
+    qemu_io(tmp_path / "top", "write -P 5 2M 64k")
+    before = contents(tmp_path / "top")
+    assert evisor_img("commit", tmp_path / "top").status == 0
+    assert (tmp_path / "base").read_bytes() == before
+
+
+def test_a_circle_is_refused(tmp_path):
+    for name, below in (("a", "b"), ("b", "a")):
+        qemu_img("create", "-f", "qcow2", "-u", "-b", below, "-F", "qcow2", name, "1M",
+                 cwd=tmp_path)
+    for words in (("info", "--backing-chain", "a"), ("convert", "a", "out"), ("commit", "a"),
+                  ("compare", "a", "b"), ("map", "a")):
+        result = evisor_img(*words, cwd=tmp_path)
+        assert result.status in (1, 2) and result.err.count("\n") == 1, result
+    assert evisor_img("info", "a", cwd=tmp_path).status == 0
+
+
+def test_a_backing_file_is_not_probed(tmp_path):
+    """A raw backing file whose guest wrote a qcow2 header into it stays raw."""
+    evisor_img("create", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", tmp_path / "trap",
+               "1M")
+    evisor_img("create", "-f", "qcow2", "-b", "trap", "-F", "raw", tmp_path / "top")
+    assert contents(tmp_path / "top", evisor_img)[:4] == b"QFI\xfb"
+
+
+@pytest.mark.parametrize("name", ["json:{}", "nbd://host/export", "http://host/image", "fat:/etc"])
+def test_protocols_are_refused(tmp_path, name):
+    top = tmp_path / "top"
+    evisor_img("create", "-f", "qcow2", "-u", "-b", name, "-F", "raw", top, "1M")
+    result = evisor_img("convert", top, tmp_path / "out")
+    assert result.status == 1 and result.err.count("\n") == 1 and name in result.err, result
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_file_is_not_followed(tmp_path):
+    qemu_img("create", "-f", "qcow2", "-o", "data_file=/tmp/nonexistent-data", tmp_path / "x", "1M")
+    result = evisor_img("convert", tmp_path / "x", tmp_path / "out")
+    assert result.status == 1 and result.err.count("\n") == 1, result
