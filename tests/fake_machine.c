@@ -276,6 +276,11 @@ struct disk *machine_disk(const struct machine *machine, unsigned index)
     return (struct disk *)&machine->disks[index];
 }
 
+int machine_disk_error(const struct machine *machine, unsigned index)
+{
+    return machine->disks[index].held_error;
+}
+
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
     return index ? NULL : machine->backend;

@@ -30,6 +30,7 @@ struct disk {
     bool read_only;
     struct disk *backing;
     int resize_result; /* what disk_resize will answer */
+    int held_error;    /* an errno, or 0 */
 };
 
 /* A terminal; what the monitor writes is kept. */

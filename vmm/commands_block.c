@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* commands_block: the QMP commands about disks, in QEMU's shapes. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,18 +54,29 @@ static void qdev_path(const struct config_disk *config, unsigned index, char *te
         snprintf(text, size, "/machine/peripheral-anon/device[%u]/virtio-backend", index);
 }
 
+static const char *io_status(const struct machine *machine, unsigned index)
+{
+    switch (machine_disk_error(machine, index)) {
+    case 0:
+        return "ok";
+    case ENOSPC:
+        return "nospace";
+    default:
+        return "failed";
+    }
+}
+
 void qmp_query_block(struct qmp_call *call)
 {
     struct machine *machine = call->control->machine;
     const struct vm_config *config = machine_config(machine);
-    bool has_failed = machine_get_state(machine) == MACHINE_IO_ERROR;
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
         char path[160];
         qdev_path(disk, i, path, sizeof(path));
         json_t *entry =
-            json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", has_failed ? "failed" : "ok",
+            json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", io_status(machine, i),
                       "device", disk->id, "locked", 0, "removable", 0, "inserted",
                       node_object(disk, machine_disk(machine, i)), "qdev",
                       disk->is_attached ? path : NULL, "type", "unknown");

@@ -103,7 +103,8 @@ static bool step_stop(struct machine *machine, const struct lifecycle_op *op)
         return true;
     if (!park_all(machine))
         return false;
-    machine->lifecycle.state = MACHINE_PAUSED;
+    machine->lifecycle.state =
+        op->kind == LIFECYCLE_IO_ERROR ? MACHINE_IO_ERROR : MACHINE_PAUSED;
     emit(machine, MACHINE_EVENT_STOP, 0);
     tell_debugger(machine, op);
     return true;
@@ -128,6 +129,7 @@ static bool step_cont(struct machine *machine, int *result, struct error *err)
         return false;
     machine->lifecycle.state = MACHINE_RUNNING;
     emit(machine, MACHINE_EVENT_RESUME, 0);
+    disk_policy_retry(machine);
     resume_all(machine);
     return true;
 }
@@ -138,8 +140,10 @@ static bool step_reset(struct machine *machine, struct lifecycle_op *op, int *re
 {
     if (!park_all(machine))
         return false;
-    if (!op->has_reset_devices)
+    if (!op->has_reset_devices) {
         reset_devices(machine);
+        disk_policy_forget(machine);
+    }
     op->has_reset_devices = true;
     if (!devices_are_idle(machine)) {
         loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + IDLE_POLL_NS);
@@ -195,6 +199,9 @@ static bool step_error(struct machine *machine)
 static bool step(struct machine *machine, struct lifecycle_op *op, int *result, struct error *err)
 {
     switch (op->kind) {
+    case LIFECYCLE_IO_ERROR:
+        machine->lifecycle.is_io_error_queued = false;
+        return step_stop(machine, op);
     case LIFECYCLE_STOP:
     case LIFECYCLE_DEBUG:
         return step_stop(machine, op);
@@ -339,6 +346,14 @@ void lifecycle_guest_panic(struct machine *machine)
     emit(machine, MACHINE_EVENT_GUEST_PANICKED, SHUTDOWN_GUEST_PANIC);
     machine->lifecycle.state = MACHINE_GUEST_PANICKED;
     enqueue(machine, LIFECYCLE_SHUTDOWN, SHUTDOWN_GUEST_PANIC, NULL, NULL);
+}
+
+void lifecycle_io_error(struct machine *machine)
+{
+    if (machine->lifecycle.is_io_error_queued)
+        return;
+    machine->lifecycle.is_io_error_queued = true;
+    enqueue(machine, LIFECYCLE_IO_ERROR, 0, NULL, NULL);
 }
 
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener)

@@ -181,7 +181,11 @@ static int make_disks(struct machine *machine, struct error *err)
     for (unsigned i = 0; i < machine->config->disk_count; i++) {
         const struct config_disk *config = &machine->config->disks[i];
         const struct virtio_pci_place place = place_of(machine, config->qdev_id);
-        const struct virtio_blk_options options = {.serial = config->serial};
+        struct disk_policy *policy = &machine->disk_policies[i];
+        *policy = (struct disk_policy){.machine = machine, .drive = i};
+        const struct virtio_blk_options options = {.serial = config->serial,
+                                                   .on_error = disk_policy_on_error,
+                                                   .on_error_opaque = policy};
         struct device *device;
         if (!config->is_attached)
             continue;
@@ -237,7 +241,8 @@ static int open_disks(struct machine *machine, struct error *err)
 {
     const struct vm_config *config = machine->config;
     machine->disks = calloc(config->disk_count + 1, sizeof(*machine->disks));
-    CHECK(machine->disks);
+    machine->disk_policies = calloc(config->disk_count + 1, sizeof(*machine->disk_policies));
+    CHECK(machine->disks && machine->disk_policies);
     for (unsigned i = 0; i < config->disk_count; i++) {
         struct disk_options options = config->disks[i].options;
         int result = options.format ? 0 : drive_format_tell(options.path, &options.format, err);
@@ -312,12 +317,10 @@ static const struct bus_listener bus_listener = {
 
 static int make_accelerator(struct machine *machine, struct error *err)
 {
-    char why[256];
-    int result = accel_select(machine->config->accel, &machine->accel_ops, why, sizeof(why), err);
+    int result = accel_select(machine->config->accel, &machine->accel_ops, machine->accel_why,
+                              sizeof(machine->accel_why), err);
     if (result)
         return result;
-    if (*why)
-        log_info("%s: using -accel %s", why, machine->accel_ops->name);
     result = machine->accel_ops->vm_create(machine->config->cpus, &machine->vm, err);
     if (result)
         return result;

@@ -124,7 +124,11 @@ void machine_close(struct machine *machine, void (*on_closed)(void *opaque), voi
 enum machine_state machine_get_state(const struct machine *machine);
 const struct vm_config *machine_config(const struct machine *machine);
 const char *machine_accel_name(const struct machine *machine);
+/* Why that is not the first accelerator of the config's list, in one line; "" if it is. */
+const char *machine_accel_why(const struct machine *machine);
 struct disk *machine_disk(const struct machine *machine, unsigned index);
+/* The errno for which the guest's requests wait until the machine continues, or 0. */
+int machine_disk_error(const struct machine *machine, unsigned index);
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index);
 /* The chardev of config->chardevs[index]; NULL for those the control socket owns. */
 struct chardev *machine_chardev(const struct machine *machine, unsigned index);

@@ -25,6 +25,7 @@ static void free_machine(void *opaque)
     memory_fini(&machine->memory);
     free(machine->cpus);
     free(machine->disks);
+    free(machine->disk_policies);
     free(machine->backends);
     free(machine);
     on_closed(closed_opaque);

@@ -15,6 +15,7 @@
 #include "vmm/accel.h"
 #include "vmm/boot.h"
 #include "vmm/chardev.h"
+#include "vmm/disk_policy.h"
 #include "vmm/irq.h"
 #include "vmm/machine.h"
 #include "vmm/memory.h"
@@ -33,8 +34,9 @@ enum lifecycle_kind {
     LIFECYCLE_CONT,
     LIFECYCLE_RESET,
     LIFECYCLE_SHUTDOWN,
-    LIFECYCLE_DEBUG, /* a breakpoint or a step of the debugger */
-    LIFECYCLE_ERROR, /* the accelerator cannot go on */
+    LIFECYCLE_IO_ERROR, /* a drive failed, and its policy is to stop */
+    LIFECYCLE_DEBUG,    /* a breakpoint or a step of the debugger */
+    LIFECYCLE_ERROR,    /* the accelerator cannot go on */
 };
 
 struct lifecycle_op {
@@ -58,12 +60,14 @@ struct lifecycle {
     void (*on_exit)(void *opaque, int status);
     void *on_exit_opaque;
     bool is_exiting;
+    bool is_io_error_queued;
 };
 
 struct machine {
     struct loop *loop;
     const struct vm_config *config;
     const struct accel_ops *accel_ops;
+    char accel_why[256]; /* why it is not the first choice; "" if it is */
     struct accel_vm *vm;
     struct memory memory;
     struct irq irq;
@@ -79,6 +83,7 @@ struct machine {
 
     struct chardev *chardevs[CONFIG_CHARDEV_MAX];
     struct disk **disks;
+    struct disk_policy *disk_policies; /* by drive */
     struct net_backend **backends;
 
     struct list devices; /* in the order in which they were made */
@@ -99,6 +104,8 @@ void lifecycle_close(struct machine *machine);
 void lifecycle_guest_reset(struct machine *machine);
 void lifecycle_guest_power_off(struct machine *machine);
 void lifecycle_guest_panic(struct machine *machine);
+/* A drive holds requests back: stops the machine into MACHINE_IO_ERROR. */
+void lifecycle_io_error(struct machine *machine);
 
 /* Puts RAM, devices and vCPUs into the state from which the guest starts. All vCPUs are parked. */
 int must_check machine_set_up_boot(struct machine *machine, struct error *err);

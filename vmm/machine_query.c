@@ -66,10 +66,21 @@ const struct guest_mem *machine_guest_mem(const struct machine *machine)
     return &machine->memory.guest;
 }
 
+const char *machine_accel_why(const struct machine *machine)
+{
+    return machine->accel_why;
+}
+
 struct disk *machine_disk(const struct machine *machine, unsigned index)
 {
     CHECK(index < machine->config->disk_count);
     return machine->disks[index];
+}
+
+int machine_disk_error(const struct machine *machine, unsigned index)
+{
+    CHECK(index < machine->config->disk_count);
+    return machine->disk_policies[index].held_error;
 }
 
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
