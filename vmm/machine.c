@@ -183,9 +183,8 @@ static int make_disks(struct machine *machine, struct error *err)
         const struct virtio_pci_place place = place_of(machine, config->qdev_id);
         struct disk_policy *policy = &machine->disk_policies[i];
         *policy = (struct disk_policy){.machine = machine, .drive = i};
-        const struct virtio_blk_options options = {.serial = config->serial,
-                                                   .on_error = disk_policy_on_error,
-                                                   .on_error_opaque = policy};
+        const struct virtio_blk_options options = {
+            .serial = config->serial, .on_error = disk_policy_on_error, .on_error_opaque = policy};
         struct device *device;
         if (!config->is_attached)
             continue;

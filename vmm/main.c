@@ -99,9 +99,12 @@ static int start(struct program *program, struct error *err)
         result = control_create(&program->loop, program->machine, &program->control, err);
     if (!result && config->gdb)
         result = gdb_create(&program->loop, program->machine, program->control, &program->gdb, err);
-    if (!result && config->daemonize)
-        result = daemonize_ready(err);
-    return result;
+    if (result)
+        return result;
+    if (*machine_accel_why(program->machine))
+        log_info("%s: using -accel %s", machine_accel_why(program->machine),
+                 machine_accel_name(program->machine));
+    return config->daemonize ? daemonize_ready(err) : 0;
 }
 
 static void run(struct program *program)
