@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,45 +22,45 @@
 #define SUFFIX ".evnet"
 enum { ID_DIGITS = 16, NAME_MAX_BYTES = 24, SEND_BUFFER_BYTES = 1024 * 1024 };
 
-static int make_folder(struct peers *peers, const char *folder, struct error *err)
+static int open_folder(struct peers *peers, const char *folder, struct error *err)
 {
-    struct stat info;
-    if (strlen(folder) + ID_DIGITS + NAME_MAX_BYTES + 10 >
-        sizeof(((struct sockaddr_un *)0)->sun_path))
-        return error_set(err, ENAMETOOLONG,
-                         "the path of internal network '%s' is too long for the sockets in it: "
-                         "choose a shorter one",
-                         folder);
     if (mkdir(folder, 0700) < 0 && errno != EEXIST)
         return error_set_errno(err, errno, "cannot make the folder of internal network '%s'",
                                folder);
-    if (stat(folder, &info) < 0)
-        return error_set_errno(err, errno, "cannot use the folder of internal network '%s'",
-                               folder);
-    if (!S_ISDIR(info.st_mode))
+    peers->folder_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (peers->folder_fd < 0 && errno == ENOTDIR)
         return error_set(err, ENOTDIR, "internal network '%s' is not a folder: name another one",
                          folder);
+    if (peers->folder_fd < 0)
+        return error_set_errno(err, errno, "cannot use the folder of internal network '%s'",
+                               folder);
     snprintf(peers->folder, sizeof(peers->folder), "%s", folder);
+    snprintf(peers->place, sizeof(peers->place), "/proc/self/fd/%d", peers->folder_fd);
     return 0;
+}
+
+static int watch_folder(struct peers *peers, struct error *err)
+{
+    peers->notify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (peers->notify_fd >= 0 &&
+        inotify_add_watch(peers->notify_fd, peers->place, IN_CREATE | IN_DELETE | IN_ONLYDIR) >= 0)
+        return 0;
+    return error_set_errno(err, errno, "cannot watch internal network '%s'", peers->folder);
 }
 
 int peers_init(struct peers *peers, const char *folder, struct error *err)
 {
     memset(peers, 0, sizeof(*peers));
-    int result = make_folder(peers, folder, err);
-    if (result)
-        return result;
+    peers->folder_fd = peers->notify_fd = -1;
     while (!peers->own_id)
         if (getrandom(&peers->own_id, sizeof(peers->own_id), 0) < 0 && errno != EINTR)
             return error_set_errno(err, errno, "cannot draw a number");
-    peers->notify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    if (peers->notify_fd < 0)
-        return error_set_errno(err, errno, "cannot watch internal network '%s'", folder);
-    if (inotify_add_watch(peers->notify_fd, folder, IN_CREATE | IN_DELETE | IN_ONLYDIR) >= 0)
-        return 0;
-    result = -errno;
-    close(peers->notify_fd);
-    return error_set_errno(err, -result, "cannot watch internal network '%s'", folder);
+    int result = open_folder(peers, folder, err);
+    if (!result)
+        result = watch_folder(peers, err);
+    if (result)
+        peers_fini(peers);
+    return result;
 }
 
 static void forget(struct peers *peers, struct peer *peer)
@@ -73,16 +74,19 @@ void peers_fini(struct peers *peers)
 {
     for (struct peer *peer = NULL; (peer = peers_next(peers, peer));)
         forget(peers, peer);
-    close(peers->notify_fd);
+    if (peers->notify_fd >= 0)
+        close(peers->notify_fd);
+    if (peers->folder_fd >= 0)
+        close(peers->folder_fd);
 }
 
 int peers_bind_own(struct peers *peers, const char *name, struct socket_address *own,
                    struct error *err)
 {
-    char path[256], clean[NAME_MAX_BYTES + 1] = "";
+    char path[128], clean[NAME_MAX_BYTES + 1] = "";
     for (size_t i = 0; name && name[i] && i < NAME_MAX_BYTES; i++)
         clean[i] = name[i] == '/' ? '_' : name[i];
-    snprintf(path, sizeof(path), "%s/%016llx-%s" SUFFIX, peers->folder,
+    snprintf(path, sizeof(path), "%s/%016llx-%s" SUFFIX, peers->place,
              (unsigned long long)peers->own_id, clean);
     const struct net_socket_address where = {.path = path};
     int result = socket_address_resolve(&where, own, err);
@@ -103,12 +107,12 @@ static uint64_t id_of(const char *name)
 
 static void add(struct peers *peers, uint64_t id, const char *name)
 {
-    char path[sizeof(peers->folder) + NAME_MAX + 2];
+    char path[sizeof(peers->place) + NAME_MAX + 2];
     struct peer *peer = peers->all;
     int bytes = SEND_BUFFER_BYTES;
     while (peer < peers->all + PEERS_MAX && peer->id)
         peer++;
-    snprintf(path, sizeof(path), "%s/%s", peers->folder, name);
+    snprintf(path, sizeof(path), "%s/%s", peers->place, name);
     const struct net_socket_address where = {.path = path};
     if (peer == peers->all + PEERS_MAX || socket_address_resolve(&where, &peer->address, NULL))
         return;
@@ -139,7 +143,7 @@ void peers_scan(struct peers *peers)
     while (read(peers->notify_fd, events, sizeof(events)) > 0) {
     }
     forget_missing(peers);
-    DIR *folder = opendir(peers->folder);
+    DIR *folder = opendir(peers->place);
     if (!folder)
         return;
     for (struct dirent *entry; (entry = readdir(folder));) {

@@ -25,7 +25,9 @@ struct peer {
 };
 
 struct peers {
-    char folder[128];
+    char folder[256]; /* as it was named, for people */
+    int folder_fd;
+    char place[32]; /* the folder by its descriptor: short enough for the path of a socket */
     uint64_t own_id;
     int notify_fd; /* inotify: readable when somebody came or left */
     struct peer all[PEERS_MAX];
