@@ -32,10 +32,39 @@ static void run_stage(struct loop *loop, enum loop_stage stage)
     }
 }
 
+/* True if the spinner had something before its window closed. */
+static bool spin(struct loop_spinner *spinner)
+{
+    uint64_t deadline_ns = loop_now_ns() + spinner->window_ns;
+    bool found;
+    atomic_store(&spinner->is_spinning, true);
+    while (!(found = spinner->poll(spinner)) && loop_now_ns() < deadline_ns)
+        __builtin_ia32_pause();
+    atomic_store(&spinner->is_spinning, false);
+    if (!found)
+        spinner->window_ns = 0;
+    /* What was handed over between the last look and the store, and so was not signalled. */
+    return spinner->poll(spinner) || found;
+}
+
+/* Before the poll: after a find it must not sleep, for more may have come in the meantime. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+    struct loop *loop = prepare->data;
+    struct loop_spinner *spinner = loop->spinner;
+    if (!spinner || !spinner->window_ns || loop->tasks_queued || !spin(spinner))
+        return;
+    loop->stays_awake = true;
+    uv_idle_start(&loop->idle, on_idle);
+}
+
 static void on_check(uv_check_t *check)
 {
     struct loop *loop = check->data;
     loop->turns++;
+    if (loop->stays_awake && !loop->tasks_queued)
+        uv_idle_stop(&loop->idle);
+    loop->stays_awake = false;
     for (int stage = 0; loop->tasks_queued && stage < LOOP_STAGE_COUNT; stage++)
         run_stage(loop, (enum loop_stage)stage);
 }
@@ -55,6 +84,10 @@ int loop_init(struct loop *loop)
     uv_check_start(&loop->check, on_check);
     uv_unref((uv_handle_t *)&loop->check);
     uv_idle_init(&loop->uv, &loop->idle);
+    uv_prepare_init(&loop->uv, &loop->prepare);
+    loop->prepare.data = loop;
+    loop->spinner = NULL;
+    loop->stays_awake = false;
     return 0;
 }
 
@@ -81,8 +114,21 @@ void loop_fini(struct loop *loop)
     CHECK(!loop->tasks_queued);
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
+    uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     CHECK(uv_loop_close(&loop->uv) == 0);
+}
+
+void loop_set_spinner(struct loop *loop, struct loop_spinner *spinner)
+{
+    loop_check_thread(loop);
+    loop->spinner = spinner;
+    if (spinner) {
+        uv_prepare_start(&loop->prepare, on_prepare);
+        uv_unref((uv_handle_t *)&loop->prepare);
+    } else {
+        uv_prepare_stop(&loop->prepare);
+    }
 }
 
 void loop_check_thread(const struct loop *loop)

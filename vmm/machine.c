@@ -381,8 +381,8 @@ static int make_cpu(struct machine *machine, unsigned index, const struct accel_
                                       machine->config->threads};
     struct machine_cpu *cpu = &machine->cpus[index];
     struct accel_cpuid cpuid = *supported;
-    int result = vcpu_init(&cpu->vcpu, machine->loop, machine->vm, index, &lifecycle_vcpu_handler,
-                           machine, err);
+    int result = vcpu_init(&cpu->vcpu, &machine->vcpu_group, machine->vm, index,
+                           &lifecycle_vcpu_handler, machine, err);
     if (result)
         return result;
     machine->cpu_count++;
@@ -481,6 +481,7 @@ int machine_create(struct loop *loop, const struct vm_config *config, struct mac
     machine->loop = loop;
     machine->config = config;
     list_init(&machine->devices);
+    vcpu_group_init(&machine->vcpu_group, loop);
     bus_init(&machine->bus, loop);
     pci_bus_init(&machine->pci_bus, &machine->bus, &machine->irq.hub);
     int result = lifecycle_init(machine, err);

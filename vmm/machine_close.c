@@ -19,6 +19,7 @@ static void free_machine(void *opaque)
     boot_close(&machine->boot);
     irq_fini(&machine->irq);
     bus_fini(&machine->bus);
+    vcpu_group_fini(&machine->vcpu_group);
     for (unsigned i = 0; i < machine->cpu_count; i++)
         vcpu_fini(&machine->cpus[i].vcpu);
     machine->accel_ops->vm_destroy(machine->vm);

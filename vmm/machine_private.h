@@ -77,6 +77,7 @@ struct machine {
     struct boot boot;
     uint64_t rsdp_gpa;
 
+    struct vcpu_group vcpu_group;
     struct machine_cpu *cpus;
     unsigned cpu_count;   /* created so far */
     unsigned cpus_parked; /* of cpu_count */

@@ -8,12 +8,14 @@
  * what "parked" means: the loop simply keeps the mailbox. Nobody holds a lock.
  *
  * The thread spins a bounded while before it sleeps in the futex: an answer usually takes less time
- * than going to sleep and waking up.
+ * than going to sleep and waking up. The loop does the same before its poll while exits come thick
+ * and fast (struct vcpu_group), and then the thread saves the signal.
  */
 #include "vmm/vcpu.h"
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -22,6 +24,9 @@
 enum vcpu_owner { OWNER_VCPU, OWNER_LOOP, OWNER_LOOP_VCPU_ASLEEP };
 
 #define ANSWER_SPINS 2000
+
+#define QUICK_EXITS_NS 100000u /* exits that follow each other within this make the loop wait */
+#define EXIT_WINDOW_NS 40000u  /* for this long */
 
 static long futex(atomic_int *word, int operation, int value)
 {
@@ -48,8 +53,9 @@ static void hand_over(struct vcpu *vcpu)
 {
     uint64_t start_ns = loop_now_ns();
     struct vcpu_exit_stats *stats = &vcpu->stats[vcpu->exit.reason];
-    atomic_store_explicit(&vcpu->owner, OWNER_LOOP, memory_order_release);
-    loop_event_signal(&vcpu->exit_event);
+    atomic_store(&vcpu->owner, OWNER_LOOP);
+    if (!atomic_load(&vcpu->group->spinner.is_spinning))
+        loop_event_signal(&vcpu->exit_event);
     wait_for_answer(vcpu);
     atomic_fetch_add_explicit(&stats->count, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&stats->total_ns, loop_now_ns() - start_ns, memory_order_relaxed);
@@ -102,35 +108,76 @@ static bool parks(enum accel_exit_reason reason)
            reason == ACCEL_EXIT_DEBUG || reason == ACCEL_EXIT_ERROR;
 }
 
-static void on_exit_event(struct loop_event *event)
+/* Loop: handles the exit in the mailbox, if there is one. */
+static bool take_exit(struct vcpu *vcpu)
 {
-    struct vcpu *vcpu = container_of(event, struct vcpu, exit_event);
-    if (vcpu->is_parked || atomic_load_explicit(&vcpu->owner, memory_order_acquire) < OWNER_LOOP)
-        return;
+    if (vcpu->is_parked || atomic_load(&vcpu->owner) < OWNER_LOOP)
+        return false;
     if (parks(vcpu->exit.reason)) {
         vcpu->is_parked = true;
         vcpu->handler->on_parked(vcpu->opaque, vcpu, &vcpu->exit);
-        return;
+        return true;
     }
     if (vcpu->exit.reason == ACCEL_EXIT_EXTINT)
         vcpu->extint_vector = vcpu->handler->on_extint(vcpu->opaque, vcpu);
     else
         vcpu->handler->on_exit(vcpu->opaque, vcpu, &vcpu->exit);
     answer(vcpu);
+    return true;
 }
 
-int vcpu_init(struct vcpu *vcpu, struct loop *loop, struct accel_vm *vm, unsigned index,
+static void on_exit_event(struct loop_event *event)
+{
+    struct vcpu *vcpu = container_of(event, struct vcpu, exit_event);
+    struct vcpu_group *group = vcpu->group;
+    if (!take_exit(vcpu))
+        return;
+    uint64_t now_ns = loop_now_ns();
+    if (now_ns - group->last_exit_ns < QUICK_EXITS_NS && group->count < group->host_cpus)
+        group->spinner.window_ns = EXIT_WINDOW_NS;
+    group->last_exit_ns = now_ns;
+}
+
+static bool take_exits(struct loop_spinner *spinner)
+{
+    struct vcpu_group *group = container_of(spinner, struct vcpu_group, spinner);
+    bool found = false;
+    list_for_each(node, &group->vcpus)
+    {
+        found |= take_exit(list_entry(node, struct vcpu, node));
+    }
+    return found;
+}
+
+void vcpu_group_init(struct vcpu_group *group, struct loop *loop)
+{
+    cpu_set_t allowed;
+    *group = (struct vcpu_group){.loop = loop, .spinner.poll = take_exits};
+    list_init(&group->vcpus);
+    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
+        group->host_cpus = (unsigned)CPU_COUNT(&allowed);
+    loop_set_spinner(loop, &group->spinner);
+}
+
+void vcpu_group_fini(struct vcpu_group *group)
+{
+    loop_set_spinner(group->loop, NULL);
+}
+
+int vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm, unsigned index,
               const struct vcpu_handler *handler, void *opaque, struct error *err)
 {
-    *vcpu = (struct vcpu){.index = index, .handler = handler, .opaque = opaque};
+    *vcpu = (struct vcpu){.group = group, .index = index, .handler = handler, .opaque = opaque};
     int result = vm->ops->vcpu_create(vm, index, &vcpu->accel, err);
     if (result)
         return result;
-    result = loop_event_init(loop, &vcpu->exit_event, on_exit_event);
+    result = loop_event_init(group->loop, &vcpu->exit_event, on_exit_event);
     if (result) {
         vm->ops->vcpu_destroy(vcpu->accel);
         return error_set_errno(err, -result, "cannot make the exit event of CPU %u", index);
     }
+    list_push_back(&group->vcpus, &vcpu->node);
+    group->count++;
     return 0;
 }
 
@@ -149,6 +196,7 @@ int vcpu_start(struct vcpu *vcpu, struct error *err)
 
 void vcpu_close(struct vcpu *vcpu, void (*on_closed)(struct loop_event *exit_event))
 {
+    list_remove(&vcpu->node);
     if (vcpu->has_thread) {
         CHECK(vcpu->is_parked);
         vcpu->end_wanted = true;

@@ -36,10 +36,29 @@ struct vcpu_exit_stats {
     _Atomic uint64_t total_ns; /* from publishing the exit to taking up its answer */
 };
 
+/*
+ * All vCPUs of a machine. Where exits follow each other quickly the loop waits a little for the
+ * next one before it sleeps; not where vCPUs would have to share host CPUs with that wait.
+ */
+struct vcpu_group {
+    struct loop *loop;
+    /* Private. */
+    struct loop_spinner spinner;
+    struct list vcpus;
+    unsigned count;
+    unsigned host_cpus;
+    uint64_t last_exit_ns;
+};
+
+void vcpu_group_init(struct vcpu_group *group, struct loop *loop);
+void vcpu_group_fini(struct vcpu_group *group);
+
 struct vcpu {
     struct accel_vcpu *accel;
     unsigned index;
     /* Private. */
+    struct vcpu_group *group;
+    struct list node;
     const struct vcpu_handler *handler;
     void *opaque;
     struct loop_event exit_event;
@@ -55,8 +74,9 @@ struct vcpu {
     struct vcpu_exit_stats stats[ACCEL_EXIT_REASON_COUNT];
 };
 
-int must_check vcpu_init(struct vcpu *vcpu, struct loop *loop, struct accel_vm *vm, unsigned index,
-                         const struct vcpu_handler *handler, void *opaque, struct error *err);
+int must_check vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm,
+                         unsigned index, const struct vcpu_handler *handler, void *opaque,
+                         struct error *err);
 /* Starts the thread, which parks at once (on_parked with INTR follows). */
 int must_check vcpu_start(struct vcpu *vcpu, struct error *err);
 /* Ends the thread, which must be parked or never started; then on_closed, later. */

@@ -23,6 +23,7 @@ struct fake_vcpu {
 
 static struct fake_vcpu fake;
 static struct loop loop;
+static struct vcpu_group group;
 static struct vcpu vcpu;
 static unsigned parked_with[ACCEL_EXIT_REASON_COUNT];
 static uint32_t writes_seen;
@@ -129,7 +130,8 @@ static int set_up(void **state)
     writes_seen = 0;
     fake.at_end = ACCEL_EXIT_INTR;
     assert_int_equal(loop_init(&loop), 0);
-    assert_int_equal(vcpu_init(&vcpu, &loop, &fake_vm, 0, &handler, &loop, NULL), 0);
+    vcpu_group_init(&group, &loop);
+    assert_int_equal(vcpu_init(&vcpu, &group, &fake_vm, 0, &handler, &loop, NULL), 0);
     assert_int_equal(vcpu_start(&vcpu, NULL), 0);
     while (!vcpu_is_parked(&vcpu))
         loop_run_once(&loop, true);
@@ -145,6 +147,7 @@ static int tear_down(void **state)
     vcpu_close(&vcpu, NULL);
     loop_run(&loop);
     vcpu_fini(&vcpu);
+    vcpu_group_fini(&group);
     loop_fini(&loop);
     return 0;
 }
