@@ -525,6 +525,7 @@ int virtio_net_swap_backend(struct device *device, struct net_backend *backend, 
     if (backend) {
         net_attach(backend, &peer_ops, net);
         net_set_guest_offloads(backend, net->guest_offloads);
+        backend->ops->receive_resume(backend); /* it may have waited for a NIC before this one */
     }
     on_link(net, backend && backend->link_up);
     on_send_ready(net);

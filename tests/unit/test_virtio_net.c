@@ -691,6 +691,7 @@ static void test_swapping_the_backend(void **state)
     transmit(plain, 60, 0);
     fake_queue_wait(&queues[TX], NULL); /* into the void */
     assert_int_equal(virtio_net_swap_backend(nic, &second.backend, &err), 0);
+    assert_int_equal(net.resumed, 1); /* told by the ops that both share */
     assert_int_equal(fake_guest_read(&guest, fd.config + 6, 2), VIRTIO_NET_S_LINK_UP);
     transmit(plain, 60, 0);
     fake_queue_wait(&queues[TX], NULL);
