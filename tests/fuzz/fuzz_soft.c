@@ -34,7 +34,8 @@ static struct {
     uint8_t *ram;
     struct accel_vcpu_state fresh;
     pthread_t kicker;
-} machine;
+    pthread_mutex_t mutex; /* the kicker's use of vcpu */
+} machine = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static uint8_t take(struct input *in)
 {
@@ -61,26 +62,47 @@ static void *kick(void *opaque)
     (void)opaque;
     for (;;) {
         nanosleep(&pause, NULL);
-        soft_accel_ops.vcpu_kick(machine.vcpu);
+        pthread_mutex_lock(&machine.mutex);
+        if (machine.vcpu)
+            soft_accel_ops.vcpu_kick(machine.vcpu);
+        pthread_mutex_unlock(&machine.mutex);
     }
     return NULL;
 }
 
+/* A new one for each input, so that an input alone decides what happens. */
 static void create_machine(void)
 {
     const struct accel_ops *ops = &soft_accel_ops;
     static struct accel_cpuid cpuid;
+    struct accel_vcpu *vcpu;
     struct error err = {0};
 
-    machine.ram = aligned_alloc(4096, GUEST_RAM_BYTES);
-    CHECK(machine.ram);
+    if (!machine.ram) {
+        machine.ram = aligned_alloc(4096, GUEST_RAM_BYTES);
+        CHECK(machine.ram);
+        CHECK(!pthread_create(&machine.kicker, NULL, kick, NULL));
+    }
     CHECK(!ops->vm_create(1, &machine.vm, &err));
     CHECK(!ops->set_memslot(machine.vm, 0, 0, GUEST_RAM_BYTES, machine.ram, false));
-    CHECK(!ops->vcpu_create(machine.vm, 0, &machine.vcpu, &err));
+    CHECK(!ops->vcpu_create(machine.vm, 0, &vcpu, &err));
     CHECK(!ops->supported_cpuid(machine.vm, &cpuid));
-    CHECK(!ops->vcpu_set_cpuid(machine.vcpu, &cpuid));
-    CHECK(!ops->vcpu_get_state(machine.vcpu, ACCEL_STATE_ALL, &machine.fresh));
-    CHECK(!pthread_create(&machine.kicker, NULL, kick, NULL));
+    CHECK(!ops->vcpu_set_cpuid(vcpu, &cpuid));
+    CHECK(!ops->vcpu_get_state(vcpu, ACCEL_STATE_ALL, &machine.fresh));
+    pthread_mutex_lock(&machine.mutex);
+    machine.vcpu = vcpu;
+    pthread_mutex_unlock(&machine.mutex);
+}
+
+static void destroy_machine(void)
+{
+    struct accel_vcpu *vcpu = machine.vcpu;
+
+    pthread_mutex_lock(&machine.mutex);
+    machine.vcpu = NULL;
+    pthread_mutex_unlock(&machine.mutex);
+    soft_accel_ops.vcpu_destroy(vcpu);
+    soft_accel_ops.vm_destroy(machine.vm);
 }
 
 /* Small addresses mostly, and sometimes any. */
@@ -136,8 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct input in = {data, size};
     struct accel_exit exit;
 
-    if (!machine.vm)
-        create_machine();
+    create_machine();
     struct program program = {.mode = take(&in) % MODES, .start = (const uint8_t *)"", .name = ""};
 
     program.end = program.start;
@@ -160,5 +181,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                  exit.reason == ACCEL_EXIT_ERROR)
             break;
     }
+    destroy_machine();
     return 0;
 }

@@ -234,8 +234,6 @@ static bool is_safe_one_byte(const struct parsed *p)
         return reg == 0;
     case 0xd9: /* D9 D8 is FSTP on some, without its stack fault */
         return (p->modrm & 0xf8) != 0xd8;
-    case 0x6c ... 0x6f:
-        return !p->repeat;
     default:
         return true;
     }

@@ -120,8 +120,6 @@ static bool has_partial_stores(const struct fuzz_case *c, const struct fuzz_resu
 static bool fault_differs(const struct fuzz_case *c, const struct fuzz_result *native,
                           const struct fuzz_result *soft)
 {
-    if (native->vector == 12 && soft->vector == 13)
-        return false;
     if (native->vector != soft->vector)
         return true;
     if (native->vector == 14)

@@ -137,23 +137,30 @@ static void install_exits(void)
     store_le32(taken + 13, (uint32_t)(FUZZ_CODE_END + EXIT_OFFSET - (FUZZ_TAKEN + 17)));
 }
 
-int fuzz_native_init(void)
+void fuzz_native_catch_signals(void)
 {
     static const int signals[] = {SIGSEGV, SIGILL, SIGFPE, SIGBUS, SIGTRAP};
     struct sigaction action = {.sa_sigaction = on_signal,
                                .sa_flags = SA_ONSTACK | SA_SIGINFO | SA_NODEFER};
-    stack_t stack = {.ss_sp = malloc(1 << 18), .ss_size = 1 << 18};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
+        sigaction(signals[i], &action, NULL);
+}
+
+int fuzz_native_init(void)
+{
+    static uint8_t signal_stack[1 << 18];
+    stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof(signal_stack)};
     int failed = map(FUZZ_STATE_BASE, 0x1000, PROT_READ | PROT_WRITE);
 
     failed = failed ?: map(FUZZ_CODE_BASE, 0x2000, PROT_READ | PROT_WRITE | PROT_EXEC);
     failed =
         failed ?: map(FUZZ_DATA_BASE, FUZZ_DATA_BYTES + FUZZ_RDONLY_BYTES, PROT_READ | PROT_WRITE);
-    if (failed || !stack.ss_sp || sigaltstack(&stack, NULL))
-        return failed ?: -ENOMEM;
+    if (failed || sigaltstack(&stack, NULL))
+        return failed ?: -errno;
     install_exits();
     page->clean_mxcsr = 0x1f80;
-    for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
-        sigaction(signals[i], &action, NULL);
+    fuzz_native_catch_signals();
     return 0;
 }
 

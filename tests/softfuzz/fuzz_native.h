@@ -10,6 +10,8 @@
 
 /* 0, or -errno if the fixed addresses are not to be had. */
 int fuzz_native_init(void);
+/* Again, where somebody else took them over in between (as a test framework does). */
+void fuzz_native_catch_signals(void);
 void fuzz_native_run(const struct fuzz_case *c, struct fuzz_result *result);
 
 #endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Encodings that once came out differently on the software CPU, each with many states against the
+ * host's own CPU. New finds of soft_fuzz are added here.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "tests/softfuzz/fuzz_case.h"
+#include "tests/softfuzz/fuzz_compare.h"
+#include "tests/softfuzz/fuzz_native.h"
+#include "tests/softfuzz/fuzz_soft_cpu.h"
+#include "tests/unit/test.h"
+
+#define STATES 200
+
+static const struct {
+    const char *why;
+    unsigned length;
+    uint8_t bytes[FUZZ_INSTRUCTION_MAX];
+} pinned[] = {
+    {"PAUSE with any REX is not XCHG", 3, {0xf3, 0x4b, 0x90}},
+    {"F3 before another XCHG means nothing", 3, {0xf3, 0x48, 0x91}},
+    {"PUSH to a non-canonical stack is #SS", 1, {0x51}},
+    {"POP from one, too", 2, {0x48, 0x5b}},
+    {"and a base of RBP", 4, {0x48, 0x8b, 0x45, 0x10}},
+    {"CMPS faults on its destination first", 1, {0xa6}},
+    {"CMPS of quadwords", 2, {0x48, 0xa7}},
+    {"REP INS checks the port though there is nothing to do", 2, {0xf2, 0x6c}},
+    {"REP OUTS", 2, {0xf3, 0x6f}},
+    {"FNINIT moves the top: ST is counted from there", 2, {0xdb, 0xe3}},
+    {"FNSAVE as well", 3, {0xdd, 0x71, 0x2b}},
+    {"REX.W beats 66 in FNSAVE's layout", 5, {0x66, 0x4e, 0xdd, 0x71, 0x2b}},
+    {"FNSTENV of 14 bytes", 4, {0x66, 0xd9, 0x73, 0x10}},
+    {"FST with an unmasked exception does not touch memory", 3, {0xd9, 0x5b, 0x10}},
+    {"FISTP likewise", 3, {0xdf, 0x7b, 0x10}},
+    {"FSTP of 80 bits", 3, {0xdb, 0x7b, 0x10}},
+    {"an encoding of FCOM that no manual names", 2, {0xdc, 0xd3}},
+    {"of FXCH", 2, {0xdd, 0xca}},
+    {"of FSTP", 2, {0xdf, 0xd9}},
+    {"CVTPI2PS from memory leaves the x87 alone", 4, {0x0f, 0x2a, 0x63, 0x10}},
+    {"MASKMOVQ faults with an empty mask, too", 3, {0x0f, 0xf7, 0xcf}},
+    {"MASKMOVDQU", 4, {0x66, 0x0f, 0xf7, 0xe2}},
+    {"unmasked SIMD exceptions", 4, {0x66, 0x0f, 0x5a, 0xd4}},
+    {"of a scalar", 5, {0xf3, 0x0f, 0x5e, 0x4b, 0x10}},
+    {"DPPS traps in its products", 6, {0x66, 0x0f, 0x3a, 0x40, 0xfc, 0xf1}},
+};
+
+static void test_pinned(void **state)
+{
+    static struct fuzz_case c;
+    static struct fuzz_result native, soft;
+
+    (void)state;
+    fuzz_native_catch_signals();
+    for (unsigned i = 0; i < ARRAY_SIZE(pinned); i++) {
+        for (uint64_t seed = 1; seed <= STATES; seed++) {
+            memset(c.bytes, 0x90, sizeof(c.bytes));
+            memcpy(c.bytes, pinned[i].bytes, pinned[i].length);
+            fuzz_case_make_state(&c, seed);
+            fuzz_soft_cpu_decode(&c);
+            assert_int_equal(c.length, pinned[i].length);
+            assert_false(c.undefined);
+            fuzz_native_run(&c, &native);
+            fuzz_soft_cpu_run(&c, &soft);
+            if (fuzz_compare(&c, &native, &soft))
+                continue;
+            printf("%s:\n", pinned[i].why);
+            fuzz_compare_report(&c, &native, &soft);
+            fail();
+        }
+    }
+}
+
+/* A little of everything, so that the harness itself stays alive. */
+static void test_random(void **state)
+{
+    static struct fuzz_case c;
+    static struct fuzz_result native, soft;
+    uint64_t seed = 20;
+
+    (void)state;
+    fuzz_native_catch_signals();
+    for (unsigned i = 0; i < 20000; i++) {
+        fuzz_case_make_bytes(&c, fuzz_random(&seed), FUZZ_SET_ALL);
+        fuzz_case_make_state(&c, fuzz_random(&seed));
+        fuzz_soft_cpu_decode(&c);
+        if (!fuzz_case_is_safe(&c))
+            continue;
+        fuzz_native_run(&c, &native);
+        fuzz_soft_cpu_run(&c, &soft);
+        if (!fuzz_compare(&c, &native, &soft)) {
+            fuzz_compare_report(&c, &native, &soft);
+            fail();
+        }
+    }
+}
+
+/* The comparison must be able to fail. */
+static void test_notices_a_difference(void **state)
+{
+    static struct fuzz_case c;
+    static struct fuzz_result native, soft;
+
+    (void)state;
+    fuzz_native_catch_signals();
+    memcpy(c.bytes, "\x48\x01\xc8", 3);
+    fuzz_case_make_state(&c, 1);
+    fuzz_soft_cpu_decode(&c);
+    fuzz_native_run(&c, &native);
+    fuzz_soft_cpu_run(&c, &soft);
+    assert_true(fuzz_compare(&c, &native, &soft));
+    soft.out.gpr[0] ^= 1;
+    assert_false(fuzz_compare(&c, &native, &soft));
+    soft.out.gpr[0] ^= 1;
+    soft.out.rflags ^= 0x10;
+    assert_false(fuzz_compare(&c, &native, &soft));
+    soft.out.rflags ^= 0x10;
+    soft.data[100] ^= 1;
+    assert_false(fuzz_compare(&c, &native, &soft));
+    soft.data[100] ^= 1;
+    soft.out.fx[200] ^= 1;
+    assert_false(fuzz_compare(&c, &native, &soft));
+    soft.out.fx[200] ^= 1;
+    soft.vector = 6;
+    assert_false(fuzz_compare(&c, &native, &soft));
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pinned),
+        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_notices_a_difference),
+    };
+    if (fuzz_native_init()) {
+        fprintf(stderr, "test_soft_cases: the fixed addresses are taken\n");
+        return 1;
+    }
+    fuzz_soft_cpu_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
