@@ -27,7 +27,7 @@ void fake_nic_attach(struct fake_nic *nic, struct net_backend *net);
 /* Forgets all frames; detaches from and closes the backend, running the loop until it is closed. */
 void fake_nic_close(struct fake_nic *nic);
 
-/* Runs the loop until there is a frame that was not read yet; fails the test after 5 seconds. */
+/* Runs the loop until there is a frame that was not read yet; fails the test after 30 seconds. */
 const struct fake_frame *fake_nic_next(struct fake_nic *nic);
 /* Not full any more. */
 void fake_nic_make_room(struct fake_nic *nic);
@@ -35,6 +35,7 @@ int fake_nic_send(struct fake_nic *nic, const void *frame, size_t length);
 
 /* Runs the loop until `*flag`, or fails the test. */
 void fake_nic_wait(struct loop *loop, const bool *flag);
+/* For as long, but for a few turns in any case. */
 void fake_nic_run_ms(struct loop *loop, unsigned ms);
 
 #endif

@@ -80,7 +80,7 @@ static void write_all(int fd, const void *from, size_t length)
 static void read_all(int fd, void *to, size_t length)
 {
     size_t done = 0;
-    for (int i = 0; i < 20000 && done < length; i++) {
+    for (int i = 0; i < 200000 && done < length; i++) {
         ssize_t count = read(fd, (char *)to + done, length - done);
         done += count > 0 ? (size_t)count : 0;
         loop_run_once(&loop, false);
@@ -107,7 +107,7 @@ static void expect(struct fake_nic *at, size_t length)
 
 static void wait_link_down(void)
 {
-    for (int i = 0; i < 20000 && nic.link_up; i++) {
+    for (int i = 0; i < 200000 && nic.link_up; i++) {
         loop_run_once(&loop, false);
         usleep(100);
     }

@@ -102,7 +102,7 @@ static const struct fake_frame *next_of_type(uint16_t type)
 
 static size_t host_receive(uint16_t type, struct virtio_net_hdr *header, uint8_t *to, size_t size)
 {
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 200000; i++) {
         struct iovec iov[] = {{header, HEADER}, {to, size}};
         ssize_t count = readv(host, iov, 2);
         if (count > HEADER && load_be16(to + 12) == type)
