@@ -73,7 +73,7 @@ static bool check_udp(const struct guard *guard, const uint8_t *frame, const str
         return true; /* its first fragment passed here, or it is never put together */
     const uint8_t *udp = frame + packet->transport;
     size_t room = packet->end - packet->transport;
-    if (room < PACKET_UDP_BYTES || guard->refuses_new_flows)
+    if (room < PACKET_UDP_BYTES)
         return false;
     size_t length = load_be16(udp + 4);
     if (length < PACKET_UDP_BYTES || (length > room && !packet->is_fragment))
@@ -81,7 +81,7 @@ static bool check_udp(const struct guard *guard, const uint8_t *frame, const str
     uint16_t port = load_be16(udp + 2);
     if (port == PORT_BOOTP_SERVER)
         return !packet->is_fragment && length >= PACKET_UDP_BYTES + BOOTP_MIN_BYTES;
-    return port != PORT_TFTP || guard->allows_tftp;
+    return !guard->refuses_new_flows && (port != PORT_TFTP || guard->allows_tftp);
 }
 
 static bool check_ip(const struct guard *guard, uint8_t *frame, size_t length)

@@ -257,6 +257,8 @@ static void test_short_of_descriptors_no_new_flow_passes(void **state)
     assert_true(passes_with(&full));
     make_udp(53, 10);
     assert_false(passes_with(&full));
+    make_udp(67, 300); /* answered here, without a descriptor */
+    assert_true(passes_with(&full));
 }
 
 /* No input reads out of bounds; what passes is whole. */
