@@ -284,6 +284,7 @@ struct soft_cpu {
     bool is_stepping;   /* instructions run one by one: TF, debugger, breakpoints, replay */
     bool is_delivering; /* an exception or interrupt is being delivered */
     uint8_t delivering; /* its vector, for the double fault rules */
+    bool no_trap;       /* INT cleared TF before the trap of its own step */
     bool db_pending;    /* a #DB trap waits for the end of the instruction */
     uint64_t db_bits;   /* and its DR6 bits */
     struct kvm_guest_debug debug; /* the GDB stub's wishes */

@@ -25,8 +25,7 @@ bool soft_raise(struct soft_cpu *cpu, enum soft_vector vector, uint32_t error_co
     cpu->exception = (uint8_t)vector;
     cpu->has_error_code = VECTOR_HAS_ERROR_CODE >> vector & 1;
     cpu->error_code = error_code;
-    if (vector != SOFT_GP)
-        cpu->non_canonical = 0;
+    cpu->non_canonical = 0;
     return false;
 }
 
@@ -54,6 +53,8 @@ uint64_t exception_rflags(const struct soft_cpu *cpu, const struct exception *ex
 }
 
 /* --- Long mode --- */
+
+#define DELIVERIES_MAX 16
 
 struct gate {
     uint64_t low, high;
@@ -214,7 +215,6 @@ static bool makes_double_fault(const struct exception *first, const struct excep
 static struct exception take_pending(struct soft_cpu *cpu, uint64_t rip)
 {
     cpu->pending = SOFT_PENDING_NONE;
-    cpu->non_canonical = 0;
     return (struct exception){.vector = cpu->exception,
                               .source = EXCEPTION_FAULT,
                               .has_error_code = cpu->has_error_code,
@@ -222,9 +222,19 @@ static struct exception take_pending(struct soft_cpu *cpu, uint64_t rip)
                               .rip = rip};
 }
 
+/*
+ * Benign exceptions never make a double fault, so with #AC or #DB a guest can build a ring of
+ * exceptions whose handlers cannot be entered. CPUs go round in it for ever; here it is a shutdown.
+ */
 bool exception_deliver(struct soft_cpu *cpu, struct exception exception)
 {
+    unsigned tries = 0;
+
     while (!exception_enter(cpu, &exception)) {
+        if (++tries == DELIVERIES_MAX) {
+            cpu->pending = SOFT_PENDING_NONE;
+            return false;
+        }
         struct exception second = take_pending(cpu, cpu->rip);
 
         if (exception.vector == SOFT_DF && exception.source == EXCEPTION_FAULT)

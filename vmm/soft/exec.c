@@ -26,6 +26,13 @@
 
 const void *const *soft_handlers;
 
+/* Each handler keeps its own dispatch: shared ones are hard to predict. clang does so by itself. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define THREADED __attribute__((optimize("no-gcse", "no-crossjumping")))
+#else
+#define THREADED
+#endif
+
 /* Guest data has no alignment. */
 typedef uint8_t u8;
 typedef uint16_t u16 __attribute__((aligned(1), may_alias));
@@ -97,7 +104,7 @@ static void refine_fault(struct soft_cpu *cpu, const struct soft_op *op)
  * With cpu NULL only publishes the handlers' addresses. Leaves with cpu->rip at the next
  * instruction, or at the one that could not be completed (cpu->pending).
  */
-static void run(struct soft_cpu *cpu, struct soft_op *first)
+static THREADED void run(struct soft_cpu *cpu, struct soft_op *first)
 {
     static const void *const labels[] = {
 #define SOFT_OP_LABEL(name) &&L_##name,
@@ -137,28 +144,19 @@ link_fallthrough:
     cpu->rip = next_rip;
     target = block_lookup_link(cpu, &((struct soft_op *)(uintptr_t)o)->fallthrough);
     goto looked_up;
-indirect : {
-    const struct soft_jump *jump = block_jump_slot(cpu, next_rip);
-
-    target = jump->ops;
-    if (likely(jump->rip == next_rip))
-        goto enter;
+indirect: /* the jump cache has it not */
     cpu->rip = next_rip;
     if (atomic_load_explicit(&cpu->poll, memory_order_relaxed))
         goto leave;
     target = block_lookup(cpu);
-}
 looked_up:
     if (unlikely(!target))
         goto leave;
-enter:
     o = target;
-    cpu->r[SOFT_REG_START] = next_rip;
-    if (unlikely(atomic_load_explicit(&cpu->poll, memory_order_relaxed))) {
-        cpu->rip = next_rip;
-        goto leave;
-    }
-    goto * o->handler;
+    ENTER(next_rip);
+attention:
+    cpu->rip = cpu->r[SOFT_REG_START];
+    goto leave;
 fault_in_helper: /* a repeated string instruction has completed some elements */
     f = cpu->flags;
 fault:

@@ -216,14 +216,14 @@ static bool legacy_enter(struct soft_cpu *cpu, const struct soft_op *op)
         value = 0;
         if (!stack_linear(cpu, rbp & mask, op->c, false, &linear) ||
             !soft_load(cpu, linear, &value, op->c) || !stack_push(cpu, &rsp, value, op->c))
-            return false;
+            return stack_fault(cpu);
     }
     if (op->a && !stack_push(cpu, &rsp, frame, op->c))
         return false;
     rsp = stack_move(cpu, rsp, -(int64_t)op->aux);
     /* The new top must be writable; nothing is written. */
     if (!stack_linear(cpu, rsp & mask, 1, true, &linear) || !soft_probe_write(cpu, linear, 1))
-        return false;
+        return stack_fault(cpu);
     cpu->r[SOFT_RSP] = rsp;
     set_register(cpu, REG_OFFSET(SOFT_RBP), frame, op->c);
     return true;
@@ -444,7 +444,10 @@ static bool legacy_into(struct soft_cpu *cpu, const struct soft_op *op)
     struct exception exception = {.vector = SOFT_OF, .source = EXCEPTION_SOFTWARE, .rip = cpu->rip};
 
     (void)op;
-    return !flag(cpu, SOFT_FLAG_OF) || exception_enter(cpu, &exception);
+    if (!flag(cpu, SOFT_FLAG_OF))
+        return true;
+    cpu->no_trap = true;
+    return exception_enter(cpu, &exception);
 }
 
 static bool legacy_arpl(struct soft_cpu *cpu, const struct soft_op *op)

@@ -44,6 +44,9 @@ static bool translate_pieces(struct soft_cpu *cpu, uint64_t address, unsigned le
         return false;
     pieces[0].length = MIN(length, in_page);
     pieces[1].length = length - pieces[0].length;
+    /* The whole operand must be canonical before any of it may be missing. */
+    if (pieces[1].length && !mmu_check_canonical(cpu, address + in_page))
+        return false;
     if (!mmu_translate(cpu, address, access, &pieces[0].page))
         return false;
     return !pieces[1].length || mmu_translate(cpu, address + in_page, access, &pieces[1].page);

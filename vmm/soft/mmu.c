@@ -261,6 +261,15 @@ static void fill_tlb(struct soft_cpu *cpu, unsigned set, uint64_t address, const
     cpu->tlb_dirty_count++;
 }
 
+bool mmu_check_canonical(struct soft_cpu *cpu, uint64_t address)
+{
+    if (!soft_is_long_mode(cpu) || soft_is_canonical(address))
+        return true;
+    soft_raise(cpu, SOFT_GP, 0);
+    cpu->non_canonical = address;
+    return false;
+}
+
 bool mmu_translate(struct soft_cpu *cpu, uint64_t address, unsigned access, struct mmu_page *page)
 {
     bool as_user = cpu->cpl == 3 && !(access & SOFT_SYSTEM);
@@ -274,10 +283,8 @@ bool mmu_translate(struct soft_cpu *cpu, uint64_t address, unsigned access, stru
     enum step_result result = STEP_OK;
     uint32_t code = 0;
 
-    if (soft_is_long_mode(cpu) && !soft_is_canonical(address)) {
-        cpu->non_canonical = address;
-        return soft_raise(cpu, SOFT_GP, 0);
-    }
+    if (!mmu_check_canonical(cpu, address))
+        return false;
     if (!soft_is_long_mode(cpu))
         walk.gpa = address &= UINT32_MAX;
     if (cpu->cr0 & CR0_PG) {

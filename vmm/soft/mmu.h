@@ -19,6 +19,9 @@ struct mmu_page {
  */
 bool mmu_translate(struct soft_cpu *cpu, uint64_t address, unsigned access, struct mmu_page *page);
 
+/* False: #GP is raised, with the address in cpu->non_canonical. */
+bool mmu_check_canonical(struct soft_cpu *cpu, uint64_t address);
+
 /* Without faults, accessed bits and TLB: for debuggers. */
 bool mmu_peek(struct soft_cpu *cpu, uint64_t address, uint64_t *gpa);
 

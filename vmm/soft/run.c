@@ -273,12 +273,12 @@ static enum turn step(struct soft_cpu *cpu, struct accel_exit *exit)
             return leave_to_debugger(cpu, exit, hits);
         return deliver_debug(cpu, exit, hits, EXCEPTION_FAULT);
     }
-    cpu->inhibit = false;
+    cpu->inhibit = cpu->no_trap = false;
     soft_step(cpu);
     if (cpu->pending != SOFT_PENDING_NONE)
         return take_pending(cpu, exit);
     mmio_forget(cpu);
-    return after_step(cpu, exit, trap_flag);
+    return after_step(cpu, exit, trap_flag && !cpu->no_trap);
 }
 
 static enum turn run(struct soft_cpu *cpu, struct accel_exit *exit)

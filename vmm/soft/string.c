@@ -202,15 +202,28 @@ static void fill(uint8_t *to, uint64_t value, unsigned size, uint64_t count)
         memcpy(to + i * size, &value, size);
 }
 
-/* A copy onto itself a little further up repeats what it writes. */
+/* A copy onto itself a little further up repeats the bytes between. */
 static void copy(uint8_t *to, const uint8_t *from, unsigned size, uint64_t count)
 {
-    if (to <= from || to >= from + count * size) {
-        memmove(to, from, count * size);
+    uint64_t bytes = count * size, distance = (uint64_t)(to - from);
+
+    if (to <= from || distance >= bytes) {
+        memmove(to, from, bytes);
         return;
     }
-    for (uint64_t i = 0; i < count; i++)
-        memmove(to + i * size, from + i * size, size);
+    if (distance < size) { /* elements overlap themselves */
+        for (uint64_t i = 0; i < count; i++)
+            memmove(to + i * size, from + i * size, size);
+        return;
+    }
+    while (bytes) {
+        uint64_t chunk = MIN(bytes, distance);
+
+        memcpy(to, from, chunk);
+        to += chunk;
+        from += chunk;
+        bytes -= chunk;
+    }
 }
 
 /* How many elements were done; 0: take the slow way for one. */

@@ -80,6 +80,7 @@ static bool system_int(struct soft_cpu *cpu, const struct soft_op *op)
         cpu->exit.debug.exception = SOFT_BP;
         return false;
     }
+    cpu->no_trap = true;
     return exception_enter(cpu, &exception);
 }
 

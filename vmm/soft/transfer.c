@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * transfer: far control flow. Everything is read and checked before the first register changes.
- * Call gates and task switches are not supported: their descriptors count as not being code.
+ * Task switches are not supported: their descriptors count as not being code.
  */
 #include "vmm/soft/transfer.h"
 
+#include "vmm/soft/callgate.h"
 #include "vmm/soft/stack.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
@@ -203,8 +204,11 @@ static bool far_branch(struct soft_cpu *cpu, uint16_t selector, uint64_t rip, un
     if (!soft_is_real(cpu)) {
         if (!(selector & 0xfffc))
             return soft_raise(cpu, SOFT_GP, 0);
-        if (!segment_read(cpu, selector, SOFT_GP, &descriptor) ||
-            !check_code_target(cpu, selector, descriptor) ||
+        if (!segment_read(cpu, selector, SOFT_GP, &descriptor))
+            return false;
+        if (callgate_is_one(cpu, descriptor))
+            return callgate_enter(cpu, selector, descriptor, is_call);
+        if (!check_code_target(cpu, selector, descriptor) ||
             !check_target_rip(cpu, descriptor, rip))
             return false;
     }
