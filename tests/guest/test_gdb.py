@@ -78,26 +78,32 @@ def symbol(machine, name):
     return address
 
 
-def test_breakpoint_in_a_system_call(machine, port):
+def is_nested_in_the_translator():
+    with open("/proc/cpuinfo", encoding="ascii") as cpuinfo:
+        return "QEMU TCG" in cpuinfo.read()
+
+
+@pytest.mark.parametrize("kind, word", [(0, "swbreak"), (1, "hwbreak")])
+def test_breakpoint_in_a_system_call(machine, port, kind, word):
+    if machine.qmp.execute("query-kvm")["enabled"] and is_nested_in_the_translator():
+        pytest.skip("QEMU's translator gives a KVM inside it neither INT3 nor debug registers")
     address = symbol(machine, "__x64_sys_sethostname")
     debugger = Debugger(port)
     code = debugger.memory(address, 16)
-    for kind in 0, 1:
-        assert debugger.ask(f"Z{kind},{address:x},1") == "OK"
-        debugger.say("vCont;c")
-        machine.type(f"hostname guest{kind}\n")
-        reason = debugger.hear()
-        assert reason.startswith("T05thread:")
-        assert ("hwbreak" if kind else "swbreak") in reason
-        thread = int(reason[10:12], 16)
-        assert debugger.ask(f"Hg{thread:x}") == "OK"
-        assert debugger.register(RIP) == address
-        assert debugger.ask(f"z{kind},{address:x},1") == "OK"
-        assert debugger.memory(address, 16) == code
-        assert debugger.ask(f"vCont;s:{thread:x}").startswith(f"T05thread:{thread:02x}")
-        assert debugger.register(RIP) != address
+    assert debugger.ask(f"Z{kind},{address:x},1") == "OK"
+    debugger.say("vCont;c")
+    machine.type("hostname guest\n")
+    reason = debugger.hear()
+    assert reason.startswith("T05thread:") and word in reason
+    thread = int(reason[10:12], 16)
+    assert debugger.ask(f"Hg{thread:x}") == "OK"
+    assert debugger.register(RIP) == address
+    assert debugger.ask(f"z{kind},{address:x},1") == "OK"
+    assert debugger.memory(address, 16) == code
+    assert debugger.ask(f"vCont;s:{thread:x}").startswith(f"T05thread:{thread:02x}")
+    assert debugger.register(RIP) != address
     debugger.close()
-    assert machine.check("hostname") == "guest1"
+    assert machine.check("hostname") == "guest"
 
 
 def test_interrupt_detach_and_the_machine_runs_on(machine, debugger):
