@@ -188,6 +188,8 @@ def test_raw(pair):
                    for directory, tool in zip(pair, (evisor_img, qemu_img))]
         assert results[0].status == results[1].status and results[0].out == results[1].out
         assert results[0].err == results[1].err.replace("qemu-img", "evisor-img")
+        if results[0].status:
+            continue  # theirs has emptied the file by then
         sizes = [(directory / "x").stat() for directory in pair]
         assert sizes[0].st_size == sizes[1].st_size
         assert abs(sizes[0].st_blocks - sizes[1].st_blocks) <= 8  # theirs may fill the first block
