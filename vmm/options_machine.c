@@ -128,10 +128,11 @@ static int add_accels(struct options *options, const char *names, struct error *
     for (char *name; !result && (name = strsep(&rest, ":"));) {
         const char *known = strcmp(name, "tcg") == 0 ? "soft" : name;
         if (keyval_name_index(ACCELS, known) < 0) {
-            result = error_set(err, ENOTSUP,
-                               "accelerator '%s' is not known; use kvm, or soft (evisor's own "
-                               "CPU, also called tcg), or kvm:soft",
-                               name);
+            result =
+                error_set(err, ENOTSUP,
+                          "-accel %s: there is no such accelerator; use kvm, or soft (evisor's own "
+                          "CPU, also called tcg), or kvm:soft",
+                          name);
         } else if (!*accel) {
             set_string(accel, known);
         } else if (strstr(*accel, known) == NULL) {

@@ -251,6 +251,11 @@ const struct option_entry option_table[] = {
     REFUSED("debugcon", "use -serial"),
     REFUSED("add-fd", "name files by path; descriptors are not passed on the command line"),
     REFUSED("plugin", "evisor has no plugins"),
+    REFUSED("memory", "use -m SIZE"),
+    REFUSED("mem", "use -m SIZE"),
+    REFUSED("cpus", "use -smp N"),
+    REFUSED("disk", "use -drive file=FILE,format=FORMAT"),
+    REFUSED("iso", "use -cdrom FILE"),
     REFUSED("semihosting", "evisor has no semihosting; leave it out"),
 };
 

@@ -540,7 +540,8 @@ static void test_habits(void **state)
     refuse("-loadvm x", "not supported");
     refuse("-blockdev x", "use -drive");
     refuse("-kernell k", "did you mean '-kernel'?");
-    refuse("--memory 1", "unknown option '--memory'");
+    refuse("--memory 1", "use -m SIZE");
+    refuse("--nonsense", "unknown option '--nonsense'");
     refuse("-", "'-' is no option");
     refuse("--", "unknown option");
     refuse("-kernel", "needs an argument");
