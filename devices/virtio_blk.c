@@ -134,10 +134,10 @@ static void fail(struct blk_request *request, int error)
     struct virtio_blk *blk = request->blk;
     bool is_read = request->disk.op == DISK_READ;
     enum virtio_blk_action action = VIRTIO_BLK_REPORT;
-    if (blk->on_error)
+    /* When the device is not live any more, nobody waits for the answer or for a retry. */
+    if (blk->on_error && virtio_is_live(&blk->pci.virtio))
         action = blk->on_error(blk->on_error_opaque, &blk->pci.pci.device, request->disk.op, error);
-    /* In a device that is not live any more nobody waits for a retry. */
-    if (action == VIRTIO_BLK_HOLD && virtio_is_live(&blk->pci.virtio)) {
+    if (action == VIRTIO_BLK_HOLD) {
         request->state = BLK_HELD;
         list_push_back(&blk->held, &request->node);
         return;

@@ -21,7 +21,10 @@ enum virtio_blk_action {
 struct virtio_blk_options {
     const char *serial;   /* NULL: empty; at most 20 bytes count */
     unsigned queue_count; /* 0: 1 */
-    /* Optional; without it errors are reported. `error` is a positive errno. Loop's thread. */
+    /*
+     * Optional; without it errors are reported. Asked while the driver waits for an answer, not
+     * during a reset. `error` is a positive errno.
+     */
     enum virtio_blk_action (*on_error)(void *opaque, struct device *device, enum disk_op op,
                                        int error);
     void *on_error_opaque;

@@ -424,8 +424,10 @@ static void test_reset_and_close_let_go_of_held_requests(void **state)
     fake_queue_kick(&f.queue);
     fake_guest_run(&f.guest, 5);
     assert_int_equal(f.disk->in_flight, 1);
+    assert_int_equal(f.policy.calls, 2);
     fake_disk_release(f.disk);
     stop(&f);
+    assert_int_equal(f.policy.calls, 2);
 }
 
 static void test_configuration_and_resize(void **state)
