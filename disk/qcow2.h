@@ -342,7 +342,7 @@ int must_check qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t i
                                uint64_t table_entry, uint64_t byte, struct qcow2_waiter *waiter,
                                struct qcow2_slice **out);
 void qcow2_table_dirty(struct qcow2 *q, struct qcow2_slice *slice);
-void qcow2_table_unpin(struct qcow2 *q, struct qcow2_slice *slice);
+void qcow2_table_unpin(struct qcow2_slice *slice);
 /* Writeback is done with the slice. */
 void qcow2_table_written(struct qcow2 *q, struct qcow2_slice *slice, int result);
 /* The cluster holds no table any more. */

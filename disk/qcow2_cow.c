@@ -152,7 +152,7 @@ static void end_owning(struct qcow2_op *op, int result)
     buffer_put(q, op->tail_buffer);
     op->head_buffer = op->tail_buffer = NULL;
     list_remove(&op->owning);
-    qcow2_table_unpin(q, op->slice);
+    qcow2_table_unpin(op->slice);
     qcow2_wake_all(&q->blocked, 0);
     qcow2_op_finish(op, result);
 }
@@ -316,7 +316,7 @@ int qcow2_cow_start(struct qcow2_request *request, const struct qcow2_plan *want
     }
     if (result) {
         qcow2_free_unreserve(q, frees);
-        qcow2_table_unpin(q, plan.slice);
+        qcow2_table_unpin(plan.slice);
     }
     *bytes = plan.bytes;
     return result;

@@ -131,10 +131,13 @@ static void grow(struct qcow2 *q)
         ended(q, result, "its L1 table cannot grow");
         return;
     }
-    uint64_t end = MIN(below, q->resize.new_size_bytes);
+    /* The rest of the last cluster may hold what a shrink left, all after it the backing's bytes.
+     */
+    uint64_t old = q->resize.old_size_bytes;
+    uint64_t end = MIN(MAX(below, align_up(old, q->cluster_bytes)), q->resize.new_size_bytes);
     q->node.size_bytes = q->resize.new_size_bytes;
-    if (end > q->resize.old_size_bytes)
-        zero(q, q->resize.old_size_bytes, end, on_end_zeroed);
+    if (end > old)
+        zero(q, old, end, on_end_zeroed);
     else
         set_size(q);
 }

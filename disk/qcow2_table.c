@@ -16,7 +16,7 @@
 
 #include "base/bytes.h"
 
-#define SLICES_MIN 256u /* more than all running operations pin together */
+#define SLICES_MIN 32u
 
 struct qcow2_load {
     struct list node;
@@ -233,11 +233,12 @@ void qcow2_table_dirty(struct qcow2 *q, struct qcow2_slice *slice)
         qcow2_flush_want(q);
 }
 
-void qcow2_table_unpin(struct qcow2 *q, struct qcow2_slice *slice)
+void qcow2_table_unpin(struct qcow2_slice *slice)
 {
+    /* Who waits for a free slice looks again at the end of the cycle that the wait has asked for.
+     */
     CHECK(slice->pins > 0);
-    if (--slice->pins == 0 && !list_is_empty(&q->cache.waiters))
-        qcow2_wake_all(&q->cache.waiters, 0);
+    slice->pins--;
 }
 
 void qcow2_table_written(struct qcow2 *q, struct qcow2_slice *slice, int result)

@@ -27,7 +27,9 @@
 #define SECTORS_MAX  262144u
 #define VERSIONS     12u
 #define OPS_MAX      12u
-#define RUN_MAX      160u /* sectors of one request */
+#define RUN_MAX      160u /* sectors of one request, as a rule */
+#define BULK_MAX     1600u
+#define BULK_TOTAL   30000u /* sectors that a scene writes in large requests */
 #define BASE_VERSION UINT32_MAX
 #define WEIGHTS      6u
 
@@ -57,6 +59,7 @@ struct scene {
     unsigned sample_one_in;
     unsigned weights[WEIGHTS];
     unsigned locality; /* how seldom a request goes anywhere */
+    uint64_t bulk_left;
     uint64_t states;
     uint8_t *image;
 };
@@ -292,7 +295,8 @@ static void choose_range(struct scene *scene, uint64_t *first, uint64_t *count)
     uint64_t span = below(scene, scene->locality) ? MIN(scene->sector_count, 16 * per_cluster + 64)
                                                   : scene->sector_count;
     *first = below(scene, span);
-    *count = 1 + below(scene, below(scene, 2) ? 8 : RUN_MAX);
+    *count = 1 + below(scene, below(scene, 2) ? 8 : scene->bulk_left ? BULK_MAX : RUN_MAX);
+    scene->bulk_left -= MIN(scene->bulk_left, *count);
     if (below(scene, 3) == 0) {
         *first = align_down(*first, per_cluster);
         *count = align_up(*count, per_cluster);
@@ -439,7 +443,7 @@ static void make_scene(struct scene *scene)
     options.version = scene->version = below(scene, 5) ? 3 : 2;
     options.extended_l2 = scene->version == 3 && scene->cluster >= 16384 && below(scene, 2);
     if (scene->version == 3)
-        options.refcount_width = UINT64_C(1) << below(scene, 7);
+        options.refcount_width = UINT64_C(1) << (below(scene, 2) ? below(scene, 7) : 6);
     scene->fake = fake_io_create(scene->loop, IMAGE_MAX, scene->seed);
     if (qcow2_create(&scene->fake->file, NULL, &options, &err))
         fail(scene, "create", err.text);
@@ -467,6 +471,10 @@ static void set_profile(struct scene *scene)
     scene->weights[DO_RESIZE] = below(scene, 4) == 0;
     scene->locality = below(scene, 3) ? 4 : 1;
     scene->sample_one_in = 1 + (unsigned)below(scene, 4);
+    /* Enough for the tables of small clusters to outgrow their places. */
+    scene->bulk_left = below(scene, 8) ? 0 : BULK_TOTAL;
+    if (scene->bulk_left)
+        scene->sample_one_in = 8;
 }
 
 static void set_fault(struct scene *scene)
@@ -572,7 +580,7 @@ static uint64_t run_seed(struct loop *loop, uint64_t seed, uint8_t *image)
 
 int main(int argc, char **argv)
 {
-    uint64_t states = 20000, seed = 1, done = 0, seeds = 0;
+    uint64_t states = 10000, seed = 1, done = 0, seeds = 0;
     bool one = false;
     struct loop loop;
     for (int i = 1; i < argc; i++) {
