@@ -35,6 +35,17 @@ int rig_set_up(void **state);
 int rig_tear_down(void **state);
 void rig_turn(void);
 void rig_turns(unsigned count);
+
+/* Turns the loop until `condition` holds; fails after 20 s. For what crosses the host's network. */
+#define rig_until(condition)                                                                       \
+    do {                                                                                           \
+        uint64_t rig_deadline_ns = loop_now_ns() + UINT64_C(20000000000);                          \
+        while (!(condition)) {                                                                     \
+            if (loop_now_ns() > rig_deadline_ns)                                                   \
+                fail_msg("in vain: %s", #condition);                                               \
+            rig_turn();                                                                            \
+        }                                                                                          \
+    } while (0)
 void rig_close_control(void);
 
 /* A connection that has read nothing yet. */
