@@ -56,6 +56,7 @@ static const uint8_t *build(unsigned cpus)
 static const uint8_t *table_at(uint64_t gpa)
 {
     assert_true(gpa >= ACPI_AREA_GPA && gpa < ACPI_AREA_GPA + ACPI_AREA_SIZE - 36);
+    assert_int_equal(gpa % 16, 0);
     uint32_t length = load_le32(ram + gpa + 4);
     assert_true(range_fits(gpa - ACPI_AREA_GPA, length, ACPI_AREA_SIZE));
     assert_int_equal(sum(ram + gpa, length), 0);
@@ -81,6 +82,7 @@ static void test_pointer_and_checksums(void **state)
     const uint8_t *rsdp = build(2);
     assert_memory_equal(rsdp, "RSD PTR ", 8);
     assert_int_equal(rsdp[15], 2);
+    assert_int_equal(load_le32(rsdp + 20), 36);
     assert_int_equal(sum(rsdp, 20), 0);
     assert_int_equal(sum(rsdp, 36), 0);
     assert_memory_equal(table_at(load_le64(rsdp + 24)), "XSDT", 4);
@@ -104,6 +106,8 @@ static void test_fadt(void **state)
     assert_int_equal(load_le32(fadt + 76), 0x608);
     assert_int_equal(load_le32(fadt + 80), 0x620);
     assert_int_equal(fadt[92], 16);
+    assert_int_equal(load_le16(fadt + 109), 0x15);
+    assert_int_equal(load_le32(fadt + 112), 0x465);
     assert_int_equal(load_le64(fadt + 120), 0xcf9);
     assert_int_equal(fadt[128], 0x06);
     assert_int_equal(load_le64(fadt + 152), 0x600);
@@ -198,6 +202,59 @@ static void recompile(const char *folder)
         fail_msg("%s", text);
 }
 
+/* What the disassembled DSDT must say, in this order. */
+static const char *const expected[] = {
+    "Name (\\_S5",
+    "Device (PCI0)",
+    "_UID, Zero",
+    "WordBusNumber (ResourceProducer, MinFixed, MaxFixed",
+    "0x0000,             // Range Maximum",
+    "0x0CF8,             // Range Minimum",
+    "WordIO (ResourceProducer, MinFixed, MaxFixed, PosDecode, EntireRange",
+    "0x0CF7,             // Range Maximum",
+    "0x0CF8,             // Length",
+    "0x0D00,             // Range Minimum",
+    "0xFFFF,             // Range Maximum",
+    "DWordMemory (ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite",
+    "0xC0000000,         // Range Minimum",
+    "0xFEBFFFFF,         // Range Maximum",
+    "0x3EC00000,         // Length",
+    "QWordMemory (",
+    "0x000000BFFFFFFFFF, // Range Maximum",
+    "0x0000008000000000, // Length",
+    "Name (_PRT",
+    "0x001FFFFF",
+    "0x17",
+    "Method (_OSC, 4",
+    "Return (Arg3)",
+    "Device (LPC)",
+    "_ADR, 0x001F0000",
+    "PNP0B00",
+    "0x0070,             // Range Minimum",
+    "{8}",
+    "Device (COM1)",
+    "0x03F8,             // Range Minimum",
+    "{4}",
+    "Device (COM2)",
+    "{3}",
+    "PNP0C02",
+    "Memory32Fixed (ReadWrite",
+    "0xB0000000,         // Address Base",
+    "0x10000000,         // Address Length",
+    "QEMU0001",
+    "0x0505,             // Range Minimum",
+    "_STA, 0x0F",
+};
+
+static void assert_has_all(const char *text, size_t count, const char *const *parts)
+{
+    for (size_t i = 0; i < count; i++) {
+        text = strstr(text, parts[i]);
+        if (!text)
+            fail_msg("the DSDT lacks, or has in another place: %s", parts[i]);
+    }
+}
+
 static void test_iasl_reads_the_tables(void **state)
 {
     (void)state;
@@ -215,6 +272,7 @@ static void test_iasl_reads_the_tables(void **state)
             fail_msg("%s", text);
         assert_null(strstr(text, "Unknown"));
         if (strcmp(tables[i], "DSDT") == 0) {
+            assert_has_all(text, ARRAY_SIZE(expected), expected);
             assert_non_null(strstr(text, "Device (PCI0)"));
             assert_non_null(strstr(text, "Device (C03F)"));
             assert_non_null(strstr(text, "EisaId (\"PNP0501\")"));
@@ -256,6 +314,7 @@ static void test_aml_integers(void **state)
         {0, {0x00}, 1},
         {1, {0x01}, 1},
         {2, {0x0a, 2}, 2},
+        {0xff, {0x0a, 0xff}, 2},
         {0x1234, {0x0b, 0x34, 0x12}, 3},
         {0x12345678, {0x0c, 0x78, 0x56, 0x34, 0x12}, 5},
         {UINT64_C(1) << 32, {0x0e, 0, 0, 0, 0, 1, 0, 0, 0}, 9},

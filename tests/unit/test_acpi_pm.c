@@ -82,6 +82,8 @@ static void test_power_button(void **state)
 static void test_s5(void **state)
 {
     (void)state;
+    fake_board_out16(&board, 0x604, 1 << 1);
+    assert_int_equal(fake_board_in16(&board, 0x604), 1 << 1);
     fake_board_out16(&board, 0x604, 1 << 13 | 5 << 10);
     assert_int_equal(power_offs, 0);
     assert_int_equal(fake_board_in16(&board, 0x604), 5 << 10);
@@ -172,7 +174,13 @@ static void test_save_and_restore(void **state)
     acpi_pm_power_button(pm);
     fake_board_save_and_restore(&pm->device);
     assert_true(sci());
+    fake_board_out16(&board, 0x602, 0x001);
+    fake_board_save_and_restore(&pm->device);
+    fake_board_out16(&board, 0x600, 0x101);
+    fake_board_pass(&board, UINT64_C(2500000000));
+    assert_true(sci()); /* the timer's overflow is armed again */
     pm->device.ops->reset(&pm->device);
+    assert_int_equal(fake_board_in8(&board, 0xb2), 0);
     assert_false(sci());
     assert_int_equal(fake_board_in32(&board, 0x600), 0);
     assert_int_equal(fake_board_in16(&board, 0x604), 0);

@@ -56,7 +56,8 @@ static struct {
 static int on_doorbell_add(void *opaque, enum bus_space space, uint64_t address,
                            const struct bus_doorbell *doorbell)
 {
-    (void)opaque, (void)space, (void)doorbell;
+    (void)space, (void)doorbell;
+    assert_ptr_equal(opaque, &accelerator);
     if (accelerator.added - accelerator.deleted >= accelerator.room)
         return -ENOSPC;
     accelerator.added++;
@@ -276,7 +277,7 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
         .region = &gadget.region, .offset = 4, .any = true, .event = &event};
     struct bus_doorbell second = {
         .region = &gadget.region, .offset = 8, .any = true, .event = &event};
-    bus_set_listener(&bus, &listener, NULL);
+    bus_set_listener(&bus, &listener, &accelerator);
     bus_doorbell_add(&bus, &first);
     assert_int_equal(accelerator.added, 0);
     assert_int_equal(bus_map(&bus, BUS_MMIO, 0x1000, &gadget.region), 0);
@@ -287,7 +288,9 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
     bus_doorbell_add(&bus, &second);
     assert_int_equal(accelerator.added, 1);
     assert_int_equal(rings_after(0x1008, 4, 0), 1);
+    accelerator.address = 0;
     bus_unmap(&bus, &gadget.region);
+    assert_int_equal(accelerator.address, 0x1004);
     assert_int_equal(accelerator.deleted, 1);
     assert_int_equal(accelerator.uncoalesced, 1);
     assert_int_equal(bus_map(&bus, BUS_MMIO, 0x5000, &gadget.region), 0);
@@ -297,6 +300,52 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
     assert_int_equal(accelerator.added, accelerator.deleted);
     bus_unmap(&bus, &gadget.region);
     loop_event_close(&event, NULL);
+}
+
+static void test_doorbells_of_a_mapped_region_go_live_at_once(void **state)
+{
+    (void)state;
+    static struct loop_event event;
+    struct gadget gadget;
+    gadget_init(&gadget, 0x100);
+    assert_int_equal(loop_event_init(&loop, &event, on_signal), 0);
+    struct bus_doorbell doorbell = {
+        .region = &gadget.region, .offset = 8, .event = &event, .registered = true};
+    bus_set_listener(&bus, &listener, &accelerator);
+    bus_doorbell_add(&bus, &doorbell);
+    assert_false(doorbell.registered);
+    assert_int_equal(bus_map(&bus, BUS_MMIO, 0x1000, &gadget.region), 0);
+    bus_doorbell_del(&bus, &doorbell);
+    assert_int_equal(accelerator.deleted, 1);
+    assert_false(doorbell.registered);
+    bus_doorbell_add(&bus, &doorbell);
+    assert_int_equal(accelerator.added, 2);
+    assert_int_equal(accelerator.address, 0x1008);
+    bus_doorbell_del(&bus, &doorbell);
+    bus_unmap(&bus, &gadget.region);
+    assert_int_equal(accelerator.deleted, 2);
+    assert_int_equal(accelerator.coalesced, 0);
+    assert_int_equal(accelerator.uncoalesced, 0);
+    loop_event_close(&event, NULL);
+}
+
+static void test_a_late_listener_hears_of_coalesced_regions(void **state)
+{
+    (void)state;
+    struct gadget plain, late[BUS_SPACE_COUNT];
+    gadget_init(&plain, 8);
+    assert_int_equal(bus_map(&bus, BUS_PIO, 0x80, &plain.region), 0);
+    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
+        gadget_init(&late[space], 8);
+        late[space].region.coalesce_writes = true;
+        assert_int_equal(bus_map(&bus, (enum bus_space)space, 0x100, &late[space].region), 0);
+    }
+    bus_set_listener(&bus, &listener, &accelerator);
+    assert_int_equal(accelerator.coalesced, BUS_SPACE_COUNT);
+    for (int space = 0; space < BUS_SPACE_COUNT; space++)
+        bus_unmap(&bus, &late[space].region);
+    assert_int_equal(accelerator.uncoalesced, BUS_SPACE_COUNT);
+    bus_unmap(&bus, &plain.region);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -311,6 +360,8 @@ int main(void)
         TEST(test_a_handler_may_unmap_its_own_region),
         TEST(test_doorbells_the_accelerator_did_not_take_ring_here),
         TEST(test_doorbells_follow_their_region_to_the_accelerator),
+        TEST(test_doorbells_of_a_mapped_region_go_live_at_once),
+        TEST(test_a_late_listener_hears_of_coalesced_regions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

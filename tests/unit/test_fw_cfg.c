@@ -161,10 +161,14 @@ static void test_bad_transfers(void **state)
     assert_int_equal(dma(READ, 16, 0), ERROR);
     assert_int_equal(dma(READ, 16, UINT64_MAX - 3), ERROR);
     assert_int_equal(dma(READ, 4096, 0x1000 + sizeof(ram) - 5), ERROR);
-    assert_int_equal(dma(0, 7, 0), 0);
+    select_key(FW_CFG_SIGNATURE);
+    assert_int_equal(dma(0, 2, 0), 0); /* neither read nor skip: the cursor stays */
+    assert_int_equal(next(), 'Q');
     assert_int_equal(dma(READ, 0, 0), 0);
     start(0x10);
     start(UINT64_MAX);
+    start(UINT64_C(0x100002000)); /* the upper half counts */
+    assert_false(fw_cfg->dma_is_running);
     start(0x1000 + sizeof(ram) - 8);
     loop_run_once(&board.loop, false);
     /* A description that lies over its own target. */
@@ -197,6 +201,8 @@ static void test_one_transfer_at_a_time(void **state)
     fw_cfg->device.ops->reset(&fw_cfg->device);
     loop_run_once(&board.loop, false);
     assert_int_not_equal(load_be32(at(0x2000)), 0);
+    assert_int_equal(next(), 'Q');
+    start(0x2000); /* closed in the middle */
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)

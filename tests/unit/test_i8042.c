@@ -12,13 +12,14 @@ static unsigned resets, panics;
 
 static void on_reset(void *opaque)
 {
-    (void)opaque;
+    assert_ptr_equal(opaque, &board);
     resets++;
 }
 
 static void on_panic(void *opaque, unsigned events)
 {
-    (void)opaque;
+    assert_ptr_equal(opaque, &board);
+    assert_int_not_equal(events, 0);
     panics |= events;
 }
 
@@ -27,9 +28,9 @@ static int set_up(void **state)
     (void)state;
     fake_board_init(&board);
     resets = panics = 0;
-    if (i8042_create(&board.bus, &board.hub, on_reset, NULL, &i8042, NULL))
+    if (i8042_create(&board.bus, &board.hub, on_reset, &board, &i8042, NULL))
         return -1;
-    return pvpanic_create(&board.bus, on_panic, NULL, &pvpanic, NULL);
+    return pvpanic_create(&board.bus, on_panic, &board, &pvpanic, NULL);
 }
 
 static int tear_down(void **state)
@@ -176,15 +177,74 @@ static void test_panic_and_post(void **state)
     assert_int_equal(fake_board_in8(&board, 0x80), 0x42);
 }
 
+static void test_status_and_reset(void **state)
+{
+    (void)state;
+    assert_int_equal(fake_board_in8(&board, 0x64), 0x14);
+    command(0x60);
+    assert_int_equal(fake_board_in8(&board, 0x64), 0x1c);
+    fake_board_out8(&board, 0x60, 0x00);
+    assert_int_equal(fake_board_in8(&board, 0x64), 0x10);
+    command(0xaa); /* the self-test sets the system flag again */
+    assert_int_equal(data(), 0x55);
+    assert_int_equal(fake_board_in8(&board, 0x64), 0x1c);
+    command(0xd1);
+    fake_board_out8(&board, 0x80, 0x17);
+    i8042->device.ops->reset(&i8042->device);
+    pvpanic->device.ops->reset(&pvpanic->device);
+    assert_int_equal(fake_board_in8(&board, 0x64), 0x14);
+    command(0x20);
+    assert_int_equal(data(), 0x34); /* both devices off */
+    command(0xd0);
+    assert_int_equal(data(), 0x03);
+    assert_int_equal(fake_board_in8(&board, 0x80), 0);
+    fake_board_out8(&board, 0x60, 0x00); /* no command waits for this */
+    assert_int_equal(data(), 0xfe);
+    assert_int_equal(resets, 0);
+}
+
+static void test_a_command_replaces_the_one_that_waits(void **state)
+{
+    (void)state;
+    command(0xd1);
+    command(0xad);
+    fake_board_out8(&board, 0x60, 0x00);
+    assert_int_equal(resets, 0);
+    assert_int_equal(data(), 0xfe); /* it went to the keyboard */
+    command(0x60);
+    fake_board_out8(&board, 0x60, 0x11);
+    fake_board_out8(&board, 0x60, 0x22); /* not for the configuration any more */
+    data();
+    command(0x20);
+    assert_int_equal(data(), 0x11);
+}
+
+static void test_impossible_saved_state_is_refused(void **state)
+{
+    (void)state;
+    i8042->output_start = I8042_OUTPUT_MAX;
+    assert_true(i8042->device.ops->after_restore(&i8042->device, NULL) < 0);
+    i8042->output_start = 0;
+    i8042->output_count = I8042_OUTPUT_MAX + 1;
+    assert_true(i8042->device.ops->after_restore(&i8042->device, NULL) < 0);
+    i8042->output_count = 0;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_the_ways_to_reset),        TEST(test_commands),
-        TEST(test_nobody_is_attached),       TEST(test_interrupt_per_byte),
-        TEST(test_a_guest_that_never_reads), TEST(test_save_and_restore),
+        TEST(test_the_ways_to_reset),
+        TEST(test_commands),
+        TEST(test_nobody_is_attached),
+        TEST(test_interrupt_per_byte),
+        TEST(test_a_guest_that_never_reads),
+        TEST(test_save_and_restore),
         TEST(test_panic_and_post),
+        TEST(test_status_and_reset),
+        TEST(test_a_command_replaces_the_one_that_waits),
+        TEST(test_impossible_saved_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@ static unsigned route_changes;
 
 static void on_routes_changed(void *opaque)
 {
-    (void)opaque;
+    assert_ptr_equal(opaque, &board);
     route_changes++;
 }
 
@@ -25,7 +25,7 @@ static int set_up(void **state)
     (void)state;
     fake_board_init(&board);
     route_changes = 0;
-    return ioapic_create(&board.bus, &board.hub, on_routes_changed, NULL, &ioapic, NULL);
+    return ioapic_create(&board.bus, &board.hub, on_routes_changed, &board, &ioapic, NULL);
 }
 
 static int tear_down(void **state)
@@ -209,8 +209,11 @@ static void test_save_and_reset(void **state)
     assert_int_equal(read_register(0x23), 7 << 24);
     ioapic_eoi(ioapic, 0x51);
     assert_int_equal(board.msis, 2);
+    write_register(0, 0x05000000);
     ioapic->device.ops->reset(&ioapic->device);
+    assert_int_equal(ioapic->selected, 0);
     assert_int_equal(read_register(0x22), MASKED);
+    assert_int_equal(read_register(0), 0);
 }
 
 static void test_address_taken(void **state)
@@ -220,6 +223,50 @@ static void test_address_taken(void **state)
     struct error err = {0};
     assert_int_equal(ioapic_create(&board.bus, &board.hub, NULL, NULL, &other, &err), -EEXIST);
     assert_true(err.text[0]);
+}
+
+static void test_pins_do_not_disturb_each_other(void **state)
+{
+    (void)state;
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        set_entry(pin, 0x40 + pin, 0);
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++) {
+        ioapic_set_pin(ioapic, pin, true);
+        assert_int_equal(board.msi_data, 0x40 + pin);
+    }
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        ioapic_set_pin(ioapic, pin, true);
+    assert_int_equal(board.msis, GSI_IOAPIC_PINS);
+    /* All stand: as level-triggered ones each is sent anew, and again after its EOI. */
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        set_entry(pin, (0x40 + pin) | LEVEL, 0);
+    assert_int_equal(board.msis, 2 * GSI_IOAPIC_PINS);
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        ioapic_eoi(ioapic, (uint8_t)(0x40 + pin));
+    assert_int_equal(board.msis, 3 * GSI_IOAPIC_PINS);
+}
+
+static void test_changing_one_trigger_keeps_the_others_edges(void **state)
+{
+    (void)state;
+    ioapic_set_pin(ioapic, 3, true); /* waits behind the mask */
+    set_entry(9, 0x51 | LEVEL, 0);
+    set_entry(3, 0x33, 0);
+    assert_int_equal(board.msis, 1);
+    assert_int_equal(board.msi_data, 0x33);
+}
+
+static void test_impossible_saved_state_is_cut(void **state)
+{
+    (void)state;
+    ioapic->levels = ioapic->pending = UINT32_MAX;
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        ioapic->entries[pin] = UINT64_MAX;
+    assert_int_equal(ioapic->device.ops->after_restore(&ioapic->device, NULL), 0);
+    assert_int_equal(ioapic->levels, 0xffffff);
+    assert_int_equal(ioapic->pending, 0xffffff);
+    for (unsigned pin = 0; pin < GSI_IOAPIC_PINS; pin++)
+        assert_true(ioapic->entries[pin] == UINT64_C(0xff0000000001ffff));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -238,6 +285,9 @@ int main(void)
         TEST(test_odd_accesses),
         TEST(test_save_and_reset),
         TEST(test_address_taken),
+        TEST(test_pins_do_not_disturb_each_other),
+        TEST(test_changing_one_trigger_keeps_the_others_edges),
+        TEST(test_impossible_saved_state_is_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

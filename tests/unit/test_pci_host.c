@@ -15,7 +15,7 @@ static unsigned resets;
 
 static void on_reset(void *opaque)
 {
-    (void)opaque;
+    assert_ptr_equal(opaque, &board);
     resets++;
 }
 
@@ -25,7 +25,7 @@ static int set_up(void **state)
     fake_board_init(&board);
     resets = 0;
     pci_bus_init(&pci_bus, &board.bus, &board.hub);
-    return pci_host_create(&pci_bus, on_reset, NULL, &host, NULL);
+    return pci_host_create(&pci_bus, on_reset, &board, &host, NULL);
 }
 
 static int tear_down(void **state)
@@ -154,7 +154,12 @@ static void test_reset_register(void **state)
     fake_board_out8(&board, 0xcf9, 0x06);
     assert_int_equal(resets, 1);
     assert_int_equal(fake_board_in8(&board, 0xcf9), 0x06);
+    fake_board_out32(&board, 0xcf8, address(0, 0, 0, 0x3c));
+    fake_board_out8(&board, 0xcfc, 0x55);
     host->device.ops->reset(&host->device);
+    assert_int_equal(fake_board_in8(&board, 0xcf9), 0);
+    assert_int_equal(fake_board_in32(&board, 0xcf8), 0);
+    assert_int_equal(port_read(0, 0, 0x3c) & 0xff, 0);
     fake_board_out8(&board, 0xcf9, 0x0e);
     assert_int_equal(resets, 2);
     fake_board_out32(&board, 0xcf8, 0xffffffff); /* the dword port is not the register */

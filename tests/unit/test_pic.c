@@ -11,7 +11,7 @@ static unsigned intr_changes;
 
 static void on_intr(void *opaque, bool level)
 {
-    (void)opaque;
+    assert_ptr_equal(opaque, &board);
     intr = level;
     intr_changes++;
 }
@@ -47,7 +47,7 @@ static int set_up(void **state)
     fake_board_init(&board);
     intr = false;
     intr_changes = 0;
-    if (pic_create(&board.bus, on_intr, NULL, &pic, NULL))
+    if (pic_create(&board.bus, on_intr, &board, &pic, NULL))
         return -1;
     init_chips(0x01);
     return 0;
@@ -237,6 +237,93 @@ static void test_odd_accesses(void **state)
     assert_false(intr);
 }
 
+static void test_every_input_has_its_vector(void **state)
+{
+    (void)state;
+    for (unsigned input = 0; input < PIC_INPUTS; input++) {
+        if (input == 2)
+            continue;
+        pic_set_input(pic, input, true); /* and stays: an edge counts once */
+        assert_true(intr);
+        assert_int_equal(pic_acknowledge(pic), 0x30 + input);
+        out8(0xa0, 0x20);
+        out8(0x20, 0x20);
+        assert_false(intr);
+    }
+}
+
+static void test_spurious_on_the_second_chip(void **state)
+{
+    (void)state;
+    pulse(12);
+    pic->chips[1].irr = 0; /* gone between the two acknowledge cycles */
+    assert_int_equal(pic_acknowledge(pic), 0x3f);
+}
+
+static void test_initialisation_forgets(void **state)
+{
+    (void)state;
+    init_chips(0x03);
+    out8(0x20, 0x80); /* rotates on automatic EOI */
+    out8(0x20, 0x68); /* special mask */
+    out8(0x20, 0x0b); /* reads ISR */
+    pulse(5);
+    init_chips(0x01);
+    assert_false(intr);
+    assert_int_equal(in8(0x20), 0);
+    pulse(4);
+    assert_int_equal(pic_acknowledge(pic), 0x34);
+    pulse(6);
+    assert_false(intr); /* no automatic EOI any more */
+    init_chips(0x01);
+    assert_int_equal(in8(0x20), 0);
+    pulse(6);
+    assert_true(intr); /* nothing is in service */
+}
+
+static void test_a_single_chip_takes_no_icw3(void **state)
+{
+    (void)state;
+    out8(0x20, 0x13);
+    out8(0x21, 0x50);
+    out8(0x21, 0x01);
+    out8(0x21, 0x00);
+    pulse(3);
+    assert_int_equal(pic_acknowledge(pic), 0x53);
+    out8(0x20, 0x12); /* and without ICW4 */
+    out8(0x21, 0x60);
+    out8(0x21, 0xf7);
+    assert_int_equal(in8(0x21), 0xf7);
+}
+
+static void test_rotation_on_automatic_eoi(void **state)
+{
+    (void)state;
+    init_chips(0x03);
+    out8(0x20, 0x80);
+    pulse(0);
+    assert_int_equal(pic_acknowledge(pic), 0x30);
+    pulse(0);
+    pulse(1);
+    assert_int_equal(pic_acknowledge(pic), 0x31);
+    out8(0x20, 0x00);
+    pulse(5);
+    assert_int_equal(pic_acknowledge(pic), 0x35);
+    assert_int_equal(pic_acknowledge(pic), 0x30);
+}
+
+static void test_a_line_that_stands_when_it_becomes_level_triggered(void **state)
+{
+    (void)state;
+    pic_set_input(pic, 10, true);
+    pic_acknowledge(pic);
+    out8(0xa0, 0x20);
+    out8(0x20, 0x20);
+    assert_false(intr);
+    out8(0x4d1, 0x04);
+    assert_true(intr);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -254,6 +341,12 @@ int main(void)
         TEST(test_poll),
         TEST(test_save_and_restore),
         TEST(test_odd_accesses),
+        TEST(test_every_input_has_its_vector),
+        TEST(test_spurious_on_the_second_chip),
+        TEST(test_initialisation_forgets),
+        TEST(test_a_single_chip_takes_no_icw3),
+        TEST(test_rotation_on_automatic_eoi),
+        TEST(test_a_line_that_stands_when_it_becomes_level_triggered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

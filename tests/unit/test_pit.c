@@ -236,6 +236,76 @@ static void test_save_and_restore(void **state)
     assert_in_range(interrupts_during(1000 * MS, MS / 2), 99, 101);
 }
 
+static bool out2(void)
+{
+    return in8(0x61) & 0x20;
+}
+
+static void test_strobes_are_one_tick_long(void **state)
+{
+    (void)state;
+    out8(0x61, 0x01);
+    program(2, 4, 100);
+    assert_true(out2());
+    fake_board_pass(&board, ticks_ns(100));
+    assert_false(out2());
+    fake_board_pass(&board, ticks_ns(1));
+    assert_true(out2());
+    program(0, 4, 100);
+    fake_board_pass(&board, ticks_ns(101) - 1);
+    assert_int_equal(board.raises[0], 1); /* OUT went high with the mode */
+    fake_board_pass(&board, 1);
+    assert_int_equal(board.raises[0], 2);
+}
+
+static void test_the_shape_of_a_square_wave(void **state)
+{
+    (void)state;
+    out8(0x61, 0x01);
+    program(2, 3, 5); /* odd: high for three ticks, low for two */
+    static const bool shape[] = {1, 1, 1, 0, 0, 1, 1, 1, 0, 0};
+    for (size_t i = 0; i < ARRAY_SIZE(shape); i++) {
+        assert_int_equal(out2(), shape[i]);
+        board.clock.elapsed_ns = ticks_ns(i + 1);
+    }
+    program(2, 3, 1000);
+    assert_int_equal(latched(2), 1000);
+    fake_board_pass(&board, ticks_ns(100));
+    assert_int_equal(latched(2), 800);
+    fake_board_pass(&board, ticks_ns(500));
+    assert_in_range(latched(2), 798, 802);
+}
+
+static void test_a_new_mode_drops_what_was_latched(void **state)
+{
+    (void)state;
+    program(0, 2, 5000);
+    out8(0x43, 0x00);
+    out8(0x43, 0xe2); /* its status too */
+    program(0, 2, 7000);
+    assert_int_equal(read_both(0), 7000);
+}
+
+static void test_impossible_saved_state_is_refused(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    for (unsigned i = 0; i < PIT_CHANNELS; i++) {
+        struct pit_channel good = pit->channels[i];
+        pit->channels[i].count = 0;
+        assert_true(pit->device.ops->after_restore(&pit->device, &err) < 0);
+        pit->channels[i].count = 0x10001;
+        assert_true(pit->device.ops->after_restore(&pit->device, &err) < 0);
+        pit->channels[i] = good;
+        pit->channels[i].mode = 6;
+        assert_true(pit->device.ops->after_restore(&pit->device, &err) < 0);
+        pit->channels[i] = good;
+        pit->channels[i].started_ns = UINT64_MAX;
+        assert_true(pit->device.ops->after_restore(&pit->device, &err) < 0);
+        pit->channels[i] = good;
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -254,6 +324,10 @@ int main(void)
         TEST(test_the_gate_holds_and_restarts),
         TEST(test_port_61),
         TEST(test_save_and_restore),
+        TEST(test_strobes_are_one_tick_long),
+        TEST(test_the_shape_of_a_square_wave),
+        TEST(test_a_new_mode_drops_what_was_latched),
+        TEST(test_impossible_saved_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -99,8 +99,11 @@ static void test_stays_set(void **state)
     assert_int_equal(get(6), 3); /* 2028-02-29 is a Tuesday */
     set(4, 0x12);                /* without SET it counts at once */
     assert_time(0x12, 0x46, 0x10);
+    fake_board_pass(&board, S);
+    rtc->cmos[12] = 0x10;
     rtc->device.ops->reset(&rtc->device);
-    assert_time(0x12, 0x46, 0x10);
+    assert_int_equal(rtc->cmos[12], 0);
+    assert_time(0x12, 0x46, 0x11);
 }
 
 static void test_nonsense_dates_do_no_harm(void **state)
@@ -163,6 +166,14 @@ static void test_alarm(void **state)
     fake_board_pass(&board, S);
     assert_true(board.levels[RTC_GSI]);
     assert_int_equal(get(12) & 0xe0, 0xa0);
+    set(11, 0x02);
+    set(3, 0x01); /* a minute that is not this one */
+    set(11, 0x22);
+    for (int i = 0; i < 55; i++)
+        fake_board_pass(&board, S);
+    assert_int_equal(get(12) & 0x20, 0);
+    fake_board_pass(&board, 5 * S);
+    assert_int_equal(get(12) & 0x20, 0x20);
     set(3, 0xff); /* every minute */
     set(5, 0xc0); /* of every hour */
     unsigned before = board.raises[RTC_GSI];
@@ -235,6 +246,7 @@ static void test_memory(void **state)
     (void)state;
     assert_int_equal(get(0x15) | get(0x16) << 8, 640);
     assert_int_equal(get(0x17) | get(0x18) << 8, 0xffff);
+    assert_int_equal(get(0x30) | get(0x31) << 8, 0xffff);
     assert_int_equal(get(0x34) | get(0x35) << 8, (3 * 1024 - 16) * 16);
     assert_int_equal(get(0x5b) | get(0x5c) << 8 | get(0x5d) << 16, 5 * 1024 * 16);
     assert_int_equal(get(0x5f), 3);

@@ -293,6 +293,142 @@ static void test_reset_drops_the_line(void **state)
     assert_false(irq());
 }
 
+static void test_enabling_the_transmitters_interrupt_raises_it_again(void **state)
+{
+    (void)state;
+    start(0x02, 0x01);
+    in(IIR);
+    assert_false(irq());
+    out(IER, 0x02); /* no change: nothing new */
+    assert_false(irq());
+    out(IER, 0x00);
+    out(IER, 0x01);
+    assert_false(irq());
+    out(IER, 0x03);
+    assert_true(irq());
+    stream.room = 0;
+    out(DATA, 'x');
+    out(IER, 0x00);
+    out(IER, 0x02); /* it is not empty */
+    assert_false(irq());
+}
+
+static void test_modem_interrupt(void **state)
+{
+    (void)state;
+    start(0x08, 0x01);
+    assert_false(irq());
+    out(MCR, 0x1b); /* loopback: CTS, DSR and DCD stay, so nothing changes */
+    out(MCR, 0x19); /* RTS, hence CTS, falls */
+    assert_int_equal(in(IIR), 0xc0);
+    assert_int_equal(in(MSR)&0x0f, 0x01);
+    assert_int_equal(in(IIR), 0xc1);
+    out(MCR, 0x0b); /* back, with CTS risen */
+    assert_true(irq());
+    in(MSR);
+    assert_false(irq());
+}
+
+static void test_the_timeout_follows_the_divisor(void **state)
+{
+    (void)state;
+    start(0x01, 0x81);
+    out(LCR, 0x80);
+    out(DATA, 0x0c);
+    out(IER, 0x00);
+    out(LCR, 0x03);
+    fake_stream_feed(&stream, "a", 1); /* 9600 baud: four characters are 4.2 ms */
+    fake_board_pass(&board, 4 * MS);
+    assert_false(irq());
+    fake_board_pass(&board, MS);
+    assert_true(irq());
+    out(LCR, 0x80);
+    out(IER, 0xff);
+    out(LCR, 0x03);
+    in(DATA);
+    fake_stream_feed(&stream, "a", 1); /* slower than any line: 20 ms at most */
+    fake_board_pass(&board, 19 * MS);
+    assert_false(irq());
+    fake_board_pass(&board, MS);
+    assert_true(irq());
+}
+
+static void test_without_fifo_there_is_no_timeout(void **state)
+{
+    (void)state;
+    start(0x01, 0x00);
+    fake_stream_feed(&stream, "a", 1);
+    assert_int_equal(in(IIR), 0x04);
+    fake_board_pass(&board, 100 * MS);
+    assert_int_equal(in(IIR), 0x04);
+}
+
+static void test_fifo_control(void **state)
+{
+    (void)state;
+    start(0x00, 0x01);
+    stream.room = 0;
+    out(DATA, 'x');
+    fake_stream_feed(&stream, "ab", 2);
+    out(IIR, 0x01); /* clears nothing */
+    assert_int_equal(in(LSR), 0x01);
+    unsigned accepts = stream.accepts;
+    out(IIR, 0x03);
+    assert_int_equal(in(LSR), 0x00);
+    assert_true(stream.accepts > accepts);
+    out(IIR, 0x05);
+    assert_int_equal(in(LSR), 0x60);
+    fake_stream_feed(&stream, "ab", 2);
+    out(IIR, 0x00); /* switching the FIFOs off clears both */
+    assert_int_equal(in(LSR), 0x60);
+    stream.room = 9;
+    stream.backend.user_ops->on_writable(stream.backend.user);
+    assert_int_equal(stream.count, 0);
+}
+
+static void test_reset_is_complete(void **state)
+{
+    (void)state;
+    start(0x0f, 0xc1);
+    out(LCR, 0x80);
+    out(DATA, 0x34);
+    out(IER, 0x12);
+    out(LCR, 0x03);
+    out(SCRATCH, 0x77);
+    fake_stream_feed(&stream, "abc", 3);
+    stream.backend.user_ops->on_break(stream.backend.user);
+    fake_board_pass(&board, 20 * MS);
+    unsigned accepts = stream.accepts;
+    serial->device.ops->reset(&serial->device);
+    assert_true(stream.accepts > accepts);
+    assert_int_equal(in(IER), 0);
+    assert_int_equal(in(IIR), 0x01);
+    assert_int_equal(in(LCR), 0);
+    assert_int_equal(in(MCR), 0);
+    assert_int_equal(in(LSR), 0x60);
+    assert_int_equal(in(MSR), 0xb0);
+    assert_int_equal(in(SCRATCH), 0);
+    out(LCR, 0x80);
+    assert_int_equal(in(DATA), 12);
+    assert_int_equal(in(IER), 0);
+    out(LCR, 0);
+    out(MCR, 0x08);
+    serial->ier = 0x0f;
+    assert_int_equal(in(IIR), 0x01); /* no cause is left over */
+}
+
+static void test_impossible_saved_state_is_refused(void **state)
+{
+    (void)state;
+    uint8_t *const fields[] = {&serial->rx.count, &serial->tx.count, &serial->rx.start,
+                               &serial->tx.start};
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        *fields[i] = i < 2 ? SERIAL_FIFO_SIZE + 1 : SERIAL_FIFO_SIZE;
+        assert_true(serial->device.ops->after_restore(&serial->device, NULL) < 0);
+        *fields[i] = 0;
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -311,6 +447,13 @@ int main(void)
         TEST(test_without_a_backend),
         TEST(test_save_and_restore),
         TEST(test_reset_drops_the_line),
+        TEST(test_enabling_the_transmitters_interrupt_raises_it_again),
+        TEST(test_modem_interrupt),
+        TEST(test_the_timeout_follows_the_divisor),
+        TEST(test_without_fifo_there_is_no_timeout),
+        TEST(test_fifo_control),
+        TEST(test_reset_is_complete),
+        TEST(test_impossible_saved_state_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
