@@ -73,7 +73,7 @@ static struct virtio_blk *to_blk(struct virtio_device *vdev)
 static struct blk_request *take_slot(struct virtio_blk *blk, struct virtqueue *vq)
 {
     struct list *node = list_pop_front(&blk->free);
-    CHECK(node); /* there are as many slots as chains that can be in flight */
+    CHECK(node); /* there is one more than chains can be in flight */
     struct blk_request *request = list_entry(node, struct blk_request, node);
     CHECK(request->state == BLK_FREE);
     request->state = BLK_POPPED;
@@ -480,7 +480,7 @@ int virtio_blk_create(const struct virtio_pci_place *place, struct disk *disk,
     if (options->serial)
         memcpy(blk->serial, options->serial, strnlen(options->serial, sizeof(blk->serial)));
     fill_config(blk, queue_count);
-    init_slots(blk, queue_count * QUEUE_SIZE);
+    init_slots(blk, queue_count * QUEUE_SIZE + 1); /* one for a pop that finds nothing */
     const struct virtio_setup setup = {.ops = &virtio_ops,
                                        .config = &blk->config,
                                        .config_size = sizeof(blk->config),

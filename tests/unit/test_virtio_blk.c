@@ -513,6 +513,39 @@ static void test_more_than_a_turns_budget(void **state)
     stop(&f);
 }
 
+static void test_a_kick_while_every_head_is_in_flight(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.disk->hold = true;
+    const struct fake_buffer buffers[] = {{f.header, 16, false}, {f.status, 1, true}};
+    set_header(&f, f.header, VIRTIO_BLK_T_FLUSH, 0);
+    for (unsigned i = 0; i < f.queue.size; i++)
+        fake_queue_add_indirect(&f.queue, buffers, 2);
+    for (unsigned i = 0; i < 3; i++) {
+        fake_queue_kick(&f.queue);
+        fake_guest_run(&f.guest, 3);
+    }
+    assert_int_equal(f.disk->in_flight, f.queue.size);
+    fake_disk_release(f.disk);
+    for (unsigned i = 0; i < f.queue.size; i++)
+        fake_queue_wait(&f.queue, NULL);
+    assert_int_equal(request(&f, VIRTIO_BLK_T_FLUSH, 0, 0, NULL), VIRTIO_BLK_S_OK);
+
+    f.disk->hold = true;
+    for (unsigned i = 0; i < f.queue.size; i++)
+        fake_queue_add_indirect(&f.queue, buffers, 2);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 3);
+    fake_queue_add_indirect(&f.queue, buffers, 2);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 3);
+    assert_true(fake_device_status(&f.fd) & VIRTIO_CONFIG_S_NEEDS_RESET);
+    fake_disk_release(f.disk);
+    stop(&f);
+}
+
 static void test_reset_waits_for_what_is_in_flight(void **state)
 {
     (void)state;
@@ -623,6 +656,7 @@ int main(void)
         cmocka_unit_test(test_a_batch_costs_one_interrupt),
         cmocka_unit_test(test_completions_in_any_order),
         cmocka_unit_test(test_more_than_a_turns_budget),
+        cmocka_unit_test(test_a_kick_while_every_head_is_in_flight),
         cmocka_unit_test(test_reset_waits_for_what_is_in_flight),
         cmocka_unit_test(test_machine_reset_and_close_with_io_in_flight),
         cmocka_unit_test(test_malformed_requests_break_the_device),
