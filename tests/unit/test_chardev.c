@@ -144,7 +144,7 @@ static void close_and_wait(struct chardev *chardev)
     bool closed = false;
     chardev_close(chardev, on_closed, &closed);
     assert_false(closed);
-    for (int i = 0; i < 1000 && !closed; i++)
+    for (int i = 0; i < 20000 && !closed; i++)
         turn(1);
     assert_true(closed);
 }
@@ -465,7 +465,7 @@ static void test_a_pty_can_be_opened_again_and_again(void **state)
         turn(5);
         int fd = open(name, O_RDWR | O_NOCTTY | O_NONBLOCK);
         assert_true(fd >= 0);
-        for (int wait = 0; wait < 2000 && first.opens < i; wait++)
+        for (int wait = 0; wait < 20000 && first.opens < i; wait++)
             turn(1);
         assert_int_equal(first.opens, i);
         assert_int_equal(write(fd, "x\r", 2), 2);
@@ -533,7 +533,7 @@ static pid_t start_child(const char *terminal, enum ending ending)
 static void wait_until_raw(int fd)
 {
     struct termios settings;
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 30000; i++) {
         assert_int_equal(tcgetattr(fd, &settings), 0);
         if (!(settings.c_lflag & ICANON))
             return;
@@ -560,7 +560,7 @@ static void test_the_terminal_is_restored_on_every_way_out(void **state)
         wait_until_raw(slave);
         assert_int_equal(write(master, "\003", 1), 1); /* Ctrl-C goes through */
         struct pollfd ready = {.fd = master, .events = POLLIN};
-        assert_int_equal(poll(&ready, 1, 5000), 1);
+        assert_int_equal(poll(&ready, 1, 30000), 1);
         assert_int_equal(read(master, buffer, sizeof(buffer)), 1);
         assert_int_equal(buffer[0], 3);
         assert_int_equal(waitpid(child, &status, 0), child);
