@@ -78,6 +78,7 @@ struct config_forward {
 struct config_net_user {
     char *net, *host, *dns, *dhcpstart, *hostname, *dnssearch, *domainname, *tftp, *bootfile;
     bool restrict_access;
+    bool host_loopback; /* the guest reaches what listens on the host's 127.0.0.1, as 10.0.2.2 */
     bool ipv4_off, ipv6_off;
     struct config_forward *forwards;
     unsigned forward_count;

@@ -40,6 +40,7 @@ static int create_user(struct loop *loop, const struct config_nic *nic, struct n
         .tftp = user->tftp,
         .bootfile = user->bootfile,
         .restrict_access = user->restrict_access,
+        .disable_host_loopback = !user->host_loopback,
         .ipv4_off = user->ipv4_off,
         .ipv6_off = user->ipv6_off,
         .forwards = forwards,

@@ -34,11 +34,13 @@ static const struct keyval_known user_known[] = {
     {"tftp", NULL, NULL},
     {"bootfile", NULL, NULL},
     {"restrict", NULL, NULL},
+    {"host-loopback", NULL, NULL},
     {"ipv4", NULL, NULL},
     {"ipv6", NULL, NULL},
     {"hostfwd", NULL, NULL},
     {"guestfwd", "",
-     "forwarding from the guest is not there; services on the host are reached as 10.0.2.2"},
+     "forwarding from the guest is not there; host-loopback=on makes the host's services reachable "
+     "as 10.0.2.2"},
     {"smb", "", "there is no SMB server; copy files over ssh"},
     {0}};
 
@@ -183,6 +185,8 @@ static int read_user(struct config_nic *nic, const struct keyval *list, struct e
     int result = read_addresses(user, list, err);
     if (!result)
         result = keyval_bool(list, "restrict", &user->restrict_access, err);
+    if (!result)
+        result = keyval_bool(list, "host-loopback", &user->host_loopback, err);
     if (!result)
         result = keyval_bool(list, "ipv4", &ipv4, err);
     if (!result)

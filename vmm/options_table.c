@@ -104,9 +104,10 @@ const struct option_entry option_table[] = {
     {"nic",
      "user[,hostfwd=RULE][,mac=ADDRESS][,model=virtio][,net=NETWORK][,host=ADDRESS][,dns=ADDRESS]"
      "[,dhcpstart=ADDRESS][,hostname=NAME][,domainname=NAME][,dnssearch=DOMAIN][,restrict=on|off]"
-     "[,ipv4=on|off][,ipv6=on|off][,tftp=FOLDER][,bootfile=FILE]",
+     "[,host-loopback=on|off][,ipv4=on|off][,ipv6=on|off][,tftp=FOLDER][,bootfile=FILE]",
      "A virtio NIC behind evisor's built-in NAT; one is there without any option. The guest gets "
-     "its address by DHCP and reaches the host as 10.0.2.2. RULE is "
+     "its address by DHCP. With host-loopback=on it reaches what listens on the host's own "
+     "127.0.0.1, as 10.0.2.2; without, it does not. RULE is "
      "tcp|udp:[HOSTADDRESS]:HOSTPORT-[GUESTADDRESS]:GUESTPORT and may be given again and again: "
      "-nic user,hostfwd=tcp::2222-:22. Without HOSTADDRESS only this host gets in (127.0.0.1). "
      "restrict=on shuts the guest off from everything but the rules. -nic none: no NIC.",

@@ -104,7 +104,7 @@ def web(tmp_path):
 
 def test_dhcp_and_http_through_the_nat(boot, web):
     port, digest = web
-    machine = boot("-nic", "user,hostname=guest9")
+    machine = boot("-nic", "user,hostname=guest9,host-loopback=on")
     machine.check("udhcpc -n -q -i eth0")
     assert "10.0.2.15/24" in machine.check("ip addr show eth0")
     assert "nameserver 10.0.2.3" in machine.check("cat /etc/resolv.conf")
@@ -148,9 +148,17 @@ def test_forwards_tcp_and_udp(boot):
     assert int(machine.check(f"sleep 1; {no_port}")) - before == 3
 
 
+def test_the_hosts_loopback_is_shut_unless_asked_for(boot, web):
+    port, _ = web
+    machine = boot("-nic", "user")
+    machine.check("udhcpc -n -q -i eth0")
+    status, _ = machine.shell(f"wget -T 4 -q -O /dev/null http://10.0.2.2:{port}/payload")
+    assert status != 0
+
+
 def test_restrict_shuts_the_outside(boot, web):
     port, _ = web
-    machine = boot("-nic", "user,restrict=on")
+    machine = boot("-nic", "user,restrict=on,host-loopback=on")
     machine.check("udhcpc -n -q -i eth0")
     status, _ = machine.shell(f"wget -T 4 -q -O /dev/null http://10.0.2.2:{port}/payload")
     assert status != 0
@@ -168,7 +176,7 @@ def test_upload_arrives_whole(boot):
 
     with socketserver.TCPServer(("127.0.0.1", 0), Sink) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        machine = boot("-nic", "user")
+        machine = boot("-nic", "user,host-loopback=on")
         machine.check("udhcpc -n -q -i eth0")
         machine.check("dd if=/dev/urandom of=/tmp/u bs=1M count=10 2>/dev/null")
         digest = machine.check("sha256sum /tmp/u").split()[0]

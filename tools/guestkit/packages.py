@@ -78,10 +78,23 @@ def install(names, why):
         raise Failure("apt-get could not install " + " ".join(wanted)) from error
 
 
-def resolve(name):
+def _suite_options(suite):
+    """Options that make apt see one other suite of Debian, in a state folder of its own."""
+    state = cache_folder() / "apt" / suite
+    for part in ("state/lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    (state / "sources.list").write_text(
+        f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+        f"http://deb.debian.org/debian {suite} main\n")
+    return ["-o", f"Dir::State={state}/state", "-o", f"Dir::Cache={state}/cache",
+            "-o", f"Dir::Etc::SourceList={state}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
+            "-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root"]
+
+
+def resolve(name, options=()):
     """The package that a metapackage depends on, such as linux-image-cloud-amd64's kernel."""
-    depends = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True,
-                             check=False)
+    depends = subprocess.run(["apt-cache", *options, "depends", name], capture_output=True,
+                             text=True, check=False)
     for line in depends.stdout.splitlines():
         word = line.split()
         if len(word) == 2 and word[0] == "Depends:" and word[1].startswith("linux-image-"):
@@ -89,11 +102,20 @@ def resolve(name):
     return name
 
 
-def unpack(name):
-    """Fetches a package and unpacks it into the cache, never installing it. Returns the folder."""
-    if _apt_lists_are_empty():
+def unpack(name, suite=None):
+    """
+    Fetches a package and unpacks it into the cache, never installing it. Returns the folder.
+    `suite` names another suite of Debian than this system's.
+    """
+    options = _suite_options(suite) if suite else []
+    if suite:
+        updated = subprocess.run(["apt-get", "-qq", *options, "update"], capture_output=True,
+                                 text=True, check=False)
+        if updated.returncode:
+            raise Failure(f"the mirror has no suite {suite}: {updated.stderr.strip()[:200]}")
+    elif _apt_lists_are_empty():
         _apt("update")
-    name = resolve(name)
+    name = resolve(name, options)
     folder = cache_folder() / name
     if folder.exists():
         return folder
@@ -102,10 +124,7 @@ def unpack(name):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        download = ["apt-get", "-qq", "download", name]
-        if subprocess.run(download, cwd=work, check=False, stderr=subprocess.DEVNULL).returncode:
-            _apt("update")
-            subprocess.run(download, cwd=work, check=True)
+        _download(name, work, options)
         package = next(work.glob("*.deb"))
         subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
         (work / "root").rename(folder)
@@ -117,6 +136,14 @@ def unpack(name):
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _download(name, folder, options):
+    command = ["apt-get", "-qq", *options, "download", name]
+    if subprocess.run(command, cwd=folder, check=False, stderr=subprocess.DEVNULL).returncode:
+        if not options:
+            _apt("update")
+        subprocess.run(command, cwd=folder, check=True)
 
 
 def main(run):
