@@ -25,7 +25,7 @@ static void make_drive(struct two_drives *f, struct drive *drive, const char *id
     memset(drive->disk->bytes, id[0], MIB);
     struct virtio_pci_place place = fake_guest_place(&f->guest, id);
     const struct virtio_blk_options options = {
-        .queue_count = 2, .on_error = on_error, .on_error_opaque = f};
+        .queue_count = id[0] == 'v' ? 1 : 2, .on_error = on_error, .on_error_opaque = f};
     assert_int_equal(virtio_blk_create(&place, drive->disk, &options, &drive->device, NULL), 0);
     fake_device_probe(&drive->fd, &f->guest, drive->device);
 }

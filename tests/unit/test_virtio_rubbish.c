@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/pci_regs.h>
+#include <linux/virtio_blk.h>
 #include <linux/virtio_pci.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +95,24 @@ static void fuzz_descriptors(struct two_drives *f, struct drive *drive, uint64_t
     fake_queue_kick(&drive->queue);
 }
 
+/* As many flushes as the queue has heads. */
+static void fuzz_fill(struct two_drives *f, struct drive *drive)
+{
+    uint8_t *table = fake_guest_at(&f->guest, f->table, 32);
+    two_drives_set_header(f, VIRTIO_BLK_T_FLUSH, 0);
+    store_le64(table, f->header);
+    store_le32(table + 8, 16);
+    store_le32(table + 12, VRING_DESC_F_NEXT | 1 << 16);
+    store_le64(table + 16, f->status);
+    store_le32(table + 24, 1);
+    store_le32(table + 28, VRING_DESC_F_WRITE);
+    for (uint16_t i = 0; i < drive->queue.size; i++) {
+        fake_queue_set_descriptor(&drive->queue, i, f->table, 32, VRING_DESC_F_INDIRECT, 0);
+        fake_queue_offer(&drive->queue, i);
+    }
+    fake_queue_kick(&drive->queue);
+}
+
 static void fuzz_honest(struct two_drives *f, struct drive *drive, uint64_t *seed)
 {
     uint64_t random = next_random(seed);
@@ -113,7 +132,7 @@ static void fuzz_honest(struct two_drives *f, struct drive *drive, uint64_t *see
     fake_device_reset(&drive->fd);
     if (!fake_device_negotiate(&drive->fd, TWO_DRIVES_FEATURES))
         return;
-    fake_queue_init(&drive->queue, &drive->fd, 0, TWO_DRIVES_QUEUE_SIZE);
+    fake_queue_init(&drive->queue, &drive->fd, 0, random & 64 ? 0 : TWO_DRIVES_QUEUE_SIZE);
     fake_device_driver_ok(&drive->fd);
 }
 
@@ -171,6 +190,9 @@ static void fuzz(struct two_drives *f, uint64_t seed, unsigned steps)
             break;
         case 7:
             fuzz_honest(f, drive, &seed);
+            break;
+        case 10:
+            fuzz_fill(f, drive);
             break;
         case 8:
         case 9:
