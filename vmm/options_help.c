@@ -88,6 +88,20 @@ static void write_man_text(FILE *to, const char *text)
     }
 }
 
+/* Long arguments may be broken before "[" and after "|". */
+static void write_man_argument(FILE *to, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '[')
+            fputs("\\:", to);
+        if (*text == '-')
+            fputc('\\', to);
+        fputc(*text, to);
+        if (*text == '|')
+            fputs("\\:", to);
+    }
+}
+
 void options_write_man(FILE *to)
 {
     for (unsigned i = 0; i < option_table_length; i++) {
@@ -102,7 +116,7 @@ void options_write_man(FILE *to)
         write_man_text(to, entry->name);
         if (entry->argument) {
             fputs(" \" ", to);
-            write_man_text(to, entry->argument);
+            write_man_argument(to, entry->argument);
             fputc('"', to);
         }
         fputc('\n', to);

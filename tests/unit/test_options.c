@@ -311,6 +311,7 @@ static void test_network(void **state)
     const struct config_nic *nic = config.nics;
     assert_true(nic->has_device && nic->has_mac && nic->user.restrict_access && nic->user.ipv6_off);
     assert_memory_equal(nic->mac, "\x52\x54\x00\xab\xcd\xef", 6);
+    assert_false(nic->user.host_loopback); /* the host's own services only when asked */
     assert_int_equal(nic->user.forward_count, 2);
     const struct config_forward *forward = nic->user.forwards;
     assert_false(forward[0].is_udp);
@@ -332,6 +333,8 @@ static void test_network(void **state)
     take("-kernel k -net nic,model=virtio -net user,hostfwd=:127.0.0.1:1-:2");
     assert_int_equal(config.nic_count, 1);
     assert_int_equal(config.nics[0].user.forward_count, 1);
+    take("-kernel k -nic user,host-loopback=on");
+    assert_true(config.nics[0].user.host_loopback);
     take("-kernel k -net none");
     assert_int_equal(config.nic_count, 0);
     take("-kernel k -netdev user,id=a");
