@@ -247,13 +247,13 @@ static int load_extensions(struct reader *reader, struct qcow2_header *out, stru
 /* The image's own name for a feature bit, or NULL. */
 static const char *image_name_of(const struct reader *reader, unsigned bit, char name[47])
 {
-    for (size_t at = 0; at + QCOW2_FEATURE_NAME_BYTES <= reader->names_bytes;
-         at += QCOW2_FEATURE_NAME_BYTES) {
+    for (size_t at = 0; at + 2 < reader->names_bytes; at += QCOW2_FEATURE_NAME_BYTES) {
         const uint8_t *entry = reader->names + at;
+        size_t length = MIN(46, reader->names_bytes - at - 2); /* the last may be cut short */
         if (entry[0] != FEATURE_INCOMPATIBLE || entry[1] != bit || !entry[2])
             continue;
-        memcpy(name, entry + 2, 46);
-        name[46] = '\0';
+        memcpy(name, entry + 2, length);
+        name[length] = '\0';
         for (char *c = name; *c; c++)
             if (*c < ' ' || *c == 127)
                 *c = '?';

@@ -82,6 +82,8 @@ static int run_command(int argc, char **argv)
 int main(int argc, char **argv)
 {
     log_set_program("evisor-img");
+    if (argc)
+        img_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2)
         return img_usage("Not enough arguments");

@@ -19,10 +19,18 @@
 
 /* --- messages --- */
 
+static const char *program = "evisor-img";
+
+void img_set_program(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    program = slash ? slash + 1 : path;
+}
+
 static void print_error(const char *format, va_list args)
 {
     fflush(stdout);
-    fputs("evisor-img: ", stderr);
+    fprintf(stderr, "%s: ", program);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
 }
@@ -42,7 +50,7 @@ int img_usage(const char *format, ...)
     va_start(args, format);
     print_error(format, args);
     va_end(args);
-    fputs("Try 'evisor-img --help' for more information\n", stderr);
+    fprintf(stderr, "Try '%s --help' for more information\n", program);
     return 1;
 }
 
@@ -111,8 +119,9 @@ static int parse_decimal(const char *text, uint64_t unit, uint64_t *bytes)
             return -EINVAL;
         unit = UINT64_C(1) << shift;
     }
-    if (memchr(text, '.', (size_t)(end - text)) && unit == 1)
-        return -EINVAL;
+    const char *point = memchr(text, '.', (size_t)(end - text));
+    if (point && unit == 1 && point + 1 + strspn(point + 1, "0") < end)
+        return -EINVAL; /* a part of a byte; and end[0] may be the suffix b */
     return scale(text, end, whole, unit, bytes);
 }
 
@@ -132,6 +141,10 @@ int img_parse_size(const char *text, uint64_t unit, uint64_t *bytes)
     *bytes = value * unit;
     return 0;
 }
+
+const char *const img_size_hint = "expects a non-negative number below 2^64\n"
+                                  "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
+                                  "tera-, peta-\nand exabytes, respectively.";
 
 int img_parse_image_size(const char *text, uint64_t *bytes)
 {
@@ -238,6 +251,11 @@ void img_options_free(struct img_options *options)
 }
 
 /* --- files --- */
+
+const char *img_path(const char *given)
+{
+    return strncmp(given, "file:", 5) ? given : given + 5;
+}
 
 static void set_open_error(struct error *err, const char *path, const char *verb)
 {

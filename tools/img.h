@@ -31,6 +31,10 @@ extern const struct img_command img_bench_command, img_check_command, img_commit
 
 /* --- messages --- */
 
+/* The name before every message is that by which the program was called: a link named qemu-img
+ * answers as qemu-img. */
+void img_set_program(const char *path);
+
 /* "evisor-img: ..." on standard error. Returns 1, the exit status of most failures. */
 int img_error(const char *format, ...) printf_like(1, 2);
 /* As img_error, and points at --help. */
@@ -53,6 +57,8 @@ int img_parse_output(const char *text, enum img_output *output);
 int img_parse_size(const char *text, uint64_t unit, uint64_t *bytes);
 /* The same with the message that qemu-img gives for image sizes. -1 after saying it. */
 int img_parse_image_size(const char *text, uint64_t *bytes);
+/* What to say after "Parameter 'x' ": three lines, which programs know. */
+extern const char *const img_size_hint;
 /* "1.5 GiB": three significant digits. Returns `buffer`. */
 #define IMG_SIZE_TEXT_BYTES 32
 const char *img_size_text(uint64_t bytes, char buffer[IMG_SIZE_TEXT_BYTES]);
@@ -75,6 +81,9 @@ void img_options_free(struct img_options *options);
 bool img_options_wants_help(const struct img_options *options);
 
 /* --- files --- */
+
+/* A file name as people give it, without the "file:" that QEMU takes in front. */
+const char *img_path(const char *given);
 
 struct img_file_options {
     bool writable;

@@ -117,7 +117,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 1)
         return img_usage("Expecting one image file name");
-    arguments->path = argv[optind];
+    arguments->path = img_path(argv[optind]);
     if (!arguments->write && arguments->flush_interval)
         return img_error("--flush-interval is only available in write tests");
     if (arguments->flush_interval && arguments->flush_interval < arguments->depth)

@@ -77,7 +77,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 1)
         return img_usage("Expecting one image file name");
-    arguments->path = argv[optind];
+    arguments->path = img_path(argv[optind]);
     if (arguments->no_lock && arguments->repair != QCOW2_REPAIR_NONE)
         return img_error("Could not open '%s': force-share=on can only be used with read-only "
                          "images; leave out -U to repair",

@@ -69,7 +69,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 1)
         return img_usage("Expecting one image file name");
-    arguments->path = argv[optind];
+    arguments->path = img_path(argv[optind]);
     return 0;
 }
 

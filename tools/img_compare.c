@@ -84,8 +84,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 2)
         return img_usage("Expecting two image file names");
-    arguments->paths[0] = argv[optind];
-    arguments->paths[1] = argv[optind + 1];
+    arguments->paths[0] = img_path(argv[optind]);
+    arguments->paths[1] = img_path(argv[optind + 1]);
     return 0;
 }
 

@@ -190,7 +190,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return img_usage("Must specify image file name");
     arguments->sources = argv + optind;
     arguments->source_count = (size_t)(argc - optind - 1);
-    arguments->target = argv[argc - 1];
+    arguments->target = img_path(argv[argc - 1]);
     return check_arguments(arguments);
 }
 
@@ -206,7 +206,7 @@ static int open_sources(struct conversion *conversion)
         return img_error("out of memory");
     for (size_t i = 0; i < arguments->source_count; i++) {
         const struct img_source_options options = {
-            .path = arguments->sources[i],
+            .path = img_path(arguments->sources[i]),
             .format = arguments->format,
             .no_lock = arguments->no_lock,
             .cache = arguments->source_cache,

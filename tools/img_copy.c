@@ -48,7 +48,6 @@ struct piece {
     struct run *run;
     enum piece_state state;
     uint64_t offset, bytes;
-    uint64_t end; /* behind it, and what was skipped with it */
     bool is_zero; /* nothing is read: all of it is zeroes */
     unsigned in_flight;
     uint8_t *data;
@@ -70,8 +69,9 @@ struct run {
     struct piece pieces[IMG_COPY_DEPTH_MAX];
     unsigned first, count; /* the ring, oldest first */
     uint64_t planned;      /* up to here pieces were cut */
-    uint64_t placed;
-    uint64_t unit_bytes; /* what is placed or skipped as a whole */
+    uint64_t data_bytes;   /* in all sources: what progress is measured by */
+    uint64_t placed_bytes; /* of these */
+    uint64_t unit_bytes;   /* what is placed or skipped as a whole */
     int result;
     struct error *err;
 };
@@ -162,7 +162,7 @@ static int plan_next(struct run *run, struct piece *piece)
         bool leave = untouched || (run->copy->writer && !run->copy->has_backing);
         piece->is_zero = true;
         piece->bytes = leave ? 0 : skip_end - at;
-        piece->end = run->planned = skip_end;
+        run->planned = skip_end;
         return 0;
     }
     /* Data, or a border within a unit: read on as long as units hold any data. */
@@ -177,7 +177,7 @@ static int plan_next(struct run *run, struct piece *piece)
     }
     piece->is_zero = false;
     piece->bytes = data_end - at;
-    piece->end = run->planned = data_end;
+    run->planned = data_end;
     return 0;
 }
 
@@ -380,6 +380,17 @@ static void place_on_disk(struct piece *piece)
     }
 }
 
+static void report(struct run *run)
+{
+    struct img_copy *copy = run->copy;
+    if (copy->on_progress)
+        copy->on_progress(copy->opaque, MIN(run->placed_bytes, run->data_bytes), run->data_bytes);
+    if (!run->result && copy->is_cancelled && copy->is_cancelled(copy->opaque)) {
+        run->result = -ECANCELED;
+        error_set(run->err, ECANCELED, "interrupted");
+    }
+}
+
 static void place(struct piece *piece)
 {
     struct run *run = piece->run;
@@ -392,7 +403,9 @@ static void place(struct piece *piece)
         else
             place_on_disk(piece);
     }
-    run->placed = piece->end;
+    if (!piece->is_zero)
+        run->placed_bytes += piece->bytes;
+    report(run);
     if (!--piece->in_flight)
         piece->state = PIECE_FREE;
 }
@@ -435,15 +448,19 @@ static void advance(struct run *run)
     }
 }
 
-static void report(struct run *run)
+/* How much there is to do. */
+static int sum_data(struct run *run)
 {
     struct img_copy *copy = run->copy;
-    if (copy->on_progress)
-        copy->on_progress(copy->opaque, run->placed, copy->size_bytes);
-    if (!run->result && copy->is_cancelled && copy->is_cancelled(copy->opaque)) {
-        run->result = -ECANCELED;
-        error_set(run->err, ECANCELED, "interrupted");
+    for (uint64_t at = 0, end; at < copy->size_bytes; at = end) {
+        bool is_data = false;
+        int result = find_extent(run, at, &is_data, &end);
+        if (result)
+            return result;
+        if (is_data)
+            run->data_bytes += end - at;
     }
+    return 0;
 }
 
 static void turn(struct run *run)
@@ -452,7 +469,6 @@ static void turn(struct run *run)
     while (run->count || (!run->result && run->planned < copy->size_bytes)) {
         start_pieces(run);
         advance(run);
-        report(run);
         bool must_wait = run->count == copy->depth || run->planned >= copy->size_bytes ||
                          (run->result && run->count);
         if (run->count && must_wait && ring_at(run, 0)->state != PIECE_FREE)
@@ -506,7 +522,7 @@ int img_copy_run(struct img_copy *copy, struct error *err)
         run.result = piece_init(&run, &run.pieces[i]);
     if (run.result)
         error_set(err, ENOMEM, "out of memory for %u buffers", copy->depth);
-    else
+    else if (!sum_data(&run))
         turn(&run);
     for (unsigned i = 0; i < copy->depth; i++)
         piece_fini(&run.pieces[i]);

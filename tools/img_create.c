@@ -61,7 +61,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return 0;
     if (optind >= argc)
         return img_usage("Expecting image file name");
-    arguments->path = argv[optind++];
+    arguments->path = img_path(argv[optind++]);
     if (optind < argc)
         arguments->size_text = argv[optind++];
     if (optind < argc)

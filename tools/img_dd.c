@@ -41,9 +41,9 @@ static int parse_operand(struct arguments *arguments, char *operand)
         return img_error("unrecognized operand %s", operand);
     *value++ = '\0';
     if (!strcmp(operand, "if"))
-        arguments->input = value;
+        arguments->input = img_path(value);
     else if (!strcmp(operand, "of"))
-        arguments->output = value;
+        arguments->output = img_path(value);
     else if (!strcmp(operand, "bs"))
         return parse_block_size(value, &arguments->block_bytes);
     else if (!strcmp(operand, "skip"))

@@ -47,6 +47,7 @@ void img_progress_report(void *opaque, uint64_t done, uint64_t total)
 
 void img_progress_end(bool ok)
 {
+    last_shown = 0; /* the end is always shown */
     if (ok)
         img_progress_report(NULL, 1, 1);
     if (is_shown)

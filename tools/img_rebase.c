@@ -71,6 +71,18 @@ static int parse_one(struct arguments *arguments, int option)
     }
 }
 
+/* In a header any name that QEMU knows may stand; whether evisor can open it is another matter. */
+static bool is_format_name(const char *name)
+{
+    static const char *const names[] = {"raw",       "qcow2", "qcow",       "qed",  "vdi",
+                                        "vmdk",      "vpc",   "vhdx",       "luks", "dmg",
+                                        "parallels", "file",  "host_device"};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(names[i], name))
+            return true;
+    return false;
+}
+
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
     static const struct option options[] = {
@@ -86,10 +98,10 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 1)
         return img_usage("Expecting one image file name");
-    arguments->path = argv[optind];
+    arguments->path = img_path(argv[optind]);
     if (!arguments->unsafe && !arguments->backing)
         return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
-    if (arguments->backing_format && !img_format_is_known(arguments->backing_format))
+    if (arguments->backing_format && !is_format_name(arguments->backing_format))
         return img_error("Invalid format name: '%s'", arguments->backing_format);
     return 0;
 }

@@ -66,7 +66,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     }
     if (optind != argc - 1)
         return img_usage("Expecting image file name and size");
-    arguments->path = argv[optind];
+    arguments->path = img_path(argv[optind]);
     return 0;
 }
 
@@ -75,8 +75,7 @@ static int new_size(const char *text, uint64_t old, uint64_t *out)
     char sign = *text == '+' || *text == '-' ? *text : 0;
     uint64_t bytes;
     if (img_parse_size(text + (sign != 0), 1, &bytes) || bytes > (uint64_t)INT64_MAX)
-        return img_error("Parameter 'size' expects a non-negative number below 2^63, with an "
-                         "optional suffix k, M, G, T, P or E");
+        return img_error("Parameter 'size' %s", img_size_hint);
     if (sign == '+')
         bytes = old > (uint64_t)INT64_MAX - bytes ? UINT64_MAX : old + bytes;
     else if (sign == '-')

@@ -33,6 +33,7 @@ struct option_type {
 };
 
 static const struct option_type qcow2_options[] = {
+    {"encryption", VALUE_SWITCH, NULL, "off; evisor does not encrypt images"},
     {"cluster_size", VALUE_SIZE, "65536", "qcow2 cluster size"},
     {"extended_l2", VALUE_SWITCH, "off", "Extended L2 tables"},
     {"preallocation", VALUE_TEXT, NULL,
@@ -117,10 +118,7 @@ static int parse_number(const struct option_type *type, const char *value, uint6
     if (type->type == VALUE_SIZE) {
         int result = img_parse_size(value, 1, out);
         if (result)
-            return error_set(err, EINVAL,
-                             "Parameter '%s' expects a non-negative number below 2^64, with an "
-                             "optional suffix k, M, G, T, P or E",
-                             type->name);
+            return error_set(err, EINVAL, "Parameter '%s' %s", type->name, img_size_hint);
         return 0;
     }
     char *end;
@@ -163,6 +161,8 @@ static int parse_given(struct img_target *target, const struct img_option *optio
     uint64_t number;
     bool on = false;
     int result;
+    if (!strcmp(option->key, "encryption") && !strcmp(option->value, "off"))
+        return 0;
     if (!strncmp(option->key, "encrypt", 7))
         return error_set(err, ENOTSUP,
                          "'%s': images are not encrypted by evisor; encrypt the host's disk or the "
@@ -283,12 +283,12 @@ static int look_at_backing(struct io_file *file, const struct img_target *target
         if (result)
             return result;
         return error_set(err, EINVAL,
-                         "Backing file specified without backing format (detected format of %s; "
-                         "say -F %s if that is right)",
+                         "Backing file specified without backing format\n"
+                         "Detected format of %s. (Say -F %s if that is right.)",
                          looks_like, looks_like);
     }
     if (!img_format_is_known(target->backing_format))
-        return error_set(err, EINVAL, "Could not open backing image: Unknown driver '%s'",
+        return error_set(err, EINVAL, "Unknown driver '%s'\nCould not open backing image.",
                          target->backing_format);
     int result = lock_image(file, path, true, err);
     if (result)
@@ -307,7 +307,7 @@ static int open_backing(struct loop *loop, const struct img_target *target, uint
         return error_set(err, ENOMEM, "out of memory");
     int result = io_open(loop, path, &io, &file, &why);
     if (result) {
-        error_set(err, -result, "Could not open backing image '%s': %s; -u does not open it", path,
+        error_set(err, -result, "Could not open '%s': %s\nCould not open backing image.", path,
                   strerror(-result));
     } else {
         result = look_at_backing(file, target, path, size_bytes, err);

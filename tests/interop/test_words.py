@@ -42,6 +42,7 @@ resize -f raw s2.raw 1000
 resize -f raw --shrink s2.raw 1000
 resize -q -f raw s2.raw +1M
 resize base2.q 0
+resize base2.q foo
 resize base2.q 7M --preallocation=falloc
 resize --preallocation=foo base2.q 9M
 measure -O qcow2 --size 1G
