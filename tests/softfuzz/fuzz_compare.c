@@ -87,6 +87,14 @@ static bool x87_differs(const uint8_t *a, const uint8_t *b)
     return false;
 }
 
+/* More than 15 bytes is #GP on a host even if the opcode is none: it counts the operands first. */
+static bool may_be_too_long(const struct fuzz_case *c)
+{
+    unsigned map;
+
+    return c->undefined && opcode_of(c, &map) - c->bytes >= 3;
+}
+
 /* The host kernel's half and the last page below it: some pages are there and others are not. */
 static uint32_t error_code_bits(uint64_t address)
 {
@@ -120,6 +128,8 @@ static bool has_partial_stores(const struct fuzz_case *c, const struct fuzz_resu
 static bool fault_differs(const struct fuzz_case *c, const struct fuzz_result *native,
                           const struct fuzz_result *soft)
 {
+    if (native->vector == 13 && soft->vector == 6 && may_be_too_long(c))
+        return false;
     if (native->vector != soft->vector)
         return true;
     if (native->vector == 14)
@@ -149,11 +159,23 @@ static bool mxcsr_differs(const struct fuzz_case *c, const struct fuzz_result *n
     return (n ^ s) & seen;
 }
 
+/* Repeated SCAS and CMPS that fault half-way: of which element the flags are, CPUs decide. */
+static bool has_flags_of_any_element(const struct fuzz_case *c, const struct fuzz_result *native)
+{
+    unsigned map;
+    uint8_t opcode = *opcode_of(c, &map) & 0xfe;
+
+    return native->vector >= 0 && map == 0 && (opcode == 0xa6 || opcode == 0xae);
+}
+
 static struct difference differences(const struct fuzz_case *c, const struct fuzz_result *native,
                                      const struct fuzz_result *soft)
 {
     const struct fuzz_state *n = &native->out, *s = &soft->out;
     uint64_t flags = FLAGS_SEEN & ~(uint64_t)undefined_of(c);
+
+    if (has_flags_of_any_element(c, native))
+        flags = 0;
 
     return (struct difference){
         .gpr = memcmp(n->gpr, s->gpr, sizeof(n->gpr)),

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fuzz_soft_cpu: runs a case in the software CPU: 64-bit user mode, one instruction at a time.
+ * fuzz_soft_cpu: runs a case in the software CPU, in 64-bit user mode: half of them stepped, half
+ * as a block that runs into the HLT behind it.
  */
 #include "tests/softfuzz/fuzz_soft_cpu.h"
 
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "vmm/soft/block.h"
 #include "vmm/soft/decode.h"
 #include "vmm/soft/exec.h"
 #include "vmm/soft/fpu.h"
@@ -22,6 +24,8 @@
 #define GPA_DATA          0x20000u
 #define TASK_STATE_OFFSET 0x800 /* behind the code */
 #define STEPS_MAX         300   /* iterations of a repeated string instruction */
+
+#define HLT 0xf4
 
 #define PTE_PRESENT 1u
 #define PTE_WRITE   2u
@@ -103,6 +107,8 @@ void fuzz_soft_cpu_init(void)
     cpu = ((struct soft_vm *)(void *)vm)->cpus[0];
     build_page_tables();
     build_task_state();
+    ram[GPA_CODE + FUZZ_CODE_END - FUZZ_CODE_BASE] = HLT;
+    ram[GPA_CODE + FUZZ_TAKEN - FUZZ_CODE_BASE] = HLT;
     enter_user_mode();
 }
 
@@ -142,6 +148,19 @@ static void store_state(struct fuzz_state *out)
     out->rip = cpu->rip;
 }
 
+static void run_block(void)
+{
+    const struct physmem_slot *slot = physmem_find(&cpu->vm->mem, GPA_CODE);
+
+    block_code_written(cpu->vm, cpu, slot, GPA_CODE, 0x1000);
+    atomic_store(&cpu->poll, 0);
+    soft_run(cpu);
+    /* HLT is forbidden in user mode. */
+    if (cpu->pending == SOFT_PENDING_EXCEPTION && cpu->exception == SOFT_GP &&
+        (cpu->rip == FUZZ_CODE_END || cpu->rip == FUZZ_TAKEN))
+        cpu->pending = SOFT_PENDING_NONE;
+}
+
 void fuzz_soft_cpu_run(const struct fuzz_case *c, struct fuzz_result *result)
 {
     uint64_t start = FUZZ_CODE_END - c->length;
@@ -151,8 +170,11 @@ void fuzz_soft_cpu_run(const struct fuzz_case *c, struct fuzz_result *result)
     load_state(&c->in);
     cpu->rip = start;
     fpu_enter(cpu);
-    for (unsigned i = 0; i < STEPS_MAX && cpu->rip == start && !cpu->pending; i++)
-        soft_step(cpu);
+    if (c->seed & 1)
+        run_block();
+    else
+        for (unsigned i = 0; i < STEPS_MAX && cpu->rip == start && !cpu->pending; i++)
+            soft_step(cpu);
     fpu_leave(cpu);
     store_state(&result->out);
     result->vector = cpu->pending == SOFT_PENDING_EXCEPTION ? cpu->exception

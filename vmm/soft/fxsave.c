@@ -7,6 +7,16 @@
 #include "vmm/soft/fpu.h"
 #include "vmm/soft/mem.h"
 
+/* Unlike other SSE instructions these look first whether the address is one at all. */
+static bool raise_misaligned(struct soft_cpu *cpu, uint64_t address)
+{
+    uint8_t byte;
+
+    if (!soft_is_canonical(address))
+        return soft_load(cpu, address, &byte, 1);
+    return soft_raise(cpu, SOFT_GP, 0);
+}
+
 static unsigned xmm_bytes(const struct soft_op *op)
 {
     return op->aux & FXSAVE_AUX_LONG ? 16 * 16 : 8 * 16;
@@ -19,7 +29,7 @@ bool fxsave_run_fxsave(struct soft_cpu *cpu, const struct soft_op *op)
     unsigned length = FX_XMM + xmm_bytes(op);
 
     if (address & 15)
-        return soft_raise(cpu, SOFT_GP, 0);
+        return raise_misaligned(cpu, address);
     fpu_unload(cpu);
     fpu_sync_mxcsr(cpu);
     memcpy(image, cpu->fx, FX_XMM);
@@ -41,7 +51,7 @@ bool fxsave_run_fxrstor(struct soft_cpu *cpu, const struct soft_op *op)
     uint8_t image[FX_USED_BYTES];
 
     if (address & 15)
-        return soft_raise(cpu, SOFT_GP, 0);
+        return raise_misaligned(cpu, address);
     if (!soft_load(cpu, address, image, sizeof(image)))
         return false;
     if (load_le32(image + FX_MXCSR) & ~MXCSR_WRITABLE)
