@@ -34,6 +34,9 @@ enum qcow2_kind {
     QCOW2_REFBLOCK,
 };
 
+/* Where compressed data is, in its L2 entry. */
+#define QCOW2_PACKED_BITS (~(QCOW2_ENTRY_COMPRESSED | QCOW2_ENTRY_COPIED))
+
 /* Flags in the low bits of entries of the resident L1 and refcount tables. */
 #define QCOW2_UNLINKED UINT64_C(1) /* the file does not point to this table yet */
 #define QCOW2_BLANK                                                                                \

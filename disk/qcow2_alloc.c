@@ -19,59 +19,9 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2.h"
+#include "disk/qcow2_refcount.h"
 
 #define HOST_OFFSET_MAX (UINT64_C(1) << 55)
-
-static uint64_t refcount_get(const struct qcow2 *q, const uint8_t *data, uint64_t index)
-{
-    switch (q->refcount_order) {
-    case 0:
-        return data[index / 8] >> (index % 8) & 1;
-    case 1:
-        return data[index / 4] >> (index % 4 * 2) & 3;
-    case 2:
-        return data[index / 2] >> (index % 2 * 4) & 15;
-    case 3:
-        return data[index];
-    case 4:
-        return load_be16(data + index * 2);
-    case 5:
-        return load_be32(data + index * 4);
-    default:
-        return load_be64(data + index * 8);
-    }
-}
-
-static void set_bits(uint8_t *byte, unsigned shift, unsigned mask, uint64_t value)
-{
-    *byte = (uint8_t)((*byte & ~(mask << shift)) | (unsigned)value << shift);
-}
-
-static void refcount_set(const struct qcow2 *q, uint8_t *data, uint64_t index, uint64_t value)
-{
-    switch (q->refcount_order) {
-    case 0:
-        set_bits(&data[index / 8], index % 8, 1, value);
-        break;
-    case 1:
-        set_bits(&data[index / 4], index % 4 * 2, 3, value);
-        break;
-    case 2:
-        set_bits(&data[index / 2], index % 2 * 4, 15, value);
-        break;
-    case 3:
-        data[index] = (uint8_t)value;
-        break;
-    case 4:
-        store_be16(data + index * 2, (uint16_t)value);
-        break;
-    case 5:
-        store_be32(data + index * 4, (uint32_t)value);
-        break;
-    default:
-        store_be64(data + index * 8, value);
-    }
-}
 
 static uint64_t refcounts_per_slice(const struct qcow2 *q)
 {
@@ -95,13 +45,15 @@ int qcow2_refcount_slice(struct qcow2 *q, uint64_t cluster, struct qcow2_waiter 
 
 uint64_t qcow2_refcount(const struct qcow2 *q, const struct qcow2_slice *slice, uint64_t cluster)
 {
-    return refcount_get(q, slice->data, cluster & (refcounts_per_slice(q) - 1));
+    return qcow2_refcount_get(slice->data, q->refcount_order,
+                              cluster & (refcounts_per_slice(q) - 1));
 }
 
 void qcow2_refcount_change(struct qcow2 *q, struct qcow2_slice *slice, uint64_t cluster,
                            uint64_t value)
 {
-    refcount_set(q, slice->data, cluster & (refcounts_per_slice(q) - 1), value);
+    qcow2_refcount_set(slice->data, q->refcount_order, cluster & (refcounts_per_slice(q) - 1),
+                       value);
     qcow2_table_dirty(q, slice);
 }
 

@@ -220,7 +220,7 @@ static void start_codec(struct codec *codec, uint64_t entry)
     struct qcow2 *q = codec->q;
     unsigned shift = 62 - (q->cluster_bits - 8);
     uint64_t offset = entry & ((UINT64_C(1) << shift) - 1);
-    uint64_t sectors = ((entry & ~QCOW2_ENTRY_COMPRESSED) >> shift) + 1;
+    uint64_t sectors = ((entry & QCOW2_PACKED_BITS) >> shift) + 1;
     codec->entry = entry;
     codec->packed_bytes = sectors * 512 - (offset & 511);
     codec->iov = (struct iovec){codec->packed, codec->packed_bytes};

