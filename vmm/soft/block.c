@@ -27,7 +27,7 @@
 #include "vmm/soft/decode.h"
 #include "vmm/soft/mmu.h"
 
-#define BLOCK_BUCKETS          32768
+#define BLOCK_BUCKETS          65536
 #define BLOCK_PAGE_BUCKETS     4096
 #define BLOCK_INSTRUCTIONS_MAX 32
 #define BLOCK_OPS_MAX          96
@@ -452,6 +452,34 @@ static bool decode_crossing(struct build *build, uint64_t linear, enum soft_deco
     return true;
 }
 
+/* CMP or TEST and the like followed by Jcc: the first gets the handler that does both. */
+static void fuse_last(struct build *build)
+{
+    static const uint16_t pairs[][2] = {
+        {SOP_cmp_rr_32, SOP_cmp_rr_32_jcc_0},   {SOP_cmp_rr_64, SOP_cmp_rr_64_jcc_0},
+        {SOP_cmp_ri_8, SOP_cmp_ri_8_jcc_0},     {SOP_cmp_ri_32, SOP_cmp_ri_32_jcc_0},
+        {SOP_cmp_ri_64, SOP_cmp_ri_64_jcc_0},   {SOP_cmp_rm_64, SOP_cmp_rm_64_jcc_0},
+        {SOP_test_rr_8, SOP_test_rr_8_jcc_0},   {SOP_test_rr_32, SOP_test_rr_32_jcc_0},
+        {SOP_test_rr_64, SOP_test_rr_64_jcc_0}, {SOP_test_ri_8, SOP_test_ri_8_jcc_0},
+        {SOP_dec_r_32, SOP_dec_r_32_jcc_0},     {SOP_sub_ri_64, SOP_sub_ri_64_jcc_0},
+    };
+    unsigned condition = 0;
+
+    if (build->op_count < 2)
+        return;
+    const struct soft_op *last = &build->ops[build->op_count - 1];
+    struct soft_op *before = &build->ops[build->op_count - 2];
+
+    while (condition < 16 && last->handler != soft_handlers[SOP_jcc64_0 + condition])
+        condition++;
+    for (unsigned i = 0; condition < 16 && i < ARRAY_SIZE(pairs); i++) {
+        if (before->handler != soft_handlers[pairs[i][0]])
+            continue;
+        before->handler = soft_handlers[pairs[i][1] + condition];
+        return;
+    }
+}
+
 /* Ends a block that no branch ends. */
 static void finish(struct build *build, enum soft_decoded last, bool is_single)
 {
@@ -461,6 +489,8 @@ static void finish(struct build *build, enum soft_decoded last, bool is_single)
         emit_last(build, SOP_stop);
     else if (last != SOFT_DECODED_END)
         emit_last(build, SOP_end);
+    else
+        fuse_last(build);
 }
 
 /* Decodes up to `instructions_max`. False: the first one could not be fetched. */
@@ -644,8 +674,7 @@ struct soft_op *block_lookup(struct soft_cpu *cpu)
 struct soft_op *block_lookup_link(struct soft_cpu *cpu, struct soft_op **link)
 {
     uint64_t resets = cpu->cache->resets;
-    uint64_t from = cpu->r[SOFT_REG_START] + cpu->cs_base;
-    bool in_page = !((from ^ (cpu->rip + cpu->cs_base)) & ~UINT64_C(0xfff));
+    bool in_page = !block_is_elsewhere(cpu, cpu->rip);
     struct soft_block *block = lookup(cpu);
 
     if (!block)

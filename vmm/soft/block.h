@@ -27,6 +27,12 @@ static inline struct soft_jump *block_jump_slot(struct soft_cpu *cpu, uint64_t r
     return &cpu->jumps[(rip ^ rip >> 12) & (SOFT_JUMPS_SIZE - 1)];
 }
 
+/* Not in the page of the running block, so that no branch can be linked to it. */
+static inline bool block_is_elsewhere(const struct soft_cpu *cpu, uint64_t rip)
+{
+    return ((cpu->r[SOFT_REG_START] + cpu->cs_base) ^ (rip + cpu->cs_base)) & ~UINT64_C(0xfff);
+}
+
 void block_flush_jumps(struct soft_cpu *cpu);
 void block_flush_non_global_jumps(struct soft_cpu *cpu);
 void block_flush_page_jumps(struct soft_cpu *cpu, uint64_t address);

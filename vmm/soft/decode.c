@@ -191,6 +191,25 @@ static void prepare_legacy_address(struct soft_decoder *d, unsigned size, enum s
     op->aux = size | (access == SOFT_WRITE ? SOFT_ADDRESS_WRITE : 0);
 }
 
+/* The commonest moves have handlers for addresses without an index. */
+static enum soft_op_kind without_index(const struct soft_decoder *d, enum soft_op_kind kind)
+{
+    if (d->index != REG_OFFSET(SOFT_REG_ZERO))
+        return kind;
+    switch (kind) {
+    case SOP_mov_rm_32:
+        return SOP_mov_rb_32;
+    case SOP_mov_rm_64:
+        return SOP_mov_rb_64;
+    case SOP_mov_mr_32:
+        return SOP_mov_br_32;
+    case SOP_mov_mr_64:
+        return SOP_mov_br_64;
+    default:
+        return kind;
+    }
+}
+
 struct soft_op *decode_emit_mem(struct soft_decoder *d, enum soft_op_kind kind, unsigned size,
                                 enum soft_access access)
 {
@@ -198,7 +217,7 @@ struct soft_op *decode_emit_mem(struct soft_decoder *d, enum soft_op_kind kind, 
         prepare_long_address(d, true);
     else
         prepare_legacy_address(d, size, access);
-    struct soft_op *op = decode_emit(d, kind);
+    struct soft_op *op = decode_emit(d, without_index(d, kind));
 
     set_address(d, op);
     return op;

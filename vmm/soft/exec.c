@@ -134,13 +134,19 @@ static THREADED void run(struct soft_cpu *cpu, struct soft_op *first)
 
 #include "vmm/soft/exec_bits.inc"
 
+#include "vmm/soft/exec_fused.inc"
+
     /* --- Ways from block to block --- */
 
 link_taken:
+    if (block_is_elsewhere(cpu, next_rip))
+        JUMP_INDIRECT();
     cpu->rip = next_rip;
     target = block_lookup_link(cpu, &((struct soft_op *)(uintptr_t)o)->taken);
     goto looked_up;
 link_fallthrough:
+    if (block_is_elsewhere(cpu, next_rip))
+        JUMP_INDIRECT();
     cpu->rip = next_rip;
     target = block_lookup_link(cpu, &((struct soft_op *)(uintptr_t)o)->fallthrough);
     goto looked_up;

@@ -78,7 +78,24 @@
     SOFT_UNARY(X, imul)                                                                            \
     SOFT_UNARY(X, div) SOFT_UNARY(X, idiv) SOFT_RM3(X, imul2) SOFT_RM3(X, imul3)
 
+/* CMP and TEST with the conditional jump that follows them, which stays an operation. */
+#define SOFT_OPS_FUSED(X)                                                                          \
+    SOFT_CC16(X, cmp_rr_32_jcc)                                                                    \
+    SOFT_CC16(X, cmp_rr_64_jcc)                                                                    \
+    SOFT_CC16(X, cmp_ri_8_jcc)                                                                     \
+    SOFT_CC16(X, cmp_ri_32_jcc)                                                                    \
+    SOFT_CC16(X, cmp_ri_64_jcc)                                                                    \
+    SOFT_CC16(X, cmp_rm_64_jcc)                                                                    \
+    SOFT_CC16(X, test_rr_8_jcc)                                                                    \
+    SOFT_CC16(X, test_rr_32_jcc)                                                                   \
+    SOFT_CC16(X, test_rr_64_jcc)                                                                   \
+    SOFT_CC16(X, test_ri_8_jcc)                                                                    \
+    SOFT_CC16(X, dec_r_32_jcc)                                                                     \
+    SOFT_CC16(X, sub_ri_64_jcc)
+
+/* mov_rb and mov_br: mov_rm and mov_mr whose address has no index. */
 #define SOFT_OPS_MOVE(X)                                                                           \
+    X(mov_rb_32) X(mov_rb_64) X(mov_br_32) X(mov_br_64)                                            \
     X(zx8_16_r) X(zx8_16_m) X(zx8_r) X(zx8_m) X(zx16_r) X(zx16_m)                                  \
     X(sx8_16_r) X(sx8_16_m) X(sx8_32_r) X(sx8_32_m) X(sx8_64_r) X(sx8_64_m)                        \
     X(sx16_32_r) X(sx16_32_m) X(sx16_64_r) X(sx16_64_m) X(sx32_64_r) X(sx32_64_m)                  \
@@ -109,6 +126,6 @@
     SOFT_OPS_ARITHMETIC(X)                                                                         \
     SOFT_OPS_SHIFT(X)                                                                              \
     SOFT_OPS_UNARY(X)                                                                              \
-    SOFT_OPS_MOVE(X) SOFT_OPS_BITS(X) SOFT_OPS_FLOW(X) SOFT_OPS_FLAGS(X) SOFT_OPS_CALL(X)
+    SOFT_OPS_MOVE(X) SOFT_OPS_BITS(X) SOFT_OPS_FLOW(X) SOFT_OPS_FUSED(X) SOFT_OPS_FLAGS(X) SOFT_OPS_CALL(X)
 
 #endif

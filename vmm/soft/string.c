@@ -194,12 +194,19 @@ static uint64_t elements_in_page(uint64_t address, const struct soft_op *op, uin
 
 static void fill(uint8_t *to, uint64_t value, unsigned size, uint64_t count)
 {
-    if (size == 1) {
-        memset(to, (int)(uint8_t)value, count);
+    uint64_t pattern = size == 8   ? value
+                       : size == 4 ? (uint32_t)value * UINT64_C(0x100000001)
+                       : size == 2 ? (uint16_t)value * UINT64_C(0x1000100010001)
+                                   : (uint8_t)value * UINT64_C(0x101010101010101);
+    uint64_t bytes = count * size;
+
+    if (pattern == (uint8_t)value * UINT64_C(0x101010101010101)) {
+        memset(to, (uint8_t)value, bytes);
         return;
     }
-    for (uint64_t i = 0; i < count; i++)
-        memcpy(to + i * size, &value, size);
+    for (; bytes >= 8; bytes -= 8, to += 8)
+        memcpy(to, &pattern, 8);
+    memcpy(to, &pattern, bytes);
 }
 
 /* A copy onto itself a little further up repeats the bytes between. */
@@ -272,6 +279,9 @@ static bool string_repeat(struct soft_cpu *cpu, const struct soft_op *op)
     if (FAMILY(op) <= FAMILY_OUTS &&
         !system_check_port(cpu, (uint16_t)cpu->r[SOFT_RDX], ELEMENT(op)))
         return false;
+    /* Without a single element a 32-bit address still loses its upper half. */
+    if (!(cpu->r[SOFT_RCX] & mask) && ADDRESSES(op) == 4)
+        move_on(cpu, op, 0);
     while (cpu->r[SOFT_RCX] & mask) {
         uint64_t done = bulk(cpu, op, cpu->r[SOFT_RCX] & mask);
 
