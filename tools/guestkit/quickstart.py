@@ -92,7 +92,7 @@ def serve(folder):
 
 def arguments_for(kernel, disk, initrd):
     return ["-name", "quickstart", "-m", "512", "-smp", "2",
-            "-kernel", kernel.image, "-initrd", initrd, "-append", "console=ttyS0 root=/dev/vda",
+            "-kernel", kernel.image, "-initrd", initrd, "-append", "console=ttyS0 quiet root=/dev/vda",
             "-drive", f"file={disk},format=qcow2,if=virtio,discard=unmap",
             "-nic", "user,model=virtio-net-pci,host-loopback=on", "-device", "virtio-rng-pci", "-no-reboot"]
 
