@@ -26,6 +26,9 @@ struct layer {
     uint64_t *l1;
     uint8_t *l2;    /* one table */
     uint64_t l2_at; /* its place in the file; 0 if none is loaded */
+    /* Of a raw file: the run of data or hole that was found last. */
+    uint64_t run_start, run_end;
+    bool run_is_data;
 };
 
 struct map {
@@ -151,25 +154,33 @@ unsigned map_depth(const struct map *map)
 
 /* --- one layer --- */
 
+/* Asking the file system is slow: the answer is kept. */
+static void find_run(struct layer *layer, uint64_t offset)
+{
+    off_t data = lseek(layer->file->fd, (off_t)offset, SEEK_DATA);
+    layer->run_start = offset;
+    layer->run_end = layer->size_bytes;
+    if (data < 0 || (uint64_t)data > offset) {
+        layer->run_is_data = data < 0 && errno != ENXIO; /* no holes to be known here */
+        if (data > 0)
+            layer->run_end = (uint64_t)data;
+        return;
+    }
+    off_t hole = lseek(layer->file->fd, (off_t)offset, SEEK_HOLE);
+    layer->run_is_data = true;
+    if (hole > 0)
+        layer->run_end = (uint64_t)hole;
+}
+
 /* What a layer says about the bytes from `offset` on; fills kind, bytes and the place. */
 static int find_raw(struct layer *layer, uint64_t offset, uint64_t end, struct map_extent *out)
 {
-    off_t data = lseek(layer->file->fd, (off_t)offset, SEEK_DATA);
+    if (offset < layer->run_start || offset >= layer->run_end)
+        find_run(layer, offset);
+    out->kind = layer->run_is_data ? MAP_DATA : MAP_ZERO;
+    out->bytes = MIN(layer->run_end, end) - offset;
     out->has_host = true;
     out->host_offset = offset;
-    if (data < 0 && errno != ENXIO) { /* no holes to be known here */
-        out->kind = MAP_DATA;
-        out->bytes = end - offset;
-        return 0;
-    }
-    if (data < 0 || (uint64_t)data > offset) {
-        out->kind = MAP_ZERO;
-        out->bytes = data < 0 ? end - offset : MIN((uint64_t)data, end) - offset;
-        return 0;
-    }
-    off_t hole = lseek(layer->file->fd, (off_t)offset, SEEK_HOLE);
-    out->kind = MAP_DATA;
-    out->bytes = hole < 0 ? end - offset : MIN((uint64_t)hole, end) - offset;
     return 0;
 }
 

@@ -313,8 +313,12 @@ struct io_file *img_create_file(struct loop *loop, const char *path, struct erro
         set_open_error(err, path, "create");
         return NULL;
     }
+    uint64_t length = 0;
     int result = lock_image(file, path, false, err);
-    if (!result && is_regular) {
+    if (!result)
+        result = io_length(file, &length);
+    /* Emptying an empty file would make some file systems flush it at the end. */
+    if (!result && is_regular && length) {
         result = io_truncate_now(file, 0);
         if (result)
             error_set(err, -result, "Could not create '%s': %s", path, strerror(-result));

@@ -235,6 +235,7 @@ static void close_sources(struct conversion *conversion)
 static int run_copy(struct conversion *conversion)
 {
     struct img_copy *copy = &conversion->copy;
+    copy->counts_data = conversion->arguments->progress;
     copy->on_progress = img_progress_report;
     copy->is_cancelled = img_progress_is_cancelled;
     return img_copy_run(copy, &conversion->err);

@@ -19,7 +19,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 
-#define PIECE_BYTES (1 * MIB)
+#define PIECE_BYTES (2 * MIB)
 
 enum piece_state {
     PIECE_FREE,
@@ -69,7 +69,7 @@ struct run {
     struct piece pieces[IMG_COPY_DEPTH_MAX];
     unsigned first, count; /* the ring, oldest first */
     uint64_t planned;      /* up to here pieces were cut */
-    uint64_t data_bytes;   /* in all sources: what progress is measured by */
+    uint64_t total_bytes;  /* what progress is measured by */
     uint64_t placed_bytes; /* of these */
     uint64_t unit_bytes;   /* what is placed or skipped as a whole */
     int result;
@@ -384,7 +384,7 @@ static void report(struct run *run)
 {
     struct img_copy *copy = run->copy;
     if (copy->on_progress)
-        copy->on_progress(copy->opaque, MIN(run->placed_bytes, run->data_bytes), run->data_bytes);
+        copy->on_progress(copy->opaque, MIN(run->placed_bytes, run->total_bytes), run->total_bytes);
     if (!run->result && copy->is_cancelled && copy->is_cancelled(copy->opaque)) {
         run->result = -ECANCELED;
         error_set(run->err, ECANCELED, "interrupted");
@@ -403,7 +403,9 @@ static void place(struct piece *piece)
         else
             place_on_disk(piece);
     }
-    if (!piece->is_zero)
+    if (!run->copy->counts_data)
+        run->placed_bytes = piece->offset + piece->bytes;
+    else if (!piece->is_zero)
         run->placed_bytes += piece->bytes;
     report(run);
     if (!--piece->in_flight)
@@ -449,16 +451,20 @@ static void advance(struct run *run)
 }
 
 /* How much there is to do. */
-static int sum_data(struct run *run)
+static int sum_work(struct run *run)
 {
     struct img_copy *copy = run->copy;
+    if (!copy->counts_data) {
+        run->total_bytes = copy->size_bytes;
+        return 0;
+    }
     for (uint64_t at = 0, end; at < copy->size_bytes; at = end) {
         bool is_data = false;
         int result = find_extent(run, at, &is_data, &end);
         if (result)
             return result;
         if (is_data)
-            run->data_bytes += end - at;
+            run->total_bytes += end - at;
     }
     return 0;
 }
@@ -516,13 +522,13 @@ int img_copy_run(struct img_copy *copy, struct error *err)
     CHECK(!copy->writer != !copy->target);
     CHECK(copy->depth && copy->depth <= IMG_COPY_DEPTH_MAX);
     run.unit_bytes = copy->writer ? copy->cluster_bytes : copy->sparse_bytes;
-    if (!run.unit_bytes || !is_power_of_2(run.unit_bytes) || run.unit_bytes > PIECE_BYTES * 2)
+    if (!run.unit_bytes || !is_power_of_2(run.unit_bytes) || run.unit_bytes > PIECE_BYTES)
         run.unit_bytes = copy->writer ? copy->cluster_bytes : 4096;
     for (unsigned i = 0; i < copy->depth && !run.result; i++)
         run.result = piece_init(&run, &run.pieces[i]);
     if (run.result)
         error_set(err, ENOMEM, "out of memory for %u buffers", copy->depth);
-    else if (!sum_data(&run))
+    else if (!sum_work(&run))
         turn(&run);
     for (unsigned i = 0; i < copy->depth; i++)
         piece_fini(&run.pieces[i]);

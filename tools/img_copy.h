@@ -45,6 +45,7 @@ struct img_copy {
     bool compress;
     enum qcow2_compression compression_type;
 
+    bool counts_data; /* progress is of the data alone; else of the whole disk */
     /* Called now and then; may be NULL. */
     void (*on_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);
     /* True to give up, with -ECANCELED. May be NULL. */
