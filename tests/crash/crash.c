@@ -438,12 +438,18 @@ static void make_scene(struct scene *scene)
     scene->sector_count = 200 + below(scene, 1000);
     if (below(scene, 6) == 0)
         scene->sector_count = MIN(scene->sector_count * scene->cluster / 64, SECTORS_MAX);
+    /* Seldom so much of so small clusters that the refcount table outgrows its place. */
+    scene->bulk_left = below(scene, 10) ? 0 : BULK_TOTAL;
+    if (scene->bulk_left) {
+        scene->cluster = 512;
+        scene->sector_count = 4000;
+    }
     options.cluster_bytes = scene->cluster;
     options.size_bytes = scene->sector_count * FAKE_SECTOR;
     options.version = scene->version = below(scene, 5) ? 3 : 2;
     options.extended_l2 = scene->version == 3 && scene->cluster >= 16384 && below(scene, 2);
     if (scene->version == 3)
-        options.refcount_width = UINT64_C(1) << (below(scene, 2) ? below(scene, 7) : 6);
+        options.refcount_width = UINT64_C(1) << (scene->bulk_left ? 6 : below(scene, 7));
     scene->fake = fake_io_create(scene->loop, IMAGE_MAX, scene->seed);
     if (qcow2_create(&scene->fake->file, NULL, &options, &err))
         fail(scene, "create", err.text);
@@ -471,10 +477,12 @@ static void set_profile(struct scene *scene)
     scene->weights[DO_RESIZE] = below(scene, 4) == 0;
     scene->locality = below(scene, 3) ? 4 : 1;
     scene->sample_one_in = 1 + (unsigned)below(scene, 4);
-    /* Enough for the tables of small clusters to outgrow their places. */
-    scene->bulk_left = below(scene, 8) ? 0 : BULK_TOTAL;
-    if (scene->bulk_left)
-        scene->sample_one_in = 8;
+    if (scene->bulk_left) {
+        scene->sample_one_in = 12;
+        scene->weights[DO_RESIZE] = 1;
+        scene->weights[DO_WRITE] += 10;
+        scene->locality = 1;
+    }
 }
 
 static void set_fault(struct scene *scene)
