@@ -126,6 +126,8 @@ def build(tally):
     before = len(tally.failed)
     run_command(tally, "configure", ["./configure"], 120)
     run_command(tally, "ninja", ["ninja", "programs", "tests"], 3600)
+    run_command(tally, "ninja: fuzzers and TSan",
+                ["ninja", "soft-tests", "tsan-tests", "fuzzers"], 3600)
     if len(tally.failed) > before:
         return False
     run_command(tally, "no warnings with clang", ["tests/clang-build"], 1800)
@@ -171,7 +173,19 @@ def interop(tally):
     run_pytest(tally, "tests/interop")
 
 
-STAGES = {"unit": unit, "interop": interop, "guest": guests, "kvm": kvm}
+def proof(tally):
+    """What compares the software CPU with the host's, and looks for races and crashes."""
+    stage("the software CPU against the host's, its threads under TSan, parsers under fuzzing")
+    run_command(tally, "soft_fuzz: 20 million instructions",
+                ["build/tests/soft_fuzz", "--cases", "20000000"], 1200)
+    for name in ("tsan_soft_smp", "tsan_soft_lapic"):
+        run_cmocka(tally, BUILD / "tests" / name)
+    for name in ("fuzz_soft", "fuzz_control", "fuzz_frames"):
+        run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
+                                             "-rss_limit_mb=2048", "-timeout=30"], 240)
+
+
+STAGES = {"unit": unit, "interop": interop, "guest": guests, "kvm": kvm, "proof": proof}
 
 
 def main():
