@@ -346,12 +346,6 @@ static bool is_safe_0f3a(const struct parsed *p)
     }
 }
 
-static bool is_string(const struct parsed *p)
-{
-    return p->map == 0 &&
-           ((p->opcode >= 0xa4 && p->opcode <= 0xa7) || (p->opcode >= 0xaa && p->opcode <= 0xaf));
-}
-
 /* A locked access across cache lines may be punished by the host's kernel. */
 static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
 {
@@ -360,18 +354,12 @@ static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
     return is_locked && p->has_modrm && p->modrm < 0xc0 && (!c->operand || (c->operand & 63) > 48);
 }
 
-/* With nothing to do and 32-bit addresses, hosts clear the upper half of RSI, or do not. */
-static bool is_empty_narrow_string(const struct fuzz_case *c, const struct parsed *p)
-{
-    return is_string(p) && p->repeat && p->has_67 && (uint32_t)c->in.gpr[1] == 0;
-}
-
 bool fuzz_case_is_safe(const struct fuzz_case *c)
 {
     struct parsed p;
 
     parse(c->bytes, &p);
-    if (p.segment == 0x64 || is_split_lock(c, &p) || is_empty_narrow_string(c, &p))
+    if (p.segment == 0x64 || is_split_lock(c, &p))
         return false;
     switch (p.map) {
     case 0:
@@ -613,6 +601,12 @@ static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
     c->operand = address;
 }
 
+static bool is_string(const struct parsed *p)
+{
+    return p->map == 0 &&
+           ((p->opcode >= 0xa4 && p->opcode <= 0xa7) || (p->opcode >= 0xaa && p->opcode <= 0xaf));
+}
+
 /* BT and its like with a register index reach far from their operand. */
 static bool is_bit_string(const struct parsed *p)
 {
@@ -633,6 +627,9 @@ static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t
         c->in.gpr[6] = make_address(seed);
         c->in.gpr[7] = make_address(seed);
         c->in.gpr[1] = fuzz_random(seed) & (p->repeat ? 31 : 0xff);
+        /* When upper halves that 32-bit addresses do not use are cleared, CPUs decide. */
+        if (p->has_67)
+            c->in.gpr[6] = (uint32_t)c->in.gpr[6], c->in.gpr[7] = (uint32_t)c->in.gpr[7];
     }
     if (p->map == 1 && p->opcode == 0xf7) /* MASKMOV */
         c->in.gpr[7] = make_address(seed);
