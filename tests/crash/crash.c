@@ -478,7 +478,7 @@ static void set_profile(struct scene *scene)
     scene->locality = below(scene, 3) ? 4 : 1;
     scene->sample_one_in = 1 + (unsigned)below(scene, 4);
     if (scene->bulk_left) {
-        scene->sample_one_in = 12;
+        scene->sample_one_in = 3;
         scene->weights[DO_RESIZE] = 1;
         scene->weights[DO_WRITE] += 10;
         scene->locality = 1;
