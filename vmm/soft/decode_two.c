@@ -107,7 +107,10 @@ static struct soft_op *emit_bit(struct soft_decoder *d, unsigned operation, bool
 static enum soft_decoded on_bit(struct soft_decoder *d, uint8_t opcode)
 {
     decode_modrm(d);
-    emit_bit(d, opcode >> 3 & 3, false)->a = REG_OFFSET(d->reg);
+    struct soft_op *op = emit_bit(d, opcode >> 3 & 3, false);
+
+    op->a = REG_OFFSET(d->reg);
+    op->c = d->address_size == 4 && d->segment < SOFT_FS;
     return SOFT_DECODED;
 }
 
