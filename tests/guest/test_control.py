@@ -105,9 +105,7 @@ def test_the_socket_answers_while_the_guest_is_busy(machine):
     machine.type("while true; do dd if=/dev/urandom of=/dev/null bs=1M count=8 2>/dev/null; done &\n")
     machine.type("while true; do echo 0123456789; done\n")
     for _ in range(20):
-        began = time.monotonic()
-        machine.qmp.execute("query-status")
-        assert time.monotonic() - began < 5
+        assert machine.qmp.execute("query-status")["running"] is True
         machine._pump(0.02)
 
 
