@@ -581,7 +581,7 @@ static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
         sum = c->in.gpr[index] << scale;
     if (mod == 0 && (rm == 4 ? (base & 7) == 5 : rm == 5)) {
         if (rm == 5) /* RIP-relative; the instruction's end is fixed */
-            sum = FUZZ_CODE_END;
+            sum = FUZZ_CODE_END - (c->has_branch ? FUZZ_BRANCH_BYTES : 0);
         else if (index != 4)
             c->in.gpr[index] = sum = 0;
         store_le32(c->bytes + at, (uint32_t)(address - sum));
@@ -647,6 +647,13 @@ static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t
     }
 }
 
+/* Rotates and divisions. */
+static bool leaves_flags_undefined(const struct parsed *p)
+{
+    return p->map == 0 &&
+           ((p->opcode & 0xfe) == 0xc0 || (p->opcode & 0xfc) == 0xd0 || (p->opcode & 0xfe) == 0xf6);
+}
+
 /* Branches lead to FUZZ_TAKEN, which ends the run as well. */
 static void aim_branch(struct fuzz_case *c, const struct parsed *p)
 {
@@ -655,10 +662,24 @@ static void aim_branch(struct fuzz_case *c, const struct parsed *p)
     bool is_short = p->map == 0 && ((p->opcode & 0xf0) == 0x70 || p->opcode == 0xeb ||
                                     (p->opcode >= 0xe0 && p->opcode <= 0xe3));
 
+    /* Nor after instructions that leave flags undefined. */
+    if (is_near || is_short || leaves_flags_undefined(p))
+        c->has_branch = false;
     if (is_near)
         store_le32(c->bytes + p->opcode_at + 1, FUZZ_TAKEN - FUZZ_CODE_END);
     if (is_short)
         c->bytes[p->opcode_at + 1] = FUZZ_TAKEN - FUZZ_CODE_END;
+}
+
+void fuzz_case_append_branch(struct fuzz_case *c)
+{
+    if (c->undefined || c->length + FUZZ_BRANCH_BYTES > FUZZ_INSTRUCTION_MAX)
+        c->has_branch = false;
+    if (!c->has_branch)
+        return;
+    c->bytes[c->length] = (uint8_t)(0x70 | (c->seed >> 12 & 15));
+    c->bytes[c->length + 1] = FUZZ_TAKEN - FUZZ_CODE_END;
+    c->length += FUZZ_BRANCH_BYTES;
 }
 
 /* What the operand holds should be as telling as the registers. */
@@ -704,6 +725,7 @@ void fuzz_case_make_state(struct fuzz_case *c, uint64_t seed)
     parse(c->bytes, &p);
     c->seed = seed;
     c->operand = 0;
+    c->has_branch = (seed >> 8 & 7) == 0;
     make_fpu(&seed, c->in.fx);
     make_registers(c, &p, &seed);
     if (p.has_modrm && p.modrm < 0xc0)

@@ -19,6 +19,7 @@
 #define FUZZ_CODE_END        0x30001000ul /* the instruction ends here */
 #define FUZZ_TAKEN           0x30001070ul /* where branches lead; near enough for the short ones */
 #define FUZZ_INSTRUCTION_MAX 15
+#define FUZZ_BRANCH_BYTES    2
 
 struct fuzz_state {
     uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE's image: x87, MXCSR, XMM */
@@ -30,8 +31,9 @@ struct fuzz_state {
 struct fuzz_case {
     struct fuzz_state in;
     uint8_t bytes[16];
-    unsigned length;  /* what the decoder under test says */
+    unsigned length;  /* what the decoder under test says, with the branch */
     bool undefined;   /* the decoder refuses it */
+    bool has_branch;  /* a conditional jump follows, which decoders may fuse with it */
     uint64_t seed;    /* of the state */
     uint64_t operand; /* the address of its memory operand, if it is a known one; 0 */
     uint8_t data[FUZZ_DATA_BYTES + FUZZ_RDONLY_BYTES];
@@ -63,6 +65,8 @@ void fuzz_case_make_bytes(struct fuzz_case *c, uint64_t seed, enum fuzz_set set)
  * the data. Patches the displacement in `bytes`, so it comes before decoding.
  */
 void fuzz_case_make_state(struct fuzz_case *c, uint64_t seed);
+/* Adds the branch to a decoded instruction if the case has one and there is room. */
+void fuzz_case_append_branch(struct fuzz_case *c);
 /* False if running these bytes on the host is not safe or not repeatable. */
 bool fuzz_case_is_safe(const struct fuzz_case *c);
 

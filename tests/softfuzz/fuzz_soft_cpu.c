@@ -125,6 +125,7 @@ void fuzz_soft_cpu_decode(struct fuzz_case *c)
 
     c->undefined = soft_decode(&d) == SOFT_UNDEFINED || d.is_short;
     c->length = c->undefined ? FUZZ_INSTRUCTION_MAX : d.position;
+    fuzz_case_append_branch(c);
 }
 
 static void load_state(const struct fuzz_state *in)
@@ -161,6 +162,11 @@ static void run_block(void)
         cpu->pending = SOFT_PENDING_NONE;
 }
 
+static bool is_inside(uint64_t start)
+{
+    return cpu->rip >= start && cpu->rip < FUZZ_CODE_END;
+}
+
 void fuzz_soft_cpu_run(const struct fuzz_case *c, struct fuzz_result *result)
 {
     uint64_t start = FUZZ_CODE_END - c->length;
@@ -173,7 +179,7 @@ void fuzz_soft_cpu_run(const struct fuzz_case *c, struct fuzz_result *result)
     if (c->seed & 1)
         run_block();
     else
-        for (unsigned i = 0; i < STEPS_MAX && cpu->rip == start && !cpu->pending; i++)
+        for (unsigned i = 0; i < STEPS_MAX && is_inside(start) && !cpu->pending; i++)
             soft_step(cpu);
     fpu_leave(cpu);
     store_state(&result->out);
