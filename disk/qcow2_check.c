@@ -505,7 +505,7 @@ static int read_header(struct qcow2_checker *checker, struct error *err)
     return result;
 }
 
-static int run(struct qcow2_checker *checker, struct error *err)
+static int prepare(struct qcow2_checker *checker, struct error *err)
 {
     const struct qcow2_header *header = &checker->header;
     checker->cluster_bytes = qcow2_cluster_bytes(header);
@@ -516,7 +516,22 @@ static int run(struct qcow2_checker *checker, struct error *err)
         return error_set(err, ENOMEM, "out of memory to check '%s'", checker->path);
     checker->result->total_clusters = (header->size_bytes >> header->cluster_bits) +
                                       !is_aligned(header->size_bytes, checker->cluster_bytes);
-    int result = count_all(checker, err);
+    return count_all(checker, err);
+}
+
+static void checker_fini(struct qcow2_checker *checker)
+{
+    drop_refcounts(checker);
+    free(checker->counts);
+    free(checker->is_one);
+    free(checker->table);
+    free(checker->block);
+    qcow2_header_fini(&checker->header);
+}
+
+static int run(struct qcow2_checker *checker, struct error *err)
+{
+    int result = prepare(checker, err);
     if (!result)
         result = judge_and_repair(checker, err);
     if (!result && checker->options->repair != QCOW2_REPAIR_NONE)
@@ -534,12 +549,50 @@ int qcow2_check(struct io_file *file, const char *path, const struct qcow2_check
     if (failed)
         return failed;
     failed = run(&checker, err);
-    drop_refcounts(&checker);
-    free(checker.counts);
-    free(checker.is_one);
-    free(checker.table);
-    free(checker.block);
-    qcow2_header_fini(&checker.header);
+    checker_fini(&checker);
+    return failed;
+}
+
+/* The counts must fit, and be right: they are what the new structure is made from. */
+static int check_counts(struct qcow2_checker *checker, uint32_t order, struct error *err)
+{
+    const struct qcow2_check_result *result = checker->result;
+    int failed = compare(checker, QCOW2_REPAIR_NONE, err);
+    if (failed)
+        return failed;
+    if (result->corruptions || result->leaks || result->check_errors)
+        return error_set(err, EIO, "'%s' is not clean: run evisor-img check -r all first",
+                         checker->path);
+    for (uint64_t i = 0; i < checker->clusters; i++)
+        if (checker->counts[i] > qcow2_refcount_max(order))
+            return error_set(err, EINVAL,
+                             "Cannot decrease refcount entry width to %u bits: Cluster at offset "
+                             "%#" PRIx64 " has a refcount of %" PRIu32,
+                             1u << order, i << checker->header.cluster_bits, checker->counts[i]);
+    return 0;
+}
+
+int qcow2_check_set_refcount_order(struct io_file *file, const char *path, uint32_t order,
+                                   struct error *err)
+{
+    const struct qcow2_check_options options = {.repair = QCOW2_REPAIR_NONE};
+    struct qcow2_check_result result = {0};
+    struct qcow2_checker checker = {
+        .file = file, .path = path, .options = &options, .result = &result};
+    int failed = read_header(&checker, err);
+    if (failed)
+        return failed;
+    failed = prepare(&checker, err);
+    if (!failed)
+        failed = check_counts(&checker, order, err);
+    checker.header.refcount_order = order;
+    if (!failed)
+        failed = rebuild_structure(&checker, err);
+    if (!failed)
+        failed = settle_rebuilt(&checker, err);
+    if (!failed)
+        failed = sync_file(&checker, err);
+    checker_fini(&checker);
     return failed;
 }
 

@@ -46,6 +46,10 @@ int must_check qcow2_check(struct io_file *file, const char *path,
                            const struct qcow2_check_options *options,
                            struct qcow2_check_result *result, struct error *err);
 
+/* Rewrites the refcounts of a clean image in entries of another width. */
+int must_check qcow2_check_set_refcount_order(struct io_file *file, const char *path,
+                                              uint32_t order, struct error *err);
+
 /* For a dirty image that is opened for writing: rebuilds refcounts, clears the dirty bit. */
 int must_check qcow2_repair_now(struct io_file *file, const char *path, struct error *err);
 

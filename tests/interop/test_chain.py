@@ -125,3 +125,35 @@ def test_data_file_is_not_followed(tmp_path):
     qemu_img("create", "-f", "qcow2", "-o", "data_file=/tmp/nonexistent-data", tmp_path / "x", "1M")
     result = evisor_img("convert", tmp_path / "x", tmp_path / "out")
     assert result.status == 1 and result.err.count("\n") == 1, result
+
+
+def test_amend(tmp_path):
+    path = tmp_path / "x"
+    evisor_img("create", "-f", "qcow2", "-o", "compat=0.10,cluster_size=4k", path, "8M")
+    qemu_io(path, "write -P 5 0 3M", "write -P 6 5M 1M")
+    before = contents(path)
+    steps = ["compat=1.1", "lazy_refcounts=on", "refcount_bits=1", "refcount_bits=64",
+             "refcount_bits=8", "compat=0.10,refcount_bits=16", "compat=v3,refcount_bits=2"]
+    for step in steps:
+        result = evisor_img("amend", "-o", step, path)
+        assert result.status == 0 and not result.out, f"{step}: {result}"
+        assert_clean(path)
+        assert contents(path) == before
+        wanted = step.rpartition("refcount_bits=")[2] if "refcount" in step[-16:] else None
+        data = qemu_img("info", "--output=json", path).json()["format-specific"]["data"]
+        assert not (wanted or "").isdigit() or data["refcount-bits"] == int(wanted)
+
+
+def test_amend_refuses_what_does_not_fit(tmp_path):
+    path = tmp_path / "x"
+    evisor_img("create", "-f", "qcow2", path, "1M")
+    qemu_io(path, "write 0 64k")
+    evisor_img("snapshot", "-c", "one", path)
+    result = evisor_img("amend", "-o", "refcount_bits=1", path)
+    assert result.status == 1 and "has a refcount of 2" in result.err
+    assert result.err.count("\n") == 1
+    assert_clean(path)
+    qemu_io(path, "write -z 128k 64k")
+    result = evisor_img("amend", "-o", "compat=0.10", path)
+    assert result.status == 1 and result.err.count("\n") == 1
+    assert_clean(path)

@@ -89,6 +89,16 @@ commit -f raw s.raw
 commit -b foo top.q
 commit -q top.q
 commit top.q
+amend base.q
+amend -o foo=1 base.q
+amend -o compat=0.9 base.q
+amend -o refcount_bits=7 base.q
+amend -o compat=0.10,refcount_bits=8 base.q
+amend -o compat=0.10,lazy_refcounts=on base.q
+amend -o compat=1.1,lazy_refcounts=on,refcount_bits=8 base.q
+amend -o size=8M base.q
+amend -o cluster_size=4k base.q
+amend -f raw -o size=1M s.raw
 create
 create -z
 create -f
