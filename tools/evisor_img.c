@@ -85,6 +85,7 @@ int main(int argc, char **argv)
     if (argc)
         img_set_program(argv[0]);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* too large a file is an error, not the end */
     if (argc < 2)
         return img_usage("Not enough arguments");
     if (!strcmp(argv[1], "-h") || !strcmp(argv[1], "--help")) {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What evisor-img converts reads the same to both tools, in every direction."""
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -164,6 +165,23 @@ def test_interrupted_leaves_nothing(tmp_path):
             continue  # it was faster than the signal
         assert process.returncode == 1 and b"interrupted" in err
         assert not target.exists()
+
+
+@pytest.mark.parametrize("words", [["-O", "raw"], ["-O", "qcow2"], ["-O", "qcow2", "-c"],
+                                   ["-O", "qcow2", "-o", "preallocation=metadata"]],
+                         ids=" ".join)
+def test_host_out_of_space(tmp_path, words):
+    """A limit on the file's size stands for a full disk: one line, and nothing is left behind."""
+    noise = tmp_path / "noise"
+    noise.write_bytes(random.Random(2).randbytes(8 << 20))
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, 5 << 20))
+    done = subprocess.run([EVISOR_IMG, "convert", *words, noise, tmp_path / "out"],
+                          preexec_fn=limit, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("evisor-img: ") and done.stderr.count("\n") == 1, done
+    assert not (tmp_path / "out").exists()
 
 
 REFUSED = [
