@@ -108,12 +108,15 @@ static int look_below(struct loop *loop, const struct level *level, struct level
     return status;
 }
 
-static bool is_base(const char *wanted, const char *path)
+/* A relative name counts from the folder of the image above, as it would in that image. */
+static bool is_base(const char *wanted, const char *above, const char *path)
 {
     struct stat a, b;
-    if (!strcmp(wanted, path))
-        return true;
-    return !stat(wanted, &a) && !stat(path, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    char *resolved = img_resolve(above, wanted);
+    bool is_same = resolved && !stat(resolved, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
+                   a.st_ino == b.st_ino;
+    free(resolved);
+    return is_same;
 }
 
 static int find_base(struct commit *commit)
@@ -123,6 +126,8 @@ static int find_base(struct commit *commit)
                           .format = arguments->format ? strdup(arguments->format) : NULL};
     for (;;) {
         int status = level.path ? look_below(commit->loop, &level, &commit->below) : 1;
+        bool found = !status && commit->below.path &&
+                     (!arguments->base || is_base(arguments->base, level.path, commit->below.path));
         level_fini(&level);
         if (status)
             return status;
@@ -135,7 +140,7 @@ static int find_base(struct commit *commit)
             return img_error("Did not find '%s' in the backing chain of '%s'", arguments->base,
                              arguments->path);
         }
-        if (!arguments->base || is_base(arguments->base, commit->below.path))
+        if (found)
             return 0;
         if (commit->depth == DISK_BACKING_DEPTH_MAX)
             return img_error("'%s': the backing chain is too long", arguments->path);

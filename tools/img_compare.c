@@ -168,11 +168,12 @@ static int compare_piece(struct comparison *comparison, uint64_t offset, uint64_
     return STATUS_DIFFERENT;
 }
 
-static int compare_contents(struct comparison *comparison, uint64_t total)
+static int compare_range(struct comparison *comparison, uint64_t start, uint64_t end,
+                         uint64_t total)
 {
     const struct side *sides = comparison->sides;
-    for (uint64_t offset = 0; offset < total;) {
-        uint64_t bytes = total - offset;
+    for (uint64_t offset = start; offset < end;) {
+        uint64_t bytes = end - offset;
         int status = find_extents(comparison, offset, &bytes);
         if (status)
             return status;
@@ -192,22 +193,29 @@ static int compare_contents(struct comparison *comparison, uint64_t total)
     return 0;
 }
 
+/* What both have first; then what only one has. */
+static int compare_contents(struct comparison *comparison)
+{
+    const struct arguments *arguments = comparison->arguments;
+    uint64_t a = comparison->sides[0].size_bytes, b = comparison->sides[1].size_bytes;
+    uint64_t total = MAX(a, b);
+    int status = compare_range(comparison, 0, MIN(a, b), total);
+    if (status || a == b)
+        return status;
+    say(arguments, "Warning: Image size mismatch!", 0);
+    return compare_range(comparison, MIN(a, b), total, total);
+}
+
 static int compare(struct comparison *comparison)
 {
     const struct arguments *arguments = comparison->arguments;
-    uint64_t sizes[2];
-    for (size_t i = 0; i < 2; i++)
-        sizes[i] = comparison->sides[i].size_bytes;
-    if (sizes[0] != sizes[1]) {
-        say(arguments,
-            arguments->strict ? "Strict mode: Image size mismatch!"
-                              : "Warning: Image size mismatch!",
-            0);
-        if (arguments->strict)
-            return STATUS_DIFFERENT;
+    const struct side *sides = comparison->sides;
+    if (arguments->strict && sides[0].size_bytes != sides[1].size_bytes) {
+        say(arguments, "Strict mode: Image size mismatch!", 0);
+        return STATUS_DIFFERENT;
     }
     img_progress_start(arguments->progress);
-    int status = compare_contents(comparison, MAX(sizes[0], sizes[1]));
+    int status = compare_contents(comparison);
     if (!status) {
         img_progress_report(NULL, 1, 1);
         say(arguments, "Images are identical.", 0);

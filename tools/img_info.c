@@ -327,39 +327,35 @@ static json_t *snapshot_json(const struct qcow2_snapshot *snapshot)
     return object;
 }
 
-static void set_qcow2(json_t *object, const struct info *info)
+/* In the order in which qemu-img prints them: its tests compare the text. */
+static json_t *info_json(const struct info *info)
 {
     const struct qcow2_header *header = &info->header;
-    json_object_set_new(object, "cluster-size", number(qcow2_cluster_bytes(header)));
-    if (header->crypt_method != QCOW2_CRYPT_NONE)
-        json_object_set_new(object, "encrypted", json_true());
-    if (header->has_backing) {
-        json_object_set_new(object, "backing-filename", text(header->backing_path));
-        json_object_set_new(object, "full-backing-filename", text(info->backing_path));
-        if (header->has_backing_format)
-            json_object_set_new(object, "backing-filename-format", text(header->backing_format));
-    }
+    json_t *object = json_object();
+    if (header->has_backing && header->has_backing_format)
+        json_object_set_new(object, "backing-filename-format", text(header->backing_format));
     if (info->snapshots.count) {
         json_t *snapshots = json_array();
         for (size_t i = 0; i < info->snapshots.count; i++)
             json_array_append_new(snapshots, snapshot_json(&info->snapshots.list[i]));
         json_object_set_new(object, "snapshots", snapshots);
     }
-    json_object_set_new(object, "format-specific", specific_json(info));
-}
-
-static json_t *info_json(const struct info *info)
-{
-    json_t *object = json_object();
     json_object_set_new(object, "virtual-size", number(info->size_bytes));
     json_object_set_new(object, "filename", text(info->path));
+    if (info->is_qcow2)
+        json_object_set_new(object, "cluster-size", number(qcow2_cluster_bytes(header)));
     json_object_set_new(object, "format", json_string(info->format));
     json_object_set_new(object, "actual-size", number(info->host_bytes));
-    json_object_set_new(
-        object, "dirty-flag",
-        json_boolean(info->is_qcow2 && info->header.incompatible & QCOW2_INCOMPAT_DIRTY));
+    if (header->crypt_method != QCOW2_CRYPT_NONE)
+        json_object_set_new(object, "encrypted", json_true());
     if (info->is_qcow2)
-        set_qcow2(object, info);
+        json_object_set_new(object, "format-specific", specific_json(info));
+    if (header->has_backing) {
+        json_object_set_new(object, "full-backing-filename", text(info->backing_path));
+        json_object_set_new(object, "backing-filename", text(header->backing_path));
+    }
+    json_object_set_new(object, "dirty-flag",
+                        json_boolean(header->incompatible & QCOW2_INCOMPAT_DIRTY));
     return object;
 }
 

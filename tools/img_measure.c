@@ -174,10 +174,10 @@ static void print(const struct arguments *arguments, const struct measure *measu
         return;
     }
     json_t *object = json_object();
-    json_object_set_new(object, "required", json_integer((json_int_t)measure->required));
-    json_object_set_new(object, "fully-allocated", json_integer((json_int_t)measure->full));
     if (measure->has_bitmaps)
         json_object_set_new(object, "bitmaps", json_integer((json_int_t)measure->bitmaps));
+    json_object_set_new(object, "required", json_integer((json_int_t)measure->required));
+    json_object_set_new(object, "fully-allocated", json_integer((json_int_t)measure->full));
     json_dumpf(object, stdout, JSON_INDENT(4));
     putchar('\n');
     json_decref(object);

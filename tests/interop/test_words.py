@@ -29,6 +29,7 @@ compare s3.raw s.raw
 compare s.raw s4.raw
 compare s4.raw s.raw
 compare -s s.raw s3.raw
+compare s2.raw s3.raw
 compare -s s.raw c.q
 compare s.raw
 compare -q s.raw s2.raw
