@@ -11,7 +11,7 @@ BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslir
          "libglib2.0-dev", "zlib1g-dev", "libjansson-dev", "liburing-dev", "libzstd-dev"]
 GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
-         "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2"]
+         "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap"]
 
 
 class Failure(Exception):
