@@ -168,6 +168,17 @@ static void test_double_and_triple_faults(void **state)
     soft_guest_expect(&guest, SOFT_DF);
 }
 
+static void test_stack_outside_ram(void **state)
+{
+    (void)state;
+    soft_guest_code(&guest, 0x0f, 0x0b); /* the frame is lost, the handler runs */
+    *soft_guest_pte(&guest, SOFT_GUEST_DATA) = UINT64_C(0x40000007);
+    guest.state.regs.rsp = SOFT_GUEST_DATA + 0x800;
+    soft_guest_put_regs(&guest);
+    soft_guest_expect(&guest, SOFT_UD);
+    assert_int_equal(guest.state.regs.rsp, SOFT_GUEST_DATA + 0x800 - 40);
+}
+
 static void test_idt_limit(void **state)
 {
     (void)state;
@@ -401,6 +412,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_interrupt_stack_table, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_software_interrupts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_double_and_triple_faults, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stack_outside_ram, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_idt_limit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_iretq_to_user, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_iretq_to_compatibility_mode, set_up, tear_down),

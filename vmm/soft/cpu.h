@@ -247,7 +247,6 @@ struct soft_cpu {
     uint8_t mode;     /* enum soft_mode */
     uint64_t cs_base; /* 0 in 64-bit mode */
     uint64_t cr0, cr2, cr3, cr4, efer;
-    uint64_t xcr0;
     struct soft_segment seg[SOFT_SEG_COUNT]; /* FS and GS bases are in r[] */
     struct soft_segment ldt, tr;
     uint64_t gdt_base, idt_base;
@@ -283,7 +282,6 @@ struct soft_cpu {
     bool wait_for_sipi;
     bool is_stepping;   /* instructions run one by one: TF, debugger, breakpoints, replay */
     bool is_delivering; /* an exception or interrupt is being delivered */
-    uint8_t delivering; /* its vector, for the double fault rules */
     bool no_trap;       /* INT cleared TF before the trap of its own step */
     bool db_pending;    /* a #DB trap waits for the end of the instruction */
     uint64_t db_bits;   /* and its DR6 bits */
