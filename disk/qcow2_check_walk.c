@@ -148,10 +148,12 @@ static void note_allocated(struct walk *walk, uint64_t offset)
 }
 
 /* A zero cluster needs no address: a bad one can be dropped without loss. True if it was. */
-static bool drop_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t offset)
+static bool drop_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint64_t bitmap)
 {
     struct qcow2_checker *checker = walk->checker;
-    bool is_zero = entry & QCOW2_L2_ZERO && !qcow2_has_extended_l2(&checker->header);
+    uint64_t offset = entry & QCOW2_ENTRY_OFFSET_MASK;
+    bool is_extended = qcow2_has_extended_l2(&checker->header);
+    bool is_zero = is_extended ? !(bitmap & UINT32_MAX) : (entry & QCOW2_L2_ZERO) != 0;
     if (!is_zero) {
         say(checker,
             "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; L2 entry corrupted.",
@@ -166,7 +168,7 @@ static bool drop_unaligned(struct walk *walk, uint8_t *at, uint64_t entry, uint6
         checker->result->corruptions++;
         return false;
     }
-    store_be64(at, QCOW2_L2_ZERO);
+    store_be64(at, is_extended ? 0 : QCOW2_L2_ZERO); /* an extended entry's bitmap holds as it is */
     walk->table_changed = true;
     checker->result->corruptions_fixed++;
     return true;
@@ -190,7 +192,7 @@ static void check_allocated(struct walk *walk, uint8_t *at, uint64_t entry, uint
         return;
     }
     note_allocated(walk, offset);
-    if (!is_aligned(offset, checker->cluster_bytes) && drop_unaligned(walk, at, entry, offset))
+    if (!is_aligned(offset, checker->cluster_bytes) && drop_unaligned(walk, at, entry, bitmap))
         return;
     /* One that stays is counted, so that nothing else is put where it may have its data. */
     if (walk->is_active && !is_external && !(entry & QCOW2_ENTRY_COPIED) == is_one(checker, offset))

@@ -148,12 +148,12 @@ static int check_arguments(const struct arguments *arguments)
         return img_error("-o has no effect when skipping image creation");
     if (arguments->target_is_zero && !arguments->keep_target)
         return img_error("--target-is-zero requires use of -n flag");
-    if (arguments->backing_path && !arguments->backing_format &&
-        !img_options_get(&arguments->options, "backing_fmt"))
-        return img_error("Use of backing file requires explicit backing format: add -F FMT");
     if (arguments->backing_path && arguments->source_count > 1)
         return img_error("Having a backing file for the target makes no sense when concatenating "
                          "multiple input images");
+    if (arguments->backing_path && !arguments->backing_format &&
+        !img_options_get(&arguments->options, "backing_fmt"))
+        return img_error("Use of backing file requires explicit backing format: add -F FMT");
     if (arguments->target_is_zero && arguments->backing_path)
         return img_error("Cannot use --target-is-zero when the destination image has a backing "
                          "file");
