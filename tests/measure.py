@@ -10,20 +10,16 @@ import argparse
 import os
 import pathlib
 import re
-import shutil
-import statistics
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 
-TOP = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TOP / "tools"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
 from guestkit import kvmbox, packages, rootfs  # noqa: E402
 from guestkit.kernel import Kernel  # noqa: E402
+from measure_soft import measure_soft  # noqa: E402
+from measure_tools import alternate, peers, show, start, time_marks  # noqa: E402
 
-EVISOR = TOP / "build/evisor"
 PORT_READS = 20000
 KERNEL_GPA = 0x100000
 
@@ -45,56 +41,9 @@ def tiny_kernel():
     return (elf + note).ljust(code_at, b"\0") + code
 
 
-class Peer:
-    def __init__(self, name, command):
-        self.name, self.command = name, command
-
-
-def peers(accel):
-    """evisor and QEMU's two machines, each with one CPU, serial on standard output, no more."""
-    qemu_accel = {"soft": "tcg"}.get(accel, accel)
-    common = ["-m", "256", "-smp", "1", "-display", "none", "-serial", "stdio", "-no-reboot"]
-    found = [Peer("evisor", [str(EVISOR), "-accel", accel, "-nic", "none", *common])]
-    qemu = shutil.which("qemu-system-x86_64")
-    if qemu:
-        cpu = ["-cpu", "max"]
-        found.append(Peer("QEMU microvm", [
-            qemu, "-M", "microvm,x-option-roms=off,rtc=on,isa-serial=on", "-accel", qemu_accel,
-            *cpu, "-nodefaults", "-no-user-config", *common]))
-        found.append(Peer("QEMU q35", [qemu, "-M", "q35", "-accel", qemu_accel, *cpu,
-                                       "-nodefaults", "-no-user-config", *common]))
-    return found
-
-
-def time_marks(command, marks, timeout=120):
-    """Starts a command; seconds from its exec until each mark appears on its output, in order."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL)
-    seen, times = b"", []
-    try:
-        os.set_blocking(process.stdout.fileno(), False)
-        while len(times) < len(marks) and time.monotonic() - began < timeout:
-            piece = process.stdout.read()
-            if piece == b"":
-                break
-            if not piece:
-                time.sleep(0.0002)
-                continue
-            seen += piece
-            while len(times) < len(marks) and marks[len(times)] in seen:
-                seen = seen[seen.index(marks[len(times)]) + len(marks[len(times)]):]
-                times.append(time.monotonic() - began)
-    finally:
-        process.kill()
-        process.wait()
-    return times if len(times) == len(marks) else None
-
-
 def resident_mib(command, mark, ram_mib=256):
     """Resident memory without the guest's RAM, once the guest is up."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL)
+    process = start(command)
     try:
         seen = b""
         while mark not in seen:
@@ -114,31 +63,6 @@ def resident_mib(command, mark, ram_mib=256):
     finally:
         process.kill()
         process.wait()
-
-
-def alternate(all_peers, runs, measure):
-    """measure(peer) for each peer in turn, `runs` times; {name: [values]}."""
-    values = {peer.name: [] for peer in all_peers}
-    for _ in range(runs):
-        for peer in all_peers:
-            value = measure(peer)
-            if value is not None:
-                values[peer.name].append(value)
-    return values
-
-
-def show(title, unit, values):
-    print(f"\n{title}")
-    ours = values["evisor"]
-    for name, found in values.items():
-        if not found:
-            print(f"  {name:14} did not get there")
-            continue
-        middle = statistics.median(found)
-        line = f"  {name:14} {middle:10.2f} {unit}  [{min(found):.2f} .. {max(found):.2f}]"
-        if name != "evisor" and ours:
-            line += f"  ratio {middle / statistics.median(ours):.2f}"
-        print(line, flush=True)
 
 
 def measure_all(accel, runs):
@@ -167,6 +91,8 @@ def measure_all(accel, runs):
                 lambda peer: time_marks([*peer.command, *boot], [b"GUEST-INIT"])).items()})
         show("resident memory without guest RAM, at the guest's init", "MiB", alternate(
             found, 3, lambda peer: resident_mib([*peer.command, *boot], b"GUEST-INIT")))
+        if accel == "soft":
+            measure_soft(found, max(runs // 2, 3), kernel, folder)
 
 
 def main():

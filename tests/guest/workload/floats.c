@@ -1,5 +1,5 @@
-// SPDX-License-Identifier: MIT
-// Floats of every kind with their flags and roundings, printed to the last digit.
+/* SPDX-License-Identifier: MIT */
+/* Floats of every kind with their flags and roundings, printed to the last digit. */
 #include <fenv.h>
 #include <math.h>
 #include <stdint.h>

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""measure_tools: the machines that are compared, timing of one run, alternation, the table."""
+
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[1]
+EVISOR = TOP / "build/evisor"
+EVISOR_IMG = TOP / "build/evisor-img"
+MICROVM, Q35 = "QEMU microvm", "QEMU q35"
+
+
+class Peer:
+    def __init__(self, name, command):
+        self.name, self.command = name, command
+
+
+def peers(accel):
+    """evisor and QEMU's two machines, each with one CPU, serial on standard output, no more."""
+    qemu_accel = {"soft": "tcg"}.get(accel, accel)
+    common = ["-m", "256", "-smp", "1", "-display", "none", "-serial", "stdio", "-no-reboot"]
+    found = [Peer("evisor", [str(EVISOR), "-accel", accel, "-nic", "none", *common])]
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu:
+        bare = ["-accel", qemu_accel, "-cpu", "max", "-nodefaults", "-no-user-config", *common]
+        # Under TCG, Linux finds no timer on a microvm with ACPI: KVM's clock is not there.
+        microvm = "microvm,x-option-roms=off,rtc=on,isa-serial=on"
+        microvm += ",acpi=off" if qemu_accel == "tcg" else ""
+        found.append(Peer(MICROVM, [qemu, "-M", microvm, *bare]))
+        found.append(Peer(Q35, [qemu, "-M", "q35", *bare]))
+    return found
+
+
+def start(command):
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.DEVNULL)
+
+
+def time_marks(command, marks, timeout=120):
+    """Starts a command; seconds from its exec until each mark appears on its output, in order."""
+    began = time.monotonic()
+    process = start(command)
+    seen, times = b"", []
+    try:
+        os.set_blocking(process.stdout.fileno(), False)
+        while len(times) < len(marks) and time.monotonic() - began < timeout:
+            piece = process.stdout.read()
+            if piece == b"":
+                break
+            if not piece:
+                time.sleep(0.0002)
+                continue
+            seen += piece
+            while len(times) < len(marks) and marks[len(times)] in seen:
+                seen = seen[seen.index(marks[len(times)]) + len(marks[len(times)]):]
+                times.append(time.monotonic() - began)
+    finally:
+        process.kill()
+        process.wait()
+    return times if len(times) == len(marks) else None
+
+
+def run_to_end(command, timeout=120):
+    """(seconds from exec to the end, output), or None if it fails or does not end in time."""
+    began = time.monotonic()
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                              timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    took = time.monotonic() - began
+    return (took, done.stdout.decode(errors="replace")) if done.returncode == 0 else None
+
+
+def alternate(all_peers, runs, measure):
+    """measure(peer) for each peer in turn, `runs` times; {name: [values]}."""
+    values = {peer.name: [] for peer in all_peers}
+    for _ in range(runs):
+        for peer in all_peers:
+            value = measure(peer)
+            if value is not None:
+                values[peer.name].append(value)
+    return values
+
+
+def show(title, unit, values):
+    print(f"\n{title}")
+    ours = values["evisor"]
+    for name, found in values.items():
+        if not found:
+            print(f"  {name:14} did not get there")
+            continue
+        middle = statistics.median(found)
+        line = f"  {name:14} {middle:10.2f} {unit}  [{min(found):.2f} .. {max(found):.2f}]"
+        if name != "evisor" and ours:
+            line += f"  ratio {middle / statistics.median(ours):.2f}"
+        print(line, flush=True)
