@@ -2,8 +2,8 @@
 /*
  * soft_fuzz: random instructions on the host's CPU and on the software CPU, side by side.
  *
- *   soft_fuzz [--cases N] [--seed S] [--set all|integer|sse|x87] [--keep-going]
- *   soft_fuzz --bytes HEX --state SEED      one case again, as a report prints it
+ *   soft_fuzz [--cases N] [--seed S] [--set all|integer|sse|x87] [--32]
+ *   soft_fuzz [--32] --bytes HEX --state SEED      one case again, as a report prints it
  *
  * Ends with 0 if every case agreed in registers, flags, memory and faults.
  */
@@ -24,6 +24,7 @@ struct options {
     uint64_t cases, seed, state;
     enum fuzz_set set;
     const char *bytes;
+    bool is_32;
     unsigned reports; /* mismatches to print before giving up */
 };
 
@@ -38,6 +39,7 @@ static int parse_options(int argc, char **argv, struct options *options)
         {"seed", required_argument, NULL, 's'},
         {"set", required_argument, NULL, 't'},
         {"bytes", required_argument, NULL, 'b'},
+        {"32", no_argument, NULL, '3'},
         {"state", required_argument, NULL, 'i'},
         {"reports", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
@@ -61,6 +63,9 @@ static int parse_options(int argc, char **argv, struct options *options)
             break;
         case 'r':
             options->reports = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case '3':
+            options->is_32 = true;
             break;
         case 't':
             for (unsigned i = 0; i < ARRAY_SIZE(sets); i++)
@@ -109,6 +114,7 @@ static int replay(const struct options *options)
     static struct fuzz_case c;
     struct counts counts = {0};
 
+    c.is_32 = options->is_32;
     if (!parse_bytes(options->bytes, &c))
         return 2;
     fuzz_case_make_state(&c, options->state);
@@ -135,6 +141,7 @@ static struct counts fuzz(const struct options *options)
     uint64_t seed = options->seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
     unsigned states = 1;
 
+    c.is_32 = options->is_32;
     while (counts.ran < options->cases && counts.mismatches < options->reports) {
         /* Each encoding is tried with a few states. */
         if (--states == 0) {
@@ -168,11 +175,11 @@ int main(int argc, char **argv)
     if (failed)
         return failed;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (fuzz_native_init()) {
+    if (fuzz_native_init(options.is_32)) {
         fprintf(stderr, "soft_fuzz: the fixed addresses are taken; run it again\n");
         return 2;
     }
-    fuzz_soft_cpu_init();
+    fuzz_soft_cpu_init(options.is_32);
     if (options.bytes)
         return replay(&options);
     start = seconds();

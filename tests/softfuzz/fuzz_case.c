@@ -28,7 +28,7 @@ struct parsed {
     unsigned map; /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
     uint8_t opcode;
     uint8_t rex, repeat;
-    bool has_66, has_67, has_lock;
+    bool has_66, has_67, has_lock, has_cs;
     uint8_t segment;
     bool has_modrm;
     unsigned modrm_at;
@@ -97,8 +97,10 @@ static bool parse_prefix(struct parsed *p, uint8_t byte)
     case 0x65:
         p->segment = byte;
         break;
-    case 0x26:
     case 0x2e:
+        p->has_cs = true;
+        break;
+    case 0x26:
     case 0x36:
     case 0x3e:
         break;
@@ -112,12 +114,13 @@ static bool parse_prefix(struct parsed *p, uint8_t byte)
     return true;
 }
 
-static void parse(const uint8_t *bytes, struct parsed *p)
+static void parse(const struct fuzz_case *c, struct parsed *p)
 {
+    const uint8_t *bytes = c->bytes;
     unsigned at = 0;
 
     memset(p, 0, sizeof(*p));
-    while (at < 14 && parse_prefix(p, bytes[at]))
+    while (at < 14 && !(c->is_32 && (bytes[at] & 0xf0) == 0x40) && parse_prefix(p, bytes[at]))
         at++;
     if (bytes[at] == 0x0f) {
         at++;
@@ -189,7 +192,7 @@ void fuzz_case_make_bytes(struct fuzz_case *c, uint64_t seed, enum fuzz_set set)
     } else if (x % 8 == 1) {
         c->bytes[at++] = x & 16 ? 0xf2 : 0xf3;
     }
-    if (x >> 8 & 1)
+    if (x >> 8 & 1 && !c->is_32)
         c->bytes[at++] = (uint8_t)(0x40 | (x >> 12 & 15));
     if (map)
         c->bytes[at++] = 0x0f;
@@ -354,12 +357,44 @@ static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
     return is_locked && p->has_modrm && p->modrm < 0xc0 && (!c->operand || (c->operand & 63) > 48);
 }
 
+/* What only 32-bit code has: segment registers, far jumps, branches to 16-bit addresses. */
+static bool is_safe_32(const struct parsed *p)
+{
+    bool is_near = (p->map == 1 && (p->opcode & 0xf0) == 0x80) ||
+                   (p->map == 0 && ((p->opcode & 0xf0) == 0x70 || (p->opcode & 0xf8) == 0xe8 ||
+                                    (p->opcode & 0xfc) == 0xe0));
+
+    /* LOCK MOV CR0 is CR8 on some. The x87 may hold a store back before it is forbidden. */
+    bool is_odd = (p->map == 1 && p->has_lock && (p->opcode & 0xfd) == 0x20) ||
+                  (p->map == 0 && (p->opcode & 0xf8) == 0xd8 && p->has_cs);
+
+    if (p->segment || is_odd || (is_near && p->has_66))
+        return false;
+    if (p->map)
+        return true;
+    switch (p->opcode) {
+    case 0x06:
+    case 0x07:
+    case 0x0e:
+    case 0x16:
+    case 0x17:
+    case 0x1e:
+    case 0x1f:
+    case 0x9a:
+    case 0xea:
+    case 0xce: /* INTO */
+        return false;
+    default:
+        return true;
+    }
+}
+
 bool fuzz_case_is_safe(const struct fuzz_case *c)
 {
     struct parsed p;
 
-    parse(c->bytes, &p);
-    if (p.segment == 0x64 || is_split_lock(c, &p))
+    parse(c, &p);
+    if (p.segment == 0x64 || is_split_lock(c, &p) || (c->is_32 && !is_safe_32(&p)))
         return false;
     switch (p.map) {
     case 0:
@@ -580,7 +615,7 @@ static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
     if (index != 4)
         sum = c->in.gpr[index] << scale;
     if (mod == 0 && (rm == 4 ? (base & 7) == 5 : rm == 5)) {
-        if (rm == 5) /* RIP-relative; the instruction's end is fixed */
+        if (rm == 5 && !c->is_32) /* RIP-relative; the instruction's end is fixed */
             sum = FUZZ_CODE_END - (c->has_branch ? FUZZ_BRANCH_BYTES : 0);
         else if (index != 4)
             c->in.gpr[index] = sum = 0;
@@ -647,11 +682,12 @@ static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t
     }
 }
 
-/* Rotates and divisions. */
+/* Rotates, divisions, decimal arithmetic. */
 static bool leaves_flags_undefined(const struct parsed *p)
 {
     return p->map == 0 &&
-           ((p->opcode & 0xfe) == 0xc0 || (p->opcode & 0xfc) == 0xd0 || (p->opcode & 0xfe) == 0xf6);
+           ((p->opcode & 0xfe) == 0xc0 || (p->opcode & 0xfc) == 0xd0 ||
+            (p->opcode & 0xfe) == 0xf6 || (p->opcode & 0xe7) == 0x27 || (p->opcode & 0xfe) == 0xd4);
 }
 
 /* Branches lead to FUZZ_TAKEN, which ends the run as well. */
@@ -665,7 +701,7 @@ static void aim_branch(struct fuzz_case *c, const struct parsed *p)
     /* Nor after instructions that leave flags undefined. */
     if (is_near || is_short || leaves_flags_undefined(p))
         c->has_branch = false;
-    if (is_near)
+    if (is_near && p->opcode_at + 5 <= FUZZ_INSTRUCTION_MAX)
         store_le32(c->bytes + p->opcode_at + 1, FUZZ_TAKEN - FUZZ_CODE_END);
     if (is_short)
         c->bytes[p->opcode_at + 1] = FUZZ_TAKEN - FUZZ_CODE_END;
@@ -695,7 +731,7 @@ static void make_data(struct fuzz_case *c, const struct parsed *p, uint64_t *see
             store_le64(noise + i, i % 64 ? fuzz_random(&noise_seed) | 1 : 1);
         }
     memcpy(c->data, noise, sizeof(noise));
-    if (!c->operand || at + 512 > FUZZ_DATA_BYTES)
+    if (!range_fits(at, 512, FUZZ_DATA_BYTES))
         return;
     make_vector(seed, c->data + at);
     make_vector(seed, c->data + at + 16);
@@ -718,19 +754,29 @@ static void make_data(struct fuzz_case *c, const struct parsed *p, uint64_t *see
         memset(c->data + at, 0, 16);
 }
 
+static void narrow(struct fuzz_case *c)
+{
+    for (unsigned i = 0; i < 16; i++)
+        c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;
+    memset(c->in.fx + 160 + 8 * 16, 0, 8 * 16);
+    c->operand = (uint32_t)c->operand;
+}
+
 void fuzz_case_make_state(struct fuzz_case *c, uint64_t seed)
 {
     struct parsed p;
 
-    parse(c->bytes, &p);
+    parse(c, &p);
     c->seed = seed;
     c->operand = 0;
     c->has_branch = (seed >> 8 & 7) == 0;
     make_fpu(&seed, c->in.fx);
     make_registers(c, &p, &seed);
-    if (p.has_modrm && p.modrm < 0xc0)
+    if (p.has_modrm && p.modrm < 0xc0 && !(c->is_32 && p.has_67))
         aim(c, &p, make_address(&seed));
     aim_branch(c, &p);
+    if (c->is_32)
+        narrow(c);
     c->in.rflags = (fuzz_random(&seed) & 0x8d5) | 2 | (one_in(&seed, 8) ? 0x400 : 0) | 0x200;
     make_data(c, &p, &seed);
 }

@@ -33,6 +33,7 @@ struct fuzz_case {
     uint8_t bytes[16];
     unsigned length;  /* what the decoder under test says, with the branch */
     bool undefined;   /* the decoder refuses it */
+    bool is_32;       /* in compatibility mode; set first of all */
     bool has_branch;  /* a conditional jump follows, which decoders may fuse with it */
     uint64_t seed;    /* of the state */
     uint64_t operand; /* the address of its memory operand, if it is a known one; 0 */

@@ -36,7 +36,7 @@ static const uint8_t *opcode_of(const struct fuzz_case *c, unsigned *map)
 
     while (at < c->bytes + 13 &&
            (*at == 0x66 || *at == 0x67 || *at == 0xf0 || (*at & 0xfe) == 0xf2 ||
-            (*at & 0xe7) == 0x26 || (*at & 0xfe) == 0x64 || (*at & 0xf0) == 0x40))
+            (*at & 0xe7) == 0x26 || (*at & 0xfe) == 0x64 || (!c->is_32 && (*at & 0xf0) == 0x40)))
         at++;
     *map = 0;
     if (*at == 0x0f) {
@@ -57,9 +57,15 @@ struct undefined_flags {
     uint16_t flags;
 };
 
+/* The decimal ones are other instructions, or none, in 64-bit mode. */
 static const struct undefined_flags undefined[] = {
     {"rol, ror, rcl, rcr by more than one", 0, 0xc0, 0xc1, 0x0f, FLAG_OF},
     {"the same by CL", 0, 0xd2, 0xd3, 0x0f, FLAG_OF},
+    {"daa", 0, 0x27, 0x27, 0xff, FLAG_OF},
+    {"das", 0, 0x2f, 0x2f, 0xff, FLAG_OF},
+    {"aaa", 0, 0x37, 0x37, 0xff, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF},
+    {"aas", 0, 0x3f, 0x3f, 0xff, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF},
+    {"aam, aad", 0, 0xd4, 0xd5, 0xff, FLAG_OF | FLAG_AF | FLAG_CF},
     {"div, idiv", 0, 0xf6, 0xf7, 1 << 6 | 1 << 7,
      FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF},
 };

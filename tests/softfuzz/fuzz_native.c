@@ -33,12 +33,18 @@ struct native_page {
     uint64_t target;      /* 0x518 */
     uint64_t was_taken;   /* 0x520 */
     uint64_t clean_mxcsr; /* 0x528 */
+    uint64_t far_target;  /* 0x530: offset and selector, into compatibility mode */
 };
 
 _Static_assert(offsetof(struct native_page, in_gpr) == 0x400, "see the assembly");
 _Static_assert(offsetof(struct native_page, clean_mxcsr) == 0x528, "see the assembly");
 
-#define EXIT_OFFSET 0x200
+/* Linux's code segments for users. */
+#define SELECTOR_32 0x23
+#define SELECTOR_64 0x33
+
+#define EXIT_OFFSET    0x200
+#define RESTORE_OFFSET 0x500
 
 static struct native_page *const page = (struct native_page *)FUZZ_STATE_BASE;
 static uint8_t *const code = (uint8_t *)FUZZ_CODE_BASE;
@@ -46,11 +52,16 @@ static uint8_t *const data = (uint8_t *)FUZZ_DATA_BASE;
 static struct fuzz_result *running;
 
 void fuzz_native_enter(void);
+void fuzz_native_enter_32(void);
 extern const uint8_t fuzz_native_exit[], fuzz_native_exit_end[], fuzz_native_leave[];
+extern const uint8_t fuzz_native_restore[], fuzz_native_exit_32[], fuzz_native_exit_32_end[];
 
-#define LOAD(reg, n)  "movq 0x10000400+8*" #n ", %" #reg "\n"
-#define STORE(reg, n) "movq %" #reg ", 0x10000480+8*" #n "\n"
+#define LOAD(reg, n)     "movq 0x10000400+8*" #n ", %" #reg "\n"
+#define STORE(reg, n)    "movq %" #reg ", 0x10000480+8*" #n "\n"
+#define LOAD_32(reg, n)  "movq 0x10000400+8*" #n ", %r" #reg "\n"
+#define STORE_32(reg, n) "movl %e" #reg ", 0x10000480+8*" #n "\n"
 /* RSP, number 4, goes last and first. */
+#define ALL_32(X) X(ax, 0) X(cx, 1) X(dx, 2) X(bx, 3) X(bp, 5) X(si, 6) X(di, 7)
 #define ALL(X)                                                                                     \
     X(rax, 0)                                                                                      \
     X(rcx, 1)                                                                                      \
@@ -63,6 +74,8 @@ extern const uint8_t fuzz_native_exit[], fuzz_native_exit_end[], fuzz_native_lea
 
 __asm__(".pushsection .text\n"
         ".globl fuzz_native_enter, fuzz_native_exit, fuzz_native_exit_end, fuzz_native_leave\n"
+        ".globl fuzz_native_restore, fuzz_native_enter_32, fuzz_native_exit_32, "
+        "fuzz_native_exit_32_end\n"
         "fuzz_native_enter:\n"
         "pushq %rbx\n pushq %rbp\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
         "movq %rsp, 0x10000510\n"
@@ -72,17 +85,31 @@ __asm__(".pushsection .text\n"
                                "fuzz_native_exit:\n" /* copied behind it */
         ALL(STORE)
             STORE(rsp,
-                  4) "movq 0x10000510, %rsp\n"       /* the host's stack again */
-                     "pushfq\n popq 0x10000508\n"    /* flags */
-                     "cld\n fxsave64 0x10000200\n"   /* FPU */
-                     "fninit\n ldmxcsr 0x10000528\n" /* as C wants it */
+                  4) "fuzz_native_restore: movq 0x10000510, %rsp\n" /* the host's stack again */
+                     "pushfq\n popq 0x10000508\n"                   /* flags */
+                     "cld\n fxsave64 0x10000200\n"                  /* FPU */
+                     "fninit\n ldmxcsr 0x10000528\n"                /* as C wants it */
                      "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbp\n popq %rbx\n ret\n"
                      "fuzz_native_exit_end:\n"
                      "fuzz_native_leave:\n" /* after a signal */
                      "movq 0x10000510, %rsp\n"
                      "cld\n fninit\n ldmxcsr 0x10000528\n"
                      "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbp\n popq %rbx\n ret\n"
-                     ".popsection\n");
+                     "fuzz_native_enter_32:\n"
+                     "pushq %rbx\n pushq %rbp\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+                     "movq %rsp, 0x10000510\n"
+                     "movl $0x2b, %eax\n movl %eax, %ds\n movl %eax, %es\n"
+                     "fxrstor64 0x10000000\n"
+                     "pushq 0x10000500\n popfq\n" ALL_32(LOAD_32) LOAD_32(
+                         sp, 4) "ljmpl *0x10000530\n"
+                                ".code32\n"
+                                "fuzz_native_exit_32:\n" ALL_32(STORE_32) STORE_32(
+                                    sp, 4) "ljmp $0x33, $0x30001500\n" /* to fuzz_native_restore */
+                                           ".code64\n"
+                                           "fuzz_native_exit_32_end:\n"
+                                           ".popsection\n");
+
+_Static_assert(FUZZ_CODE_END + RESTORE_OFFSET == 0x30001500, "see the assembly");
 
 static void take_registers(const greg_t *from, struct fuzz_state *out)
 {
@@ -112,6 +139,7 @@ static void on_signal(int signal_number, siginfo_t *info, void *context)
     running->error_code = (uint32_t)registers[REG_ERR];
     running->cr2 = (uint64_t)registers[REG_CR2];
     registers[REG_RIP] = (greg_t)(uintptr_t)fuzz_native_leave;
+    registers[REG_CSGSFS] = (registers[REG_CSGSFS] & ~0xffffll) | SELECTOR_64;
     registers[REG_EFL] &= ~0x40500;
     running = NULL;
 }
@@ -125,16 +153,27 @@ static int map(uint64_t address, size_t size, int protection)
 }
 
 /* The page behind the instruction: jumps to the exit, and to the exit with a note. */
-static void install_exits(void)
+static void install_exits(bool is_32)
 {
     uint8_t *end = (uint8_t *)FUZZ_CODE_END, *taken = (uint8_t *)FUZZ_TAKEN;
+    unsigned note = is_32 ? 10 : 12;
 
-    memcpy(end + EXIT_OFFSET, fuzz_native_exit, (size_t)(fuzz_native_exit_end - fuzz_native_exit));
+    if (is_32)
+        memcpy(end + EXIT_OFFSET, fuzz_native_exit_32,
+               (size_t)(fuzz_native_exit_32_end - fuzz_native_exit_32));
+    else
+        memcpy(end + EXIT_OFFSET, fuzz_native_exit,
+               (size_t)(fuzz_native_exit_end - fuzz_native_exit));
+    memcpy(end + RESTORE_OFFSET, fuzz_native_restore,
+           (size_t)(fuzz_native_exit_end - fuzz_native_restore));
     *end = 0xe9;
     store_le32(end + 1, EXIT_OFFSET - 5);
-    /* movq $1, was_taken; jmp */
-    memcpy(taken, "\x48\xc7\x04\x25\x20\x05\x00\x10\x01\x00\x00\x00\xe9", 13);
-    store_le32(taken + 13, (uint32_t)(FUZZ_CODE_END + EXIT_OFFSET - (FUZZ_TAKEN + 17)));
+    /* mov $1, was_taken; jmp */
+    if (is_32)
+        memcpy(taken, "\xc7\x05\x20\x05\x00\x10\x01\x00\x00\x00\xe9", 11);
+    else
+        memcpy(taken, "\x48\xc7\x04\x25\x20\x05\x00\x10\x01\x00\x00\x00\xe9", 13);
+    store_le32(taken + note + 1, (uint32_t)(FUZZ_CODE_END + EXIT_OFFSET - (FUZZ_TAKEN + note + 5)));
 }
 
 void fuzz_native_catch_signals(void)
@@ -147,7 +186,7 @@ void fuzz_native_catch_signals(void)
         sigaction(signals[i], &action, NULL);
 }
 
-int fuzz_native_init(void)
+int fuzz_native_init(bool is_32)
 {
     static uint8_t signal_stack[1 << 18];
     stack_t stack = {.ss_sp = signal_stack, .ss_size = sizeof(signal_stack)};
@@ -158,7 +197,7 @@ int fuzz_native_init(void)
         failed ?: map(FUZZ_DATA_BASE, FUZZ_DATA_BYTES + FUZZ_RDONLY_BYTES, PROT_READ | PROT_WRITE);
     if (failed || sigaltstack(&stack, NULL))
         return failed ?: -errno;
-    install_exits();
+    install_exits(is_32);
     page->clean_mxcsr = 0x1f80;
     fuzz_native_catch_signals();
     return 0;
@@ -189,8 +228,13 @@ void fuzz_native_run(const struct fuzz_case *c, struct fuzz_result *result)
     page->target = start;
     page->was_taken = 0;
     result->vector = -1;
+    page->far_target = start | (uint64_t)SELECTOR_32 << 32;
+    memset(page->out_gpr, 0, sizeof(page->out_gpr));
     running = result;
-    fuzz_native_enter();
+    if (c->is_32)
+        fuzz_native_enter_32();
+    else
+        fuzz_native_enter();
     if (running) {
         running = NULL;
         memcpy(result->out.fx, page->out_fx, sizeof(page->out_fx));
@@ -198,5 +242,7 @@ void fuzz_native_run(const struct fuzz_case *c, struct fuzz_result *result)
         result->out.rflags = page->out_rflags;
         result->out.rip = page->was_taken ? FUZZ_TAKEN : FUZZ_CODE_END;
     }
+    if (c->is_32) /* the upper registers are still ours */
+        memset(&result->out.gpr[8], 0, 8 * sizeof(result->out.gpr[8]));
     memcpy(result->data, data, sizeof(result->data));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fuzz_soft_cpu: runs a case in the software CPU, in 64-bit user mode: half of them stepped, half
+ * fuzz_soft_cpu: runs a case in the software CPU, in user mode: half of them stepped, half
  * as a block that runs into the HLT behind it.
  */
 #include "tests/softfuzz/fuzz_soft_cpu.h"
@@ -69,16 +69,17 @@ static void build_task_state(void)
                                     .attributes = 0x8b};
 }
 
-static void enter_user_mode(void)
+static void enter_user_mode(bool is_32)
 {
     cpu->cr0 = CR0_PE | CR0_PG | CR0_MP | CR0_NE | CR0_ET | CR0_WP;
     cpu->cr3 = GPA_TABLES;
     cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
     cpu->efer = EFER_LME | EFER_LMA | EFER_NX | EFER_SCE;
     for (unsigned i = 0; i < SOFT_SEG_COUNT; i++)
-        cpu->seg[i] = (struct soft_segment){.limit = UINT32_MAX,
-                                            .selector = i == SOFT_CS ? 0x33 : 0x2b,
-                                            .attributes = i == SOFT_CS ? 0xa0fb : 0xc0f3};
+        cpu->seg[i] =
+            (struct soft_segment){.limit = UINT32_MAX, .selector = 0x2b, .attributes = 0xc0f3};
+    cpu->seg[SOFT_CS].selector = is_32 ? 0x23 : 0x33;
+    cpu->seg[SOFT_CS].attributes = is_32 ? 0xc0fb : 0xa0fb;
     cpu->cpl = 3;
     cpu->cpuid_1_ecx = UINT32_MAX;
     soft_update_mode(cpu);
@@ -93,7 +94,7 @@ static void require(int failed, const struct error *err)
     exit(1);
 }
 
-void fuzz_soft_cpu_init(void)
+void fuzz_soft_cpu_init(bool is_32)
 {
     const struct accel_ops *ops = &soft_accel_ops;
     struct error err = {0};
@@ -109,7 +110,7 @@ void fuzz_soft_cpu_init(void)
     build_task_state();
     ram[GPA_CODE + FUZZ_CODE_END - FUZZ_CODE_BASE] = HLT;
     ram[GPA_CODE + FUZZ_TAKEN - FUZZ_CODE_BASE] = HLT;
-    enter_user_mode();
+    enter_user_mode(is_32);
 }
 
 void fuzz_soft_cpu_decode(struct fuzz_case *c)

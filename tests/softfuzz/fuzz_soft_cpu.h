@@ -5,7 +5,7 @@
 
 #include "tests/softfuzz/fuzz_case.h"
 
-void fuzz_soft_cpu_init(void);
+void fuzz_soft_cpu_init(bool is_32);
 /* Fills length and undefined. */
 void fuzz_soft_cpu_decode(struct fuzz_case *c);
 void fuzz_soft_cpu_run(const struct fuzz_case *c, struct fuzz_result *result);

@@ -134,10 +134,10 @@ int main(void)
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_notices_a_difference),
     };
-    if (fuzz_native_init()) {
+    if (fuzz_native_init(false)) {
         fprintf(stderr, "test_soft_cases: the fixed addresses are taken\n");
         return 1;
     }
-    fuzz_soft_cpu_init();
+    fuzz_soft_cpu_init(false);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
