@@ -357,6 +357,13 @@ static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
     return is_locked && p->has_modrm && p->modrm < 0xc0 && (!c->operand || (c->operand & 63) > 48);
 }
 
+/* BT and its like with a register index reach far from their operand. */
+static bool is_bit_string(const struct parsed *p)
+{
+    return p->map == 1 &&
+           (p->opcode == 0xa3 || p->opcode == 0xab || p->opcode == 0xb3 || p->opcode == 0xbb);
+}
+
 /* What only 32-bit code has: segment registers, far jumps, branches to 16-bit addresses. */
 static bool is_safe_32(const struct parsed *p)
 {
@@ -364,9 +371,14 @@ static bool is_safe_32(const struct parsed *p)
                    (p->map == 0 && ((p->opcode & 0xf0) == 0x70 || (p->opcode & 0xf8) == 0xe8 ||
                                     (p->opcode & 0xfc) == 0xe0));
 
-    /* LOCK MOV CR0 is CR8 on some. The x87 may hold a store back before it is forbidden. */
+    /*
+     * Let off by name: LOCK MOV CR0 is CR8 on some; the x87 may hold a store back before it is
+     * forbidden; ARPL minds a forbidden write only if it writes; and, known to differ, bit strings
+     * with 16-bit addresses do not wrap at 64 KiB here.
+     */
     bool is_odd = (p->map == 1 && p->has_lock && (p->opcode & 0xfd) == 0x20) ||
-                  (p->map == 0 && (p->opcode & 0xf8) == 0xd8 && p->has_cs);
+                  (p->map == 0 && p->has_cs && ((p->opcode & 0xf8) == 0xd8 || p->opcode == 0x63)) ||
+                  (p->has_67 && is_bit_string(p));
 
     if (p->segment || is_odd || (is_near && p->has_66))
         return false;
@@ -640,13 +652,6 @@ static bool is_string(const struct parsed *p)
 {
     return p->map == 0 &&
            ((p->opcode >= 0xa4 && p->opcode <= 0xa7) || (p->opcode >= 0xaa && p->opcode <= 0xaf));
-}
-
-/* BT and its like with a register index reach far from their operand. */
-static bool is_bit_string(const struct parsed *p)
-{
-    return p->map == 1 &&
-           (p->opcode == 0xa3 || p->opcode == 0xab || p->opcode == 0xb3 || p->opcode == 0xbb);
 }
 
 static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t *seed)

@@ -456,7 +456,7 @@ static bool legacy_arpl(struct soft_cpu *cpu, const struct soft_op *op)
 
     if (op->aux)
         selector = (uint16_t)*soft_reg64(cpu, op->c);
-    else if (!soft_load_modify(cpu, soft_ea(cpu, op), &selector, 2))
+    else if (!soft_load(cpu, soft_ea(cpu, op), &selector, 2))
         return false;
     bool raises = (selector & 3) < (other & 3);
 
