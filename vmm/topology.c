@@ -115,8 +115,34 @@ static void complete_leaf_b(struct accel_cpuid *cpuid)
     }
 }
 
+static struct kvm_cpuid_entry2 *find(struct accel_cpuid *cpuid, uint32_t function)
+{
+    for (uint32_t i = 0; i < cpuid->header.nent; i++)
+        if (cpuid->entries[i].function == function)
+            return &cpuid->entries[i];
+    return NULL;
+}
+
+/* AMD's processors tell of threads only with TOPOEXT, and then Linux reads leaf 0xb as well. */
+static void announce_amd_threads(struct accel_cpuid *cpuid)
+{
+    const uint32_t topoext = 1u << 22, authentic_amd_ebx = 0x68747541;
+    struct kvm_cpuid_entry2 *vendor = find(cpuid, 0), *largest = find(cpuid, 0x80000000);
+    struct kvm_cpuid_entry2 *features = find(cpuid, 0x80000001);
+    if (!vendor || vendor->ebx != authentic_amd_ebx || !largest || !features ||
+        cpuid->header.nent > ACCEL_CPUID_MAX - 4)
+        return;
+    features->ecx |= topoext;
+    vendor->eax = MAX(vendor->eax, 0xb);
+    largest->eax = MAX(largest->eax, 0x8000001e);
+    if (!find(cpuid, 0x8000001e))
+        cpuid->entries[cpuid->header.nent++] = (struct kvm_cpuid_entry2){.function = 0x8000001e};
+}
+
 void topology_apply(const struct topology *topology, unsigned index, struct accel_cpuid *cpuid)
 {
+    if (topology->threads > 1)
+        announce_amd_threads(cpuid);
     if (cpuid->header.nent && cpuid->entries[0].function == 0 && cpuid->entries[0].eax >= 0xb)
         complete_leaf_b(cpuid);
     for (uint32_t i = 0; i < cpuid->header.nent; i++)

@@ -104,7 +104,7 @@ def test_a_port_already_forwarded(refuse, kernel):
 
 def test_sockets(refuse, kernel, tmp_path):
     base = ["-kernel", kernel.image]
-    refuse(*base, "-qmp", f"unix:{tmp_path}/{'x' * 120},server=on,wait=off", words=["108"])
+    refuse(*base, "-qmp", f"unix:{tmp_path}/{'x' * 120},server=on,wait=off", words=["107"])
     refuse(*base, "-qmp", "unix:/nonexistent/qmp,server=on,wait=off", words=["/nonexistent/qmp"])
     refuse(*base, "-qmp", "tcp:0.0.0.0:4444,server=on,wait=off", words=["0.0.0.0", "127.0.0.1"])
 
