@@ -9,7 +9,8 @@
  *
  * The thread spins a bounded while before it sleeps in the futex: an answer usually takes less time
  * than going to sleep and waking up. The loop does the same before its poll while exits come thick
- * and fast (struct vcpu_group), and then the thread saves the signal.
+ * and fast (struct vcpu_group), and then the thread saves the signal. Both give way where they find
+ * that they wait in vain: on a busy host they would keep each other from the CPU.
  */
 #include "vmm/vcpu.h"
 
@@ -23,10 +24,12 @@
 
 enum vcpu_owner { OWNER_VCPU, OWNER_LOOP, OWNER_LOOP_VCPU_ASLEEP };
 
-#define ANSWER_SPINS 2000
+#define ANSWER_SPINS_MAX 2000u
+#define ANSWER_SPINS_MIN 16u
 
 #define QUICK_EXITS_NS 100000u /* exits that follow each other within this make the loop wait */
 #define EXIT_WINDOW_NS 40000u  /* for this long */
+#define BACKOFF_MAX    10u     /* waits in vain make it wait for 2^10 quick exits at most */
 
 static long futex(atomic_int *word, int operation, int value)
 {
@@ -36,11 +39,15 @@ static long futex(atomic_int *word, int operation, int value)
 /* Thread: until the loop gives the mailbox back. */
 static void wait_for_answer(struct vcpu *vcpu)
 {
-    for (int i = 0; i < ANSWER_SPINS; i++) {
-        if (atomic_load_explicit(&vcpu->owner, memory_order_acquire) == OWNER_VCPU)
+    for (unsigned i = 0; i < vcpu->answer_spins; i++) {
+        if (atomic_load_explicit(&vcpu->owner, memory_order_acquire) == OWNER_VCPU) {
+            vcpu->answer_spins = MIN(2 * vcpu->answer_spins, ANSWER_SPINS_MAX);
             return;
+        }
         __builtin_ia32_pause();
     }
+    /* Perhaps the loop waits for the very CPU on which this spins. */
+    vcpu->answer_spins = MAX(vcpu->answer_spins / 4, ANSWER_SPINS_MIN);
     int expected = OWNER_LOOP;
     if (!atomic_compare_exchange_strong(&vcpu->owner, &expected, OWNER_LOOP_VCPU_ASLEEP))
         return;
@@ -126,16 +133,31 @@ static bool take_exit(struct vcpu *vcpu)
     return true;
 }
 
+/* Each wait in vain doubles the number of quick exits after which it is tried again. */
+static void consider_spinning(struct vcpu_group *group)
+{
+    uint64_t now_ns = loop_now_ns();
+    bool is_quick = now_ns - group->last_exit_ns < QUICK_EXITS_NS;
+    group->last_exit_ns = now_ns;
+    if (!is_quick || group->count >= group->host_cpus)
+        return;
+    if (group->has_spun)
+        group->backoff = MIN(group->backoff + 1, BACKOFF_MAX);
+    group->has_spun = false;
+    if (++group->quick_exits < 1u << group->backoff)
+        return;
+    group->quick_exits = 0;
+    group->has_spun = true;
+    group->spinner.window_ns = EXIT_WINDOW_NS;
+}
+
 static void on_exit_event(struct loop_event *event)
 {
     struct vcpu *vcpu = container_of(event, struct vcpu, exit_event);
     struct vcpu_group *group = vcpu->group;
     if (!take_exit(vcpu))
         return;
-    uint64_t now_ns = loop_now_ns();
-    if (now_ns - group->last_exit_ns < QUICK_EXITS_NS && group->count < group->host_cpus)
-        group->spinner.window_ns = EXIT_WINDOW_NS;
-    group->last_exit_ns = now_ns;
+    consider_spinning(group);
 }
 
 static bool take_exits(struct loop_spinner *spinner)
@@ -145,6 +167,10 @@ static bool take_exits(struct loop_spinner *spinner)
     list_for_each(node, &group->vcpus)
     {
         found |= take_exit(list_entry(node, struct vcpu, node));
+    }
+    if (found) {
+        group->has_spun = false;
+        group->backoff = 0;
     }
     return found;
 }
@@ -168,6 +194,7 @@ int vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm, 
               const struct vcpu_handler *handler, void *opaque, struct error *err)
 {
     *vcpu = (struct vcpu){.group = group, .index = index, .handler = handler, .opaque = opaque};
+    vcpu->answer_spins = ANSWER_SPINS_MAX;
     int result = vm->ops->vcpu_create(vm, index, &vcpu->accel, err);
     if (result)
         return result;

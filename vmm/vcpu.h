@@ -48,6 +48,9 @@ struct vcpu_group {
     unsigned count;
     unsigned host_cpus;
     uint64_t last_exit_ns;
+    unsigned quick_exits; /* since the last wait */
+    unsigned backoff;
+    bool has_spun; /* and nothing has come of it yet */
 };
 
 void vcpu_group_init(struct vcpu_group *group, struct loop *loop);
@@ -70,6 +73,7 @@ struct vcpu {
     atomic_bool park_wanted;
     bool end_wanted; /* read by the thread when it is given back its mailbox */
     struct accel_exit exit;
+    unsigned answer_spins; /* the thread's own */
     uint8_t extint_vector;
     struct vcpu_exit_stats stats[ACCEL_EXIT_REASON_COUNT];
 };
