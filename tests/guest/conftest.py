@@ -23,7 +23,7 @@ BUILD = pathlib.Path(os.environ.get("EVISOR_BUILD", TOP / "build"))
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "heavy: too much for a machine inside a machine")
+    config.addinivalue_line("markers", "box: runs in the KVM box too, where all is slow")
 
 
 @pytest.fixture(scope="session")

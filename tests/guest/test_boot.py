@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 
+@pytest.mark.box
 def test_boots_from_qcow2_to_a_shell_and_off(boot, disk, evisor_img):
     machine = boot("-nic", "none")
     assert "ext4" in machine.check("grep ' / ' /proc/mounts")
@@ -16,7 +17,6 @@ def test_boots_from_qcow2_to_a_shell_and_off(boot, disk, evisor_img):
     assert evisor_img("check", "-f", "qcow2", disk).returncode == 0
 
 
-@pytest.mark.heavy
 def test_four_cpus_and_five_gigabytes(start, diskless):
     machine = start(diskless, "-smp", "4", "-nic", "none", memory="5G")
     machine.expect("GUEST-INIT", 180)
@@ -30,13 +30,13 @@ def test_four_cpus_and_five_gigabytes(start, diskless):
     machine.check("dd if=/dev/zero of=/tmp/a bs=1M count=300 2>/dev/null && rm /tmp/a", 120)
 
 
-@pytest.mark.heavy
 def test_sixteen_cpus_come_up(start, diskless):
     machine = start(diskless, "-smp", "16", "-nic", "none", memory="512")
     machine.expect("GUEST-INIT", 240)
     assert machine.check("nproc") == "16"
 
 
+@pytest.mark.box
 def test_small_memory_and_topology(start, diskless):
     machine = start(diskless, "-smp", "4,sockets=1,cores=2,threads=2", "-nic", "none", memory="128")
     machine.expect("GUEST-INIT", 120)
@@ -46,6 +46,7 @@ def test_small_memory_and_topology(start, diskless):
     assert cores == "0-3"
 
 
+@pytest.mark.box
 def test_the_machine_as_the_guest_sees_it(start, diskless):
     machine = start(diskless, "-nic", "user", "-device", "virtio-rng-pci")
     machine.expect("GUEST-INIT", 120)
@@ -61,6 +62,7 @@ def test_the_machine_as_the_guest_sees_it(start, diskless):
     assert machine.check("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c") == "64"
 
 
+@pytest.mark.box
 def test_reboots_as_often_as_the_guest_likes(boot):
     machine = boot("-nic", "none")
     for how in ("reboot", "echo b >/proc/sysrq-trigger", "reboot -f"):
@@ -103,6 +105,7 @@ def test_a_triple_fault_is_told_apart(start, diskless):
     assert machine.wait() == 0
 
 
+@pytest.mark.box
 def test_a_panic_is_told_apart(start, diskless):
     machine = start(diskless, "-nic", "none")
     machine.expect("GUEST-INIT", 120)

@@ -17,6 +17,7 @@ def machine(start, diskless):
     return machine
 
 
+@pytest.mark.box
 def test_pause_stops_the_guest_and_cont_goes_on(machine):
     client = machine.qmp
     machine.type("i=0; while true; do i=$((i+1)); echo tick $i; sleep 0.05; done\n")
@@ -43,6 +44,7 @@ def test_many_pauses(machine):
     assert machine.check("echo alive") == "alive"
 
 
+@pytest.mark.box
 def test_powerdown_reaches_the_guest(boot):
     machine = boot("-nic", "none")
     machine.qmp.execute("system_powerdown")

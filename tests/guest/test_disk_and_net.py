@@ -14,6 +14,7 @@ import pytest
 from guestkit import rootfs
 
 
+@pytest.mark.box
 def test_files_survive_power_off(boot, disk, evisor_img, tmp_path):
     machine = boot("-nic", "none")
     machine.check("dd if=/dev/urandom of=/root/data bs=64k count=200 2>/dev/null")
@@ -107,6 +108,7 @@ def web(tmp_path):
     server.server_close()
 
 
+@pytest.mark.box
 def test_dhcp_and_http_through_the_nat(boot, web):
     port, digest = web
     machine = boot("-nic", "user,hostname=guest9,host-loopback=on")

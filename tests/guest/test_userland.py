@@ -18,7 +18,6 @@ FEWEST_LINES = 40
 TCG = ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,fma=off", "-nodefaults",
        "-no-user-config", "-no-reboot"]
 
-pytestmark = pytest.mark.heavy
 
 
 @pytest.fixture(scope="module")
