@@ -36,7 +36,6 @@ def test_sixteen_cpus_come_up(start, diskless):
     assert machine.check("nproc") == "16"
 
 
-@pytest.mark.box
 def test_small_memory_and_topology(start, diskless):
     machine = start(diskless, "-smp", "4,sockets=1,cores=2,threads=2", "-nic", "none", memory="128")
     machine.expect("GUEST-INIT", 120)
