@@ -69,17 +69,12 @@ static void resume_all(struct machine *machine)
         vcpu_resume(&machine->cpus[i].vcpu);
 }
 
-static bool is_virtio(const struct device *device)
-{
-    return !strncmp(device->ops->kind, "virtio", 6);
-}
-
 static bool devices_are_idle(struct machine *machine)
 {
     list_for_each(node, &machine->devices)
     {
         struct device *device = list_entry(node, struct device, node);
-        if (is_virtio(device) && !virtio_pci_is_idle(device))
+        if (machine_is_virtio(device) && !virtio_pci_is_idle(device))
             return false;
     }
     return true;
@@ -103,8 +98,7 @@ static bool step_stop(struct machine *machine, const struct lifecycle_op *op)
         return true;
     if (!park_all(machine))
         return false;
-    machine->lifecycle.state =
-        op->kind == LIFECYCLE_IO_ERROR ? MACHINE_IO_ERROR : MACHINE_PAUSED;
+    machine->lifecycle.state = op->kind == LIFECYCLE_IO_ERROR ? MACHINE_IO_ERROR : MACHINE_PAUSED;
     emit(machine, MACHINE_EVENT_STOP, 0);
     tell_debugger(machine, op);
     return true;

@@ -3,6 +3,8 @@
 #ifndef VMM_MACHINE_PRIVATE_H
 #define VMM_MACHINE_PRIVATE_H
 
+#include <string.h>
+
 #include "base/list.h"
 #include "devices/acpi_pm.h"
 #include "devices/bus.h"
@@ -96,6 +98,12 @@ struct machine {
     void (*on_closed)(void *opaque);
     void *on_closed_opaque;
 };
+
+/* Of the machine's devices, those that the functions of virtio_pci.h take. */
+static inline bool machine_is_virtio(const struct device *device)
+{
+    return !strncmp(device->ops->kind, "virtio", 6);
+}
 
 extern const struct vcpu_handler lifecycle_vcpu_handler;
 

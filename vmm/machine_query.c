@@ -148,7 +148,7 @@ void machine_for_each_stat(const struct machine *machine, emit_fn *emit, void *o
     list_for_each(node, &machine->devices)
     {
         const struct device *device = list_entry(node, struct device, node);
-        if (strncmp(device->ops->kind, "virtio", 6))
+        if (!machine_is_virtio(device))
             continue;
         for (unsigned i = 0; i < virtio_pci_queue_count(device); i++)
             emit_queue(device, i, emit, opaque);
