@@ -171,12 +171,6 @@ struct accel_ops {
                          bool any, uint64_t value);
     void (*ioeventfd_del)(struct accel_vm *vm, int fd, bool is_pio, uint64_t address, unsigned size,
                           bool any, uint64_t value);
-    /* Optional: report writes in the range late, in batches. Drained by coalesced_next. */
-    int (*coalesce_add)(struct accel_vm *vm, bool is_pio, uint64_t address, uint64_t size);
-    void (*coalesce_del)(struct accel_vm *vm, bool is_pio, uint64_t address, uint64_t size);
-    /* Optional: takes the oldest coalesced write. False if there is none. Loop's thread. */
-    bool (*coalesced_next)(struct accel_vm *vm, bool *is_pio, uint64_t *address, uint8_t *size,
-                           uint64_t *value);
 };
 
 extern const struct accel_ops kvm_accel_ops;
