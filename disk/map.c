@@ -15,7 +15,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 #include "disk/io.h"
-#include "disk/qcow2_header.h"
+#include "disk/qcow2/qcow2_header.h"
 
 struct layer {
     char *path;

@@ -19,7 +19,7 @@
 #include "base/log.h"
 #include "disk/disk.h"
 #include "disk/format.h"
-#include "disk/qcow2_create.h"
+#include "disk/qcow2/qcow2_create.h"
 #include "tests/crash/oracle.h"
 #include "tests/fake_io.h"
 

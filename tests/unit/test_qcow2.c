@@ -10,8 +10,8 @@
 
 #include "base/bytes.h"
 #include "disk/format.h"
-#include "disk/qcow2_create.h"
-#include "disk/qcow2_header.h"
+#include "disk/qcow2/qcow2_create.h"
+#include "disk/qcow2/qcow2_header.h"
 #include "tests/fake_io.h"
 #include "tests/unit/test.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "disk/qcow2_header.h"
+#include "disk/qcow2/qcow2_header.h"
 
 #define CLUSTER    65536u
 #define FILE_BYTES (16u * CLUSTER)

@@ -15,14 +15,14 @@
 #include "base/bytes.h"
 #include "disk/io.h"
 #include "disk/lock.h"
-#include "disk/qcow2_check.h"
-#include "disk/qcow2_create.h"
-#include "disk/qcow2_header.h"
-#include "disk/qcow2_pack.h"
-#include "disk/qcow2_refcount.h"
-#include "disk/qcow2_snapshot.h"
-#include "disk/qcow2_snapshots.h"
-#include "disk/qcow2_writer.h"
+#include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_create.h"
+#include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_pack.h"
+#include "disk/qcow2/qcow2_refcount.h"
+#include "disk/qcow2/qcow2_snapshot.h"
+#include "disk/qcow2/qcow2_snapshots.h"
+#include "disk/qcow2/qcow2_writer.h"
 
 struct fixture {
     struct loop loop;

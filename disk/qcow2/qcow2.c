@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2: opening and closing images, and what happens when one contradicts itself.
+ *
+ * L1 and the refcount table are resident from opening on, the rest comes through the cache. What
+ * the header claims is checked by qcow2_header; here is the policy: what is opened, what is
+ * repaired first, what is refused.
+ */
+#include "build/config.h"
+#include "disk/qcow2/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "disk/qcow2/qcow2_check.h"
+
+static void on_corrupt_written(struct io_request *io, int result)
+{
+    struct qcow2 *q = container_of(io, struct qcow2, corrupt_io);
+    (void)result; /* the image is poisoned either way */
+    q->corrupt_busy = false;
+    qcow2_close_step(q);
+}
+
+static void set_corrupt_bit(struct qcow2 *q)
+{
+    uint64_t bits = load_be64(q->header_sector + QCOW2_OFF_INCOMPATIBLE) | QCOW2_INCOMPAT_CORRUPT;
+    /* Version 2 has no such bit. */
+    if (q->node.read_only || q->header.version < 3 || q->corrupt_busy)
+        return;
+    store_be64(q->header_sector + QCOW2_OFF_INCOMPATIBLE, bits);
+    store_be64(q->corrupt_bytes, bits);
+    q->corrupt_busy = true;
+    q->corrupt_iov = (struct iovec){q->corrupt_bytes, sizeof(q->corrupt_bytes)};
+    q->corrupt_io = (struct io_request){
+        .kind = IO_WRITE,
+        .offset = QCOW2_OFF_INCOMPATIBLE,
+        .bytes = sizeof(q->corrupt_bytes),
+        .iov = &q->corrupt_iov,
+        .iov_count = 1,
+        .on_done = on_corrupt_written,
+    };
+    io_submit(q->node.file, &q->corrupt_io);
+}
+
+int qcow2_corrupt(struct qcow2 *q, const char *format, ...)
+{
+    char what[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    log_limited("image '%s' is corrupt: %s; no more writes: repair it with evisor-img check -r all",
+                q->node.path, what);
+    if (!q->poisoned) {
+        q->poisoned = -EIO;
+        set_corrupt_bit(q);
+    }
+    return -EIO;
+}
+
+static int refuse_features(const struct qcow2_header *header, const struct disk_options *options,
+                           struct error *err)
+{
+    const char *path = options->path;
+    if (header->crypt_method != QCOW2_CRYPT_NONE)
+        return error_set(err, ENOTSUP,
+                         "image '%s' is encrypted, which evisor cannot read; convert it with "
+                         "qemu-img convert",
+                         path);
+    if (header->incompatible & QCOW2_INCOMPAT_DATA_FILE)
+        return error_set(err, ENOTSUP,
+                         "image '%s' keeps its data in another file (data_file), which evisor does "
+                         "not follow; convert it with qemu-img convert",
+                         path);
+#ifndef HAVE_ZSTD
+    if (header->compression_type == QCOW2_COMPRESSION_ZSTD)
+        return error_set(err, ENOTSUP,
+                         "image '%s' is compressed with zstd, and this evisor was built without; "
+                         "install libzstd-dev and build again",
+                         path);
+#endif
+    if (!options->read_only && header->incompatible & QCOW2_INCOMPAT_CORRUPT)
+        return error_set(err, EIO,
+                         "image '%s' is marked corrupt; repair it with evisor-img check -r all, or "
+                         "open it read-only",
+                         path);
+    return 0;
+}
+
+/* A dirty image has refcounts that cannot be trusted. */
+static int repair_if_dirty(struct qcow2 *q, const struct disk_options *options, struct error *err)
+{
+    if (options->read_only || !(q->header.incompatible & QCOW2_INCOMPAT_DIRTY))
+        return 0;
+    int result = qcow2_repair_now(q->node.file, options->path, err);
+    if (result)
+        return result;
+    qcow2_header_fini(&q->header);
+    return qcow2_header_read(q->node.file, options->path, &q->header, err);
+}
+
+/* Bits for data that evisor does not keep up to date go before the first write. */
+static int clear_autoclear(struct qcow2 *q, const struct disk_options *options, struct error *err)
+{
+    int result = io_read_now(q->node.file, 0, q->header_sector, sizeof(q->header_sector));
+    if (!result && !options->read_only && q->header.version >= 3 && q->header.autoclear) {
+        store_be64(q->header_sector + QCOW2_OFF_AUTOCLEAR, 0);
+        result = io_write_now(q->node.file, 0, q->header_sector, sizeof(q->header_sector));
+        if (!result)
+            result = io_sync_now(q->node.file);
+        q->header.autoclear = 0;
+    }
+    if (result)
+        return error_set_errno(err, -result, "cannot update the header of '%s'", options->path);
+    return 0;
+}
+
+static void set_geometry(struct qcow2 *q)
+{
+    const struct qcow2_header *header = &q->header;
+    q->cluster_bits = header->cluster_bits;
+    q->cluster_bytes = qcow2_cluster_bytes(header);
+    q->extended = qcow2_has_extended_l2(header);
+    q->subclusters = q->extended ? QCOW2_SUBCLUSTERS : 1;
+    q->sub_bits = q->cluster_bits - (q->extended ? 5 : 0);
+    q->entry_bits = q->extended ? 4 : 3;
+    q->l2_bits = qcow2_l2_bits(header);
+    q->slice_bits = q->cluster_bytes < QCOW2_SLICE_BYTES ? q->cluster_bits : 12;
+    q->refcount_order = header->refcount_order;
+    q->refblock_bits = q->cluster_bits + 3 - q->refcount_order;
+    q->node.size_bytes = align_up(header->size_bytes, 512);
+    q->node.discard_granularity = (uint32_t)q->cluster_bytes;
+}
+
+/* Reads a table of pointers; entries that cannot be right are marked, so that nobody follows them.
+ */
+static int load_top(struct qcow2 *q, struct qcow2_top *top, uint64_t offset, uint64_t count,
+                    uint64_t reserved, const char *name, struct error *err)
+{
+    uint64_t bad = 0;
+    top->offset = offset;
+    top->count = (uint32_t)count;
+    top->entries = calloc(MAX(count, 1), sizeof(top->entries[0]));
+    top->dirty = calloc(count / 4096 + 1, sizeof(top->dirty[0]));
+    if (!top->entries || !top->dirty)
+        return error_set(err, ENOMEM, "no memory to open '%s'", q->node.path);
+    int result = io_read_now(q->node.file, offset, top->entries, count * 8);
+    if (result)
+        return error_set_errno(err, -result, "cannot read the %s table of '%s'", name,
+                               q->node.path);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t entry = load_be64(&top->entries[i]);
+        uint64_t at = entry & QCOW2_ENTRY_OFFSET_MASK;
+        bool is_bad = entry & reserved || !is_aligned(at, q->cluster_bytes) || (entry && !at);
+        top->entries[i] = is_bad ? QCOW2_BAD | QCOW2_ENTRY_COPIED : entry;
+        bad += is_bad;
+    }
+    if (bad && !q->node.read_only)
+        return error_set(err, EIO,
+                         "image '%s' has %" PRIu64 " invalid entries in its %s table; repair it "
+                         "with evisor-img check -r all, or open it read-only",
+                         q->node.path, bad, name);
+    return 0;
+}
+
+static int load_tables(struct qcow2 *q, struct error *err)
+{
+    const struct qcow2_header *header = &q->header;
+    uint64_t length, reftable = (uint64_t)header->reftable_clusters << (q->cluster_bits - 3);
+    /* Above what any file offset uses, and below 512. */
+    uint64_t reftable_reserved = ~QCOW2_ENTRY_OFFSET_MASK;
+    int result = io_length(q->node.file, &length);
+    if (result)
+        return error_set_errno(err, -result, "cannot find the length of '%s'", q->node.path);
+    q->high_water = (length + q->cluster_bytes - 1) >> q->cluster_bits;
+    result =
+        load_top(q, &q->l1, header->l1_offset, header->l1_entries, QCOW2_L1_RESERVED, "L1", err);
+    if (result || q->node.read_only)
+        return result;
+    return load_top(q, &q->reftable, header->reftable_offset, reftable, reftable_reserved,
+                    "refcount", err);
+}
+
+static void init_lists(struct qcow2 *q)
+{
+    struct list *lists[] = {&q->idle_ops,      &q->active,       &q->owners,
+                            &q->idle_requests, &q->blocked,      &q->op_chunks,
+                            &q->codec_waiters, &q->copy.waiters, &q->request_chunks};
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        list_init(lists[i]);
+    qcow2_flush_init(q);
+}
+
+static void free_memory(struct qcow2 *q)
+{
+    qcow2_flush_fini(q);
+    qcow2_codec_fini(q);
+    qcow2_cow_fini(q);
+    qcow2_slots_fini(q);
+    qcow2_cache_fini(q);
+    free(q->l1.entries);
+    free(q->l1.dirty);
+    free(q->reftable.entries);
+    free(q->reftable.dirty);
+    free(q->new_tables);
+    free(q->freed.items);
+    free(q->in_cycle.items);
+    free(q->durable.items);
+    free(q->release.items.items);
+    qcow2_header_fini(&q->header);
+    node_fini(&q->node);
+    free(q);
+}
+
+static int open_image(struct qcow2 *q, const struct disk_options *options, struct error *err)
+{
+    int result = refuse_features(&q->header, options, err);
+    if (!result)
+        result = repair_if_dirty(q, options, err);
+    if (!result)
+        result = clear_autoclear(q, options, err);
+    if (result)
+        return result;
+    set_geometry(q);
+    result = load_tables(q, err);
+    if (result)
+        return result;
+    uint64_t cache = options->l2_cache_bytes ? options->l2_cache_bytes : QCOW2_CACHE_BYTES;
+    result = qcow2_cache_init(q, cache);
+    return result ? error_set(err, ENOMEM, "no memory to open '%s'", options->path) : 0;
+}
+
+static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk_options *options,
+                      struct node **out, struct error *err)
+{
+    struct qcow2 *q = calloc(1, sizeof(*q));
+    if (!q || node_init(&q->node, &qcow2_format, loop, file, options)) {
+        free(q);
+        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    }
+    init_lists(q);
+    int result = qcow2_header_read(file, options->path, &q->header, err);
+    if (!result)
+        result = open_image(q, options, err);
+    if (result) {
+        free_memory(q);
+        return result;
+    }
+    *out = &q->node;
+    return 0;
+}
+
+static const char *qcow2_backing(const struct node *node, const char **format)
+{
+    const struct qcow2 *q = container_of(node, const struct qcow2, node);
+    *format = q->header.has_backing_format ? q->header.backing_format : NULL;
+    return q->header.has_backing ? q->header.backing_path : NULL;
+}
+
+static void on_file_closed(void *opaque)
+{
+    struct qcow2 *q = opaque;
+    void (*on_closed)(void *, int) = q->close.on_closed;
+    void *owner = q->close.opaque;
+    int result = q->close.result;
+    free_memory(q);
+    on_closed(owner, result);
+}
+
+static void on_flushed(struct qcow2_waiter *waiter, int result)
+{
+    struct qcow2 *q = container_of(waiter, struct qcow2, close.waiter);
+    if (result) {
+        q->close.result = result;
+        q->close.failed = true;
+    }
+    qcow2_close_step(q);
+}
+
+void qcow2_close_step(struct qcow2 *q)
+{
+    if (!q->close.wanted || q->corrupt_busy || !list_is_empty(&q->close.waiter.node))
+        return;
+    bool must_write = !q->node.read_only && !q->poisoned && !q->close.failed;
+    if (must_write && (!qcow2_flush_is_clean(q) || q->flush.unsynced)) {
+        q->close.waiter.wake = on_flushed;
+        qcow2_flush_wait(q, &q->close.waiter);
+    } else if (!qcow2_release_is_idle(q)) {
+        q->close.failed |= q->poisoned != 0;
+        qcow2_release_step(q); /* comes back here */
+    } else if (q->flush.state == QCOW2_FLUSH_IDLE) {
+        q->close.wanted = false;
+        if (q->poisoned && !q->close.result)
+            q->close.result = q->poisoned;
+        io_close(q->node.file, on_file_closed, q);
+    }
+}
+
+static void qcow2_close(struct node *node, void (*on_closed)(void *opaque, int result),
+                        void *opaque)
+{
+    struct qcow2 *q = qcow2_of(node);
+    q->close.wanted = true;
+    q->close.on_closed = on_closed;
+    q->close.opaque = opaque;
+    list_init(&q->close.waiter.node);
+    qcow2_close_step(q);
+}
+
+const struct format_ops qcow2_format = {
+    .name = "qcow2",
+    .open = qcow2_open,
+    .backing = qcow2_backing,
+    .submit = qcow2_submit,
+    .resize = qcow2_resize,
+    .close = qcow2_close,
+};

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2_request: a guest's request is a cursor that plans its range piece by piece, and starts an
+ * operation for each piece that needs I/O.
+ *
+ * When a plan needs what is not there (a table that must be loaded, a range that another operation
+ * owns, a codec), the request waits, and plans again from its cursor when it is woken: it never
+ * resumes half-way. Operations of one request run side by side. The request ends when its cursor is
+ * at the end (or a piece failed) and no operation of it is left.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/iov.h"
+#include "disk/qcow2/qcow2.h"
+
+#define REQUEST_OPS_MAX  16 /* of one request at a time */
+#define SLOT_CHUNK       8
+#define ZERO_BYTES       (64 * 1024u)
+#define ZERO_WRITE_BYTES (32 * 1024 * 1024u) /* of one operation */
+
+struct op_chunk {
+    struct list node;
+    struct qcow2_op ops[SLOT_CHUNK];
+};
+
+struct request_chunk {
+    struct list node;
+    struct qcow2_request requests[SLOT_CHUNK];
+};
+
+static _Alignas(4096) uint8_t zeroes[ZERO_BYTES]; /* never written */
+
+static void pump(struct qcow2_request *request);
+
+static struct qcow2_op *op_slot(struct qcow2 *q)
+{
+    if (list_is_empty(&q->idle_ops)) {
+        struct op_chunk *chunk = calloc(1, sizeof(*chunk));
+        if (!chunk)
+            return NULL;
+        list_push_back(&q->op_chunks, &chunk->node);
+        for (size_t i = 0; i < SLOT_CHUNK; i++) {
+            chunk->ops[i].q = q;
+            list_init(&chunk->ops[i].owning);
+            list_init(&chunk->ops[i].codec_node);
+            list_push_back(&q->idle_ops, &chunk->ops[i].node);
+        }
+    }
+    return list_entry(list_pop_front(&q->idle_ops), struct qcow2_op, node);
+}
+
+static struct qcow2_request *request_slot(struct qcow2 *q)
+{
+    if (list_is_empty(&q->idle_requests)) {
+        struct request_chunk *chunk = calloc(1, sizeof(*chunk));
+        if (!chunk)
+            return NULL;
+        list_push_back(&q->request_chunks, &chunk->node);
+        for (size_t i = 0; i < SLOT_CHUNK; i++)
+            list_push_back(&q->idle_requests, &chunk->requests[i].node);
+    }
+    return list_entry(list_pop_front(&q->idle_requests), struct qcow2_request, node);
+}
+
+void qcow2_slots_fini(struct qcow2 *q)
+{
+    for (struct list *node; (node = list_pop_front(&q->op_chunks));)
+        free(list_entry(node, struct op_chunk, node));
+    for (struct list *node; (node = list_pop_front(&q->request_chunks));)
+        free(list_entry(node, struct request_chunk, node));
+}
+
+struct qcow2_op *qcow2_op_get(struct qcow2_request *request, uint64_t offset, uint64_t bytes)
+{
+    struct qcow2 *q = request->q;
+    struct qcow2_op *op = op_slot(q);
+    if (!op)
+        return NULL;
+    CHECK(op->state == QCOW2_OP_IDLE);
+    op->request = request;
+    op->offset = offset;
+    op->bytes = bytes;
+    op->iov_count = 0;
+    op->sequence = q->sequence++;
+    list_push_back(&q->active, &op->node);
+    request->pending++;
+    return op;
+}
+
+void qcow2_op_finish(struct qcow2_op *op, int result)
+{
+    struct qcow2_request *request = op->request;
+    struct qcow2 *q = op->q;
+    CHECK(list_is_empty(&op->owning) && request->pending > 0);
+    op->state = QCOW2_OP_IDLE;
+    list_remove(&op->node);
+    list_push_front(&q->idle_ops, &op->node);
+    request->pending--;
+    if (result && !request->result)
+        request->result = result;
+    if (q->release.running)
+        qcow2_release_step(q);
+    pump(request);
+}
+
+void qcow2_op_append_zeroes(struct qcow2_op *op, uint64_t bytes)
+{
+    for (uint64_t piece; bytes; bytes -= piece) {
+        CHECK(op->iov_count < QCOW2_OP_IOV);
+        piece = MIN(bytes, ZERO_BYTES);
+        op->iov[op->iov_count++] = (struct iovec){zeroes, piece};
+    }
+}
+
+void qcow2_op_append_data(struct qcow2_op *op)
+{
+    const struct disk_request *outer = op->request->outer;
+    if (outer->op == DISK_ZERO) {
+        qcow2_op_append_zeroes(op, op->bytes);
+        return;
+    }
+    op->iov_count += iov_slice(op->iov + op->iov_count, QCOW2_OP_IOV - op->iov_count, outer->iov,
+                               outer->iov_count, op->offset - outer->offset, op->bytes);
+}
+
+/* The op's memory without copying the list where the op is all of the request. */
+static void point_to_data(struct qcow2_op *op, const struct iovec **iov, size_t *count)
+{
+    const struct disk_request *outer = op->request->outer;
+    if (outer->op != DISK_ZERO && op->bytes == outer->bytes) {
+        *iov = outer->iov;
+        *count = outer->iov_count;
+        return;
+    }
+    qcow2_op_append_data(op);
+    *iov = op->iov;
+    *count = op->iov_count;
+}
+
+static void on_io_done(struct io_request *io, int result)
+{
+    struct qcow2_op *op = container_of(io, struct qcow2_op, io);
+    if (op->state == QCOW2_OP_WRITE)
+        op->q->flush.unsynced = true;
+    qcow2_op_finish(op, result);
+}
+
+static int start_io(struct qcow2_request *request, enum io_kind kind, uint64_t host_offset,
+                    uint64_t bytes)
+{
+    struct qcow2_op *op = qcow2_op_get(request, request->cursor, bytes);
+    if (!op)
+        return -ENOMEM;
+    op->state = kind == IO_READ ? QCOW2_OP_READ : QCOW2_OP_WRITE;
+    op->io = (struct io_request){
+        .kind = kind,
+        .offset = host_offset,
+        .bytes = bytes,
+        .on_done = on_io_done,
+    };
+    point_to_data(op, &op->io.iov, &op->io.iov_count);
+    io_submit(request->q->node.file, &op->io);
+    return 0;
+}
+
+static void on_child_done(struct disk_request *child, int result)
+{
+    qcow2_op_finish(container_of(child, struct qcow2_op, child), result);
+}
+
+static int start_child(struct qcow2_request *request, uint64_t bytes)
+{
+    struct node *backing = request->q->node.backing;
+    struct qcow2_op *op = qcow2_op_get(request, request->cursor, bytes);
+    if (!op)
+        return -ENOMEM;
+    op->state = QCOW2_OP_READ;
+    op->child = (struct disk_request){
+        .op = DISK_READ,
+        .offset = op->offset,
+        .bytes = bytes,
+        .on_done = on_child_done,
+    };
+    point_to_data(op, &op->child.iov, &op->child.iov_count);
+    backing->ops->submit(backing, &op->child);
+    return 0;
+}
+
+static int read_step(struct qcow2_request *request, uint64_t *bytes)
+{
+    struct qcow2_plan plan;
+    const struct disk_request *outer = request->outer;
+    uint64_t left = request->end - request->cursor;
+    int result = qcow2_plan_read(request->q, request->cursor, left, &request->waiter, &plan);
+    if (result)
+        return result;
+    *bytes = plan.bytes;
+    switch (plan.kind) {
+    case QCOW2_PLAN_ZERO:
+        iov_fill(outer->iov, outer->iov_count, request->cursor - outer->offset, 0, plan.bytes);
+        return 0;
+    case QCOW2_PLAN_AT:
+        return start_io(request, IO_READ, plan.host_offset, plan.bytes);
+    case QCOW2_PLAN_PACKED:
+        return qcow2_codec_read(request, &plan);
+    case QCOW2_PLAN_BACKING:
+        return start_child(request, plan.bytes);
+    case QCOW2_PLAN_ALLOCATE:
+    case QCOW2_PLAN_NO_TABLE:
+        break;
+    }
+    UNREACHABLE("plans of writes");
+}
+
+/* A hostile map may point at the image's own tables. */
+static int check_target(struct qcow2 *q, uint64_t host_offset, uint64_t bytes)
+{
+    uint64_t end = host_offset + bytes;
+    for (uint64_t at = align_down(host_offset, q->cluster_bytes); at < end; at += q->cluster_bytes)
+        if (qcow2_overlaps_metadata(q, at, q->cluster_bytes))
+            return qcow2_corrupt(q, "guest data is mapped onto metadata at offset %llu",
+                                 (unsigned long long)at);
+    return 0;
+}
+
+static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *bytes)
+{
+    struct qcow2 *q = request->q;
+    struct qcow2_plan plan;
+    int result = qcow2_plan_write(q, request->cursor, most, &request->waiter, &plan);
+    if (result)
+        return result;
+    if (plan.kind == QCOW2_PLAN_NO_TABLE) {
+        /* Nothing is settled yet: with the table there, the same cursor is planned again. */
+        *bytes = 0;
+        return qcow2_table_own(q, (uint32_t)(request->cursor >> (q->cluster_bits + q->l2_bits)),
+                               &request->waiter);
+    }
+    if (plan.kind == QCOW2_PLAN_ALLOCATE)
+        return qcow2_cow_start(request, &plan, bytes);
+    result = check_target(q, plan.host_offset, plan.bytes);
+    *bytes = plan.bytes;
+    return result ? result : start_io(request, IO_WRITE, plan.host_offset, plan.bytes);
+}
+
+/* Whole clusters by the map alone. An operation that owns some of them would undo it. */
+static int zero_clusters(struct qcow2_request *request, uint64_t most, bool unmap, uint64_t *bytes)
+{
+    struct qcow2 *q = request->q;
+    const struct qcow2_op *owner = qcow2_cow_find(q, request->cursor, most);
+    if (owner) {
+        uint64_t owned = align_down(owner->cow_start, q->cluster_bytes);
+        if (owned <= request->cursor) {
+            qcow2_wait(&q->blocked, &request->waiter);
+            return -EINPROGRESS;
+        }
+        most = owned - request->cursor;
+    }
+    return qcow2_map_zero(q, request->cursor, most, unmap, &request->waiter, bytes);
+}
+
+/* How many bytes at the cursor are whole clusters; the disk's last one may be short. */
+static uint64_t whole_bytes(const struct qcow2_request *request)
+{
+    const struct qcow2 *q = request->q;
+    if (!is_aligned(request->cursor, q->cluster_bytes))
+        return 0;
+    uint64_t left = request->end - request->cursor;
+    return request->end >= q->node.size_bytes ? left : align_down(left, q->cluster_bytes);
+}
+
+static uint64_t bytes_to_boundary(const struct qcow2_request *request)
+{
+    uint64_t next =
+        align_down(request->cursor, request->q->cluster_bytes) + request->q->cluster_bytes;
+    return MIN(next, request->end) - request->cursor;
+}
+
+/* Version 2 has no way to say "zero" over a backing file. */
+static bool can_map_zero(const struct qcow2_request *request)
+{
+    const struct node *node = &request->q->node;
+    return request->q->header.version >= 3 || !node->backing ||
+           request->cursor >= node->backing->size_bytes;
+}
+
+static int zero_step(struct qcow2_request *request, uint64_t *bytes)
+{
+    struct qcow2_plan plan;
+    uint64_t whole = whole_bytes(request);
+    if (whole && can_map_zero(request))
+        return zero_clusters(request, whole, request->outer->flags & DISK_MAY_UNMAP, bytes);
+    uint64_t part = whole ? MIN(whole, ZERO_WRITE_BYTES) : bytes_to_boundary(request);
+    int result = qcow2_plan_read(request->q, request->cursor, part, &request->waiter, &plan);
+    if (result)
+        return result;
+    if (plan.kind == QCOW2_PLAN_ZERO && !qcow2_cow_find(request->q, request->cursor, plan.bytes)) {
+        *bytes = plan.bytes;
+        return 0;
+    }
+    return write_step(request, part, bytes);
+}
+
+static int discard_step(struct qcow2_request *request, uint64_t *bytes)
+{
+    uint64_t whole = whole_bytes(request);
+    if (whole && can_map_zero(request))
+        return zero_clusters(request, whole, true, bytes);
+    *bytes = bytes_to_boundary(request);
+    return 0;
+}
+
+static int step(struct qcow2_request *request, uint64_t *bytes)
+{
+    switch (request->outer->op) {
+    case DISK_READ:
+        return read_step(request, bytes);
+    case DISK_WRITE:
+        return write_step(request, request->end - request->cursor, bytes);
+    case DISK_ZERO:
+        return zero_step(request, bytes);
+    case DISK_DISCARD:
+        return discard_step(request, bytes);
+    case DISK_FLUSH:
+        break;
+    }
+    UNREACHABLE("a flush has no range");
+}
+
+static void finish(struct qcow2_request *request)
+{
+    struct qcow2 *q = request->q;
+    struct disk_request *outer = request->outer;
+    int result = request->result;
+    bool in_submit = request->in_submit;
+    request->outer = NULL;
+    list_push_front(&q->idle_requests, &request->node);
+    if (result == 0 && outer->durable)
+        qcow2_flush_request(q, outer);
+    else if (in_submit)
+        node_complete_later(&q->node, outer, result);
+    else
+        node_complete(outer, result);
+}
+
+static bool can_go_on(const struct qcow2_request *request)
+{
+    return request->cursor < request->end && !request->waiting && !request->result &&
+           request->pending < REQUEST_OPS_MAX;
+}
+
+static void pump(struct qcow2_request *request)
+{
+    if (request->pumping)
+        return;
+    request->pumping = true;
+    while (can_go_on(request)) {
+        uint64_t bytes = 0;
+        int result = step(request, &bytes);
+        if (result == -EINPROGRESS)
+            request->waiting = true;
+        else if (result)
+            request->result = result;
+        else
+            request->cursor += bytes;
+    }
+    request->pumping = false;
+    if (!request->pending && !request->waiting &&
+        (request->result || request->cursor == request->end))
+        finish(request);
+}
+
+static void on_wake(struct qcow2_waiter *waiter, int result)
+{
+    struct qcow2_request *request = container_of(waiter, struct qcow2_request, waiter);
+    request->waiting = false;
+    if (result && !request->result)
+        request->result = result;
+    pump(request);
+}
+
+void qcow2_submit(struct node *node, struct disk_request *outer)
+{
+    struct qcow2 *q = qcow2_of(node);
+    struct qcow2_request *request = NULL;
+    int result = outer->op == DISK_READ ? 0 : q->poisoned;
+    if (!result && outer->op == DISK_FLUSH) {
+        qcow2_flush_request(q, outer);
+        return;
+    }
+    if (!result && !(request = request_slot(q)))
+        result = -ENOMEM;
+    if (result) {
+        node_complete_later(node, outer, result);
+        return;
+    }
+    *request = (struct qcow2_request){
+        .q = q,
+        .outer = outer,
+        .cursor = outer->offset,
+        .end = outer->offset + outer->bytes,
+        .in_submit = true,
+        .waiter.wake = on_wake,
+    };
+    list_init(&request->node);
+    list_init(&request->waiter.node);
+    pump(request);
+    /* If it has finished, the slot is idle, and this is without effect. */
+    request->in_submit = false;
+}

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/* img_bench: evisor-img bench: a simple measurement of an image's speed. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "tools/img/img_source.h"
+
+#define DEPTH_MAX 1024
+
+struct arguments {
+    const char *path;
+    const char *format;
+    const char *cache;
+    uint64_t count, depth, offset, bytes, step, flush_interval, pattern;
+    bool write, quiet, no_lock, drain_on_flush;
+};
+
+struct bench;
+
+struct bench_request {
+    struct bench *bench;
+    struct disk_request request;
+    struct iovec iov;
+};
+
+struct bench {
+    const struct arguments *arguments;
+    struct loop *loop;
+    struct disk *disk;
+    struct bench_request *requests; /* `depth` of them */
+    uint8_t *data;
+    uint64_t submitted, finished, in_flight;
+    uint64_t offset;
+    uint64_t unflushed; /* writes since the last flush */
+    int result;
+};
+
+enum { OPTION_FLUSH_INTERVAL = 256, OPTION_NO_DRAIN, OPTION_PATTERN };
+
+static int parse_number(const char *text, const char *name, uint64_t max, uint64_t *out)
+{
+    if (img_parse_size(text, 1, out) || *out > max)
+        return img_error("Invalid %s specified", name);
+    return 0;
+}
+
+static int parse_number_option(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'c':
+        return parse_number(optarg, "request count", INT32_MAX, &arguments->count);
+    case 'd':
+        return parse_number(optarg, "queue depth", DEPTH_MAX, &arguments->depth);
+    case 'o':
+        return parse_number(optarg, "offset", INT64_MAX, &arguments->offset);
+    case 's':
+        return parse_number(optarg, "buffer size", INT32_MAX, &arguments->bytes);
+    case 'S':
+        return parse_number(optarg, "step size", INT32_MAX, &arguments->step);
+    case OPTION_PATTERN:
+        return parse_number(optarg, "pattern byte", 255, &arguments->pattern);
+    case OPTION_FLUSH_INTERVAL:
+        return parse_number(optarg, "flush interval", INT32_MAX, &arguments->flush_interval);
+    default:
+        return 1;
+    }
+}
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 't':
+        arguments->cache = optarg;
+        return 0;
+    case 'n': /* native AIO: the engine picks the best way by itself */
+    case 'i':
+        return 0;
+    case 'q':
+        arguments->quiet = true;
+        return 0;
+    case 'w':
+        arguments->write = true;
+        return 0;
+    case 'U':
+        arguments->no_lock = true;
+        return 0;
+    case OPTION_NO_DRAIN:
+        arguments->drain_on_flush = false;
+        return 0;
+    default:
+        return parse_number_option(arguments, option);
+    }
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"flush-interval", required_argument, NULL, OPTION_FLUSH_INTERVAL},
+        {"no-drain", no_argument, NULL, OPTION_NO_DRAIN},
+        {"pattern", required_argument, NULL, OPTION_PATTERN},
+        {"force-share", no_argument, NULL, 'U'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":hc:d:f:ni:o:qs:S:t:wU", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (optind != argc - 1)
+        return img_usage("Expecting one image file name");
+    arguments->path = img_path(argv[optind]);
+    if (!arguments->write && arguments->flush_interval)
+        return img_error("--flush-interval is only available in write tests");
+    if (arguments->flush_interval && arguments->flush_interval < arguments->depth)
+        return img_error("Flush interval can't be smaller than depth");
+    if (!arguments->depth || !arguments->bytes)
+        return img_error("The queue depth and the buffer size must not be 0");
+    if (!arguments->step)
+        arguments->step = arguments->bytes;
+    return 0;
+}
+
+static void on_done(struct disk_request *request, int result)
+{
+    struct bench_request *own = container_of(request, struct bench_request, request);
+    struct bench *bench = own->bench;
+    bench->in_flight--;
+    if (request->op != DISK_FLUSH)
+        bench->finished++;
+    if (result && !bench->result)
+        bench->result = result;
+    own->bench = NULL; /* free again */
+}
+
+static struct bench_request *free_request(struct bench *bench)
+{
+    for (uint64_t i = 0; i < bench->arguments->depth; i++)
+        if (!bench->requests[i].bench)
+            return &bench->requests[i];
+    return NULL;
+}
+
+static void submit(struct bench *bench, struct bench_request *own, enum disk_op op)
+{
+    const struct arguments *arguments = bench->arguments;
+    size_t index = (size_t)(own - bench->requests);
+    own->bench = bench;
+    own->request = (struct disk_request){.op = op, .on_done = on_done};
+    if (op != DISK_FLUSH) {
+        own->iov = (struct iovec){bench->data + index * arguments->bytes, arguments->bytes};
+        own->request.offset = bench->offset;
+        own->request.bytes = arguments->bytes;
+        own->request.iov = &own->iov;
+        own->request.iov_count = 1;
+        bench->offset += arguments->step;
+        if (bench->offset + arguments->bytes > disk_size_bytes(bench->disk))
+            bench->offset = arguments->offset % MAX(arguments->step, 1);
+        bench->submitted++;
+        bench->unflushed++;
+    }
+    bench->in_flight++;
+    disk_submit(bench->disk, &own->request);
+}
+
+static bool must_flush(const struct bench *bench)
+{
+    uint64_t interval = bench->arguments->flush_interval;
+    return interval && bench->unflushed >= interval;
+}
+
+static void fill_queue(struct bench *bench)
+{
+    struct bench_request *own;
+    while (!bench->result && bench->in_flight < bench->arguments->depth) {
+        if (must_flush(bench)) {
+            if (bench->arguments->drain_on_flush && bench->in_flight)
+                return;
+            bench->unflushed = 0;
+            if ((own = free_request(bench)))
+                submit(bench, own, DISK_FLUSH);
+            if (bench->arguments->drain_on_flush)
+                return;
+            continue;
+        }
+        if (bench->submitted == bench->arguments->count || !(own = free_request(bench)))
+            return;
+        submit(bench, own, bench->arguments->write ? DISK_WRITE : DISK_READ);
+    }
+}
+
+static int measure(struct bench *bench)
+{
+    const struct arguments *arguments = bench->arguments;
+    uint64_t size = disk_size_bytes(bench->disk);
+    if (size < arguments->bytes || arguments->offset > size - arguments->bytes)
+        return img_error("'%s' is too small for a request at offset %llu", arguments->path,
+                         (unsigned long long)arguments->offset);
+    if (!arguments->quiet)
+        printf("Sending %llu %s requests, %llu bytes each, %llu in parallel (starting at offset "
+               "%llu, step size %llu)\n",
+               (unsigned long long)arguments->count, arguments->write ? "write" : "read",
+               (unsigned long long)arguments->bytes, (unsigned long long)arguments->depth,
+               (unsigned long long)arguments->offset, (unsigned long long)arguments->step);
+    uint64_t start_ns = loop_now_ns();
+    while (bench->in_flight || (!bench->result && bench->finished < arguments->count)) {
+        fill_queue(bench);
+        loop_run_once(bench->loop, true);
+    }
+    if (bench->result)
+        return img_error("Failed request: %s", strerror(-bench->result));
+    if (!arguments->quiet)
+        printf("Run completed in %.3f seconds.\n", (double)(loop_now_ns() - start_ns) / 1e9);
+    return 0;
+}
+
+static int run_on(struct loop *loop, const struct arguments *arguments, struct disk *disk)
+{
+    struct bench bench = {
+        .arguments = arguments, .loop = loop, .disk = disk, .offset = arguments->offset};
+    bench.requests = calloc(arguments->depth, sizeof(*bench.requests));
+    bench.data = aligned_alloc(4096, align_up(arguments->depth * arguments->bytes, 4096));
+    int status = 1;
+    if (bench.requests && bench.data) {
+        memset(bench.data, (int)arguments->pattern, arguments->depth * arguments->bytes);
+        status = measure(&bench);
+    } else {
+        img_error("out of memory for %llu buffers", (unsigned long long)arguments->depth);
+    }
+    free(bench.requests);
+    free(bench.data);
+    return status;
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {
+        .count = 75000, .depth = 64, .bytes = 4096, .drain_on_flush = true};
+    struct img_source source;
+    if (parse(&arguments, argc, argv))
+        return 1;
+    const struct img_source_options options = {.path = arguments.path,
+                                               .format = arguments.format,
+                                               .cache = arguments.cache,
+                                               .writable = arguments.write,
+                                               .no_lock = arguments.no_lock};
+    if (img_source_open(loop, &options, &source))
+        return 1;
+    int status = run_on(loop, &arguments, source.disk);
+    int result = img_source_close(&source);
+    if (!status && result)
+        status = img_error("Could not close '%s': %s", arguments.path, strerror(-result));
+    return status;
+}
+
+const struct img_command img_bench_command = {
+    .name = "bench",
+    .synopsis = "[-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP] [-t CACHE] [-w]\n"
+                "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [-n] [-i AIO] [-q] "
+                "[-U]\n          FILENAME",
+    .help = "Sends requests one after the other and takes the time.\n"
+            "  -c COUNT              requests (75000)\n"
+            "  -d DEPTH              in flight at once (64)\n"
+            "  -s SIZE               bytes of each (4096)\n"
+            "  -S STEP               distance of their offsets (SIZE)\n"
+            "  -o OFFSET             of the first (0)\n"
+            "  -w                    write (this overwrites the image!)\n"
+            "  --pattern=BYTE        what to write (0)\n"
+            "  --flush-interval=N    flush after every N writes\n"
+            "  --no-drain            do not wait for the writes before a flush\n"
+            "  -t CACHE              none, writeback (default), writethrough, directsync, unsafe\n"
+            "  -n, -i AIO            accepted; the best way is found by itself\n"
+            "Example:\n"
+            "  evisor-img bench -t none -d 32 -S 1M disk.qcow2\n",
+    .run = run,
+};

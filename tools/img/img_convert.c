@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * img_convert: evisor-img convert: the contents of one or more images as another image.
+ *
+ * A new qcow2 image is built by qcow2_writer, from start to end; everything else (raw, an existing
+ * target, preallocation, a data file) is created first and then written through disk.h. A target
+ * that was made here and could not be completed is removed.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/img/img_copy.h"
+#include "tools/img/img_progress.h"
+#include "tools/img/img_source.h"
+#include "tools/img/img_target.h"
+
+struct arguments {
+    char **sources;
+    size_t source_count;
+    const char *target;
+    const char *format;
+    const char *target_format;
+    const char *backing_path;
+    const char *backing_format;
+    const char *cache;
+    const char *source_cache;
+    struct img_options options;
+    uint64_t sparse_bytes;
+    unsigned depth;
+    bool compress;
+    bool progress;
+    bool quiet;
+    bool keep_target; /* -n */
+    bool target_is_zero;
+    bool no_lock;
+};
+
+struct conversion {
+    struct loop *loop;
+    const struct arguments *arguments;
+    struct img_source *sources;
+    struct img_target target;
+    bool is_target_new; /* there was no such file before */
+    struct img_copy copy;
+    struct error err;
+};
+
+enum { OPTION_TARGET_IS_ZERO = 256, OPTION_UNSUPPORTED };
+
+/* --- arguments --- */
+
+static int parse_depth(const char *text, unsigned *depth)
+{
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+    if (*end || end == text || value < 1 || value > IMG_COPY_DEPTH_MAX)
+        return img_error("Invalid number of coroutines. Allowed number of coroutines is between "
+                         "1 and %d",
+                         IMG_COPY_DEPTH_MAX);
+    *depth = (unsigned)value;
+    return 0;
+}
+
+static int parse_sparse(const char *text, uint64_t *bytes)
+{
+    if (img_parse_size(text, 1, bytes) || *bytes % 512 || *bytes > 512ull * INT32_MAX)
+        return img_error("Invalid buffer size for sparse output specified. Valid sizes are "
+                         "multiples of 512 up to %llu. Select 0 to disable sparse detection "
+                         "(fully allocates output).",
+                         512ull * INT32_MAX);
+    return 0;
+}
+
+static int parse_switch(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'c':
+        arguments->compress = true;
+        return 0;
+    case 'n':
+        arguments->keep_target = true;
+        return 0;
+    case 'p':
+        arguments->progress = true;
+        return 0;
+    case 'q':
+        arguments->quiet = true;
+        return 0;
+    case 'U':
+        arguments->no_lock = true;
+        return 0;
+    case OPTION_TARGET_IS_ZERO:
+        arguments->target_is_zero = true;
+        return 0;
+    case 'C': /* how the bytes are copied makes no difference to the result, */
+    case 'W': /* nor does the order */
+        return 0;
+    case 'l':
+        return img_error("-l is not supported: apply the snapshot to a copy, then convert that");
+    case 'r':
+        return img_error("-r is not supported: limit the rate with ionice or cgroups");
+    default:
+        return img_usage("unsupported option");
+    }
+}
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 'O':
+        arguments->target_format = optarg;
+        return 0;
+    case 'B':
+        arguments->backing_path = optarg;
+        return 0;
+    case 'F':
+        arguments->backing_format = optarg;
+        return 0;
+    case 'o':
+        return img_options_parse(&arguments->options, optarg) ? 1 : 0;
+    case 'S':
+        return parse_sparse(optarg, &arguments->sparse_bytes);
+    case 't':
+        arguments->cache = optarg;
+        return 0;
+    case 'T':
+        arguments->source_cache = optarg;
+        return 0;
+    case 'm':
+        return parse_depth(optarg, &arguments->depth);
+    default:
+        return parse_switch(arguments, option);
+    }
+}
+
+static int check_arguments(const struct arguments *arguments)
+{
+    struct disk_cache_mode mode;
+    if (arguments->keep_target && (arguments->options.count))
+        return img_error("-o has no effect when skipping image creation");
+    if (arguments->target_is_zero && !arguments->keep_target)
+        return img_error("--target-is-zero requires use of -n flag");
+    if (arguments->backing_path && arguments->source_count > 1)
+        return img_error("Having a backing file for the target makes no sense when concatenating "
+                         "multiple input images");
+    if (arguments->backing_path && !arguments->backing_format &&
+        !img_options_get(&arguments->options, "backing_fmt"))
+        return img_error("Use of backing file requires explicit backing format: add -F FMT");
+    if (arguments->target_is_zero && arguments->backing_path)
+        return img_error("Cannot use --target-is-zero when the destination image has a backing "
+                         "file");
+    if (img_parse_cache(arguments->cache, &mode))
+        return img_error("Invalid cache option: %s", arguments->cache);
+    if (arguments->source_cache && img_parse_cache(arguments->source_cache, &mode))
+        return img_error("Invalid source cache option: %s", arguments->source_cache);
+    if (arguments->compress && strcmp(arguments->target_format, "qcow2"))
+        return img_error("Compression not supported for this file format");
+    if (arguments->compress && arguments->keep_target)
+        return img_error("-c writes new images only: leave out -n");
+    return 0;
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"source-cache", required_argument, NULL, 'T'},
+        {"no-create", no_argument, NULL, 'n'},
+        {"force-share", no_argument, NULL, 'U'},
+        {"target-is-zero", no_argument, NULL, OPTION_TARGET_IS_ZERO},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:", options, NULL)) >=
+           0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (img_options_wants_help(&arguments->options))
+        return 0;
+    if (optind + 2 > argc)
+        return img_usage("Must specify image file name");
+    arguments->sources = argv + optind;
+    arguments->source_count = (size_t)(argc - optind - 1);
+    arguments->target = img_path(argv[argc - 1]);
+    return check_arguments(arguments);
+}
+
+/* --- sources --- */
+
+static int open_sources(struct conversion *conversion)
+{
+    const struct arguments *arguments = conversion->arguments;
+    struct img_copy *copy = &conversion->copy;
+    conversion->sources = calloc(arguments->source_count, sizeof(*conversion->sources));
+    copy->sources = calloc(arguments->source_count, sizeof(*copy->sources));
+    if (!conversion->sources || !copy->sources)
+        return img_error("out of memory");
+    for (size_t i = 0; i < arguments->source_count; i++) {
+        const struct img_source_options options = {
+            .path = img_path(arguments->sources[i]),
+            .format = arguments->format,
+            .no_lock = arguments->no_lock,
+            .cache = arguments->source_cache,
+        };
+        if (img_source_open(conversion->loop, &options, &conversion->sources[i]))
+            return 1;
+        struct disk *disk = conversion->sources[i].disk;
+        copy->sources[i] =
+            (struct img_copy_source){disk, conversion->sources[i].map, copy->size_bytes};
+        copy->size_bytes += disk_size_bytes(disk);
+        copy->source_count++;
+    }
+    return 0;
+}
+
+static void close_sources(struct conversion *conversion)
+{
+    for (size_t i = 0; i < conversion->copy.source_count; i++)
+        (void)!img_source_close(&conversion->sources[i]);
+    free(conversion->sources);
+    free(conversion->copy.sources);
+}
+
+/* --- targets --- */
+
+static int run_copy(struct conversion *conversion)
+{
+    struct img_copy *copy = &conversion->copy;
+    copy->counts_data = conversion->arguments->progress;
+    copy->on_progress = img_progress_report;
+    copy->is_cancelled = img_progress_is_cancelled;
+    return img_copy_run(copy, &conversion->err);
+}
+
+static int finish_writer(struct conversion *conversion, bool durable)
+{
+    struct img_copy *copy = &conversion->copy;
+    int result = durable ? io_sync_now(copy->writer_file) : 0;
+    if (!result)
+        result = qcow2_writer_finish(copy->writer, &conversion->err);
+    if (!result && durable)
+        result = io_sync_now(copy->writer_file);
+    if (result)
+        error_set_errno(&conversion->err, -result, "Could not flush the target");
+    return result;
+}
+
+/* A new qcow2 image, written in one go. */
+static int convert_by_writer(struct conversion *conversion,
+                             const struct qcow2_create_options *options)
+{
+    struct img_copy *copy = &conversion->copy;
+    const struct arguments *arguments = conversion->arguments;
+    copy->cluster_bytes = options->cluster_bytes;
+    copy->can_zero = options->version >= 3;
+    copy->has_backing = options->backing_path;
+    copy->map_depth = copy->has_backing ? 1 : 0;
+    copy->compress = arguments->compress;
+    copy->compression_type = options->compression_type;
+    copy->writer_file = img_create_file(conversion->loop, arguments->target, &conversion->err);
+    if (!copy->writer_file)
+        return -EIO;
+    int result = qcow2_writer_create(copy->writer_file, options, &copy->writer, &conversion->err);
+    if (!result)
+        result = run_copy(conversion);
+    if (!result)
+        result = finish_writer(conversion, strcmp(arguments->cache, "unsafe"));
+    qcow2_writer_destroy(copy->writer);
+    img_close_file(conversion->loop, copy->writer_file);
+    return result;
+}
+
+static int flush_target(struct conversion *conversion)
+{
+    struct disk_request flush = {.op = DISK_FLUSH};
+    if (!strcmp(conversion->arguments->cache, "unsafe"))
+        return 0;
+    int result = disk_run(conversion->copy.target, &flush);
+    return result ? error_set_errno(&conversion->err, -result, "Could not flush the target") : 0;
+}
+
+/* Through disk.h, into an image that exists by now. */
+static int convert_by_disk(struct conversion *conversion)
+{
+    struct img_copy *copy = &conversion->copy;
+    const struct arguments *arguments = conversion->arguments;
+    struct disk_options options = {
+        .path = arguments->target, .format = arguments->target_format, .discard_unmap = true};
+    (void)!img_parse_cache(arguments->cache, &options.cache);
+    int result = disk_open(conversion->loop, &options, &copy->target, &conversion->err);
+    if (result)
+        return result;
+    if (disk_size_bytes(copy->target) < copy->size_bytes)
+        result = error_set(&conversion->err, EINVAL,
+                           "output file is smaller than input file: %" PRIu64 " < %" PRIu64
+                           " bytes; resize it first",
+                           disk_size_bytes(copy->target), copy->size_bytes);
+    if (!result)
+        result = run_copy(conversion);
+    if (!result)
+        result = flush_target(conversion);
+    int closed = disk_close_wait(copy->target);
+    if (!result && closed)
+        result = error_set_errno(&conversion->err, -closed, "Could not close the target");
+    return result;
+}
+
+static bool is_for_writer(const struct qcow2_create_options *options)
+{
+    return options->preallocation == QCOW2_PREALLOC_OFF && !options->data_file_name;
+}
+
+static int create_and_convert(struct conversion *conversion)
+{
+    const struct arguments *arguments = conversion->arguments;
+    struct img_target *target = &conversion->target;
+    struct qcow2_create_options options;
+    if (!strcmp(target->format, "qcow2")) {
+        int result = img_target_qcow2_options(target, &options, &conversion->err);
+        if (result)
+            return result;
+        if (arguments->compress && !qcow2_pack_is_supported(options.compression_type))
+            return error_set(&conversion->err, ENOTSUP, "this build has no zstd");
+        if (is_for_writer(&options))
+            return convert_by_writer(conversion, &options);
+        if (options.data_file_name)
+            return error_set(&conversion->err, ENOTSUP,
+                             "data_file is for create only: evisor does not write into images with "
+                             "an external data file");
+        if (arguments->compress)
+            return error_set(&conversion->err, EINVAL,
+                             "Compression and preallocation not supported at the same time");
+        if (options.backing_path)
+            return error_set(&conversion->err, EINVAL,
+                             "Backing file and preallocation not supported at the same time");
+    }
+    int result = img_target_create(conversion->loop, target, &conversion->err);
+    if (result)
+        return result;
+    conversion->copy.target_is_zero = true;
+    return convert_by_disk(conversion);
+}
+
+static int prepare_target(struct conversion *conversion)
+{
+    const struct arguments *arguments = conversion->arguments;
+    struct img_target *target = &conversion->target;
+    struct error *err = &conversion->err;
+    int result = img_target_check_format(target, err);
+    if (!result)
+        result = img_target_parse(target, &arguments->options, err);
+    if (!result)
+        result =
+            img_target_set_backing(target, arguments->backing_path, arguments->backing_format, err);
+    if (!target->has_size)
+        target->size_bytes = conversion->copy.size_bytes;
+    target->has_size = true;
+    if (!result && target->size_bytes < conversion->copy.size_bytes)
+        result = error_set(err, EINVAL, "the size given is smaller than the input");
+    if (!result)
+        result = img_target_settle(conversion->loop, target, true, err);
+    return result;
+}
+
+static int convert(struct conversion *conversion)
+{
+    const struct arguments *arguments = conversion->arguments;
+    struct img_target *target = &conversion->target;
+    int result;
+    img_progress_start(arguments->progress); /* before there is anything to clean up */
+    target->path = arguments->target;
+    target->format = arguments->target_format;
+    if (arguments->keep_target) {
+        conversion->copy.target_is_zero = arguments->target_is_zero;
+        result = convert_by_disk(conversion);
+    } else {
+        result = prepare_target(conversion);
+        if (result) {
+            img_progress_end(false);
+            return img_error("%s: %s", arguments->target, conversion->err.text);
+        }
+        conversion->is_target_new = access(arguments->target, F_OK);
+        result = create_and_convert(conversion);
+    }
+    img_progress_end(!result);
+    if (!result)
+        return 0;
+    if (conversion->is_target_new)
+        unlink(arguments->target);
+    return img_error("%s: error while converting %s: %s", arguments->target, target->format,
+                     conversion->err.text);
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {
+        .target_format = "raw", .cache = "unsafe", .sparse_bytes = 4096, .depth = 8};
+    struct conversion conversion = {.loop = loop, .arguments = &arguments};
+    int status = parse(&arguments, argc, argv);
+    if (!status && img_options_wants_help(&arguments.options)) {
+        status = img_target_print_options(arguments.target_format);
+    } else if (!status) {
+        img_target_init(&conversion.target);
+        conversion.copy.loop = loop;
+        conversion.copy.depth = arguments.depth;
+        conversion.copy.sparse_bytes = arguments.sparse_bytes;
+        status = open_sources(&conversion);
+        if (!status)
+            status = convert(&conversion);
+        close_sources(&conversion);
+        img_target_fini(&conversion.target);
+    }
+    img_options_free(&arguments.options);
+    return status;
+}
+
+const struct img_command img_convert_command = {
+    .name = "convert",
+    .synopsis = "[-c] [-p] [-q] [-n [--target-is-zero]] [-f FMT] [-O FMT] [-o OPTIONS]\n"
+                "          [-B BACKING_FILE -F FMT] [-S SIZE] [-m N] [-W] [-t CACHE] [-T CACHE] "
+                "[-U]\n          FILENAME... OUTPUT",
+    .help = "Copies the contents of images (one behind the other) into a new image.\n"
+            "  -f FMT            format of the sources (default: found out from the files)\n"
+            "  -O FMT            format of the output: raw (the default) or qcow2\n"
+            "  -c                compress (qcow2; zlib, or -o compression_type=zstd)\n"
+            "  -o KEY=VALUE,...  options of the output's format; '-o help' lists them\n"
+            "  -B FILE -F FMT    write only what differs from FILE, and name it as backing file\n"
+            "  -n                write into an output that exists\n"
+            "  --target-is-zero  and that is known to be zero all over\n"
+            "  -S SIZE           leave out runs of zeroes from this length on (4k); 0: leave out\n"
+            "                    nothing\n"
+            "  -m N              pieces in flight, 1 to 16 (default 8)\n"
+            "  -t CACHE          none, writeback, writethrough, directsync, unsafe (default)\n"
+            "  -T CACHE          the same, for the sources\n"
+            "  -p                show the progress (SIGUSR1 shows it once)\n"
+            "  -U                read although another process uses the image\n"
+            "Examples:\n"
+            "  evisor-img convert -O qcow2 disk.raw disk.qcow2\n"
+            "  evisor-img convert -p -c -O qcow2 disk.qcow2 small.qcow2\n"
+            "  evisor-img convert disk.qcow2 disk.raw\n",
+    .run = run,
+};

@@ -1,0 +1,536 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * img_copy: a ring of pieces, read in parallel and written in parallel, but placed in the target in
+ * their order, so that the target's layout is that of the disk.
+ *
+ * Theory of operation. plan_next cuts the next piece from the map: up to PIECE_BYTES of data, or a
+ * run of zeroes of any length. A piece of data is read; with compression a pool job then packs its
+ * clusters. Only the oldest piece may be placed: that decides where its clusters go and submits the
+ * writes, of which several pieces may be under way. The piece is free again when the last write is
+ * done. After an error nothing new starts and what runs is waited for.
+ */
+#include "tools/img/img_copy.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+
+#define PIECE_BYTES (2 * MIB)
+
+enum piece_state {
+    PIECE_FREE,
+    PIECE_READING, /* reads are in flight */
+    PIECE_PACKING, /* a pool job is compressing */
+    PIECE_READY,   /* waits for the older ones to be placed */
+    PIECE_WRITING, /* placed; writes are in flight */
+};
+
+struct run;
+
+struct write_op {
+    struct run *run;
+    struct piece *piece;
+    struct io_request io;     /* to the writer's file */
+    struct disk_request disk; /* to the target disk */
+};
+
+struct read_op {
+    struct piece *piece;
+    struct disk_request request;
+    struct iovec iov;
+};
+
+struct piece {
+    struct run *run;
+    enum piece_state state;
+    uint64_t offset, bytes;
+    bool is_zero; /* nothing is read: all of it is zeroes */
+    unsigned in_flight;
+    uint8_t *data;
+    struct read_op *reads; /* one per source at most */
+
+    struct loop_job job;
+    struct qcow2_packer *packer;
+    uint8_t *packed;
+    uint32_t *packed_bytes; /* per cluster; 0: not compressed */
+
+    struct write_op *writes;
+    struct iovec *iov;
+    size_t units; /* length of the three arrays above */
+    size_t writes_used, iov_used;
+};
+
+struct run {
+    struct img_copy *copy;
+    struct piece pieces[IMG_COPY_DEPTH_MAX];
+    unsigned first, count; /* the ring, oldest first */
+    uint64_t planned;      /* up to here pieces were cut */
+    uint64_t total_bytes;  /* what progress is measured by */
+    uint64_t placed_bytes; /* of these */
+    uint64_t unit_bytes;   /* what is placed or skipped as a whole */
+    int result;
+    struct error *err;
+};
+
+static void fail(struct run *run, int result, const char *verb, uint64_t offset)
+{
+    if (!run->result)
+        error_set_errno(run->err, -result, "error while %s at byte %" PRIu64, verb, offset);
+    if (!run->result)
+        run->result = result;
+}
+
+static bool is_zero(const uint8_t *data, size_t bytes)
+{
+    return !bytes || (!data[0] && !memcmp(data, data + 1, bytes - 1));
+}
+
+/* --- planning --- */
+
+static struct img_copy_source *source_at(const struct img_copy *copy, uint64_t offset)
+{
+    size_t i = copy->source_count;
+    while (i > 1 && copy->sources[i - 1].start > offset)
+        i--;
+    return &copy->sources[i - 1];
+}
+
+/* Is the byte at `offset` data, and up to where is it as one? */
+static int find_extent(struct run *run, uint64_t offset, bool *is_data, uint64_t *end)
+{
+    struct img_copy *copy = run->copy;
+    struct img_copy_source *source = source_at(copy, offset);
+    struct map_extent extent;
+    uint64_t at = offset - source->start;
+    if (!copy->sparse_bytes) {
+        *is_data = true;
+        *end = copy->size_bytes;
+        return 0;
+    }
+    int result =
+        map_find(source->map, at, map_size_bytes(source->map), copy->map_depth, &extent, run->err);
+    if (result) {
+        run->result = result;
+        return result;
+    }
+    *is_data = extent.kind == MAP_DATA || extent.kind == MAP_COMPRESSED;
+    if (copy->has_backing && extent.kind == MAP_ZERO)
+        *is_data = !copy->can_zero || !is_aligned(offset, run->unit_bytes) ||
+                   extent.bytes < run->unit_bytes;
+    *end = offset + extent.bytes;
+    return 0;
+}
+
+/* With a backing file of the target, what the source does not have itself is not touched. */
+static int is_untouched(struct run *run, uint64_t offset, bool *untouched)
+{
+    struct img_copy *copy = run->copy;
+    struct img_copy_source *source = source_at(copy, offset);
+    struct map_extent extent;
+    *untouched = false;
+    if (!copy->has_backing)
+        return 0;
+    int result = map_find(source->map, offset - source->start, map_size_bytes(source->map),
+                          copy->map_depth, &extent, run->err);
+    if (result)
+        run->result = result;
+    else
+        *untouched = extent.kind == MAP_ABSENT;
+    return result;
+}
+
+/* Cuts the next piece off. A piece of data is a multiple of the unit, but at the very end. */
+static int plan_next(struct run *run, struct piece *piece)
+{
+    uint64_t limit = MIN(run->planned + MAX(PIECE_BYTES, run->unit_bytes), run->copy->size_bytes);
+    uint64_t at = run->planned, end = 0;
+    bool is_data = false, untouched = false;
+    int result = find_extent(run, at, &is_data, &end);
+    if (!result)
+        result = is_untouched(run, at, &untouched);
+    if (result)
+        return result;
+    piece->offset = at;
+    uint64_t skip_end = align_down(end, run->unit_bytes);
+    if (end >= run->copy->size_bytes)
+        skip_end = run->copy->size_bytes;
+    if (!is_data && skip_end > at) {
+        bool leave = untouched || (run->copy->writer && !run->copy->has_backing);
+        piece->is_zero = true;
+        piece->bytes = leave ? 0 : skip_end - at;
+        run->planned = skip_end;
+        return 0;
+    }
+    /* Data, or a border within a unit: read on as long as units hold any data. */
+    uint64_t data_end = MIN(align_up(MAX(end, at + 1), run->unit_bytes), limit);
+    while (data_end < limit) {
+        result = find_extent(run, data_end, &is_data, &end);
+        if (result)
+            return result;
+        if (!is_data && align_down(end, run->unit_bytes) > data_end)
+            break;
+        data_end = MIN(align_up(end, run->unit_bytes), limit);
+    }
+    piece->is_zero = false;
+    piece->bytes = data_end - at;
+    run->planned = data_end;
+    return 0;
+}
+
+/* --- reading and packing --- */
+
+static void pack(struct loop_job *job)
+{
+    struct piece *piece = container_of(job, struct piece, job);
+    uint64_t unit = piece->run->unit_bytes;
+    for (size_t i = 0; i * unit < piece->bytes; i++) {
+        const uint8_t *cluster = piece->data + i * unit;
+        piece->packed_bytes[i] = 0;
+        if (!piece->run->copy->sparse_bytes || !is_zero(cluster, unit))
+            piece->packed_bytes[i] =
+                (uint32_t)qcow2_pack(piece->packer, cluster, unit, piece->packed + i * unit);
+    }
+}
+
+static void on_packed(struct loop_job *job)
+{
+    container_of(job, struct piece, job)->state = PIECE_READY;
+}
+
+static void read_finished(struct piece *piece)
+{
+    struct run *run = piece->run;
+    uint64_t whole = align_up(piece->bytes, run->unit_bytes);
+    memset(piece->data + piece->bytes, 0, whole - piece->bytes);
+    if (!run->copy->compress || run->result) {
+        piece->state = PIECE_READY;
+        return;
+    }
+    piece->state = PIECE_PACKING;
+    loop_job_submit(run->copy->loop, &piece->job);
+}
+
+static void on_read(struct disk_request *request, int result)
+{
+    struct read_op *op = container_of(request, struct read_op, request);
+    struct piece *piece = op->piece;
+    if (result)
+        fail(piece->run, result, "reading", piece->offset);
+    if (!--piece->in_flight)
+        read_finished(piece);
+}
+
+static void start_read(struct piece *piece)
+{
+    struct img_copy *copy = piece->run->copy;
+    uint64_t done = 0;
+    piece->state = PIECE_READING;
+    piece->in_flight = 1;
+    for (size_t i = 0; done < piece->bytes; i++) {
+        struct read_op *op = &piece->reads[i];
+        struct img_copy_source *source = source_at(copy, piece->offset + done);
+        uint64_t at = piece->offset + done - source->start;
+        uint64_t bytes = MIN(piece->bytes - done, disk_size_bytes(source->disk) - at);
+        op->piece = piece;
+        op->iov = (struct iovec){piece->data + done, bytes};
+        op->request = (struct disk_request){.op = DISK_READ,
+                                            .offset = at,
+                                            .bytes = bytes,
+                                            .iov = &op->iov,
+                                            .iov_count = 1,
+                                            .on_done = on_read};
+        piece->in_flight++;
+        disk_submit(source->disk, &op->request);
+        done += bytes;
+    }
+    if (!--piece->in_flight)
+        read_finished(piece);
+}
+
+/* --- placing --- */
+
+static void write_finished(struct piece *piece, int result)
+{
+    if (result)
+        fail(piece->run, result, "writing", piece->offset);
+    if (!--piece->in_flight)
+        piece->state = PIECE_FREE;
+}
+
+static void on_io_written(struct io_request *request, int result)
+{
+    write_finished(container_of(request, struct write_op, io)->piece, result);
+}
+
+static void on_disk_written(struct disk_request *request, int result)
+{
+    write_finished(container_of(request, struct write_op, disk)->piece, result);
+}
+
+/* Adds bytes to the last write if they follow it in the file, else begins another. */
+static void add_write(struct piece *piece, uint64_t host_offset, void *data, size_t bytes)
+{
+    struct write_op *last = piece->writes_used ? &piece->writes[piece->writes_used - 1] : NULL;
+    struct iovec *iov = &piece->iov[piece->iov_used++];
+    *iov = (struct iovec){data, bytes};
+    if (last && last->io.offset + last->io.bytes == host_offset &&
+        last->io.iov_count < DISK_REQUEST_IOV_MAX) {
+        last->io.iov_count++;
+        last->io.bytes += bytes;
+        return;
+    }
+    struct write_op *op = &piece->writes[piece->writes_used++];
+    op->piece = piece;
+    op->io = (struct io_request){.kind = IO_WRITE,
+                                 .offset = host_offset,
+                                 .bytes = bytes,
+                                 .iov = iov,
+                                 .iov_count = 1,
+                                 .on_done = on_io_written};
+}
+
+static int place_cluster(struct piece *piece, size_t index)
+{
+    struct run *run = piece->run;
+    struct img_copy *copy = run->copy;
+    uint64_t cluster = piece->offset / run->unit_bytes + index;
+    uint8_t *data = piece->data + index * run->unit_bytes;
+    uint64_t host_offset;
+    int result;
+    if (copy->sparse_bytes && is_zero(data, run->unit_bytes)) {
+        if (!copy->has_backing)
+            return 0;
+        if (copy->can_zero)
+            return qcow2_writer_place_zero(copy->writer, cluster);
+    }
+    if (copy->compress && piece->packed_bytes[index]) {
+        uint32_t bytes = piece->packed_bytes[index];
+        result = qcow2_writer_place_packed(copy->writer, cluster, bytes, &host_offset);
+        if (!result)
+            add_write(piece, host_offset, piece->packed + index * run->unit_bytes, bytes);
+        return result;
+    }
+    result = qcow2_writer_place(copy->writer, cluster, &host_offset);
+    if (!result)
+        add_write(piece, host_offset, data, run->unit_bytes);
+    return result;
+}
+
+static void place_in_image(struct piece *piece)
+{
+    struct run *run = piece->run;
+    struct img_copy *copy = run->copy;
+    uint64_t clusters = (piece->bytes + run->unit_bytes - 1) / run->unit_bytes;
+    int result = 0;
+    for (uint64_t i = 0; i < clusters && !result; i++)
+        result = piece->is_zero
+                     ? qcow2_writer_place_zero(copy->writer, piece->offset / run->unit_bytes + i)
+                     : place_cluster(piece, i);
+    if (result)
+        fail(run, result, "writing", piece->offset);
+    for (size_t i = 0; i < piece->writes_used && !run->result; i++) {
+        piece->in_flight++;
+        io_submit(copy->writer_file, &piece->writes[i].io);
+    }
+}
+
+static void submit_to_disk(struct piece *piece, enum disk_op kind, uint64_t start, uint64_t bytes)
+{
+    struct write_op *op = &piece->writes[piece->writes_used++];
+    struct iovec *iov = &piece->iov[piece->iov_used++];
+    op->piece = piece;
+    op->disk = (struct disk_request){.op = kind,
+                                     .flags = kind == DISK_ZERO ? DISK_MAY_UNMAP : 0,
+                                     .offset = piece->offset + start,
+                                     .bytes = bytes,
+                                     .on_done = on_disk_written};
+    if (kind == DISK_WRITE) {
+        *iov = (struct iovec){piece->data + start, bytes};
+        op->disk.iov = iov;
+        op->disk.iov_count = 1;
+    }
+    piece->in_flight++;
+    disk_submit(piece->run->copy->target, &op->disk);
+}
+
+static void place_on_disk(struct piece *piece)
+{
+    struct img_copy *copy = piece->run->copy;
+    uint64_t unit = piece->run->unit_bytes;
+    if (piece->is_zero) {
+        if (!copy->target_is_zero)
+            submit_to_disk(piece, DISK_ZERO, 0, piece->bytes);
+        return;
+    }
+    for (uint64_t at = 0, end; at < piece->bytes; at = end) {
+        bool zero = copy->sparse_bytes && is_zero(piece->data + at, MIN(unit, piece->bytes - at));
+        end = MIN(at + unit, piece->bytes);
+        while (end < piece->bytes &&
+               zero == (copy->sparse_bytes &&
+                        is_zero(piece->data + end, MIN(unit, piece->bytes - end))))
+            end = MIN(end + unit, piece->bytes);
+        if (!zero)
+            submit_to_disk(piece, DISK_WRITE, at, end - at);
+        else if (!copy->target_is_zero)
+            submit_to_disk(piece, DISK_ZERO, at, end - at);
+    }
+}
+
+static void report(struct run *run)
+{
+    struct img_copy *copy = run->copy;
+    if (copy->on_progress)
+        copy->on_progress(copy->opaque, MIN(run->placed_bytes, run->total_bytes), run->total_bytes);
+    if (!run->result && copy->is_cancelled && copy->is_cancelled(copy->opaque)) {
+        run->result = -ECANCELED;
+        error_set(run->err, ECANCELED, "interrupted");
+    }
+}
+
+static void place(struct piece *piece)
+{
+    struct run *run = piece->run;
+    piece->state = PIECE_WRITING;
+    piece->in_flight = 1;
+    piece->writes_used = piece->iov_used = 0;
+    if (!run->result && piece->bytes) {
+        if (run->copy->writer)
+            place_in_image(piece);
+        else
+            place_on_disk(piece);
+    }
+    if (!run->copy->counts_data)
+        run->placed_bytes = piece->offset + piece->bytes;
+    else if (!piece->is_zero)
+        run->placed_bytes += piece->bytes;
+    report(run);
+    if (!--piece->in_flight)
+        piece->state = PIECE_FREE;
+}
+
+/* --- the ring --- */
+
+static struct piece *ring_at(struct run *run, unsigned index)
+{
+    return &run->pieces[(run->first + index) % run->copy->depth];
+}
+
+static void start_pieces(struct run *run)
+{
+    struct img_copy *copy = run->copy;
+    while (!run->result && run->count < copy->depth && run->planned < copy->size_bytes) {
+        struct piece *piece = ring_at(run, run->count);
+        if (plan_next(run, piece))
+            return;
+        run->count++;
+        if (piece->is_zero || !piece->bytes)
+            piece->state = PIECE_READY;
+        else
+            start_read(piece);
+    }
+}
+
+/* Places in order, and takes finished pieces off the ring. */
+static void advance(struct run *run)
+{
+    for (unsigned i = 0; i < run->count; i++) {
+        struct piece *piece = ring_at(run, i);
+        if (piece->state == PIECE_READY)
+            place(piece);
+        if (piece->state == PIECE_READING || piece->state == PIECE_PACKING)
+            break;
+    }
+    while (run->count && ring_at(run, 0)->state == PIECE_FREE) {
+        run->first = (run->first + 1) % run->copy->depth;
+        run->count--;
+    }
+}
+
+/* How much there is to do. */
+static int sum_work(struct run *run)
+{
+    struct img_copy *copy = run->copy;
+    if (!copy->counts_data) {
+        run->total_bytes = copy->size_bytes;
+        return 0;
+    }
+    for (uint64_t at = 0, end; at < copy->size_bytes; at = end) {
+        bool is_data = false;
+        int result = find_extent(run, at, &is_data, &end);
+        if (result)
+            return result;
+        if (is_data)
+            run->total_bytes += end - at;
+    }
+    return 0;
+}
+
+static void turn(struct run *run)
+{
+    struct img_copy *copy = run->copy;
+    while (run->count || (!run->result && run->planned < copy->size_bytes)) {
+        start_pieces(run);
+        advance(run);
+        bool must_wait = run->count == copy->depth || run->planned >= copy->size_bytes ||
+                         (run->result && run->count);
+        if (run->count && must_wait && ring_at(run, 0)->state != PIECE_FREE)
+            loop_run_once(copy->loop, true);
+    }
+}
+
+/* --- life --- */
+
+static void piece_fini(struct piece *piece)
+{
+    free(piece->data);
+    free(piece->reads);
+    free(piece->packed);
+    free(piece->packed_bytes);
+    free(piece->writes);
+    free(piece->iov);
+    qcow2_packer_destroy(piece->packer);
+}
+
+static int piece_init(struct run *run, struct piece *piece)
+{
+    struct img_copy *copy = run->copy;
+    uint64_t bytes = MAX(PIECE_BYTES, run->unit_bytes);
+    piece->run = run;
+    piece->units = bytes / run->unit_bytes;
+    piece->data = aligned_alloc(4096, bytes);
+    piece->reads = calloc(copy->source_count, sizeof(*piece->reads));
+    piece->writes = calloc(piece->units, sizeof(*piece->writes));
+    piece->iov = calloc(piece->units, sizeof(*piece->iov));
+    piece->job = (struct loop_job){.work = pack, .on_done = on_packed};
+    if (!piece->data || !piece->reads || !piece->writes || !piece->iov)
+        return -ENOMEM;
+    if (!copy->compress)
+        return 0;
+    piece->packed = malloc(bytes);
+    piece->packed_bytes = calloc(piece->units, sizeof(*piece->packed_bytes));
+    piece->packer = qcow2_packer_create(copy->compression_type);
+    return piece->packed && piece->packed_bytes && piece->packer ? 0 : -ENOMEM;
+}
+
+int img_copy_run(struct img_copy *copy, struct error *err)
+{
+    struct run run = {.copy = copy, .err = err};
+    CHECK(!copy->writer != !copy->target);
+    CHECK(copy->depth && copy->depth <= IMG_COPY_DEPTH_MAX);
+    run.unit_bytes = copy->writer ? copy->cluster_bytes : copy->sparse_bytes;
+    if (!run.unit_bytes || !is_power_of_2(run.unit_bytes) || run.unit_bytes > PIECE_BYTES)
+        run.unit_bytes = copy->writer ? copy->cluster_bytes : 4096;
+    for (unsigned i = 0; i < copy->depth && !run.result; i++)
+        run.result = piece_init(&run, &run.pieces[i]);
+    if (run.result)
+        error_set(err, ENOMEM, "out of memory for %u buffers", copy->depth);
+    else if (!sum_work(&run))
+        turn(&run);
+    for (unsigned i = 0; i < copy->depth; i++)
+        piece_fini(&run.pieces[i]);
+    return run.result;
+}

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* img_create: evisor-img create: a new, empty image. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/img/img.h"
+#include "tools/img/img_target.h"
+
+struct arguments {
+    const char *path;
+    const char *size_text;
+    const char *format;
+    const char *backing_path;
+    const char *backing_format;
+    struct img_options options;
+    bool quiet;
+    bool unsafe; /* -u: do not look at the backing file */
+};
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'F':
+        arguments->backing_format = optarg;
+        return 0;
+    case 'b':
+        arguments->backing_path = optarg;
+        return 0;
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 'o':
+        return img_options_parse(&arguments->options, optarg) ? 1 : 0;
+    case 'q':
+        arguments->quiet = true;
+        return 0;
+    case 'u':
+        arguments->unsafe = true;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"quiet", no_argument, NULL, 'q'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":F:b:f:ho:qu", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (img_options_wants_help(&arguments->options))
+        return 0;
+    if (optind >= argc)
+        return img_usage("Expecting image file name");
+    arguments->path = img_path(argv[optind++]);
+    if (optind < argc)
+        arguments->size_text = argv[optind++];
+    if (optind < argc)
+        return img_usage("Unexpected argument: %s", argv[optind]);
+    return 0;
+}
+
+static int create(struct loop *loop, const struct arguments *arguments, struct img_target *target)
+{
+    struct error err = {0};
+    target->path = arguments->path;
+    target->format = arguments->format;
+    if (img_target_check_format(target, &err))
+        return img_error("%s: %s", arguments->path, err.text);
+    if (arguments->size_text && img_parse_image_size(arguments->size_text, &target->size_bytes))
+        return 1;
+    target->has_size = arguments->size_text;
+    if (img_target_parse(target, &arguments->options, &err) ||
+        img_target_set_backing(target, arguments->backing_path, arguments->backing_format, &err) ||
+        img_target_settle(loop, target, !arguments->unsafe, &err))
+        return img_error("%s: %s", arguments->path, err.text);
+    if (!arguments->quiet)
+        img_target_print(target);
+    if (img_target_create(loop, target, &err))
+        return img_error("%s: %s", arguments->path, err.text);
+    return 0;
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {.format = "raw"};
+    struct img_target target;
+    int status = parse(&arguments, argc, argv);
+    if (!status && img_options_wants_help(&arguments.options)) {
+        status = img_target_print_options(arguments.format);
+    } else if (!status) {
+        img_target_init(&target);
+        status = create(loop, &arguments, &target);
+        img_target_fini(&target);
+    }
+    img_options_free(&arguments.options);
+    return status;
+}
+
+const struct img_command img_create_command = {
+    .name = "create",
+    .synopsis = "[-q] [-f FMT] [-b BACKING_FILE -F BACKING_FMT [-u]] [-o OPTIONS] FILENAME [SIZE]",
+    .help = "Makes an empty image. SIZE may be left out if there is a backing file.\n"
+            "  -f FMT            raw (the default) or qcow2\n"
+            "  -b FILE -F FMT    start from the contents of FILE, which stays as it is\n"
+            "  -u                do not open the backing file\n"
+            "  -o KEY=VALUE,...  options of the format; '-o help' lists them\n"
+            "  -q                do not say what is made\n"
+            "Examples:\n"
+            "  evisor-img create -f qcow2 disk.qcow2 10G\n"
+            "  evisor-img create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n"
+            "  evisor-img create -f qcow2 -o preallocation=metadata,cluster_size=128k d.qcow2 1T\n",
+    .run = run,
+};

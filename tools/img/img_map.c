@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* img_map: evisor-img map: where the contents of an image are, in it and in the images below. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "tools/img/img_source.h"
+
+struct arguments {
+    const char *path;
+    const char *format;
+    enum img_output output;
+    uint64_t start, length;
+    bool no_lock;
+};
+
+enum { OPTION_OUTPUT = 256 };
+
+static int parse_range(const char *text, const char *name, uint64_t *out)
+{
+    if (!img_parse_size(text, 1, out) && *out <= (uint64_t)INT64_MAX)
+        return 0;
+    return img_error("Invalid %s specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
+                     "megabytes, gigabytes, terabytes, petabytes and exabytes.",
+                     name);
+}
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 's':
+        return parse_range(optarg, "start offset", &arguments->start);
+    case 'l':
+        return parse_range(optarg, "max length", &arguments->length);
+    case OPTION_OUTPUT:
+        return img_parse_output(optarg, &arguments->output) ? 1 : 0;
+    case 'U':
+        arguments->no_lock = true;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"format", required_argument, NULL, 'f'},
+        {"output", required_argument, NULL, OPTION_OUTPUT},
+        {"force-share", no_argument, NULL, 'U'},
+        {"start-offset", required_argument, NULL, 's'},
+        {"max-length", required_argument, NULL, 'l'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":f:s:l:hU", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (optind != argc - 1)
+        return img_usage("Expecting one image file name");
+    arguments->path = img_path(argv[optind]);
+    return 0;
+}
+
+static bool is_data(const struct map_extent *extent)
+{
+    return extent->kind == MAP_DATA || extent->kind == MAP_COMPRESSED;
+}
+
+static void print_json(const struct map_extent *extent, bool is_first)
+{
+    bool zero = !is_data(extent);
+    printf("%s{ \"start\": %" PRIu64 ", \"length\": %" PRIu64
+           ", \"depth\": %u, \"present\": %s, \"zero\": %s, \"data\": %s",
+           is_first ? "[" : ",\n", extent->offset, extent->bytes, extent->depth,
+           extent->kind == MAP_ABSENT ? "false" : "true", zero ? "true" : "false",
+           zero ? "false" : "true");
+    if (extent->has_host)
+        printf(", \"offset\": %" PRIu64, extent->host_offset);
+    putchar('}');
+}
+
+static void print_hex(uint64_t value, int width)
+{
+    char text[24];
+    snprintf(text, sizeof(text), value ? "0x%" PRIx64 : "0", value);
+    printf("%-*s", width, text);
+}
+
+/* Only what can be found in a file at a place of its own. 1 if it is compressed there. */
+static int print_human(const struct map_extent *extent)
+{
+    if (extent->kind == MAP_COMPRESSED)
+        return img_error("File contains external, encrypted or compressed clusters.");
+    if (extent->kind != MAP_DATA)
+        return 0;
+    print_hex(extent->offset, 16);
+    print_hex(extent->bytes, 16);
+    print_hex(extent->host_offset, 16);
+    puts(extent->path);
+    return 0;
+}
+
+static bool can_merge(const struct map_extent *last, const struct map_extent *next)
+{
+    return last->kind == next->kind && last->depth == next->depth &&
+           last->has_host == next->has_host &&
+           (!last->has_host || last->host_offset + last->bytes == next->host_offset);
+}
+
+struct printer {
+    const struct arguments *arguments;
+    struct map_extent last; /* not printed yet: the next one may continue it */
+    bool has_last, printed_any;
+};
+
+static int flush(struct printer *printer)
+{
+    int status = 0;
+    if (!printer->has_last)
+        return 0;
+    if (printer->arguments->output == IMG_OUTPUT_JSON)
+        print_json(&printer->last, !printer->printed_any);
+    else
+        status = print_human(&printer->last);
+    printer->printed_any = true;
+    printer->has_last = false;
+    return status;
+}
+
+static int add(struct printer *printer, const struct map_extent *extent)
+{
+    if (printer->has_last && can_merge(&printer->last, extent)) {
+        printer->last.bytes += extent->bytes;
+        return 0;
+    }
+    int status = flush(printer);
+    printer->last = *extent;
+    printer->has_last = true;
+    return status;
+}
+
+static int print_map(const struct arguments *arguments, struct map *map)
+{
+    struct printer printer = {.arguments = arguments};
+    struct error err = {0};
+    uint64_t size = map_size_bytes(map);
+    uint64_t end = size;
+    if (arguments->length && arguments->start <= size)
+        end = MIN(size, arguments->start + arguments->length);
+    if (arguments->output == IMG_OUTPUT_HUMAN)
+        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    for (uint64_t at = arguments->start; at < end;) {
+        struct map_extent extent;
+        if (map_find(map, at, end, 0, &extent, &err))
+            return img_error("%s", err.text);
+        if (add(&printer, &extent))
+            return 1;
+        at += extent.bytes;
+    }
+    int status = flush(&printer);
+    if (arguments->output == IMG_OUTPUT_JSON)
+        puts(printer.printed_any ? "]" : "[]");
+    return status;
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {0};
+    struct img_source source;
+    if (parse(&arguments, argc, argv))
+        return 1;
+    const struct img_source_options options = {
+        .path = arguments.path, .format = arguments.format, .no_lock = arguments.no_lock};
+    if (img_source_open(loop, &options, &source))
+        return 1;
+    int status = print_map(&arguments, source.map);
+    (void)!img_source_close(&source);
+    return status;
+}
+
+const struct img_command img_map_command = {
+    .name = "map",
+    .synopsis = "[-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILENAME",
+    .help = "Shows which parts of an image hold data, and where in which file.\n"
+            "  -f FMT                  the format (default: found out from the file)\n"
+            "  --output=json           everything, also zeroes and holes, for programs\n"
+            "  -s, --start-offset N    from here\n"
+            "  -l, --max-length N      so much\n"
+            "  -U                      look although another process uses the image\n"
+            "Example:\n"
+            "  evisor-img map --output=json overlay.qcow2\n",
+    .run = run,
+};

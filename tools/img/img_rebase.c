@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * img_rebase: evisor-img rebase: another backing file for an overlay. In safe mode what the overlay
+ * shows stays the same: where old and new backing file differ, the old contents are written into
+ * the overlay first.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "disk/qcow2/qcow2_header.h"
+#include "tools/img/img_progress.h"
+#include "tools/img/img_source.h"
+
+#define CHUNK_BYTES (1 * MIB)
+
+struct arguments {
+    const char *path;
+    const char *format;
+    const char *backing; /* "" for none; NULL if not given */
+    const char *backing_format;
+    const char *cache, *source_cache;
+    bool unsafe, progress, quiet, no_lock;
+};
+
+struct rebase {
+    const struct arguments *arguments;
+    struct loop *loop;
+    char *old_path, *old_format; /* of the backing file as it is; NULL for none */
+    uint64_t cluster_bytes;
+    struct img_source top, old, new; /* old and new may be closed: zeroes */
+    struct map *top_map;
+    uint8_t *old_data, *new_data;
+};
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 'b':
+        arguments->backing = optarg;
+        return 0;
+    case 'F':
+        arguments->backing_format = optarg;
+        return 0;
+    case 't':
+        arguments->cache = optarg;
+        return 0;
+    case 'T':
+        arguments->source_cache = optarg;
+        return 0;
+    case 'u':
+        arguments->unsafe = true;
+        return 0;
+    case 'p':
+        arguments->progress = true;
+        return 0;
+    case 'q':
+        arguments->quiet = true;
+        return 0;
+    case 'U':
+        arguments->no_lock = true;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+/* In a header any name that QEMU knows may stand; whether evisor can open it is another matter. */
+static bool is_format_name(const char *name)
+{
+    static const char *const names[] = {"raw",       "qcow2", "qcow",       "qed",  "vdi",
+                                        "vmdk",      "vpc",   "vhdx",       "luks", "dmg",
+                                        "parallels", "file",  "host_device"};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(names[i], name))
+            return true;
+    return false;
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"force-share", no_argument, NULL, 'U'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":hf:F:b:upt:T:qU", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (optind != argc - 1)
+        return img_usage("Expecting one image file name");
+    arguments->path = img_path(argv[optind]);
+    if (!arguments->unsafe && !arguments->backing)
+        return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
+    if (arguments->backing_format && !is_format_name(arguments->backing_format))
+        return img_error("Invalid format name: '%s'", arguments->backing_format);
+    return 0;
+}
+
+static const char *new_backing(const struct arguments *arguments)
+{
+    return arguments->backing && *arguments->backing ? arguments->backing : NULL;
+}
+
+/* --- the header --- */
+
+static int change_header(struct io_file *file, const struct arguments *arguments,
+                         struct qcow2_header *header)
+{
+    const char *backing = new_backing(arguments);
+    struct error err = {0};
+    if (backing && strlen(backing) > QCOW2_BACKING_PATH_MAX)
+        return img_error("Could not change the backing file to '%s': the name is too long",
+                         backing);
+    header->has_backing = backing;
+    snprintf(header->backing_path, sizeof(header->backing_path), "%s", backing ? backing : "");
+    header->has_backing_format = backing && arguments->backing_format;
+    snprintf(header->backing_format, sizeof(header->backing_format), "%s",
+             header->has_backing_format ? arguments->backing_format : "");
+    header->autoclear &= QCOW2_AUTOCLEAR_KNOWN;
+    int result = io_sync_now(file);
+    if (!result)
+        result = qcow2_header_write(file, header, &err);
+    if (!result)
+        result = io_sync_now(file);
+    if (result == -ENOSPC)
+        return img_error("Could not change the backing file to '%s': No space left in the file "
+                         "header",
+                         backing ? backing : "");
+    if (result)
+        return img_error("Could not change the backing file to '%s': %s", backing ? backing : "",
+                         err.code ? err.text : strerror(-result));
+    return 0;
+}
+
+static int read_header(struct rebase *rebase, struct io_file *file, struct qcow2_header *header)
+{
+    const struct arguments *arguments = rebase->arguments;
+    const char *format;
+    struct error err = {0};
+    if (img_find_format(file, arguments->path, arguments->format, &format))
+        return 1;
+    if (strcmp(format, "qcow2"))
+        return img_error("'%s': images of format %s have no backing file", arguments->path, format);
+    if (new_backing(arguments) && !arguments->backing_format)
+        return img_error("Could not change the backing file to '%s': backing format must be "
+                         "specified",
+                         arguments->backing);
+    if (qcow2_header_read(file, arguments->path, header, &err))
+        return img_error("%s", err.text);
+    if (header->incompatible & QCOW2_INCOMPAT_CORRUPT) {
+        qcow2_header_fini(header);
+        return img_error("Could not open '%s': the image is marked corrupt; run evisor-img check "
+                         "-r all",
+                         arguments->path);
+    }
+    rebase->cluster_bytes = qcow2_cluster_bytes(header);
+    if (header->has_backing)
+        rebase->old_path = img_resolve(arguments->path, header->backing_path);
+    if (header->has_backing_format)
+        rebase->old_format = strdup(header->backing_format);
+    return 0;
+}
+
+/* With the image locked for writing: looks, or changes the name at the end. */
+static int with_header(struct rebase *rebase, bool change)
+{
+    const struct img_file_options options = {.writable = true};
+    struct qcow2_header header;
+    struct io_file *file = img_open_file(rebase->loop, rebase->arguments->path, &options);
+    if (!file)
+        return 1;
+    free(rebase->old_path);
+    free(rebase->old_format);
+    rebase->old_path = rebase->old_format = NULL;
+    int status = read_header(rebase, file, &header);
+    if (!status) {
+        if (change)
+            status = change_header(file, rebase->arguments, &header);
+        qcow2_header_fini(&header);
+    }
+    img_close_file(rebase->loop, file);
+    return status;
+}
+
+/* --- safe mode --- */
+
+/* What a backing file shows at a range: zeroes where there is none, or where it has ended. */
+static int read_backing(struct img_source *source, uint64_t offset, uint8_t *data, uint64_t bytes)
+{
+    uint64_t size = source->disk ? disk_size_bytes(source->disk) : 0;
+    uint64_t there = offset < size ? MIN(bytes, size - offset) : 0;
+    memset(data + there, 0, bytes - there);
+    if (!there)
+        return 0;
+    struct iovec iov = {data, there};
+    struct disk_request request = {
+        .op = DISK_READ, .offset = offset, .bytes = there, .iov = &iov, .iov_count = 1};
+    return disk_run(source->disk, &request);
+}
+
+static int write_top(struct rebase *rebase, uint64_t offset, uint8_t *data, uint64_t bytes)
+{
+    struct iovec iov = {data, bytes};
+    struct disk_request request = {
+        .op = DISK_WRITE, .offset = offset, .bytes = bytes, .iov = &iov, .iov_count = 1};
+    return disk_run(rebase->top.disk, &request);
+}
+
+/* Writes those clusters of the range that the new backing file shows otherwise. */
+static int keep_contents(struct rebase *rebase, uint64_t offset, uint64_t bytes)
+{
+    int result = read_backing(&rebase->old, offset, rebase->old_data, bytes);
+    if (!result)
+        result = read_backing(&rebase->new, offset, rebase->new_data, bytes);
+    for (uint64_t at = 0; at < bytes && !result;) {
+        uint64_t cluster_end =
+            align_down(offset + at, rebase->cluster_bytes) + rebase->cluster_bytes - offset;
+        uint64_t piece = MIN(cluster_end, bytes) - at;
+        if (memcmp(rebase->old_data + at, rebase->new_data + at, piece))
+            result = write_top(rebase, offset + at, rebase->old_data + at, piece);
+        at += piece;
+    }
+    return result;
+}
+
+static int copy_differences(struct rebase *rebase)
+{
+    uint64_t size = map_size_bytes(rebase->top_map);
+    struct error err = {0};
+    for (uint64_t at = 0; at < size;) {
+        struct map_extent extent;
+        if (map_find(rebase->top_map, at, size, 1, &extent, &err))
+            return img_error("error while reading image metadata: %s", err.text);
+        if (extent.kind == MAP_ABSENT) {
+            extent.bytes = MIN(extent.bytes, CHUNK_BYTES);
+            int result = keep_contents(rebase, at, extent.bytes);
+            if (result)
+                return img_error("Error while writing to COW image: %s", strerror(-result));
+        }
+        at += extent.bytes;
+        img_progress_report(NULL, at, size);
+    }
+    struct disk_request flush = {.op = DISK_FLUSH};
+    int result = disk_run(rebase->top.disk, &flush);
+    return result ? img_error("Error while writing to COW image: %s", strerror(-result)) : 0;
+}
+
+static int open_new_backing(struct rebase *rebase)
+{
+    const struct arguments *arguments = rebase->arguments;
+    if (!new_backing(arguments))
+        return 0;
+    char *path = img_resolve(arguments->path, arguments->backing);
+    const struct img_source_options options = {.path = path,
+                                               .format = arguments->backing_format,
+                                               .cache = arguments->source_cache,
+                                               .no_lock = arguments->no_lock};
+    int status = path ? img_source_open(rebase->loop, &options, &rebase->new) : 1;
+    free(path);
+    return status;
+}
+
+static int open_old_backing(struct rebase *rebase)
+{
+    const struct img_source_options options = {.path = rebase->old_path,
+                                               .format = rebase->old_format,
+                                               .cache = rebase->arguments->source_cache,
+                                               .no_lock = rebase->arguments->no_lock};
+    return rebase->old_path ? img_source_open(rebase->loop, &options, &rebase->old) : 0;
+}
+
+static int open_all(struct rebase *rebase)
+{
+    const struct arguments *arguments = rebase->arguments;
+    const struct img_source_options top = {
+        .path = arguments->path, .format = "qcow2", .cache = arguments->cache, .writable = true};
+    struct error err = {0};
+    rebase->old_data = malloc(CHUNK_BYTES);
+    rebase->new_data = malloc(CHUNK_BYTES);
+    if (!rebase->old_data || !rebase->new_data)
+        return img_error("out of memory");
+    if (open_new_backing(rebase) || open_old_backing(rebase) ||
+        img_source_open(rebase->loop, &top, &rebase->top))
+        return 1;
+    if (map_open(rebase->loop, arguments->path, "qcow2", false, &rebase->top_map, &err))
+        return img_error("%s", err.text);
+    return 0;
+}
+
+static int copy_safely(struct rebase *rebase)
+{
+    int status = open_all(rebase);
+    if (!status) {
+        img_progress_start(rebase->arguments->progress);
+        status = copy_differences(rebase);
+        img_progress_end(!status);
+    }
+    map_close(rebase->top_map);
+    int result = img_source_close(&rebase->top);
+    (void)!img_source_close(&rebase->old);
+    (void)!img_source_close(&rebase->new);
+    free(rebase->old_data);
+    free(rebase->new_data);
+    if (!status && result)
+        status = img_error("Could not close '%s': %s", rebase->arguments->path, strerror(-result));
+    return status;
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {0};
+    struct rebase rebase = {.arguments = &arguments, .loop = loop};
+    if (parse(&arguments, argc, argv))
+        return 1;
+    int status = with_header(&rebase, false);
+    if (!status && !arguments.unsafe)
+        status = copy_safely(&rebase);
+    if (!status)
+        status = with_header(&rebase, true);
+    free(rebase.old_path);
+    free(rebase.old_format);
+    return status;
+}
+
+const struct img_command img_rebase_command = {
+    .name = "rebase",
+    .synopsis = "[-f FMT] [-t CACHE] [-T CACHE] [-p] [-q] [-u] [-U] -b BACKING_FILE\n"
+                "          [-F BACKING_FMT] FILENAME",
+    .help =
+        "Gives an overlay another backing file; what the overlay shows stays the same.\n"
+        "  -b FILE    the new backing file; \"\" for none\n"
+        "  -F FMT     its format\n"
+        "  -u         change the name only: for a backing file that was moved. If the contents\n"
+        "             differ, the overlay shows rubbish\n"
+        "  -f FMT     the overlay's format (default: found out from the file)\n"
+        "  -t CACHE, -T CACHE  for the overlay, and for the backing files\n"
+        "  -p         show the progress\n"
+        "  -U         read backing files although another process uses them\n"
+        "Examples:\n"
+        "  evisor-img rebase -b new-base.qcow2 -F qcow2 overlay.qcow2\n"
+        "  evisor-img rebase -b '' overlay.qcow2\n"
+        "  evisor-img rebase -u -b /new/place/base.qcow2 -F qcow2 overlay.qcow2\n",
+    .run = run,
+};

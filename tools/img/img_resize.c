@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/* img_resize: evisor-img resize: another virtual size for an image. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "tools/img/img_source.h"
+
+struct arguments {
+    const char *path;
+    const char *format;
+    const char *size_text;
+    const char *preallocation;
+    bool quiet, shrink;
+};
+
+enum { OPTION_PREALLOCATION = 256, OPTION_SHRINK };
+
+static int parse_one(struct arguments *arguments, int option)
+{
+    switch (option) {
+    case 'f':
+        arguments->format = optarg;
+        return 0;
+    case 'q':
+        arguments->quiet = true;
+        return 0;
+    case OPTION_SHRINK:
+        arguments->shrink = true;
+        return 0;
+    case OPTION_PREALLOCATION:
+        if (!strcmp(optarg, "off")) {
+            arguments->preallocation = NULL;
+            return 0;
+        }
+        arguments->preallocation = optarg;
+        if (strcmp(optarg, "metadata") && strcmp(optarg, "falloc") && strcmp(optarg, "full"))
+            return img_error("Invalid preallocation mode '%s'", optarg);
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+/* The size is taken off first: "-2M" is no option. */
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"preallocation", required_argument, NULL, OPTION_PREALLOCATION},
+        {"shrink", no_argument, NULL, OPTION_SHRINK},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    if (argc < 3)
+        return img_usage("Not enough arguments");
+    arguments->size_text = argv[--argc];
+    while ((option = getopt_long(argc, argv, ":f:hq", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (parse_one(arguments, option))
+            return 1;
+    }
+    if (optind != argc - 1)
+        return img_usage("Expecting image file name and size");
+    arguments->path = img_path(argv[optind]);
+    return 0;
+}
+
+static int new_size(const char *text, uint64_t old, uint64_t *out)
+{
+    char sign = *text == '+' || *text == '-' ? *text : 0;
+    uint64_t bytes;
+    if (img_parse_size(text + (sign != 0), 1, &bytes) || bytes > (uint64_t)INT64_MAX)
+        return img_error("Parameter 'size' %s", img_size_hint);
+    if (sign == '+')
+        bytes = old > (uint64_t)INT64_MAX - bytes ? UINT64_MAX : old + bytes;
+    else if (sign == '-')
+        bytes = bytes >= old ? 0 : old - bytes;
+    if (bytes > (uint64_t)INT64_MAX)
+        return img_error("The new image size is too large");
+    if (!bytes)
+        return img_error("New image size must be positive");
+    *out = align_up(bytes, 512);
+    return 0;
+}
+
+struct outcome {
+    bool done;
+    int result;
+    struct error err;
+};
+
+static void on_resized(void *opaque, int result, const struct error *err)
+{
+    struct outcome *outcome = opaque;
+    outcome->done = true;
+    outcome->result = result;
+    if (err)
+        outcome->err = *err;
+}
+
+static int preallocate_raw(const struct arguments *arguments, uint64_t old, uint64_t size)
+{
+    int fd = open(arguments->path, O_RDWR | O_CLOEXEC);
+    int result = fd < 0 ? errno : posix_fallocate(fd, (off_t)old, (off_t)(size - old));
+    if (fd >= 0)
+        close(fd);
+    if (result)
+        return img_error("Could not preallocate '%s': %s", arguments->path, strerror(result));
+    return 0;
+}
+
+static int check_change(const struct arguments *arguments, const struct img_source *source,
+                        uint64_t size)
+{
+    uint64_t old = disk_size_bytes(source->disk);
+    if (size <= old && arguments->preallocation)
+        return img_error("Preallocation can only be used for growing images");
+    if (size < old && !arguments->shrink) {
+        img_error("Use the --shrink option to perform a shrink operation.");
+        return img_error("warning: Shrinking an image will delete all data beyond the shrunken "
+                         "image's end. Before performing such an operation, make sure there is no "
+                         "important data there.");
+    }
+    if (!arguments->preallocation)
+        return 0;
+    if (strcmp(source->format, "raw"))
+        return img_error("--preallocation=%s is not supported for growing %s images; leave it out",
+                         arguments->preallocation, source->format);
+    if (strcmp(arguments->preallocation, "falloc") && strcmp(arguments->preallocation, "full"))
+        return img_error("Unsupported preallocation mode: %s", arguments->preallocation);
+    return 0;
+}
+
+static int resize(struct loop *loop, const struct arguments *arguments, struct img_source *source)
+{
+    uint64_t old = disk_size_bytes(source->disk), size = 0;
+    struct outcome outcome = {0};
+    if (new_size(arguments->size_text, old, &size) || check_change(arguments, source, size))
+        return 1;
+    disk_resize(source->disk, size, on_resized, &outcome);
+    while (!outcome.done)
+        loop_run_once(loop, true);
+    if (outcome.result)
+        return img_error("Could not resize '%s': %s", arguments->path,
+                         outcome.err.code ? outcome.err.text : strerror(-outcome.result));
+    if (arguments->preallocation)
+        return preallocate_raw(arguments, old, size);
+    return 0;
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {0};
+    struct img_source source;
+    if (parse(&arguments, argc, argv))
+        return 1;
+    const struct img_source_options options = {
+        .path = arguments.path, .format = arguments.format, .writable = true};
+    if (img_source_open(loop, &options, &source))
+        return 1;
+    int status = resize(loop, &arguments, &source);
+    int result = img_source_close(&source);
+    if (!status && result)
+        status = img_error("Could not resize '%s': %s", arguments.path, strerror(-result));
+    if (!status && !arguments.quiet)
+        puts("Image resized.");
+    return status;
+}
+
+const struct img_command img_resize_command = {
+    .name = "resize",
+    .synopsis = "[-f FMT] [--preallocation=MODE] [-q] [--shrink] FILENAME [+|-]SIZE",
+    .help = "Changes the virtual size of an image. The guest's partitions stay as they are.\n"
+            "  -f FMT                the format (default: found out from the file)\n"
+            "  --shrink              allow a smaller size: what lies beyond it is lost\n"
+            "  --preallocation=MODE  off, falloc or full (raw, growing)\n"
+            "  -q                    say nothing\n"
+            "Examples:\n"
+            "  evisor-img resize disk.qcow2 +10G\n"
+            "  evisor-img resize --shrink -f raw disk.raw 5G\n",
+    .run = run,
+};

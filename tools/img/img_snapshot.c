@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/* img_snapshot: evisor-img snapshot: internal snapshots of a qcow2 image that is not in use. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_snapshot.h"
+#include "tools/img/img.h"
+#include "tools/img/img_snapshot_list.h"
+
+struct arguments {
+    const char *path;
+    const char *name;
+    int action; /* 'l', 'c', 'a', 'd', or 0 */
+    bool quiet, no_lock;
+};
+
+static int set_action(struct arguments *arguments, int action)
+{
+    if (arguments->action)
+        return img_usage("Cannot mix '-l', '-a', '-c', '-d'");
+    arguments->action = action;
+    arguments->name = action == 'l' ? NULL : optarg;
+    return 0;
+}
+
+static int parse(struct arguments *arguments, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"force-share", no_argument, NULL, 'U'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    while ((option = getopt_long(argc, argv, ":la:c:d:hqU", options, NULL)) >= 0) {
+        if (option == ':' || option == '?')
+            return img_bad_option(option, argv[optind - 1]);
+        if (option == 'q')
+            arguments->quiet = true;
+        else if (option == 'U')
+            arguments->no_lock = true;
+        else if (set_action(arguments, option))
+            return 1;
+    }
+    if (optind != argc - 1)
+        return img_usage("Expecting one image file name");
+    arguments->path = img_path(argv[optind]);
+    if (!arguments->action)
+        arguments->action = 'l';
+    if (arguments->no_lock && arguments->action != 'l')
+        return img_error("Could not open '%s': force-share=on can only be used with read-only "
+                         "images; leave out -U",
+                         arguments->path);
+    return 0;
+}
+
+static int list(struct io_file *file, const struct arguments *arguments)
+{
+    struct qcow2_header header;
+    struct qcow2_snapshots snapshots;
+    struct error err = {0};
+    if (qcow2_header_read(file, arguments->path, &header, &err))
+        return img_error("%s", err.text);
+    int result = qcow2_snapshots_read(file, &header, &snapshots, &err);
+    qcow2_header_fini(&header);
+    if (result)
+        return img_error("Could not open '%s': %s", arguments->path, err.text);
+    if (snapshots.count)
+        img_snapshot_list_print(&snapshots);
+    qcow2_snapshots_free(&snapshots);
+    return 0;
+}
+
+static int act(struct io_file *file, const struct arguments *arguments)
+{
+    const char *path = arguments->path, *name = arguments->name;
+    struct error err = {0};
+    switch (arguments->action) {
+    case 'c':
+        if (qcow2_snapshot_create(file, path, name, &err))
+            return img_error("Could not create snapshot '%s': %s", name, err.text);
+        return 0;
+    case 'a':
+        if (qcow2_snapshot_apply(file, path, name, &err))
+            return img_error("Could not apply snapshot '%s': %s", name,
+                             err.code ? err.text
+                                      : "Failed to load snapshot: No such file or directory");
+        return 0;
+    case 'd':
+        if (qcow2_snapshot_delete(file, path, name, &err))
+            return img_error("Could not delete snapshot '%s': %s", name,
+                             err.code ? err.text : "snapshot not found");
+        return 0;
+    default:
+        return list(file, arguments);
+    }
+}
+
+static int run(struct loop *loop, int argc, char **argv)
+{
+    struct arguments arguments = {0};
+    const char *format;
+    if (parse(&arguments, argc, argv))
+        return 1;
+    const struct img_file_options options = {.writable = arguments.action != 'l',
+                                             .no_lock = arguments.no_lock};
+    struct io_file *file = img_open_file(loop, arguments.path, &options);
+    if (!file)
+        return 1;
+    int status = img_find_format(file, arguments.path, NULL, &format);
+    if (!status && !strcmp(format, "raw"))
+        status = arguments.action == 'l'
+                     ? 0
+                     : img_error("'%s' is a raw image: only qcow2 images have snapshots",
+                                 arguments.path);
+    else if (!status)
+        status = act(file, &arguments);
+    img_close_file(loop, file);
+    return status;
+}
+
+const struct img_command img_snapshot_command = {
+    .name = "snapshot",
+    .synopsis = "[-q] [-U] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILENAME",
+    .help = "Lists, creates, applies and deletes internal snapshots of a qcow2 image. The image\n"
+            "must not be in use; for a running machine use its control socket.\n"
+            "  -l           list (the default)\n"
+            "  -c SNAPSHOT  create one of this name\n"
+            "  -a SNAPSHOT  go back to it; what was written since is lost\n"
+            "  -d SNAPSHOT  delete it\n"
+            "  -U           list although another process uses the image\n"
+            "Examples:\n"
+            "  evisor-img snapshot -c before-upgrade disk.qcow2\n"
+            "  evisor-img snapshot -a before-upgrade disk.qcow2\n",
+    .run = run,
+};

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* img_source: opens an image for reading or writing, as the subcommands that move data need it. */
+#include "tools/img/img_source.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "disk/probe.h"
+
+int img_parse_cache(const char *name, struct disk_cache_mode *mode)
+{
+    static const struct {
+        const char *name;
+        struct disk_cache_mode mode;
+    } modes[] = {
+        {"none", {.direct = true, .writeback = true}},
+        {"off", {.direct = true, .writeback = true}},
+        {"writeback", {.writeback = true}},
+        {"writethrough", {.writeback = false}},
+        {"directsync", {.direct = true}},
+        {"unsafe", {.no_flush = true, .writeback = true}},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(modes); i++)
+        if (!strcmp(modes[i].name, name)) {
+            *mode = modes[i].mode;
+            return 0;
+        }
+    return -1;
+}
+
+/* Looks into the file, without locks: the image is opened and locked right after. */
+static int find_format(struct loop *loop, const struct img_source_options *options,
+                       const char **format)
+{
+    const struct img_file_options open_options = {.no_lock = true};
+    struct io_file *file = img_open_file(loop, options->path, &open_options);
+    if (!file)
+        return 1;
+    int status = img_find_format(file, options->path, options->format, format);
+    img_close_file(loop, file);
+    return status;
+}
+
+static int say(const char *path, const struct error *err)
+{
+    if (!strncmp(err->text, "Could not open", 14))
+        return img_error("%s", err->text);
+    return img_error("Could not open '%s': %s", path, err->text);
+}
+
+int img_source_open(struct loop *loop, const struct img_source_options *options,
+                    struct img_source *out)
+{
+    struct disk_options disk_options = {
+        .path = options->path,
+        .read_only = !options->writable,
+        .no_lock = options->no_lock,
+        .no_backing = options->no_backing,
+        .cache = {.writeback = true},
+        .discard_unmap = options->writable,
+    };
+    struct error err = {0};
+    memset(out, 0, sizeof(*out));
+    if (options->cache && img_parse_cache(options->cache, &disk_options.cache))
+        return img_error("Invalid cache option: %s", options->cache);
+    if (find_format(loop, options, &out->format))
+        return 1;
+    disk_options.format = out->format;
+    if (disk_open(loop, &disk_options, &out->disk, &err))
+        return say(options->path, &err);
+    if (!options->writable &&
+        map_open(loop, options->path, out->format, !options->no_backing, &out->map, &err)) {
+        (void)!img_source_close(out);
+        return say(options->path, &err);
+    }
+    return 0;
+}
+
+int img_source_close(struct img_source *source)
+{
+    map_close(source->map);
+    int result = source->disk ? disk_close_wait(source->disk) : 0;
+    memset(source, 0, sizeof(*source));
+    return result;
+}
