@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "disk/dirty.h"
 #include "disk/format.h"
 #include "disk/lock.h"
 
@@ -45,6 +46,7 @@ int node_init(struct node *node, const struct format_ops *ops, struct loop *loop
     node->unmap = options->discard_unmap;
     node->path = strdup(options->path);
     list_init(&node->done);
+    list_init(&node->bitmaps);
     loop_task_init(loop, &node->complete, LOOP_STAGE_COMPLETE, on_complete);
     return node->path ? 0 : -ENOMEM;
 }
@@ -52,8 +54,21 @@ int node_init(struct node *node, const struct format_ops *ops, struct loop *loop
 void node_fini(struct node *node)
 {
     CHECK(list_is_empty(&node->done));
+    for (struct list *bitmap; (bitmap = list_pop_front(&node->bitmaps));)
+        dirty_bitmap_destroy(list_entry(bitmap, struct dirty_bitmap, node));
     loop_task_cancel(&node->complete);
     free(node->path);
+}
+
+void node_submit(struct node *node, struct disk_request *request)
+{
+    if (request->op != DISK_STATUS || node->ops->has_status) {
+        node->ops->submit(node, request);
+        return;
+    }
+    request->extent.bytes = request->bytes;
+    request->extent.is_zero = false;
+    node_complete_later(node, request, 0);
 }
 
 void node_complete_later(struct node *node, struct disk_request *request, int result)

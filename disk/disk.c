@@ -7,9 +7,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/iov.h"
+#include "disk/dirty.h"
 #include "disk/format.h"
 
 struct disk {
@@ -71,7 +73,7 @@ static void resubmit(struct disk *disk, struct disk_request *request)
 {
     if (request->op == DISK_FLUSH ||
         range_fits(request->offset, request->bytes, disk->top->size_bytes))
-        disk->top->ops->submit(disk->top, request);
+        node_submit(disk->top, request);
     else
         node_complete_later(disk->top, request, -EIO);
 }
@@ -177,15 +179,34 @@ int disk_open_file(struct loop *loop, struct io_file *file, struct node *backing
     return 0;
 }
 
+static bool changes_data(const struct disk_request *request)
+{
+    return request->op == DISK_WRITE || request->op == DISK_ZERO || request->op == DISK_DISCARD;
+}
+
 static void check_request(const struct disk *disk, const struct disk_request *request)
 {
     bool transfers = request->op == DISK_READ || request->op == DISK_WRITE;
     CHECK(!disk->closing);
-    CHECK(request->op == DISK_READ || request->op == DISK_FLUSH || !disk->top->read_only);
+    CHECK(!changes_data(request) || !disk->top->read_only);
     if (request->op != DISK_FLUSH)
         CHECK(range_fits(request->offset, request->bytes, disk->top->size_bytes));
     if (transfers)
         CHECK(iov_size(request->iov, request->iov_count) == request->bytes);
+}
+
+/*
+ * Before the data changes, so that a bitmap is never short of what the disk holds; and once more
+ * after it, for bitmaps that were made or emptied meanwhile.
+ */
+static void mark_bitmaps(struct node *node, const struct disk_request *request)
+{
+    list_for_each(entry, &node->bitmaps)
+    {
+        struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
+        if (bitmap->enabled)
+            dirty_bitmap_mark(bitmap, request->offset, request->bytes);
+    }
 }
 
 void disk_submit(struct disk *disk, struct disk_request *request)
@@ -196,20 +217,22 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     bool is_flush = request->op == DISK_FLUSH;
     request->disk = disk;
     request->started_ns = loop_now_ns();
-    request->durable = !is_flush && request->op != DISK_READ &&
-                       (request->flags & DISK_FUA || !disk->cache.writeback);
+    request->durable =
+        changes_data(request) && (request->flags & DISK_FUA || !disk->cache.writeback);
     disk->stats.in_flight++;
     bool is_nothing = is_flush ? disk->cache.no_flush || top->read_only : !request->bytes;
     if (request->op == DISK_DISCARD && !disk->unmap)
         is_nothing = true;
     if (request->op == DISK_ZERO && !disk->unmap)
         request->flags &= ~(unsigned)DISK_MAY_UNMAP;
+    if (changes_data(request) && !is_nothing)
+        mark_bitmaps(top, request);
     if (is_nothing)
         node_complete_later(top, request, 0);
     else if (disk->resize.waiting || disk->resize.running)
         list_push_back(&disk->resize.held, &request->node);
     else
-        top->ops->submit(top, request);
+        node_submit(top, request);
 }
 
 void node_complete(struct disk_request *request, int result)
@@ -219,6 +242,8 @@ void node_complete(struct disk_request *request, int result)
     if (disk) {
         request->disk = NULL;
         disk->stats.in_flight--;
+        if (changes_data(request))
+            mark_bitmaps(disk->top, request);
         disk->stats.by_op[request->op].operations++;
         disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
         disk->stats.by_op[request->op].failed += result != 0;
@@ -319,6 +344,22 @@ const char *disk_path(const struct disk *disk)
 const char *disk_format(const struct disk *disk)
 {
     return disk->top->ops->name;
+}
+
+struct list *disk_bitmaps(struct disk *disk)
+{
+    return &disk->top->bitmaps;
+}
+
+struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name)
+{
+    list_for_each(entry, &disk->top->bitmaps)
+    {
+        struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
+        if (!strcmp(bitmap->name, name))
+            return bitmap;
+    }
+    return NULL;
 }
 
 const struct disk *disk_backing(const struct disk *disk)

@@ -25,6 +25,7 @@ enum disk_op {
     DISK_ZERO,    /* the range reads as zeroes; space is given back if DISK_MAY_UNMAP */
     DISK_DISCARD, /* whole units of disk_discard_granularity may read as zeroes; the rest stays */
     DISK_FLUSH,   /* all writes completed before this was submitted are on stable storage */
+    DISK_STATUS,  /* what the range's start is, and how far: see `extent` */
 };
 
 enum disk_request_flags {
@@ -43,6 +44,12 @@ struct disk_request {
     uint64_t bytes;          /* for READ and WRITE: iov_size(iov, iov_count) */
     const struct iovec *iov; /* READ and WRITE only */
     size_t iov_count;
+    /* The answer to STATUS: the first `bytes` of the range (at least one, maybe fewer than could be
+     * said) are data, or else known to read as zeroes. */
+    struct {
+        uint64_t bytes;
+        bool is_zero;
+    } extent;
     /* 0 or -errno. Called once, on the loop, never from inside disk_submit. */
     void (*on_done)(struct disk_request *request, int result);
     /* Private. */
@@ -120,13 +127,18 @@ const char *disk_format(const struct disk *disk);
 /* The open backing image, or NULL. Owned by `disk`. */
 const struct disk *disk_backing(const struct disk *disk);
 
+/* The dirty bitmaps of the top image (disk/dirty.h): struct dirty_bitmap by its node. */
+struct dirty_bitmap;
+struct list *disk_bitmaps(struct disk *disk);
+struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name);
+
 struct disk_stats {
     struct {
         uint64_t operations;
         uint64_t bytes;
         uint64_t failed;
         uint64_t total_ns;
-    } by_op[DISK_FLUSH + 1];
+    } by_op[DISK_STATUS + 1];
     uint64_t in_flight;
     uint64_t host_reads, host_writes, host_flushes; /* operations on the host's files */
 };

@@ -27,10 +27,12 @@ struct node {
     /* Completions that needed no I/O. */
     struct list done;
     struct loop_task complete;
+    struct list bitmaps; /* struct dirty_bitmap, marked by the requests of the disk above */
 };
 
 struct format_ops {
     const char *name;
+    bool has_status; /* DISK_STATUS is served; else all of the disk counts as data */
     /* Blocks. Owns `file` only on success. Fills *out with node_init done. */
     int (*open)(struct loop *loop, struct io_file *file, const struct disk_options *options,
                 struct node **out, struct error *err);
@@ -56,9 +58,11 @@ const struct format_ops *format_find(const char *name);
 /* Fills what all formats share; path is copied. -ENOMEM or 0. */
 int must_check node_init(struct node *node, const struct format_ops *ops, struct loop *loop,
                          struct io_file *file, const struct disk_options *options);
-/* Frees what node_init made; the file is closed by then. */
+/* Frees what node_init made, and the bitmaps; the file is closed by then. */
 void node_fini(struct node *node);
 
+/* To the node's own submit, or answers for formats that cannot. */
+void node_submit(struct node *node, struct disk_request *request);
 /* From an I/O completion: the request is finished. */
 void node_complete(struct disk_request *request, int result);
 /* From inside submit: finished, to be told in the complete stage of this turn. */

@@ -2,6 +2,7 @@
 /* raw: an image that is its file's bytes. Requests map one to one; holes are the host's matter. */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "disk/format.h"
@@ -10,6 +11,7 @@
 
 struct raw_slot {
     struct io_request io;
+    struct loop_job job; /* STATUS */
     struct disk_request *request;
     struct raw *raw;
     struct list node; /* in raw->slots while free */
@@ -78,8 +80,50 @@ static enum io_kind io_kind_of(const struct disk_request *request)
         return IO_PUNCH;
     case DISK_FLUSH:
         return IO_SYNC;
+    case DISK_STATUS:
+        break;
     }
     UNREACHABLE("every operation is listed");
+}
+
+/* In the pool: the file system may have to look on the medium. */
+static void find_extent(struct loop_job *job)
+{
+    struct raw_slot *slot = container_of(job, struct raw_slot, job);
+    struct disk_request *request = slot->request;
+    uint64_t end = request->offset + request->bytes;
+    int fd = slot->raw->node.file->fd;
+    off_t data = lseek(fd, (off_t)request->offset, SEEK_DATA), next = -1;
+    request->extent.is_zero = data < 0 ? errno == ENXIO : (uint64_t)data > request->offset;
+    if (request->extent.is_zero)
+        next = data;
+    else if (data >= 0)
+        next = lseek(fd, (off_t)request->offset, SEEK_HOLE);
+    if (next > (off_t)request->offset && (uint64_t)next < end)
+        end = (uint64_t)next;
+    request->extent.bytes = end - request->offset;
+}
+
+static void on_extent_found(struct loop_job *job)
+{
+    struct raw_slot *slot = container_of(job, struct raw_slot, job);
+    list_push_front(&slot->raw->slots, &slot->node);
+    node_complete(slot->request, 0);
+}
+
+static void submit_status(struct raw_slot *slot)
+{
+    struct raw *raw = slot->raw;
+    slot->job.work = find_extent;
+    slot->job.on_done = on_extent_found;
+    if (raw->node.file->fd >= 0) {
+        loop_job_submit(raw->node.loop, &slot->job);
+        return;
+    }
+    slot->request->extent.bytes = slot->request->bytes;
+    slot->request->extent.is_zero = false;
+    list_push_front(&raw->slots, &slot->node);
+    node_complete_later(&raw->node, slot->request, 0);
 }
 
 static void raw_submit(struct node *node, struct disk_request *request)
@@ -91,6 +135,10 @@ static void raw_submit(struct node *node, struct disk_request *request)
         return;
     }
     slot->request = request;
+    if (request->op == DISK_STATUS) {
+        submit_status(slot);
+        return;
+    }
     slot->io = (struct io_request){
         .kind = io_kind_of(request),
         .offset = request->offset,
@@ -167,6 +215,7 @@ static int raw_open(struct loop *loop, struct io_file *file, const struct disk_o
 
 const struct format_ops raw_format = {
     .name = "raw",
+    .has_status = true,
     .open = raw_open,
     .submit = raw_submit,
     .resize = raw_resize,

@@ -23,6 +23,7 @@ static void transfer(struct disk *disk, const struct disk_request *request)
         memset(at, 0, request->bytes);
         break;
     case DISK_FLUSH:
+    case DISK_STATUS:
         break;
     }
 }

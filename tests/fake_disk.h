@@ -16,7 +16,7 @@ struct disk {
     bool hold;      /* requests wait for fake_disk_release */
     bool backwards; /* the youngest request completes first */
     int fail;       /* -errno for every request from now on; 0: none */
-    unsigned counts[DISK_FLUSH + 1];
+    unsigned counts[DISK_STATUS + 1];
     unsigned flags_seen; /* of all requests together */
     unsigned in_flight;
     struct list requests;

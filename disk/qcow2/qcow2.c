@@ -317,6 +317,7 @@ static void qcow2_close(struct node *node, void (*on_closed)(void *opaque, int r
 
 const struct format_ops qcow2_format = {
     .name = "qcow2",
+    .has_status = true,
     .open = qcow2_open,
     .backing = qcow2_backing,
     .submit = qcow2_submit,

@@ -167,7 +167,10 @@ static int start_io(struct qcow2_request *request, enum io_kind kind, uint64_t h
 
 static void on_child_done(struct disk_request *child, int result)
 {
-    qcow2_op_finish(container_of(child, struct qcow2_op, child), result);
+    struct qcow2_op *op = container_of(child, struct qcow2_op, child);
+    if (child->op == DISK_STATUS)
+        op->request->outer->extent = child->extent;
+    qcow2_op_finish(op, result);
 }
 
 static int start_child(struct qcow2_request *request, uint64_t bytes)
@@ -178,13 +181,14 @@ static int start_child(struct qcow2_request *request, uint64_t bytes)
         return -ENOMEM;
     op->state = QCOW2_OP_READ;
     op->child = (struct disk_request){
-        .op = DISK_READ,
+        .op = request->outer->op,
         .offset = op->offset,
         .bytes = bytes,
         .on_done = on_child_done,
     };
-    point_to_data(op, &op->child.iov, &op->child.iov_count);
-    backing->ops->submit(backing, &op->child);
+    if (op->child.op == DISK_READ)
+        point_to_data(op, &op->child.iov, &op->child.iov_count);
+    node_submit(backing, &op->child);
     return 0;
 }
 
@@ -312,6 +316,30 @@ static int discard_step(struct qcow2_request *request, uint64_t *bytes)
     return 0;
 }
 
+/* Goes on as long as the answer stays the same; the rest of the range is left out. */
+static int status_step(struct qcow2_request *request, uint64_t *bytes)
+{
+    struct qcow2_plan plan;
+    struct disk_request *outer = request->outer;
+    uint64_t left = request->end - request->cursor;
+    int result = qcow2_plan_read(request->q, request->cursor, left, &request->waiter, &plan);
+    if (result)
+        return result;
+    bool is_first = request->cursor == outer->offset, is_zero = plan.kind == QCOW2_PLAN_ZERO;
+    *bytes = plan.bytes;
+    if (plan.kind == QCOW2_PLAN_BACKING ? !is_first : !is_first && is_zero != outer->extent.is_zero)
+        *bytes = 0;
+    else if (plan.kind == QCOW2_PLAN_BACKING)
+        result = start_child(request, plan.bytes);
+    if (plan.kind == QCOW2_PLAN_BACKING || !*bytes) {
+        request->end = request->cursor + *bytes;
+        return result;
+    }
+    outer->extent.is_zero = is_zero;
+    outer->extent.bytes = request->cursor + *bytes - outer->offset;
+    return 0;
+}
+
 static int step(struct qcow2_request *request, uint64_t *bytes)
 {
     switch (request->outer->op) {
@@ -323,6 +351,8 @@ static int step(struct qcow2_request *request, uint64_t *bytes)
         return zero_step(request, bytes);
     case DISK_DISCARD:
         return discard_step(request, bytes);
+    case DISK_STATUS:
+        return status_step(request, bytes);
     case DISK_FLUSH:
         break;
     }
@@ -385,7 +415,8 @@ void qcow2_submit(struct node *node, struct disk_request *outer)
 {
     struct qcow2 *q = qcow2_of(node);
     struct qcow2_request *request = NULL;
-    int result = outer->op == DISK_READ ? 0 : q->poisoned;
+    bool is_read = outer->op == DISK_READ || outer->op == DISK_STATUS;
+    int result = is_read ? 0 : q->poisoned;
     if (!result && outer->op == DISK_FLUSH) {
         qcow2_flush_request(q, outer);
         return;
