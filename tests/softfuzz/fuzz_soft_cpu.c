@@ -133,7 +133,7 @@ static void load_state(const struct fuzz_state *in)
 {
     memcpy(cpu->r, in->gpr, sizeof(in->gpr));
     memcpy(cpu->fx, in->fx, FX_XMM);
-    memcpy(cpu->xmm, in->fx + FX_XMM, sizeof(cpu->xmm));
+    fpu_set_xmm(cpu, in->fx + FX_XMM, 16);
     cpu->mxcsr = load_le32(in->fx + FX_MXCSR);
     cpu->x87_live = false;
     cpu->pending = SOFT_PENDING_NONE;
@@ -144,7 +144,7 @@ static void store_state(struct fuzz_state *out)
 {
     memcpy(out->gpr, cpu->r, sizeof(out->gpr));
     memcpy(out->fx, cpu->fx, FX_XMM);
-    memcpy(out->fx + FX_XMM, cpu->xmm, sizeof(cpu->xmm));
+    fpu_get_xmm(cpu, out->fx + FX_XMM, 16);
     store_le32(out->fx + FX_MXCSR, cpu->mxcsr);
     out->rflags = soft_get_rflags(cpu);
     out->rip = cpu->rip;

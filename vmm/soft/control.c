@@ -14,6 +14,8 @@
 #define CR4_ALL                                                                                    \
     (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |      \
      CR4_OSFXSR | CR4_OSXMMEXCPT)
+#define CPUID_1_ECX_XSAVE (1u << 26)
+#define XCR0_FOR_AVX      (XCR0_SSE | XCR0_AVX)
 #define DR6_FIXED   UINT64_C(0xffff0ff0)
 #define DR7_FIXED   UINT64_C(0x400)
 #define DR7_GD      UINT64_C(0x2000)
@@ -60,6 +62,8 @@ static uint8_t compute_mode(const struct soft_cpu *cpu)
         mode |= SOFT_MODE_MP;
     if (!(cpu->cr4 & CR4_OSFXSR))
         mode |= SOFT_MODE_NO_SSE;
+    if (!(cpu->cr4 & CR4_OSXSAVE) || (cpu->xcr0 & XCR0_FOR_AVX) != XCR0_FOR_AVX)
+        mode |= SOFT_MODE_NO_AVX;
     return (uint8_t)mode;
 }
 
@@ -144,8 +148,9 @@ static bool write_cr3(struct soft_cpu *cpu, uint64_t value)
 static bool write_cr4(struct soft_cpu *cpu, uint64_t value)
 {
     uint64_t changed = cpu->cr4 ^ value;
+    uint64_t known = CR4_ALL | (cpu->cpuid_1_ecx & CPUID_1_ECX_XSAVE ? CR4_OSXSAVE : 0);
 
-    if (value & ~CR4_ALL || (soft_is_long_mode(cpu) && !(value & CR4_PAE)))
+    if (value & ~known || (soft_is_long_mode(cpu) && !(value & CR4_PAE)))
         return soft_raise(cpu, SOFT_GP, 0);
     if (cpu->cr0 & CR0_PG && !soft_is_long_mode(cpu) && value & CR4_PAE && changed & CR4_PAE &&
         !mmu_load_pdptes(cpu, cpu->cr3))

@@ -122,6 +122,10 @@ enum soft_vector {
 #define CR4_OSXMMEXCPT UINT64_C(0x0400)
 #define CR4_OSXSAVE    UINT64_C(0x40000)
 
+#define XCR0_X87 UINT64_C(0x1)
+#define XCR0_SSE UINT64_C(0x2)
+#define XCR0_AVX UINT64_C(0x4)
+
 #define EFER_SCE UINT64_C(0x0001)
 #define EFER_LME UINT64_C(0x0100)
 #define EFER_LMA UINT64_C(0x0400)
@@ -141,6 +145,7 @@ enum soft_mode {
     SOFT_MODE_MP = 1 << 4,     /* CR0.MP: WAIT raises #NM with TS */
     SOFT_MODE_NO_SSE = 1 << 5, /* CR4.OSFXSR clear: SSE raises #UD */
     SOFT_MODE_REAL = 1 << 6,   /* real or virtual-8086 mode: some instructions do not exist */
+    SOFT_MODE_NO_AVX = 1 << 7, /* CR4.OSXSAVE or bits of XCR0 clear: AVX raises #UD */
 };
 
 #define SOFT_TLB_SIZE   1024
@@ -203,7 +208,7 @@ struct soft_replay {
     bool is_write;
 };
 
-#define SOFT_REPLAY_MAX 80 /* FXSAVE to MMIO is 64 */
+#define SOFT_REPLAY_MAX 128 /* XSAVE to MMIO is 106 */
 
 enum soft_pending {
     SOFT_PENDING_NONE,
@@ -237,7 +242,7 @@ struct soft_cpu {
     struct soft_tlb_entry *tlb; /* the set in use */
     struct soft_jump *jumps;    /* likewise */
 
-    uint8_t xmm[16][16] __attribute__((aligned(64)));
+    uint8_t ymm[16][32] __attribute__((aligned(64))); /* the lower halves are XMM */
     /* The x87 part of FXSAVE's image; its MXCSR and XMM fields are not used. */
     uint8_t fx[512] __attribute__((aligned(64)));
     uint32_t mxcsr;
@@ -246,7 +251,7 @@ struct soft_cpu {
     uint8_t cpl;
     uint8_t mode;     /* enum soft_mode */
     uint64_t cs_base; /* 0 in 64-bit mode */
-    uint64_t cr0, cr2, cr3, cr4, efer;
+    uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
     struct soft_segment seg[SOFT_SEG_COUNT]; /* FS and GS bases are in r[] */
     struct soft_segment ldt, tr;
     uint64_t gdt_base, idt_base;
@@ -276,6 +281,7 @@ struct soft_cpu {
     bool replay_open;      /* an exit waits for its answer */
 
     bool inhibit;     /* STI or MOV SS was the last instruction: no interrupt before the next */
+    bool holds_traps; /* that was MOV SS or the like: no #DB trap before the end of the next either */
     bool irq_waiting; /* one is pending that IF or `inhibit` held back */
     bool nmi_blocked; /* until IRET */
     bool is_halted;
@@ -302,8 +308,8 @@ struct soft_cpu {
     struct lapic lapic;
     struct soft_cache *cache; /* block.c's */
     struct accel_cpuid cpuid;
-    /* Feature words of it that the decoders look at: leaf 1, 7 and 0x80000001. */
-    uint32_t cpuid_1_ecx, cpuid_7_ebx, cpuid_ext_ecx;
+    /* Feature words of it that the decoders look at: leaf 1, 7, 0x80000001 and 0xD. */
+    uint32_t cpuid_1_ecx, cpuid_7_ebx, cpuid_ext_ecx, cpuid_d1_eax;
     int extint_vector; /* injected by the machine, or -1 */
     int eoi_vector;    /* to be told with ACCEL_EXIT_IOAPIC_EOI, or -1 */
 

@@ -9,6 +9,8 @@
 #include <linux/kvm_para.h>
 #include <string.h>
 
+#include "vmm/soft/xsave.h"
+
 #define BIT(n) (UINT32_C(1) << (n))
 
 /* Family 15, model 107: K8, which every guest knows and which has no errata that need MSRs. */
@@ -22,8 +24,8 @@
 #define LEAF_1_EDX (COMMON_EDX | BIT(11) | BIT(19) | BIT(25) | BIT(26))
 /* SSE3 SSSE3 SSE4.1 SSE4.2 POPCNT: executed by the host's own instructions */
 #define LEAF_1_ECX_HOST (BIT(0) | BIT(9) | BIT(19) | BIT(20) | BIT(23))
-/* CX16 x2APIC TSC-deadline hypervisor */
-#define LEAF_1_ECX   (BIT(13) | BIT(21) | BIT(24) | BIT(31))
+/* CX16 x2APIC TSC-deadline XSAVE hypervisor */
+#define LEAF_1_ECX   (BIT(13) | BIT(21) | BIT(24) | BIT(26) | BIT(31))
 #define ECX_OSXSAVE  BIT(27)
 #define EDX_APIC     BIT(9)
 #define CLFLUSH_LINE (8u << 8) /* in units of 8 bytes */
@@ -48,7 +50,15 @@ static const struct kvm_cpuid_entry2 model[] = {
      .ecx = LEAF_1_ECX | LEAF_1_ECX_HOST,
      .edx = LEAF_1_EDX},
     {.function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX},
-    {.function = 0xd, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX},
+    {.function = 0xd,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .eax = XCR0_X87 | XCR0_SSE,
+     .ebx = XSAVE_AVX,
+     .ecx = XSAVE_AVX},
+    {.function = 0xd,
+     .index = 1,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .eax = CPUID_D1_XSAVEOPT | CPUID_D1_XSAVEC | CPUID_D1_XGETBV1},
     {.function = KVM_CPUID_SIGNATURE,
      .eax = KVM_CPUID_FEATURES,
      .ebx = TEXT('K', 'V', 'M', 'K'),
@@ -114,7 +124,7 @@ static const struct kvm_cpuid_entry2 *find(const struct soft_cpu *cpu, uint32_t 
 }
 
 /* What follows the vCPU's own state instead of the model. */
-static void patch(const struct soft_cpu *cpu, uint32_t function, uint32_t out[4])
+static void patch(const struct soft_cpu *cpu, uint32_t function, uint32_t index, uint32_t out[4])
 {
     bool has_apic = lapic_get_base(&cpu->lapic) & LAPIC_BASE_ENABLE;
 
@@ -123,6 +133,8 @@ static void patch(const struct soft_cpu *cpu, uint32_t function, uint32_t out[4]
         if (cpu->cr4 & CR4_OSXSAVE)
             out[2] |= ECX_OSXSAVE;
     }
+    if (function == 0xd && index < 2 && out[0])
+        out[1] = xsave_area_bytes(cpu->xcr0);
     if ((function == 1 || function == 0x80000001) && !has_apic)
         out[3] &= ~EDX_APIC;
 }
@@ -138,5 +150,5 @@ void soft_cpuid(const struct soft_cpu *cpu, uint32_t function, uint32_t index, u
     out[1] = entry->ebx;
     out[2] = entry->ecx;
     out[3] = entry->edx;
-    patch(cpu, function, out);
+    patch(cpu, function, index, out);
 }

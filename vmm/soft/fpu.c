@@ -10,7 +10,6 @@
 #include <string.h>
 #include <xmmintrin.h>
 
-#define FCW_DEFAULT  0x037fu
 #define FCW_WRITABLE 0x1f3fu
 #define FCW_FIXED    0x0040u
 
@@ -18,13 +17,19 @@ struct fx_image {
     uint8_t bytes[512] __attribute__((aligned(16)));
 };
 
-void fpu_reset(struct soft_cpu *cpu)
+void fpu_reset_x87(struct soft_cpu *cpu)
 {
     memset(cpu->fx, 0, sizeof(cpu->fx));
-    memset(cpu->xmm, 0, sizeof(cpu->xmm));
-    store_le16(cpu->fx + FX_FCW, FCW_DEFAULT);
-    cpu->mxcsr = MXCSR_DEFAULT;
+    store_le16(cpu->fx + FX_FCW, FPU_FCW_DEFAULT);
     cpu->x87_live = false;
+}
+
+void fpu_reset(struct soft_cpu *cpu)
+{
+    fpu_reset_x87(cpu);
+    memset(cpu->ymm, 0, sizeof(cpu->ymm));
+    cpu->mxcsr = MXCSR_DEFAULT;
+    cpu->xcr0 = XCR0_X87;
 }
 
 static void apply_mxcsr(const struct soft_cpu *cpu)
@@ -94,6 +99,18 @@ void fpu_unload(struct soft_cpu *cpu)
     cpu->x87_live = false;
 }
 
+void fpu_get_xmm(const struct soft_cpu *cpu, uint8_t *to, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        memcpy(to + 16 * i, cpu->ymm[i], 16);
+}
+
+void fpu_set_xmm(struct soft_cpu *cpu, const uint8_t *from, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        memcpy(cpu->ymm[i], from + 16 * i, 16);
+}
+
 void fpu_get_state(const struct soft_cpu *cpu, struct kvm_fpu *out)
 {
     memset(out, 0, sizeof(*out));
@@ -105,7 +122,7 @@ void fpu_get_state(const struct soft_cpu *cpu, struct kvm_fpu *out)
     out->last_opcode = fpu_word(cpu, FX_FOP);
     out->last_ip = load_le64(cpu->fx + FX_FIP);
     out->last_dp = load_le64(cpu->fx + FX_FDP);
-    memcpy(out->xmm, cpu->xmm, sizeof(out->xmm));
+    fpu_get_xmm(cpu, out->xmm[0], 16);
     out->mxcsr = cpu->mxcsr;
 }
 
@@ -119,7 +136,7 @@ void fpu_set_state(struct soft_cpu *cpu, const struct kvm_fpu *state)
     store_le16(cpu->fx + FX_FOP, state->last_opcode);
     store_le64(cpu->fx + FX_FIP, state->last_ip);
     store_le64(cpu->fx + FX_FDP, state->last_dp);
-    memcpy(cpu->xmm, state->xmm, sizeof(state->xmm));
+    fpu_set_xmm(cpu, state->xmm[0], 16);
     cpu->mxcsr = state->mxcsr & MXCSR_WRITABLE;
     cpu->x87_live = false;
     fpu_normalise(cpu);

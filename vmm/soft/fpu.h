@@ -3,8 +3,9 @@
  * fpu: where the guest's floating point state is: MXCSR and, while it is being used, the x87
  * registers live in the host's own FPU during vcpu_run; the rest of the time in struct soft_cpu.
  *
- * The x87 control word in cpu->fx is true at any time. The host's MXCSR has all exceptions masked, whatever the guest masks. An x87 state with an
- * unmasked exception pending is never left in the host, so no host instruction can trip over it.
+ * The x87 control word in cpu->fx is true at any time. The host's MXCSR has all exceptions masked,
+ * whatever the guest masks. An x87 state with an unmasked exception pending is never left in the
+ * host, so no host instruction can trip over it.
  */
 #ifndef VMM_SOFT_FPU_H
 #define VMM_SOFT_FPU_H
@@ -41,11 +42,19 @@ enum {
 #define MXCSR_WRITABLE 0xffffu
 #define MXCSR_DEFAULT  0x1f80u
 
+#define FPU_FCW_DEFAULT 0x037fu
+
 /* The state after power-on, which is also FNINIT's and MXCSR's default. */
 void fpu_reset(struct soft_cpu *cpu);
+/* Of the x87 alone. */
+void fpu_reset_x87(struct soft_cpu *cpu);
 /* At the start of vcpu_run, and before it returns. */
 void fpu_enter(struct soft_cpu *cpu);
 void fpu_leave(struct soft_cpu *cpu);
+
+/* The first `count` XMM registers, in a row. Setting them leaves the upper halves of YMM alone. */
+void fpu_get_xmm(const struct soft_cpu *cpu, uint8_t *to, unsigned count);
+void fpu_set_xmm(struct soft_cpu *cpu, const uint8_t *from, unsigned count);
 
 /* While the vCPU is not running. */
 void fpu_get_state(const struct soft_cpu *cpu, struct kvm_fpu *out);

@@ -8,7 +8,7 @@
 #include "vmm/soft/mem.h"
 
 /* Unlike other SSE instructions these look first whether the address is one at all. */
-static bool raise_misaligned(struct soft_cpu *cpu, uint64_t address)
+bool fxsave_raise_misaligned(struct soft_cpu *cpu, uint64_t address)
 {
     uint8_t byte;
 
@@ -17,32 +17,51 @@ static bool raise_misaligned(struct soft_cpu *cpu, uint64_t address)
     return soft_raise(cpu, SOFT_GP, 0);
 }
 
-static unsigned xmm_bytes(const struct soft_op *op)
+static unsigned xmm_count(const struct soft_op *op)
 {
-    return op->aux & FXSAVE_AUX_LONG ? 16 * 16 : 8 * 16;
+    return op->aux & FXSAVE_AUX_LONG ? 16 : 8;
+}
+
+/* 32-bit pointers come with selectors, which current CPUs leave zero. */
+static void clear_selectors(uint8_t *image, uint32_t aux)
+{
+    if (aux & FXSAVE_AUX_W)
+        return;
+    memset(image + FX_FCS, 0, 4);
+    memset(image + FX_FDS, 0, 4);
+}
+
+void fxsave_get_image(const struct soft_cpu *cpu, uint8_t *image, uint32_t aux)
+{
+    memcpy(image, cpu->fx, FX_XMM);
+    fpu_get_xmm(cpu, image + FX_XMM, 16);
+    image[FX_FTW + 1] = 0;
+    clear_selectors(image, aux);
+    store_le32(image + FX_MXCSR, cpu->mxcsr);
+    store_le32(image + FX_MXCSR_MASK, MXCSR_WRITABLE);
+}
+
+void fxsave_set_x87(struct soft_cpu *cpu, const uint8_t *image, uint32_t aux)
+{
+    memcpy(cpu->fx, image, FX_XMM);
+    clear_selectors(cpu->fx, aux);
+    memset(cpu->fx + FX_MXCSR, 0, FX_ST - FX_MXCSR);
+    for (unsigned i = 0; i < 8; i++)
+        memset(cpu->fx + FX_ST + 16 * i + 10, 0, 6);
+    fpu_normalise(cpu);
 }
 
 bool fxsave_run_fxsave(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint64_t address = soft_ea(cpu, op);
     uint8_t image[FX_USED_BYTES];
-    unsigned length = FX_XMM + xmm_bytes(op);
 
     if (address & 15)
-        return raise_misaligned(cpu, address);
+        return fxsave_raise_misaligned(cpu, address);
     fpu_unload(cpu);
     fpu_sync_mxcsr(cpu);
-    memcpy(image, cpu->fx, FX_XMM);
-    memcpy(image + FX_XMM, cpu->xmm, sizeof(cpu->xmm));
-    image[FX_FTW + 1] = 0;
-    if (!(op->aux & FXSAVE_AUX_W)) {
-        /* 32-bit pointers with selectors, which current CPUs leave zero. */
-        memset(image + FX_FCS, 0, 4);
-        memset(image + FX_FDS, 0, 4);
-    }
-    store_le32(image + FX_MXCSR, cpu->mxcsr);
-    store_le32(image + FX_MXCSR_MASK, MXCSR_WRITABLE);
-    return soft_store(cpu, address, image, length);
+    fxsave_get_image(cpu, image, op->aux);
+    return soft_store(cpu, address, image, FX_XMM + 16 * xmm_count(op));
 }
 
 bool fxsave_run_fxrstor(struct soft_cpu *cpu, const struct soft_op *op)
@@ -51,22 +70,15 @@ bool fxsave_run_fxrstor(struct soft_cpu *cpu, const struct soft_op *op)
     uint8_t image[FX_USED_BYTES];
 
     if (address & 15)
-        return raise_misaligned(cpu, address);
+        return fxsave_raise_misaligned(cpu, address);
     if (!soft_load(cpu, address, image, sizeof(image)))
         return false;
     if (load_le32(image + FX_MXCSR) & ~MXCSR_WRITABLE)
         return soft_raise(cpu, SOFT_GP, 0);
     fpu_unload(cpu);
-    if (!(op->aux & FXSAVE_AUX_W)) {
-        memset(image + FX_FCS, 0, 4);
-        memset(image + FX_FDS, 0, 4);
-    }
-    memcpy(cpu->fx, image, FX_XMM);
-    for (unsigned i = 0; i < 8; i++)
-        memset(cpu->fx + FX_ST + 16 * i + 10, 0, 6);
-    memcpy(cpu->xmm, image + FX_XMM, xmm_bytes(op));
+    fxsave_set_x87(cpu, image, op->aux);
+    fpu_set_xmm(cpu, image + FX_XMM, xmm_count(op));
     fpu_set_mxcsr(cpu, load_le32(image + FX_MXCSR));
-    fpu_normalise(cpu);
     return true;
 }
 

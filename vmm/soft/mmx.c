@@ -361,7 +361,7 @@ HELPER(movdq2q)
     if (!check_pending(cpu))
         return false;
     enter(cpu);
-    set(cpu, op->a, load_le64(cpu->xmm[op->c]));
+    set(cpu, op->a, load_le64(cpu->ymm[op->c]));
     return true;
 }
 

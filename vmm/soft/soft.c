@@ -164,10 +164,11 @@ static uint32_t soft_tsc_khz(struct accel_vm *accel)
 
 /* --- vCPUs --- */
 
-static const struct kvm_cpuid_entry2 *find_leaf(const struct accel_cpuid *cpuid, uint32_t function)
+static const struct kvm_cpuid_entry2 *find_leaf(const struct accel_cpuid *cpuid, uint32_t function,
+                                                uint32_t index)
 {
     for (uint32_t i = 0; i < cpuid->header.nent && i < ACCEL_CPUID_MAX; i++)
-        if (cpuid->entries[i].function == function && !cpuid->entries[i].index)
+        if (cpuid->entries[i].function == function && cpuid->entries[i].index == index)
             return &cpuid->entries[i];
     return NULL;
 }
@@ -178,14 +179,16 @@ static int soft_vcpu_set_cpuid(struct accel_vcpu *vcpu, const struct accel_cpuid
     const struct kvm_cpuid_entry2 *leaf;
 
     cpu->cpuid = *cpuid;
-    leaf = find_leaf(cpuid, 1);
+    leaf = find_leaf(cpuid, 1, 0);
     cpu->cpuid_1_ecx = leaf ? leaf->ecx : 0;
-    leaf = find_leaf(cpuid, 7);
+    leaf = find_leaf(cpuid, 7, 0);
     cpu->cpuid_7_ebx = leaf ? leaf->ebx : 0;
-    leaf = find_leaf(cpuid, CPUID_EXT_FEATURES);
+    leaf = find_leaf(cpuid, 0xd, 1);
+    cpu->cpuid_d1_eax = leaf ? leaf->eax : 0;
+    leaf = find_leaf(cpuid, CPUID_EXT_FEATURES, 0);
     cpu->cpuid_ext_ecx = leaf ? leaf->ecx : 0;
     cpu->has_1g_pages = leaf && leaf->edx & CPUID_EXT_EDX_1G_PAGES;
-    leaf = find_leaf(cpuid, CPUID_1_ADDRESS_SIZES);
+    leaf = find_leaf(cpuid, CPUID_1_ADDRESS_SIZES, 0);
     unsigned bits = leaf ? leaf->eax & 0xff : 0;
 
     cpu->physical_bits = (uint8_t)(bits >= 32 && bits <= 52 ? bits : PHYSICAL_BITS_DEFAULT);

@@ -65,7 +65,7 @@ typedef void sse_stub(void *to, const void *from);
 
 static inline __m128i *sse_xmm(struct soft_cpu *cpu, unsigned n)
 {
-    return (__m128i *)(void *)cpu->xmm[n];
+    return (__m128i *)(void *)cpu->ymm[n];
 }
 
 /* A memory operand of 16 bytes must be aligned; false after #GP or a fault. */

@@ -211,7 +211,7 @@ HELPER(insertps_reg)
 {
     __m128i operand = _mm_setzero_si128();
 
-    memcpy(&operand, cpu->xmm[op->c] + 4 * (op->aux >> 6 & 3), 4);
+    memcpy(&operand, cpu->ymm[op->c] + 4 * (op->aux >> 6 & 3), 4);
     insertps_stub(op)(sse_xmm(cpu, op->a), &operand);
     return true;
 }
@@ -264,14 +264,14 @@ static bool store_element(struct soft_cpu *cpu, const struct soft_op *op, unsign
 {
     unsigned index = op->aux & (16 / size - 1);
 
-    return soft_store(cpu, soft_ea(cpu, op), cpu->xmm[op->a] + size * index, size);
+    return soft_store(cpu, soft_ea(cpu, op), cpu->ymm[op->a] + size * index, size);
 }
 
 static bool extract(struct soft_cpu *cpu, const struct soft_op *op, unsigned size)
 {
     uint64_t value = 0;
 
-    memcpy(&value, cpu->xmm[op->a] + size * (op->aux & (16 / size - 1)), size);
+    memcpy(&value, cpu->ymm[op->a] + size * (op->aux & (16 / size - 1)), size);
     cpu->r[op->c] = value;
     return true;
 }
@@ -282,13 +282,13 @@ static bool load_element(struct soft_cpu *cpu, const struct soft_op *op, unsigne
 
     if (!soft_load(cpu, soft_ea(cpu, op), &value, size))
         return false;
-    memcpy(cpu->xmm[op->a] + size * (op->aux & (16 / size - 1)), &value, size);
+    memcpy(cpu->ymm[op->a] + size * (op->aux & (16 / size - 1)), &value, size);
     return true;
 }
 
 static bool insert(struct soft_cpu *cpu, const struct soft_op *op, unsigned size)
 {
-    memcpy(cpu->xmm[op->a] + size * (op->aux & (16 / size - 1)), &cpu->r[op->c], size);
+    memcpy(cpu->ymm[op->a] + size * (op->aux & (16 / size - 1)), &cpu->r[op->c], size);
     return true;
 }
 

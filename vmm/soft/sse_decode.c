@@ -6,6 +6,7 @@
 #include "vmm/soft/decode.h"
 #include "vmm/soft/fxsave.h"
 #include "vmm/soft/sse.h"
+#include "vmm/soft/xsave.h"
 
 static enum sse_prefix prefix_of(const struct soft_decoder *d)
 {
@@ -170,6 +171,10 @@ static enum soft_decoded decode_group_ae(struct soft_decoder *d)
     case 2:
     case 3:
         return decode_mxcsr(d);
+    case 4:
+    case 5:
+    case 6:
+        return xsave_decode_area(d, 0xae);
     case 7:
         decode_emit_call_mem(d, SOP_call_c, run_clflush, 1, SOFT_READ);
         return SOFT_DECODED;

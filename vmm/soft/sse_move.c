@@ -9,12 +9,12 @@
 
 static inline uint64_t *quads(struct soft_cpu *cpu, unsigned n)
 {
-    return (uint64_t *)(void *)cpu->xmm[n];
+    return (uint64_t *)(void *)cpu->ymm[n];
 }
 
 static inline uint32_t *words32(struct soft_cpu *cpu, unsigned n)
 {
-    return (uint32_t *)(void *)cpu->xmm[n];
+    return (uint32_t *)(void *)cpu->ymm[n];
 }
 
 /* --- Between registers; "back" forms write ModRM.rm --- */
@@ -147,7 +147,7 @@ HELPER(load_4_zero)
 
 HELPER(store_16)
 {
-    return soft_store(cpu, soft_ea(cpu, op), cpu->xmm[op->a], 16);
+    return soft_store(cpu, soft_ea(cpu, op), cpu->ymm[op->a], 16);
 }
 
 HELPER(store_16_aligned)
@@ -156,22 +156,22 @@ HELPER(store_16_aligned)
 
     if (unlikely(address & 15))
         return soft_raise(cpu, SOFT_GP, 0);
-    return soft_store(cpu, address, cpu->xmm[op->a], 16);
+    return soft_store(cpu, address, cpu->ymm[op->a], 16);
 }
 
 HELPER(store_low_8)
 {
-    return soft_store(cpu, soft_ea(cpu, op), cpu->xmm[op->a], 8);
+    return soft_store(cpu, soft_ea(cpu, op), cpu->ymm[op->a], 8);
 }
 
 HELPER(store_high_8)
 {
-    return soft_store(cpu, soft_ea(cpu, op), cpu->xmm[op->a] + 8, 8);
+    return soft_store(cpu, soft_ea(cpu, op), cpu->ymm[op->a] + 8, 8);
 }
 
 HELPER(store_4)
 {
-    return soft_store(cpu, soft_ea(cpu, op), cpu->xmm[op->a], 4);
+    return soft_store(cpu, soft_ea(cpu, op), cpu->ymm[op->a], 4);
 }
 
 /* The bytes whose mask bit is set, at DS:rDI. */
@@ -183,7 +183,7 @@ HELPER(maskmovdqu)
     if (!soft_probe_write(cpu, address, 16))
         return false;
     for (unsigned i = 0; i < 16; i++)
-        if (mask & 1 << i && !soft_store(cpu, address + i, &cpu->xmm[op->a][i], 1))
+        if (mask & 1 << i && !soft_store(cpu, address + i, &cpu->ymm[op->a][i], 1))
             return false;
     return true;
 }
@@ -236,7 +236,7 @@ HELPER(pinsrw)
 {
     uint16_t value = (uint16_t)cpu->r[op->c];
 
-    memcpy(cpu->xmm[op->a] + 2 * (op->aux & 7), &value, 2);
+    memcpy(cpu->ymm[op->a] + 2 * (op->aux & 7), &value, 2);
     return true;
 }
 
@@ -246,7 +246,7 @@ HELPER(pinsrw_load)
 
     if (!soft_load(cpu, soft_ea(cpu, op), &value, 2))
         return false;
-    memcpy(cpu->xmm[op->a] + 2 * (op->aux & 7), &value, 2);
+    memcpy(cpu->ymm[op->a] + 2 * (op->aux & 7), &value, 2);
     return true;
 }
 
@@ -254,7 +254,7 @@ HELPER(pextrw)
 {
     uint16_t value;
 
-    memcpy(&value, cpu->xmm[op->c] + 2 * (op->aux & 7), 2);
+    memcpy(&value, cpu->ymm[op->c] + 2 * (op->aux & 7), 2);
     cpu->r[op->a] = value;
     return true;
 }
@@ -267,7 +267,7 @@ static bool shuffle_reg(struct soft_cpu *cpu, const struct soft_op *op, shuffle_
 {
     __m128i operand = *sse_xmm(cpu, op->c);
 
-    shuffle(cpu->xmm[op->a], &operand, op->aux & SSE_AUX_IMM);
+    shuffle(cpu->ymm[op->a], &operand, op->aux & SSE_AUX_IMM);
     return true;
 }
 
@@ -277,7 +277,7 @@ static bool shuffle_mem(struct soft_cpu *cpu, const struct soft_op *op, shuffle_
 
     if (!sse_load(cpu, op, &operand, 16))
         return false;
-    shuffle(cpu->xmm[op->a], &operand, op->aux & SSE_AUX_IMM);
+    shuffle(cpu->ymm[op->a], &operand, op->aux & SSE_AUX_IMM);
     return true;
 }
 

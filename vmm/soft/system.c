@@ -10,6 +10,7 @@
 #include "vmm/soft/stack.h"
 #include "vmm/soft/syscall.h"
 #include "vmm/soft/transfer.h"
+#include "vmm/soft/xsave.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
 
@@ -412,6 +413,8 @@ static enum soft_decoded decode_group7(struct soft_decoder *d)
     if (digit == 4 || digit == 6)
         return decode_machine_status(d, digit == 6);
     if (!decode_is_mem(d)) {
+        if (digit == 2 && (d->rm & 7) < 2)
+            return xsave_decode_control(d);
         if (digit != 7 || (d->rm & 7) != 0 || !decode_is_64bit(d))
             return SOFT_UNDEFINED;
         decode_emit_call(d, SOP_call_c, system_swapgs);
