@@ -16,7 +16,7 @@ struct arguments {
     const char *format;
     const char *cache;
     uint64_t count, depth, offset, bytes, step, flush_interval, pattern;
-    bool write, quiet, no_lock, drain_on_flush;
+    bool write, quiet, no_lock, drain_on_flush, stats;
 };
 
 struct bench;
@@ -39,7 +39,7 @@ struct bench {
     int result;
 };
 
-enum { OPTION_FLUSH_INTERVAL = 256, OPTION_NO_DRAIN, OPTION_PATTERN };
+enum { OPTION_FLUSH_INTERVAL = 256, OPTION_NO_DRAIN, OPTION_PATTERN, OPTION_STATS };
 
 static int parse_number(const char *text, const char *name, uint64_t max, uint64_t *out)
 {
@@ -94,6 +94,9 @@ static int parse_one(struct arguments *arguments, int option)
     case OPTION_NO_DRAIN:
         arguments->drain_on_flush = false;
         return 0;
+    case OPTION_STATS:
+        arguments->stats = true;
+        return 0;
     default:
         return parse_number_option(arguments, option);
     }
@@ -105,6 +108,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         {"flush-interval", required_argument, NULL, OPTION_FLUSH_INTERVAL},
         {"no-drain", no_argument, NULL, OPTION_NO_DRAIN},
         {"pattern", required_argument, NULL, OPTION_PATTERN},
+        {"stats", no_argument, NULL, OPTION_STATS},
         {"force-share", no_argument, NULL, 'U'},
         {NULL, 0, NULL, 0},
     };
@@ -161,9 +165,10 @@ static void submit(struct bench *bench, struct bench_request *own, enum disk_op 
         own->request.bytes = arguments->bytes;
         own->request.iov = &own->iov;
         own->request.iov_count = 1;
-        bench->offset += arguments->step;
+        /* Round and round, as qemu-img does: not the same places each time. */
+        bench->offset = (bench->offset + arguments->step) % disk_size_bytes(bench->disk);
         if (bench->offset + arguments->bytes > disk_size_bytes(bench->disk))
-            bench->offset = arguments->offset % MAX(arguments->step, 1);
+            bench->offset = 0;
         bench->submitted++;
         bench->unflushed++;
     }
@@ -197,6 +202,17 @@ static void fill_queue(struct bench *bench)
     }
 }
 
+/* How much work on the host's files the requests made. */
+static void print_stats(const struct disk *disk)
+{
+    struct disk_stats stats;
+    disk_get_stats(disk, &stats);
+    printf("%llu reads, %llu writes and %llu flushes of the host for %llu of the guest\n",
+           (unsigned long long)stats.host_reads, (unsigned long long)stats.host_writes,
+           (unsigned long long)stats.host_flushes,
+           (unsigned long long)stats.by_op[DISK_FLUSH].operations);
+}
+
 static int measure(struct bench *bench)
 {
     const struct arguments *arguments = bench->arguments;
@@ -219,6 +235,8 @@ static int measure(struct bench *bench)
         return img_error("Failed request: %s", strerror(-bench->result));
     if (!arguments->quiet)
         printf("Run completed in %.3f seconds.\n", (double)(loop_now_ns() - start_ns) / 1e9);
+    if (arguments->stats)
+        print_stats(bench->disk);
     return 0;
 }
 
@@ -264,8 +282,8 @@ static int run(struct loop *loop, int argc, char **argv)
 const struct img_command img_bench_command = {
     .name = "bench",
     .synopsis = "[-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP] [-t CACHE] [-w]\n"
-                "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [-n] [-i AIO] [-q] "
-                "[-U]\n          FILENAME",
+                "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [--stats] [-n] [-i AIO] "
+                "[-q] [-U]\n          FILENAME",
     .help = "Sends requests one after the other and takes the time.\n"
             "  -c COUNT              requests (75000)\n"
             "  -d DEPTH              in flight at once (64)\n"
@@ -277,6 +295,7 @@ const struct img_command img_bench_command = {
             "  --flush-interval=N    flush after every N writes\n"
             "  --no-drain            do not wait for the writes before a flush\n"
             "  -t CACHE              none, writeback (default), writethrough, directsync, unsafe\n"
+            "  --stats               print how many operations of the host it took\n"
             "  -n, -i AIO            accepted; the best way is found by itself\n"
             "Example:\n"
             "  evisor-img bench -t none -d 32 -S 1M disk.qcow2\n",
