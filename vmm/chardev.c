@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/socket.h"
 #include "vmm/chardev_private.h"
-#include "vmm/socket.h"
 #include "vmm/terminal.h"
 
 #define PTY_LOOK_NS UINT64_C(300000000)

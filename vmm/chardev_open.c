@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/socket.h"
 #include "vmm/chardev_private.h"
-#include "vmm/socket.h"
 #include "vmm/terminal.h"
 
 static int link_up(struct chardev *chardev, int in_fd, int out_fd, struct error *err)

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/socket.h"
 #include "vmm/gdb_private.h"
 #include "vmm/keyval.h"
-#include "vmm/socket.h"
 
 #define INTERRUPT 3
 #define ESCAPE    '}'

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* socket: listening sockets that only their owner, on this host, can reach. */
-#include "vmm/socket.h"
+#include "base/socket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

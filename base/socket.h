@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * socket: listening stream sockets of the control plane and of chardevs, local only.
+ * socket: listening stream sockets for control, chardevs and disk exports, local only.
  *
  * All descriptors are non-blocking and close-on-exec.
  */
-#ifndef VMM_SOCKET_H
-#define VMM_SOCKET_H
+#ifndef BASE_SOCKET_H
+#define BASE_SOCKET_H
 
 #include <stdint.h>
 
