@@ -32,6 +32,13 @@ void net_detach(struct net_backend *backend)
     backend->peer = NULL;
 }
 
+static void observe(struct net_backend *backend, bool is_sent, const struct iovec *iov,
+                    size_t iov_count)
+{
+    if (backend->observer)
+        backend->observer->on_frame(backend->observer, is_sent, iov, iov_count);
+}
+
 int net_send(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
              size_t iov_count)
 {
@@ -43,6 +50,7 @@ int net_send(struct net_backend *backend, const struct net_meta *meta, const str
     if (result == 0) {
         stats->tx_frames++;
         stats->tx_bytes += iov_size(iov, iov_count);
+        observe(backend, true, iov, iov_count);
     } else if (result != -EAGAIN) {
         stats->tx_dropped++;
     }
@@ -61,6 +69,7 @@ int net_receive(struct net_backend *backend, const struct net_meta *meta, const 
     if (result == 0) {
         stats->rx_frames++;
         stats->rx_bytes += iov_size(iov, iov_count);
+        observe(backend, false, iov, iov_count);
     } else if (result != -EAGAIN) {
         stats->rx_dropped++;
     }

@@ -92,6 +92,12 @@ struct net_stats {
     uint64_t rx_frames, rx_bytes, rx_dropped; /* to the guest */
 };
 
+/* Sees the frames that pass, both ways; they are valid only during the call. */
+struct net_observer {
+    void (*on_frame)(struct net_observer *observer, bool is_sent, const struct iovec *iov,
+                     size_t iov_count);
+};
+
 /* Embedded as the first member of each backend. */
 struct net_backend {
     const struct net_backend_ops *ops;
@@ -102,6 +108,7 @@ struct net_backend {
     /* The NIC, NULL while none is attached (frames for it are then dropped). */
     const struct net_peer_ops *peer_ops;
     void *peer;
+    struct net_observer *observer; /* or NULL; whoever sets it owns it */
 };
 
 void net_backend_init(struct net_backend *backend, const struct net_backend_ops *ops,

@@ -281,6 +281,12 @@ int machine_disk_error(const struct machine *machine, unsigned index)
     return machine->disks[index].held_error;
 }
 
+const struct address_snoop *machine_nic_addresses(const struct machine *machine, unsigned index)
+{
+    (void)index;
+    return &machine->addresses;
+}
+
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
     return index ? NULL : machine->backend;

@@ -11,6 +11,7 @@
 #include "devices/char.h"
 #include "devices/guest_mem.h"
 #include "disk/disk.h"
+#include "netbackends/address_snoop.h"
 #include "netbackends/net.h"
 #include "vmm/accel.h"
 #include "vmm/machine.h"
@@ -64,6 +65,7 @@ struct machine {
     struct disk disks[2];
     struct net_backend nic;
     struct net_backend *backend; /* &nic unless a test has a better one */
+    struct address_snoop addresses;
     struct chardev terminal;
     struct machine_debugger debugger;
     struct accel_vm vm;

@@ -77,6 +77,9 @@ void qmp_call_finished(struct control_client *client);
 /* {"qemu": {...}, "package": "..."}: the level of QEMU's protocol, and who we really are. */
 json_t *qmp_version(void);
 
+/* {"id": "net0", "addresses": [...]}: newest first. */
+json_t *qmp_nic_addresses(const struct machine *machine, unsigned index);
+
 /* The groups of handlers. */
 typedef void qmp_handler_fn(struct qmp_call *call);
 /* commands_query.c */
@@ -85,8 +88,10 @@ qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uu
     qmp_query_balloon, qmp_query_stats;
 /* commands_block.c */
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
+/* commands_net.c */
+qmp_handler_fn qmp_query_nic_addresses, qmp_set_link;
 /* commands_run.c */
-qmp_handler_fn qmp_stop, qmp_cont, qmp_system_powerdown, qmp_system_reset, qmp_quit, qmp_set_link,
+qmp_handler_fn qmp_stop, qmp_cont, qmp_system_powerdown, qmp_system_reset, qmp_quit,
     qmp_human_monitor_command;
 
 #endif

@@ -21,9 +21,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/socket.h"
 #include "vmm/commands.h"
 #include "vmm/control_private.h"
-#include "vmm/socket.h"
 
 static void on_linger_closed(struct loop_timer *timer)
 {
@@ -51,6 +51,17 @@ static void on_block_error(void *opaque, const struct machine_block_error *error
         struct control_client *client = list_entry(node, struct control_client, node);
         if (!client->is_dropped && client->protocol->on_block_error)
             client->protocol->on_block_error(client, error);
+    }
+}
+
+static void on_nic_addresses(void *opaque, unsigned nic)
+{
+    struct control *control = opaque;
+    list_for_each(node, &control->clients)
+    {
+        struct control_client *client = list_entry(node, struct control_client, node);
+        if (!client->is_dropped && client->protocol->on_nic_addresses)
+            client->protocol->on_nic_addresses(client, nic);
     }
 }
 
@@ -198,7 +209,8 @@ int control_create(struct loop *loop, struct machine *machine, struct control **
     int result = 0;
     for (unsigned i = 0; i < config->monitor_count && !result; i++)
         result = open_monitor(control, &config->monitors[i], err);
-    machine_set_listener(machine, &(struct machine_listener){on_event, on_block_error, control});
+    const struct machine_listener listener = {on_event, on_block_error, on_nic_addresses, control};
+    machine_set_listener(machine, &listener);
     if (result)
         control_close(control, ignore_closed, NULL);
     else
@@ -249,7 +261,7 @@ static void on_lingered(struct loop_timer *timer)
 
 void control_close(struct control *control, void (*on_closed)(void *opaque), void *opaque)
 {
-    machine_set_listener(control->machine, &(struct machine_listener){NULL, NULL, NULL});
+    machine_set_listener(control->machine, &(struct machine_listener){0});
     commands_answer_quits(control);
     control->on_closed = on_closed;
     control->closed_opaque = opaque;

@@ -30,6 +30,7 @@ struct control_protocol {
     void (*on_event)(struct control_client *client, enum machine_event event,
                      enum machine_shutdown_cause cause);
     void (*on_block_error)(struct control_client *client, const struct machine_block_error *error);
+    void (*on_nic_addresses)(struct control_client *client, unsigned nic);
     /* The client is gone: commands under way finish without it. Frees the session. */
     void (*close)(struct control_client *client);
 };

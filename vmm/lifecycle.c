@@ -87,6 +87,8 @@ static void reset_devices(struct machine *machine)
         struct device *device = list_entry(node, struct device, node);
         device->ops->reset(device);
     }
+    for (unsigned i = 0; i < machine->config->nic_count; i++)
+        nic_addresses_clear(&machine->nic_addresses[i]);
 }
 
 /* The steps below return true when the operation is done; *result is then its answer. */

@@ -253,18 +253,40 @@ static int open_disks(struct machine *machine, struct error *err)
     return 0;
 }
 
-static int open_backends(struct machine *machine, struct error *err)
+static void on_nic_addresses(struct nic_addresses *addresses)
+{
+    struct machine *machine = addresses->opaque;
+    const struct machine_listener *listener = &machine->lifecycle.listener;
+    if (listener->on_nic_addresses)
+        listener->on_nic_addresses(listener->opaque,
+                                   (unsigned)(addresses - machine->nic_addresses));
+}
+
+static int open_backend(struct machine *machine, unsigned index, struct error *err)
 {
     const struct vm_config *config = machine->config;
-    machine->backends = calloc(config->nic_count + 1, sizeof(*machine->backends));
-    CHECK(machine->backends);
-    for (unsigned i = 0; i < config->nic_count; i++) {
-        int result = netdev_create(machine->loop, &config->nics[i], config->name,
-                                   &machine->backends[i], err);
-        if (result)
-            return result;
-    }
+    int result = netdev_create(machine->loop, &config->nics[index], config->name,
+                               &machine->backends[index], err);
+    if (result)
+        return result;
+    result = nic_addresses_init(&machine->nic_addresses[index], machine->loop,
+                                machine->backends[index], on_nic_addresses);
+    if (result)
+        return error_set_errno(err, -result, "cannot watch a NIC's addresses");
+    machine->nic_addresses[index].opaque = machine;
     return 0;
+}
+
+static int open_backends(struct machine *machine, struct error *err)
+{
+    unsigned count = machine->config->nic_count;
+    int result = 0;
+    machine->backends = calloc(count + 1, sizeof(*machine->backends));
+    machine->nic_addresses = calloc(count + 1, sizeof(*machine->nic_addresses));
+    CHECK(machine->backends && machine->nic_addresses);
+    for (unsigned i = 0; i < count && !result; i++)
+        result = open_backend(machine, i, err);
+    return result;
 }
 
 static void on_console_quit(void *opaque)

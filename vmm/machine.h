@@ -16,6 +16,7 @@
 struct machine;
 struct disk;
 struct net_backend;
+struct address_snoop;
 struct chardev;
 
 /* As QEMU's RunState, the part that evisor has. */
@@ -70,6 +71,8 @@ struct machine_block_error {
 struct machine_listener {
     void (*on_event)(void *opaque, enum machine_event event, enum machine_shutdown_cause cause);
     void (*on_block_error)(void *opaque, const struct machine_block_error *error);
+    /* What machine_nic_addresses tells of this NIC has changed. */
+    void (*on_nic_addresses)(void *opaque, unsigned nic);
     void *opaque;
 };
 
@@ -130,6 +133,8 @@ struct disk *machine_disk(const struct machine *machine, unsigned index);
 /* The errno for which the guest's requests wait until the machine continues, or 0. */
 int machine_disk_error(const struct machine *machine, unsigned index);
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index);
+/* The IP addresses that the guest has been seen to use there. */
+const struct address_snoop *machine_nic_addresses(const struct machine *machine, unsigned index);
 /* The chardev of config->chardevs[index]; NULL for those the control socket owns. */
 struct chardev *machine_chardev(const struct machine *machine, unsigned index);
 

@@ -28,6 +28,7 @@ static void free_machine(void *opaque)
     free(machine->disks);
     free(machine->disk_policies);
     free(machine->backends);
+    free(machine->nic_addresses);
     free(machine);
     on_closed(closed_opaque);
 }
@@ -66,15 +67,26 @@ static void close_next_chardev(void *opaque)
     close_cpus(machine);
 }
 
-static void close_next_backend(void *opaque)
+static void close_next_backend(struct machine *machine);
+
+static void on_addresses_closed(struct nic_addresses *addresses)
 {
-    struct machine *machine = opaque;
+    close_next_backend(addresses->opaque);
+}
+
+static void on_backend_closed(void *opaque)
+{
+    nic_addresses_close(opaque, on_addresses_closed);
+}
+
+static void close_next_backend(struct machine *machine)
+{
     for (unsigned i = 0; i < machine->config->nic_count; i++) {
         struct net_backend *backend = machine->backends[i];
         if (!backend)
             continue;
         machine->backends[i] = NULL;
-        backend->ops->close(backend, close_next_backend, machine);
+        backend->ops->close(backend, on_backend_closed, &machine->nic_addresses[i]);
         return;
     }
     close_next_chardev(machine);

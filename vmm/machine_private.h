@@ -21,6 +21,7 @@
 #include "vmm/irq.h"
 #include "vmm/machine.h"
 #include "vmm/memory.h"
+#include "vmm/nic_addresses.h"
 #include "vmm/vcpu.h"
 
 /* The MSRs that a reset puts back; the rest of the power-on state is in accel_vcpu_state. */
@@ -88,6 +89,7 @@ struct machine {
     struct disk **disks;
     struct disk_policy *disk_policies; /* by drive */
     struct net_backend **backends;
+    struct nic_addresses *nic_addresses; /* by NIC */
 
     struct list devices; /* in the order in which they were made */
     struct ioapic *ioapic;

@@ -89,6 +89,12 @@ struct net_backend *machine_net_backend(const struct machine *machine, unsigned 
     return machine->backends[index];
 }
 
+const struct address_snoop *machine_nic_addresses(const struct machine *machine, unsigned index)
+{
+    CHECK(index < machine->config->nic_count);
+    return &machine->nic_addresses[index].snoop;
+}
+
 struct chardev *machine_chardev(const struct machine *machine, unsigned index)
 {
     CHECK(index < machine->config->chardev_count);

@@ -297,11 +297,19 @@ static void on_block_error(struct control_client *client, const struct machine_b
                              strerror(error->code)));
 }
 
+static void on_nic_addresses(struct control_client *client, unsigned nic)
+{
+    const struct qmp_session *session = client->session;
+    if (session->is_negotiated)
+        send_event(client, "NIC_IP_CHANGED", qmp_nic_addresses(client->control->machine, nic));
+}
+
 const struct control_protocol qmp_protocol = {
     .open = open_session,
     .greet = greet,
     .on_input = on_input,
     .on_event = on_event,
     .on_block_error = on_block_error,
+    .on_nic_addresses = on_nic_addresses,
     .close = close_session,
 };

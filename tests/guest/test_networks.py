@@ -2,6 +2,7 @@
 """Two stock guests on one wire: over an internal network, datagrams and a stream."""
 
 import shutil
+import time
 
 import pytest
 
@@ -64,3 +65,28 @@ def test_a_machine_that_is_stopped_does_not_hold_up_its_peer(pair):
     first.check("uname -a", 5)
     second.qmp.execute("cont")
     first.check("ping -c 3 -W 10 192.168.9.2")
+
+
+def addresses_of(machine, wanted, within_s=30):
+    """What evisor has seen, by address; waits until `wanted` is among it."""
+    for _ in range(within_s * 4):
+        nic, = machine.qmp.execute("query-nic-addresses")
+        known = {entry["ip-address"]: entry for entry in nic["addresses"]}
+        if wanted in known:
+            return known
+        time.sleep(0.25)
+    raise AssertionError(f"{wanted} is not among {known}")
+
+
+def test_addresses_are_known_without_an_agent(boot):
+    machine = boot("-nic", "user")
+    machine.check("udhcpc -n -q -i eth0")
+    lease = addresses_of(machine, "10.0.2.15")["10.0.2.15"]
+    assert lease["source"] == "dhcp" and lease["mac"] == "52:54:00:12:34:56"
+    assert lease["expires"] > lease["first-seen"] <= lease["last-seen"]
+    machine.check("ip addr add 10.0.2.77/24 dev eth0; ping -c 1 -I 10.0.2.77 10.0.2.2")
+    assert addresses_of(machine, "10.0.2.77")["10.0.2.77"]["source"] == "arp"
+    seen = machine.qmp.wait_event("NIC_IP_CHANGED")
+    assert seen["data"]["id"]
+    machine.qmp.execute("system_reset")
+    assert machine.qmp.execute("query-nic-addresses")[0]["addresses"] == []

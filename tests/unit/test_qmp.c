@@ -157,6 +157,40 @@ static void test_block_errors(void **state)
     rig_leave(&client);
 }
 
+static void learn_addresses(void)
+{
+    rig.machine.addresses = (struct address_snoop){
+        .count = 2,
+        .entries = {{.mac = {2}, .address = {10, 0, 2, 9}, .first_seen_s = 5, .last_seen_s = 6},
+                    {.mac = {2, [5] = 1},
+                     .is_ipv6 = true,
+                     .address = {0xfd, [15] = 1},
+                     .source = ADDRESS_FROM_DHCP,
+                     .first_seen_s = 4,
+                     .last_seen_s = 8,
+                     .expires_s = 99}}};
+}
+
+#define ADDRESSES                                                                                  \
+    "{\"id\": \"net0\", \"addresses\": [{\"mac\": \"02:00:00:00:00:01\", \"ip-address\": "         \
+    "\"fd00::1\", \"ip-address-type\": \"ipv6\", \"source\": \"dhcp\", \"first-seen\": 4, "        \
+    "\"last-seen\": 8, \"expires\": 99}, {\"mac\": \"02:00:00:00:00:00\", \"ip-address\": "        \
+    "\"10.0.2.9\", \"ip-address-type\": \"ipv4\", \"source\": \"arp\", \"first-seen\": 5, "        \
+    "\"last-seen\": 6}]}"
+
+static void test_addresses_of_nics(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(true), silent = rig_open(false);
+    learn_addresses();
+    rig.machine.listener.on_nic_addresses(rig.machine.listener.opaque, 0);
+    rig_expect_event(&client, "NIC_IP_CHANGED", ADDRESSES);
+    rig_expect(&client, "{'execute':'query-nic-addresses'}", "{\"return\": [" ADDRESSES "]}");
+    rig_expect(&silent, "{'execute':'qmp_capabilities'}", "{\"return\": {}}"); /* no event before */
+    rig_leave(&client);
+    rig_leave(&silent);
+}
+
 static void test_failures_of_the_machine(void **state)
 {
     (void)state;
@@ -412,6 +446,7 @@ int main(void)
         TEST(test_quit_tells_the_shutdown_first),
         TEST(test_guest_events),
         TEST(test_block_errors),
+        TEST(test_addresses_of_nics),
         TEST(test_failures_of_the_machine),
         TEST(test_queries),
         TEST(test_query_commands_lists_what_works),
