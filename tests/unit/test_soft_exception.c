@@ -372,6 +372,68 @@ static void test_breakpoints(void **state)
     set_breakpoint(0, 0);
 }
 
+/* Nothing comes between a new SS and the new RSP. */
+static void test_traps_wait_for_the_stack_pointer(void **state)
+{
+    (void)state;
+    /* popf; mov ss, ecx; inc eax; inc eax */
+    soft_guest_code(&guest, 0x9d, 0x8e, 0xd1, 0xff, 0xc0, 0xff, 0xc0, END);
+    guest.state.regs.rsp -= 8;
+    guest.state.regs.rcx = SEL_DATA;
+    soft_guest_set_u64(&guest, guest.state.regs.rsp, RFLAGS_TF | RFLAGS_FIXED);
+    soft_guest_put_regs(&guest);
+    soft_guest_expect(&guest, SOFT_DB);
+    assert_int_equal(soft_guest_frame(&guest, 0), SOFT_GUEST_CODE + 5);
+    assert_int_equal(guest.state.regs.rax & 0xff, 1);
+
+    /* mov ss, [rbx]; inc eax; inc eax, and the selector is watched */
+    soft_guest_code(&guest, 0x8e, 0x13, 0xff, 0xc0, 0xff, 0xc0, END);
+    set_breakpoint(SOFT_GUEST_DATA, UINT64_C(0x30001));
+    soft_guest_set_u64(&guest, SOFT_GUEST_DATA, SEL_DATA);
+    guest.state.regs.rbx = SOFT_GUEST_DATA;
+    soft_guest_put_regs(&guest);
+    soft_guest_expect(&guest, SOFT_DB);
+    assert_int_equal(soft_guest_frame(&guest, 0), SOFT_GUEST_CODE + 4);
+    set_breakpoint(0, 0);
+}
+
+/* The frame is pushed downwards: the first word that cannot be written is the one that faults. */
+static void test_fault_of_a_push(void **state)
+{
+    static const struct {
+        uint64_t rsp, absent, cr2;
+    } cases[] = {
+        {0x182000, 0x181000, 0x181ff8},
+        {0x182010, 0x181000, 0x181ff8},
+        {0x182010, 0x182000, 0x182008},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        soft_guest_code(&guest, 0x0f, 0x0b);
+        patch_gate(SOFT_PF, 4, 1); /* on another stack */
+        *soft_guest_pte(&guest, cases[i].absent) &= ~UINT64_C(1);
+        soft_guest_flush(&guest);
+        guest.state.regs.rsp = cases[i].rsp;
+        soft_guest_put_regs(&guest);
+        soft_guest_expect(&guest, SOFT_PF);
+        assert_int_equal(guest.state.sregs.cr2, cases[i].cr2);
+        assert_int_equal(soft_guest_frame(&guest, 0), 2);
+    }
+}
+
+/* Where there is no memory there is no code. */
+static void test_fetch_outside_memory(void **state)
+{
+    (void)state;
+    soft_guest_code(&guest, 0xff, 0xe3); /* jmp rbx */
+    *soft_guest_pte(&guest, SOFT_GUEST_DATA) = UINT64_C(0xfed00007);
+    guest.state.regs.rbx = SOFT_GUEST_DATA + 0x10;
+    soft_guest_put_regs(&guest);
+    soft_guest_expect(&guest, SOFT_UD);
+    assert_int_equal(soft_guest_frame(&guest, 0), SOFT_GUEST_DATA + 0x10);
+}
+
 static void test_interrupt_waits_for_sti_and_one_more(void **state)
 {
     (void)state;
@@ -422,6 +484,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_control_registers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_trap_flag, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_breakpoints, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_traps_wait_for_the_stack_pointer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fault_of_a_push, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_fetch_outside_memory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_interrupt_waits_for_sti_and_one_more, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_alignment_check, set_up, tear_down),

@@ -484,7 +484,9 @@ static void fuse_last(struct build *build)
 static void finish(struct build *build, enum soft_decoded last, bool is_single)
 {
     if (last == SOFT_DECODED_SHADOW)
-        emit_last(build, SOP_stop)->c = true;
+        emit_last(build, SOP_stop)->c = SOFT_STOP_INTERRUPTS;
+    else if (last == SOFT_DECODED_STACK_SHADOW)
+        emit_last(build, SOP_stop)->c = SOFT_STOP_STACK;
     else if (is_single)
         emit_last(build, SOP_stop);
     else if (last != SOFT_DECODED_END)
@@ -520,7 +522,7 @@ static bool decode_run(struct build *build, uint64_t linear, unsigned instructio
         last = result;
         if (result == SOFT_DECODED_END || in_shadow)
             break;
-        if (result == SOFT_DECODED_SHADOW) {
+        if (result == SOFT_DECODED_SHADOW || result == SOFT_DECODED_STACK_SHADOW) {
             in_shadow = true;
             instructions_max = MAX(instructions_max, build->instruction_count + !is_single);
         }
@@ -535,6 +537,10 @@ static bool start_build(struct build *build, struct soft_cpu *cpu, uint64_t line
 
     if (!mmu_translate(cpu, linear, SOFT_EXEC, &page))
         return false;
+    /*
+     * Code where no memory is: #UD. Hardware would fetch all ones there, which is an undefined
+     * instruction; KVM injects #UD because it cannot emulate the fetch.
+     */
     if (!page.slot)
         return soft_raise(cpu, SOFT_UD, 0);
     own_page(cpu, &page);

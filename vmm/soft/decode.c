@@ -244,6 +244,14 @@ struct soft_op *decode_emit_call(struct soft_decoder *d, enum soft_op_kind kind,
     return op;
 }
 
+struct soft_op *decode_emit_address(struct soft_decoder *d, soft_helper *helper)
+{
+    struct soft_op *op = collapse_address(d, SOP_call_c);
+
+    op->helper = helper;
+    return op;
+}
+
 struct soft_op *decode_emit_call_mem(struct soft_decoder *d, enum soft_op_kind kind,
                                      soft_helper *helper, unsigned size, enum soft_access access)
 {

@@ -18,6 +18,7 @@ enum soft_decoded {
     SOFT_DECODED,        /* go on with the next instruction */
     SOFT_DECODED_END,    /* the block ends here */
     SOFT_DECODED_SHADOW, /* the next instruction belongs to this one, then the block ends */
+    SOFT_DECODED_STACK_SHADOW, /* likewise, and holds back debug traps */
     SOFT_UNDEFINED,      /* #UD */
 };
 
@@ -97,6 +98,11 @@ struct soft_op *decode_emit_call(struct soft_decoder *d, enum soft_op_kind kind,
                                  soft_helper *helper);
 struct soft_op *decode_emit_call_mem(struct soft_decoder *d, enum soft_op_kind kind,
                                      soft_helper *helper, unsigned size, enum soft_access access);
+/*
+ * A step before the operation with the memory operand: the helper leaves the offset in its segment,
+ * which it makes of the operand's terms, in SOFT_REG_TEMP.
+ */
+struct soft_op *decode_emit_address(struct soft_decoder *d, soft_helper *helper);
 /* The address alone, without a segment. */
 struct soft_op *decode_emit_lea(struct soft_decoder *d, enum soft_op_kind kind);
 enum soft_decoded decode_emit_raise(struct soft_decoder *d, enum soft_vector vector,

@@ -7,6 +7,7 @@
 #include "vmm/soft/exchange.h"
 #include "vmm/soft/system.h"
 #include "vmm/soft/transfer.h"
+#include "vmm/soft/xsave.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
 
@@ -104,13 +105,34 @@ static struct soft_op *emit_bit(struct soft_decoder *d, unsigned operation, bool
                            operation ? SOFT_WRITE : SOFT_READ);
 }
 
+/* A bit number from a register moves the offset, which wraps and has limits like any other. */
+static bool bit_offset(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    uint64_t number = *soft_reg64(cpu, op->a);
+    int64_t bits = op->c == 2   ? (int16_t)number
+                   : op->c == 4 ? (int32_t)number
+                                : (int64_t)number;
+
+    /* In whole operands, downwards: 2, 4 or 8 bytes for 16, 32 or 64 bits. */
+    cpu->r[SOFT_REG_TEMP] = soft_ea(cpu, op) + (uint64_t)(bits >> 3 & -(int64_t)op->c);
+    return true;
+}
+
 static enum soft_decoded on_bit(struct soft_decoder *d, uint8_t opcode)
 {
     decode_modrm(d);
+    bool has_step = decode_is_mem(d) && d->address_size != 8;
+
+    if (has_step) {
+        struct soft_op *step = decode_emit_address(d, bit_offset);
+
+        step->a = REG_OFFSET(d->reg);
+        step->c = d->operand_size;
+    }
     struct soft_op *op = emit_bit(d, opcode >> 3 & 3, false);
 
     op->a = REG_OFFSET(d->reg);
-    op->c = d->address_size == 4 && d->segment < SOFT_FS;
+    op->c = has_step;
     return SOFT_DECODED;
 }
 
@@ -235,8 +257,9 @@ static enum soft_decoded on_exchange(struct soft_decoder *d, uint8_t opcode)
 
 static enum soft_decoded on_exchange_wide(struct soft_decoder *d, uint8_t opcode)
 {
-    (void)opcode;
     decode_modrm(d);
+    if (decode_is_mem(d) && (d->reg & 7) == 4 && !decode_mandatory_prefix(d))
+        return xsave_decode_area(d, opcode);
     if (!decode_is_mem(d) || (d->reg & 7) != 1)
         return SOFT_UNDEFINED;
     bool is_16_bytes = d->operand_size == 8;

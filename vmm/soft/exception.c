@@ -130,6 +130,33 @@ static bool find_stack(struct soft_cpu *cpu, const struct exception *exception,
     return true;
 }
 
+static bool store_frame(struct soft_cpu *cpu, uint64_t at, const void *words, unsigned bytes,
+                        unsigned cpl)
+{
+    if (cpl == 3)
+        return soft_store(cpu, at, words, bytes);
+    return soft_store_system(cpu, at, words, bytes);
+}
+
+/*
+ * The frame is stored at once, but pushes go downwards: the fault is that of the highest word that
+ * cannot be written, and the words above it are written.
+ */
+static bool fault_as_pushes(struct soft_cpu *cpu, uint64_t at, const uint64_t *words,
+                            unsigned bytes, unsigned cpl)
+{
+    uint64_t top = at + bytes - 8, boundary = top & ~UINT64_C(0xfff);
+    uint32_t error_code = cpu->error_code;
+
+    if (at >= boundary)
+        return soft_raise_page_fault(cpu, top, error_code);
+    unsigned skipped = (unsigned)(boundary - at);
+
+    if (!store_frame(cpu, boundary, words + skipped / 8, bytes - skipped, cpl))
+        return soft_raise_page_fault(cpu, top, cpu->error_code);
+    return soft_raise_page_fault(cpu, boundary - 8, error_code);
+}
+
 static bool push_frame(struct soft_cpu *cpu, const struct exception *exception, unsigned cpl,
                        uint64_t *rsp)
 {
@@ -140,9 +167,9 @@ static bool push_frame(struct soft_cpu *cpu, const struct exception *exception, 
     unsigned bytes = (6 - first) * 8;
 
     *rsp = (*rsp & ~UINT64_C(15)) - bytes;
-    if (cpl == 3)
-        return soft_store(cpu, *rsp, &frame[first], bytes);
-    return soft_store_system(cpu, *rsp, &frame[first], bytes);
+    if (store_frame(cpu, *rsp, &frame[first], bytes, cpl))
+        return true;
+    return cpu->exception == SOFT_PF && fault_as_pushes(cpu, *rsp, &frame[first], bytes, cpl);
 }
 
 static bool enter_long(struct soft_cpu *cpu, const struct exception *exception)
@@ -222,6 +249,12 @@ static struct exception take_pending(struct soft_cpu *cpu, uint64_t rip)
                               .rip = rip};
 }
 
+/* A switch of tasks may enter the handler's task and leave an exception of that task behind. */
+static bool enter_cleanly(struct soft_cpu *cpu, const struct exception *exception)
+{
+    return exception_enter(cpu, exception) && cpu->pending != SOFT_PENDING_EXCEPTION;
+}
+
 /*
  * Benign exceptions never make a double fault, so with #AC or #DB a guest can build a ring of
  * exceptions whose handlers cannot be entered. CPUs go round in it for ever; here it is a shutdown.
@@ -230,7 +263,7 @@ bool exception_deliver(struct soft_cpu *cpu, struct exception exception)
 {
     unsigned tries = 0;
 
-    while (!exception_enter(cpu, &exception)) {
+    while (!enter_cleanly(cpu, &exception)) {
         if (++tries == DELIVERIES_MAX) {
             cpu->pending = SOFT_PENDING_NONE;
             return false;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * exception_legacy: delivery in real, virtual-8086 and protected mode. Task gates are not
- * supported: they count as a bad gate.
+ * exception_legacy: delivery in real, virtual-8086 and protected mode.
  */
 #include "vmm/soft/exception.h"
 
 #include "vmm/soft/mem.h"
 #include "vmm/soft/segment.h"
+#include "vmm/soft/task.h"
 
 #define GATE_IS_32      0x8u
 #define GATE_KIND(type) ((type)&7u) /* 6 interrupt, 7 trap */
@@ -59,7 +59,7 @@ static bool read_gate(struct soft_cpu *cpu, const struct exception *exception, u
         return false;
     unsigned kind = GATE_KIND(DESCRIPTOR_TYPE(*gate));
 
-    if (*gate & DESCRIPTOR_S || (kind != 6 && kind != 7))
+    if (*gate & DESCRIPTOR_S || (kind != 6 && kind != 7 && !task_is_gate(*gate)))
         return soft_raise(cpu, SOFT_GP, error);
     if (exception->source == EXCEPTION_SOFTWARE && DESCRIPTOR_DPL(*gate) < cpu->cpl)
         return soft_raise(cpu, SOFT_GP, error);
@@ -163,6 +163,8 @@ bool exception_enter_protected(struct soft_cpu *cpu, const struct exception *exc
         return false;
     uint16_t selector = (uint16_t)(gate >> 16);
 
+    if (task_is_gate(gate))
+        return task_deliver(cpu, exception, selector);
     if (!read_code_segment(cpu, exception, selector, &descriptor))
         return false;
     bool is_conforming = descriptor & DESCRIPTOR_EXPAND;

@@ -450,6 +450,16 @@ static bool legacy_into(struct soft_cpu *cpu, const struct soft_op *op)
     return exception_enter(cpu, &exception);
 }
 
+/* The operand is written only if it changes, so only then must its segment allow that. */
+static bool store_arpl(struct soft_cpu *cpu, const struct soft_op *op, uint16_t selector)
+{
+    uint64_t linear = soft_ea(cpu, op);
+    uint32_t offset = (uint32_t)(linear - segment_base(cpu, op->c));
+
+    return segment_check(cpu, op->c, offset, 2, true, &linear) &&
+           soft_store(cpu, linear, &selector, 2);
+}
+
 static bool legacy_arpl(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint16_t selector, other = (uint16_t)*soft_reg64(cpu, op->a);
@@ -464,7 +474,7 @@ static bool legacy_arpl(struct soft_cpu *cpu, const struct soft_op *op)
         selector = (uint16_t)((selector & 0xfffc) | (other & 3));
         if (op->aux)
             memcpy(soft_reg64(cpu, op->c), &selector, 2);
-        else if (!soft_store(cpu, soft_ea(cpu, op), &selector, 2))
+        else if (!store_arpl(cpu, op, selector))
             return false;
     }
     cpu->flags = (cpu->flags & ~SOFT_FLAG_ZF) | (raises ? SOFT_FLAG_ZF : 0);
@@ -479,7 +489,8 @@ enum soft_decoded legacy_decode_arpl(struct soft_decoder *d)
         return SOFT_UNDEFINED;
     decode_modrm(d);
     if (decode_is_mem(d)) {
-        op = decode_emit_call_mem(d, SOP_call_flags, legacy_arpl, 2, SOFT_WRITE);
+        op = decode_emit_call_mem(d, SOP_call_flags, legacy_arpl, 2, SOFT_READ);
+        op->c = (uint8_t)(d->segment >= 0 ? d->segment : d->default_segment);
         op->aux = 0;
     } else {
         op = decode_emit_call(d, SOP_call_flags, legacy_arpl);

@@ -44,6 +44,13 @@ struct soft_op {
 
 _Static_assert(sizeof(struct soft_op) == 32, "handlers step by 32 bytes");
 
+/* soft_op.c of SOP_stop: what the last instruction holds back until after the next one. */
+enum soft_stop {
+    SOFT_STOP_PLAIN,
+    SOFT_STOP_INTERRUPTS, /* STI */
+    SOFT_STOP_STACK,      /* MOV SS and the like: interrupts and debug traps */
+};
+
 /* In soft_op.aux of SOP_address_segment, beside the size. */
 #define SOFT_ADDRESS_WRITE 0x10000u
 

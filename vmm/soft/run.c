@@ -80,6 +80,7 @@ void run_reset_registers(struct soft_cpu *cpu)
     reset_segments(cpu);
     cpu->pending = SOFT_PENDING_NONE;
     cpu->is_halted = cpu->inhibit = cpu->nmi_blocked = cpu->db_pending = false;
+    cpu->holds_traps = false;
     cpu->extint_vector = cpu->eoi_vector = -1;
     mmio_forget(cpu);
     mmu_flush_all(cpu);
@@ -252,9 +253,12 @@ static enum turn after_step(struct soft_cpu *cpu, struct accel_exit *exit, bool 
     bool debugger_hit =
         for_debugger && cpu->debug.control & KVM_GUESTDBG_USE_HW_BP && cpu->db_pending;
 
+    cpu->rflags &= ~RFLAGS_RF;
+    /* Data breakpoints wait with the stack pointer; the step's own trap is lost. */
+    if (cpu->holds_traps && !debugger_steps && !debugger_hit)
+        return TURN_GO_ON;
     cpu->db_pending = false;
     cpu->db_bits = 0;
-    cpu->rflags &= ~RFLAGS_RF;
     if (debugger_steps || debugger_hit)
         return leave_to_debugger(cpu, exit, dr6 | (debugger_steps ? DR6_BS : 0));
     if (dr6)
@@ -273,7 +277,11 @@ static enum turn step(struct soft_cpu *cpu, struct accel_exit *exit)
             return leave_to_debugger(cpu, exit, hits);
         return deliver_debug(cpu, exit, hits, EXCEPTION_FAULT);
     }
-    cpu->inhibit = cpu->no_trap = false;
+    if (!cpu->holds_traps) { /* what an instruction that faulted had met is forgotten */
+        cpu->db_pending = false;
+        cpu->db_bits = 0;
+    }
+    cpu->inhibit = cpu->holds_traps = cpu->no_trap = false;
     soft_step(cpu);
     if (cpu->pending != SOFT_PENDING_NONE)
         return take_pending(cpu, exit);

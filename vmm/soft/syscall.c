@@ -29,13 +29,20 @@ static void set_both(struct soft_cpu *cpu, uint16_t code, uint16_t stack, unsign
     cpu->cpl = (uint8_t)cpl;
 }
 
-static bool syscall_enter(struct soft_cpu *cpu, const struct soft_op *op)
+/*
+ * As AMD has them: SYSCALL and SYSRET exist in legacy mode too, SYSENTER and SYSEXIT only there.
+ * (AMD APM volume 3, appendix on long-mode instruction behaviour, and the instructions' pages.)
+ */
+static void syscall_enter_legacy(struct soft_cpu *cpu, uint16_t selector)
 {
-    uint16_t selector = (uint16_t)(cpu->star >> 32 & 0xfffc);
+    cpu->r[SOFT_RCX] = (uint32_t)cpu->rip;
+    cpu->rip = (uint32_t)cpu->star;
+    set_both(cpu, selector, (uint16_t)(selector + 8), 0, false);
+    soft_set_rflags(cpu, soft_get_rflags(cpu) & ~(RFLAGS_IF | RFLAGS_VM | RFLAGS_RF));
+}
 
-    (void)op;
-    if (!(cpu->efer & EFER_SCE) || !soft_is_long_mode(cpu))
-        return soft_raise(cpu, SOFT_UD, 0);
+static void syscall_enter_long(struct soft_cpu *cpu, uint16_t selector)
+{
     bool from_64bit = soft_is_64bit(cpu);
 
     cpu->r[SOFT_RCX] = cpu->rip;
@@ -43,6 +50,19 @@ static bool syscall_enter(struct soft_cpu *cpu, const struct soft_op *op)
     cpu->rip = from_64bit ? cpu->lstar : cpu->cstar;
     set_both(cpu, selector, (uint16_t)(selector + 8), 0, true);
     soft_set_rflags(cpu, soft_get_rflags(cpu) & ~cpu->sfmask & ~RFLAGS_RF);
+}
+
+static bool syscall_enter(struct soft_cpu *cpu, const struct soft_op *op)
+{
+    uint16_t selector = (uint16_t)(cpu->star >> 32 & 0xfffc);
+
+    (void)op;
+    if (!(cpu->efer & EFER_SCE))
+        return soft_raise(cpu, SOFT_UD, 0);
+    if (soft_is_long_mode(cpu))
+        syscall_enter_long(cpu, selector);
+    else
+        syscall_enter_legacy(cpu, selector);
     soft_update_mode(cpu);
     return true;
 }
@@ -52,14 +72,17 @@ static bool syscall_return(struct soft_cpu *cpu, const struct soft_op *op)
     uint16_t selector = (uint16_t)(cpu->star >> 48);
     bool to_64bit = op->c;
 
-    if (!(cpu->efer & EFER_SCE) || !soft_is_long_mode(cpu))
+    if (!(cpu->efer & EFER_SCE))
         return soft_raise(cpu, SOFT_UD, 0);
-    if (cpu->cpl || (to_64bit && !soft_is_canonical(cpu->r[SOFT_RCX])))
+    if (soft_is_real(cpu) || cpu->cpl || (to_64bit && !soft_is_canonical(cpu->r[SOFT_RCX])))
         return soft_raise(cpu, SOFT_GP, 0);
     cpu->rip = to_64bit ? cpu->r[SOFT_RCX] : (uint32_t)cpu->r[SOFT_RCX];
     set_both(cpu, (uint16_t)((selector + (to_64bit ? 16 : 0)) | 3), (uint16_t)((selector + 8) | 3),
              3, to_64bit);
-    soft_set_rflags(cpu, cpu->r[SOFT_R8 + 3] & SYSRET_MASK);
+    if (soft_is_long_mode(cpu))
+        soft_set_rflags(cpu, cpu->r[SOFT_R8 + 3] & SYSRET_MASK);
+    else
+        soft_set_rflags(cpu, soft_get_rflags(cpu) | RFLAGS_IF);
     soft_update_mode(cpu);
     return true;
 }
@@ -67,14 +90,15 @@ static bool syscall_return(struct soft_cpu *cpu, const struct soft_op *op)
 static bool sysenter_enter(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint16_t selector = (uint16_t)(cpu->sysenter_cs & 0xfffc);
-    bool to_64bit = soft_is_long_mode(cpu);
 
     (void)op;
-    if (soft_is_real(cpu) || !selector)
+    if (soft_is_long_mode(cpu))
+        return soft_raise(cpu, SOFT_UD, 0);
+    if (!(cpu->cr0 & CR0_PE) || !selector)
         return soft_raise(cpu, SOFT_GP, 0);
-    cpu->rip = to_64bit ? cpu->sysenter_eip : (uint32_t)cpu->sysenter_eip;
-    cpu->r[SOFT_RSP] = to_64bit ? cpu->sysenter_esp : (uint32_t)cpu->sysenter_esp;
-    set_both(cpu, selector, (uint16_t)(selector + 8), 0, to_64bit);
+    cpu->rip = (uint32_t)cpu->sysenter_eip;
+    cpu->r[SOFT_RSP] = (uint32_t)cpu->sysenter_esp;
+    set_both(cpu, selector, (uint16_t)(selector + 8), 0, false);
     soft_set_rflags(cpu, soft_get_rflags(cpu) & ~(RFLAGS_IF | RFLAGS_VM | RFLAGS_RF));
     soft_update_mode(cpu);
     return true;
@@ -83,16 +107,16 @@ static bool sysenter_enter(struct soft_cpu *cpu, const struct soft_op *op)
 static bool sysenter_return(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint16_t selector = (uint16_t)cpu->sysenter_cs;
-    bool to_64bit = op->c;
 
+    (void)op;
+    if (soft_is_long_mode(cpu))
+        return soft_raise(cpu, SOFT_UD, 0);
     if (soft_is_real(cpu) || cpu->cpl || !(selector & 0xfffc))
         return soft_raise(cpu, SOFT_GP, 0);
-    if (to_64bit && (!soft_is_canonical(cpu->r[SOFT_RDX]) || !soft_is_canonical(cpu->r[SOFT_RCX])))
-        return soft_raise(cpu, SOFT_GP, 0);
-    cpu->rip = to_64bit ? cpu->r[SOFT_RDX] : (uint32_t)cpu->r[SOFT_RDX];
-    cpu->r[SOFT_RSP] = to_64bit ? cpu->r[SOFT_RCX] : (uint32_t)cpu->r[SOFT_RCX];
-    selector = (uint16_t)(selector + (to_64bit ? 32 : 16));
-    set_both(cpu, selector | 3, (uint16_t)(selector + 8) | 3, 3, to_64bit);
+    cpu->rip = (uint32_t)cpu->r[SOFT_RDX];
+    cpu->r[SOFT_RSP] = (uint32_t)cpu->r[SOFT_RCX];
+    selector = (uint16_t)(selector + 16);
+    set_both(cpu, selector | 3, (uint16_t)(selector + 8) | 3, 3, false);
     soft_update_mode(cpu);
     return true;
 }

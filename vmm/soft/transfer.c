@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * transfer: far control flow. Everything is read and checked before the first register changes.
- * Task switches are not supported: their descriptors count as not being code.
+ * Descriptors of tasks lead to task.c, outside long mode.
  */
 #include "vmm/soft/transfer.h"
 
 #include "vmm/soft/callgate.h"
 #include "vmm/soft/stack.h"
+#include "vmm/soft/task.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
 
@@ -74,7 +75,7 @@ enum soft_decoded transfer_decode_mov_to_segment(struct soft_decoder *d, uint8_t
         op->aux = 1;
     }
     op->c = (uint8_t)index;
-    return index == SOFT_SS ? SOFT_DECODED_SHADOW : SOFT_DECODED;
+    return index == SOFT_SS ? SOFT_DECODED_STACK_SHADOW : SOFT_DECODED;
 }
 
 static bool transfer_push_segment(struct soft_cpu *cpu, const struct soft_op *op)
@@ -107,7 +108,7 @@ enum soft_decoded transfer_decode_segment_stack(struct soft_decoder *d, uint8_t 
     if (opcode >= 0xa0)
         op->c = opcode < 0xa8 ? SOFT_FS : SOFT_GS;
     op->a = decode_is_64bit(d) && d->operand_size == 4 ? 8 : d->operand_size;
-    return is_pop && op->c == SOFT_SS ? SOFT_DECODED_SHADOW : SOFT_DECODED;
+    return is_pop && op->c == SOFT_SS ? SOFT_DECODED_STACK_SHADOW : SOFT_DECODED;
 }
 
 /* A far pointer in memory: offset of `size` bytes, then the selector. */
@@ -153,7 +154,7 @@ enum soft_decoded transfer_decode_load_far(struct soft_decoder *d, uint8_t opcod
     op->a = REG_OFFSET(d->reg);
     op->c = (uint8_t)index;
     op->aux = d->operand_size;
-    return index == SOFT_SS ? SOFT_DECODED_SHADOW : SOFT_DECODED;
+    return index == SOFT_SS ? SOFT_DECODED_STACK_SHADOW : SOFT_DECODED;
 }
 
 /* --- Far jumps and calls --- */
@@ -208,6 +209,8 @@ static bool far_branch(struct soft_cpu *cpu, uint16_t selector, uint64_t rip, un
             return false;
         if (callgate_is_one(cpu, descriptor))
             return callgate_enter(cpu, selector, descriptor, is_call);
+        if (!soft_is_long_mode(cpu) && (task_is_gate(descriptor) || task_is_tss(descriptor)))
+            return task_branch(cpu, selector, descriptor, is_call);
         if (!check_code_target(cpu, selector, descriptor) ||
             !check_target_rip(cpu, descriptor, rip))
             return false;
@@ -480,7 +483,7 @@ static bool transfer_iret(struct soft_cpu *cpu, const struct soft_op *op)
     unsigned size = op->c;
 
     if (cpu->rflags & RFLAGS_NT && !soft_is_real(cpu))
-        return soft_raise(cpu, SOFT_GP, 0); /* a task return */
+        return soft_is_long_mode(cpu) ? soft_raise(cpu, SOFT_GP, 0) : task_return(cpu);
     if (!stack_pop(cpu, &rsp, &frame.rip, size) || !stack_pop(cpu, &rsp, &frame.cs, size) ||
         !stack_pop(cpu, &rsp, &frame.rflags, size))
         return false;
