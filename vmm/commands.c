@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 static void query_commands(struct qmp_call *call);
 

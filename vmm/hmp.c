@@ -8,7 +8,7 @@
 #include "build/config.h"
 #include "vmm/hmp_private.h"
 #include "vmm/keyval.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #define PROMPT "(qemu) " /* scripts wait for these very letters */
 

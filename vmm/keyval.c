@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 /* Copies up to the next single comma; *at is left on it or on the end. */
 static char *take_element(const char **at)

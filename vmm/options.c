@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 char *options_copy(const char *text)
 {

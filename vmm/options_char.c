@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #define OTHER_BACKENDS                                                                             \
     "vc|pipe|serial|tty|parallel|parport|ringbuf|memory|msmouse|wctablet|braille|testdev|udp|"     \

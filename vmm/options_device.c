@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 static const char one_bus[] = "all devices sit on the one bus pcie.0; leave it out";
 static const char own_slots[] = "evisor gives out slots itself, in order; leave it out";

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 static const char no_throttle[] = "disk throttling is not there; leave it out";
 static const char no_bus[] = "evisor has virtio disks only; use if=virtio (the guest then sees "

@@ -7,7 +7,7 @@
 
 #include "base/bytes.h"
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #define ACCELS "kvm|soft"
 

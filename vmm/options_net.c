@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #define NIC_MODELS "virtio|virtio-net-pci|virtio-net"
 

@@ -6,7 +6,7 @@
 
 #include "vmm/forward.h"
 #include "vmm/options_private.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #define FORWARD_SHAPE "hostfwd=tcp::HOSTPORT-:GUESTPORT"
 #define OTHER_KINDS   "vde|vhost-user|vhost-vdpa|hubport|l2tpv3|passt|netmap|af-xdp"

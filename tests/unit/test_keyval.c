@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "tests/unit/test.h"
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 static const struct keyval_known known[] = {{"file", NULL, NULL},
                                             {"wait", NULL, NULL},

@@ -4,7 +4,7 @@
  *
  * Names longer than NAME_MAX_LENGTH are compared by their beginning only.
  */
-#include "vmm/suggest.h"
+#include "base/suggest.h"
 
 #include <ctype.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* suggest: the known name nearest to one that is not known, for "did you mean". */
-#ifndef VMM_SUGGEST_H
-#define VMM_SUGGEST_H
+#ifndef BASE_SUGGEST_H
+#define BASE_SUGGEST_H
 
 #include <stddef.h>
 
