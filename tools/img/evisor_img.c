@@ -54,22 +54,12 @@ static const struct img_command *find_command(const char *name)
     return NULL;
 }
 
-static bool asks_for_help(int argc, char **argv)
-{
-    for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-            return true;
-    return false;
-}
-
 static int run_command(int argc, char **argv)
 {
     struct loop loop;
     running = find_command(argv[0]);
     if (!running)
         return img_usage("Command not found: %s", argv[0]);
-    if (asks_for_help(argc, argv))
-        return img_help();
     if (loop_init(&loop))
         return img_error("cannot set up an event loop; are file descriptors exhausted?");
     int status = running->run(&loop, argc, argv);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* img_amend: evisor-img amend: changes options of a qcow2 image after its creation. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_amend.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
@@ -15,31 +15,28 @@ struct arguments {
     const char *path;
     const char *format;
     struct img_options options;
+    const char *cache;
     bool progress, quiet;
+    bool force; /* matters for encrypted images only */
 };
+
+static const struct img_arg args[] = {
+    IMG_OPTIONS('o', NULL, options), IMG_TEXT('f', NULL, format),  IMG_TEXT('t', NULL, cache),
+    IMG_SWITCH('p', NULL, progress), IMG_SWITCH('q', NULL, quiet), IMG_SWITCH(0, "force", force),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"force", no_argument, NULL, 'q'}, /* matters for encrypted images only */
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":ho:f:t:pq", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (option == 'o' && img_options_parse(&arguments->options, optarg))
-            return 1;
-        if (option == 'f')
-            arguments->format = optarg;
-        if (option == 'p')
-            arguments->progress = true;
-    }
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
     if (!arguments->options.count)
         return img_usage("Must specify options (-o)");
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    if (names.count != 1)
+        return img_error("Expecting one image file name");
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

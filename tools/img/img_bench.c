@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* img_bench: evisor-img bench: a simple measurement of an image's speed. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_source.h"
 
 #define DEPTH_MAX 1024
@@ -16,7 +16,9 @@ struct arguments {
     const char *format;
     const char *cache;
     uint64_t count, depth, offset, bytes, step, flush_interval, pattern;
-    bool write, quiet, no_lock, drain_on_flush, stats;
+    bool write, quiet, no_lock, no_drain, stats;
+    bool native; /* -n and -i: the engine picks the best way by itself */
+    const char *aio;
 };
 
 struct bench;
@@ -39,8 +41,6 @@ struct bench {
     int result;
 };
 
-enum { OPTION_FLUSH_INTERVAL = 256, OPTION_NO_DRAIN, OPTION_PATTERN, OPTION_STATS };
-
 static int parse_number(const char *text, const char *name, uint64_t max, uint64_t *out)
 {
     if (img_parse_size(text, 1, out) || *out > max)
@@ -48,80 +48,76 @@ static int parse_number(const char *text, const char *name, uint64_t max, uint64
     return 0;
 }
 
-static int parse_number_option(struct arguments *arguments, int option)
+static int on_count(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'c':
-        return parse_number(optarg, "request count", INT32_MAX, &arguments->count);
-    case 'd':
-        return parse_number(optarg, "queue depth", DEPTH_MAX, &arguments->depth);
-    case 'o':
-        return parse_number(optarg, "offset", INT64_MAX, &arguments->offset);
-    case 's':
-        return parse_number(optarg, "buffer size", INT32_MAX, &arguments->bytes);
-    case 'S':
-        return parse_number(optarg, "step size", INT32_MAX, &arguments->step);
-    case OPTION_PATTERN:
-        return parse_number(optarg, "pattern byte", 255, &arguments->pattern);
-    case OPTION_FLUSH_INTERVAL:
-        return parse_number(optarg, "flush interval", INT32_MAX, &arguments->flush_interval);
-    default:
-        return 1;
-    }
+    struct arguments *arguments = opaque;
+    return parse_number(value, "request count", INT32_MAX, &arguments->count);
 }
 
-static int parse_one(struct arguments *arguments, int option)
+static int on_depth(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 't':
-        arguments->cache = optarg;
-        return 0;
-    case 'n': /* native AIO: the engine picks the best way by itself */
-    case 'i':
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 'w':
-        arguments->write = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    case OPTION_NO_DRAIN:
-        arguments->drain_on_flush = false;
-        return 0;
-    case OPTION_STATS:
-        arguments->stats = true;
-        return 0;
-    default:
-        return parse_number_option(arguments, option);
-    }
+    struct arguments *arguments = opaque;
+    return parse_number(value, "queue depth", DEPTH_MAX, &arguments->depth);
 }
+
+static int on_offset(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_number(value, "offset", INT64_MAX, &arguments->offset);
+}
+
+static int on_size(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_number(value, "buffer size", INT32_MAX, &arguments->bytes);
+}
+
+static int on_step(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_number(value, "step size", INT32_MAX, &arguments->step);
+}
+
+static int on_pattern(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_number(value, "pattern byte", 255, &arguments->pattern);
+}
+
+static int on_flush_interval(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_number(value, "flush interval", INT32_MAX, &arguments->flush_interval);
+}
+
+static const struct img_arg args[] = {
+    IMG_CALL('c', NULL, on_count),
+    IMG_CALL('d', NULL, on_depth),
+    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH('n', NULL, native),
+    IMG_TEXT('i', NULL, aio),
+    IMG_CALL('o', NULL, on_offset),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_CALL('s', NULL, on_size),
+    IMG_CALL('S', NULL, on_step),
+    IMG_TEXT('t', NULL, cache),
+    IMG_SWITCH('w', NULL, write),
+    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_CALL(0, "pattern", on_pattern),
+    IMG_CALL(0, "flush-interval", on_flush_interval),
+    IMG_SWITCH(0, "no-drain", no_drain),
+    IMG_SWITCH(0, "stats", stats),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"flush-interval", required_argument, NULL, OPTION_FLUSH_INTERVAL},
-        {"no-drain", no_argument, NULL, OPTION_NO_DRAIN},
-        {"pattern", required_argument, NULL, OPTION_PATTERN},
-        {"stats", no_argument, NULL, OPTION_STATS},
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hc:d:f:ni:o:qs:S:t:wU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     if (!arguments->write && arguments->flush_interval)
         return img_error("--flush-interval is only available in write tests");
     if (arguments->flush_interval && arguments->flush_interval < arguments->depth)
@@ -187,12 +183,12 @@ static void fill_queue(struct bench *bench)
     struct bench_request *own;
     while (!bench->result && bench->in_flight < bench->arguments->depth) {
         if (must_flush(bench)) {
-            if (bench->arguments->drain_on_flush && bench->in_flight)
+            if (!bench->arguments->no_drain && bench->in_flight)
                 return;
             bench->unflushed = 0;
             if ((own = free_request(bench)))
                 submit(bench, own, DISK_FLUSH);
-            if (bench->arguments->drain_on_flush)
+            if (!bench->arguments->no_drain)
                 return;
             continue;
         }
@@ -260,8 +256,7 @@ static int run_on(struct loop *loop, const struct arguments *arguments, struct d
 
 static int run(struct loop *loop, int argc, char **argv)
 {
-    struct arguments arguments = {
-        .count = 75000, .depth = 64, .bytes = 4096, .drain_on_flush = true};
+    struct arguments arguments = {.count = 75000, .depth = 64, .bytes = 4096};
     struct img_source source;
     if (parse(&arguments, argc, argv))
         return 1;
@@ -281,9 +276,10 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_bench_command = {
     .name = "bench",
-    .synopsis = "[-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP] [-t CACHE] [-w]\n"
-                "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [--stats] [-n] [-i AIO] "
-                "[-q] [-U]\n          FILENAME",
+    .synopsis =
+        "[-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP] [-t CACHE] [-w]\n"
+        "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [--stats] [-n] [-i AIO] "
+        "[-q] [-U]\n          FILENAME",
     .help = "Sends requests one after the other and takes the time.\n"
             "  -c COUNT              requests (75000)\n"
             "  -d DEPTH              in flight at once (64)\n"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* img_check: evisor-img check: is an image consistent; exit 0 clean, 2 corrupt, 3 leaks only. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -9,6 +8,7 @@
 
 #include "disk/qcow2/qcow2_check.h"
 #include "tools/img/img.h"
+#include "tools/img/img_args.h"
 
 enum {
     STATUS_FAILED = 1,
@@ -22,66 +22,38 @@ struct arguments {
     const char *format;
     enum img_output output;
     enum qcow2_repair repair;
+    const char *cache; /* how the host caches reads makes no difference here */
     bool quiet;
     bool no_lock;
 };
 
-enum { OPTION_OUTPUT = 256 };
-
-static int parse_one(struct arguments *arguments, int option)
+static int on_repair(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'r':
-        if (!strcmp(optarg, "leaks"))
-            arguments->repair = QCOW2_REPAIR_LEAKS;
-        else if (!strcmp(optarg, "all"))
-            arguments->repair = QCOW2_REPAIR_ALL;
-        else
-            return img_usage("Unknown option value for -r (expecting 'leaks' or 'all'): %s",
-                             optarg);
-        return 0;
-    case OPTION_OUTPUT:
-        return img_parse_output(optarg, &arguments->output) ? 1 : 0;
-    case 'T': /* how the host caches reads makes no difference here */
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    default:
-        return 1;
-    }
+    struct arguments *arguments = opaque;
+    if (!strcmp(value, "leaks"))
+        arguments->repair = QCOW2_REPAIR_LEAKS;
+    else if (!strcmp(value, "all"))
+        arguments->repair = QCOW2_REPAIR_ALL;
+    else
+        return img_usage("Unknown option value for -r (expecting 'leaks' or 'all'): %s", value);
+    return 0;
 }
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', "format", format), IMG_CALL('r', "repair", on_repair),
+    IMG_OUTPUT("output", output),    IMG_TEXT('T', NULL, cache),
+    IMG_SWITCH('q', NULL, quiet),    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"format", required_argument, NULL, 'f'},
-        {"repair", required_argument, NULL, 'r'},
-        {"output", required_argument, NULL, OPTION_OUTPUT},
-        {"quiet", no_argument, NULL, 'q'},
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:r:T:qU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
-    if (arguments->no_lock && arguments->repair != QCOW2_REPAIR_NONE)
-        return img_error("Could not open '%s': force-share=on can only be used with read-only "
-                         "images; leave out -U to repair",
-                         arguments->path);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

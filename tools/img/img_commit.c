@@ -6,7 +6,6 @@
  * in the base.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "base/limits.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshot.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
@@ -44,32 +44,35 @@ struct commit {
     struct error err;
 };
 
+static int on_rate(void *arguments, const char *value)
+{
+    (void)arguments;
+    return img_error("-r %s is not supported: limit the rate with ionice or cgroups", value);
+}
+
+static int on_base(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    arguments->base = value;
+    arguments->keep = true; /* what lies between may be needed still */
+    return 0;
+}
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),  IMG_TEXT('t', NULL, cache),      IMG_CALL('b', NULL, on_base),
+    IMG_SWITCH('d', NULL, keep),  IMG_SWITCH('p', NULL, progress), IMG_SWITCH('q', NULL, quiet),
+    IMG_CALL('r', NULL, on_rate),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
+
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {{NULL, 0, NULL, 0}};
-    int option;
-    while ((option = getopt_long(argc, argv, ":f:ht:b:dpqr:", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (option == 'f')
-            arguments->format = optarg;
-        else if (option == 't')
-            arguments->cache = optarg;
-        else if (option == 'b') {
-            arguments->base = optarg;
-            arguments->keep = true; /* what lies between may be needed still */
-        } else if (option == 'd')
-            arguments->keep = true;
-        else if (option == 'p')
-            arguments->progress = true;
-        else if (option == 'q')
-            arguments->quiet = true;
-        else
-            return img_error("-r is not supported: limit the rate with ionice or cgroups");
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* img_compare: evisor-img compare: do two images read the same; 0 yes, 1 no, 2 to 4 not known. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
@@ -40,52 +40,26 @@ struct comparison {
     struct side sides[2];
 };
 
-static int parse_one(struct arguments *arguments, int option)
-{
-    switch (option) {
-    case 'f':
-        arguments->formats[0] = optarg;
-        return 0;
-    case 'F':
-        arguments->formats[1] = optarg;
-        return 0;
-    case 'T':
-        arguments->cache = optarg;
-        return 0;
-    case 'p':
-        arguments->progress = true;
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 's':
-        arguments->strict = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    default:
-        return 1;
-    }
-}
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, formats[0]),
+    IMG_TEXT('F', NULL, formats[1]),
+    IMG_TEXT('T', NULL, cache),
+    IMG_SWITCH('p', NULL, progress),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('s', NULL, strict),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 2, 2,
+                                         "Expecting two image file names"};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:F:T:pqsU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 2)
-        return img_usage("Expecting two image file names");
-    arguments->paths[0] = img_path(argv[optind]);
-    arguments->paths[1] = img_path(argv[optind + 1]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->paths[0] = img_path(names.list[0]);
+    arguments->paths[1] = img_path(names.list[1]);
     return 0;
 }
 

@@ -7,13 +7,13 @@
  * that was made here and could not be completed is removed.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/img/img_args.h"
 #include "tools/img/img_copy.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
@@ -38,6 +38,7 @@ struct arguments {
     bool keep_target; /* -n */
     bool target_is_zero;
     bool no_lock;
+    bool offload, out_of_order; /* -C, -W: make no difference to the result */
 };
 
 struct conversion {
@@ -49,8 +50,6 @@ struct conversion {
     struct img_copy copy;
     struct error err;
 };
-
-enum { OPTION_TARGET_IS_ZERO = 256, OPTION_UNSUPPORTED };
 
 /* --- arguments --- */
 
@@ -76,70 +75,53 @@ static int parse_sparse(const char *text, uint64_t *bytes)
     return 0;
 }
 
-static int parse_switch(struct arguments *arguments, int option)
+static int on_sparse(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'c':
-        arguments->compress = true;
-        return 0;
-    case 'n':
-        arguments->keep_target = true;
-        return 0;
-    case 'p':
-        arguments->progress = true;
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    case OPTION_TARGET_IS_ZERO:
-        arguments->target_is_zero = true;
-        return 0;
-    case 'C': /* how the bytes are copied makes no difference to the result, */
-    case 'W': /* nor does the order */
-        return 0;
-    case 'l':
-        return img_error("-l is not supported: apply the snapshot to a copy, then convert that");
-    case 'r':
-        return img_error("-r is not supported: limit the rate with ionice or cgroups");
-    default:
-        return img_usage("unsupported option");
-    }
+    struct arguments *arguments = opaque;
+    return parse_sparse(value, &arguments->sparse_bytes);
 }
 
-static int parse_one(struct arguments *arguments, int option)
+static int on_depth(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'O':
-        arguments->target_format = optarg;
-        return 0;
-    case 'B':
-        arguments->backing_path = optarg;
-        return 0;
-    case 'F':
-        arguments->backing_format = optarg;
-        return 0;
-    case 'o':
-        return img_options_parse(&arguments->options, optarg) ? 1 : 0;
-    case 'S':
-        return parse_sparse(optarg, &arguments->sparse_bytes);
-    case 't':
-        arguments->cache = optarg;
-        return 0;
-    case 'T':
-        arguments->source_cache = optarg;
-        return 0;
-    case 'm':
-        return parse_depth(optarg, &arguments->depth);
-    default:
-        return parse_switch(arguments, option);
-    }
+    struct arguments *arguments = opaque;
+    return parse_depth(value, &arguments->depth);
 }
+
+static int on_snapshot(void *arguments, const char *value)
+{
+    (void)arguments;
+    return img_error("-l %s is not supported: apply the snapshot to a copy, then convert that",
+                     value);
+}
+
+static int on_rate(void *arguments, const char *value)
+{
+    (void)arguments;
+    return img_error("-r %s is not supported: limit the rate with ionice or cgroups", value);
+}
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),
+    IMG_TEXT('O', NULL, target_format),
+    IMG_TEXT('B', NULL, backing_path),
+    IMG_TEXT('F', NULL, backing_format),
+    IMG_OPTIONS('o', NULL, options),
+    IMG_CALL('S', NULL, on_sparse),
+    IMG_TEXT('t', NULL, cache),
+    IMG_TEXT('T', NULL, source_cache),
+    IMG_CALL('m', NULL, on_depth),
+    IMG_SWITCH('c', NULL, compress),
+    IMG_SWITCH('n', NULL, keep_target),
+    IMG_SWITCH('p', NULL, progress),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('C', NULL, offload),
+    IMG_SWITCH('W', NULL, out_of_order),
+    IMG_CALL('l', NULL, on_snapshot),
+    IMG_CALL('r', NULL, on_rate),
+    IMG_SWITCH(0, "target-is-zero", target_is_zero),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
 static int check_arguments(const struct arguments *arguments)
 {
@@ -170,28 +152,15 @@ static int check_arguments(const struct arguments *arguments)
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"source-cache", required_argument, NULL, 'T'},
-        {"no-create", no_argument, NULL, 'n'},
-        {"force-share", no_argument, NULL, 'U'},
-        {"target-is-zero", no_argument, NULL, OPTION_TARGET_IS_ZERO},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:", options, NULL)) >=
-           0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (img_options_wants_help(&arguments->options))
-        return 0;
-    if (optind + 2 > argc)
-        return img_usage("Must specify image file name");
-    arguments->sources = argv + optind;
-    arguments->source_count = (size_t)(argc - optind - 1);
-    arguments->target = img_path(argv[argc - 1]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status || img_options_wants_help(&arguments->options))
+        return status;
+    if (names.count < 2)
+        return img_error("Must specify image file name");
+    arguments->sources = names.list;
+    arguments->source_count = names.count - 1;
+    arguments->target = img_path(names.list[names.count - 1]);
     return check_arguments(arguments);
 }
 

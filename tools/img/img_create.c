@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* img_create: evisor-img create: a new, empty image. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "tools/img/img.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_target.h"
 
 struct arguments {
@@ -19,53 +19,26 @@ struct arguments {
     bool unsafe; /* -u: do not look at the backing file */
 };
 
-static int parse_one(struct arguments *arguments, int option)
-{
-    switch (option) {
-    case 'F':
-        arguments->backing_format = optarg;
-        return 0;
-    case 'b':
-        arguments->backing_path = optarg;
-        return 0;
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'o':
-        return img_options_parse(&arguments->options, optarg) ? 1 : 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 'u':
-        arguments->unsafe = true;
-        return 0;
-    default:
-        return 1;
-    }
-}
+static const struct img_arg args[] = {
+    IMG_TEXT('F', NULL, backing_format), IMG_TEXT('b', NULL, backing_path),
+    IMG_TEXT('f', NULL, format),         IMG_OPTIONS('o', NULL, options),
+    IMG_SWITCH('q', NULL, quiet),        IMG_SWITCH('u', NULL, unsafe),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"quiet", no_argument, NULL, 'q'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":F:b:f:ho:qu", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (img_options_wants_help(&arguments->options))
-        return 0;
-    if (optind >= argc)
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status || img_options_wants_help(&arguments->options))
+        return status;
+    if (!names.count)
         return img_usage("Expecting image file name");
-    arguments->path = img_path(argv[optind++]);
-    if (optind < argc)
-        arguments->size_text = argv[optind++];
-    if (optind < argc)
-        return img_usage("Unexpected argument: %s", argv[optind]);
+    arguments->path = img_path(names.list[0]);
+    if (names.count > 1)
+        arguments->size_text = names.list[1];
+    if (names.count > 2)
+        return img_usage("Unexpected argument: %s", names.list[2]);
     return 0;
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* img_dd: evisor-img dd: copies blocks of one image into a new one. */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
@@ -56,26 +56,21 @@ static int parse_operand(struct arguments *arguments, char *operand)
     return 0;
 }
 
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),
+    IMG_TEXT('O', NULL, output_format),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
+
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:O:U", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (option == 'f')
-            arguments->format = optarg;
-        else if (option == 'O')
-            arguments->output_format = optarg;
-        else
-            arguments->no_lock = true;
-    }
-    for (; optind < argc; optind++)
-        if (parse_operand(arguments, argv[optind]))
-            return 1;
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    for (size_t i = 0; !status && i < names.count; i++)
+        status = parse_operand(arguments, names.list[i]);
+    if (status)
+        return status;
     if (!arguments->input || !arguments->output)
         return img_error("Must specify both input and output files");
     return 0;

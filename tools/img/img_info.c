@@ -4,7 +4,6 @@
  * asked by --backing-chain, the files below it; never a data file.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshots.h"
 #include "tools/img/img.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_snapshot_list.h"
 
 struct arguments {
@@ -42,46 +42,22 @@ struct info {
     char *backing_path; /* resolved; NULL for none */
 };
 
-enum { OPTION_OUTPUT = 256, OPTION_CHAIN };
-
-static int parse_one(struct arguments *arguments, int option)
-{
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case OPTION_OUTPUT:
-        return img_parse_output(optarg, &arguments->output) ? 1 : 0;
-    case OPTION_CHAIN:
-        arguments->whole_chain = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    default:
-        return 1;
-    }
-}
+static const struct img_arg args[] = {
+    IMG_TEXT('f', "format", format),
+    IMG_OUTPUT("output", output),
+    IMG_SWITCH(0, "backing-chain", whole_chain),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"format", required_argument, NULL, 'f'},
-        {"output", required_argument, NULL, OPTION_OUTPUT},
-        {"backing-chain", no_argument, NULL, OPTION_CHAIN},
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:U", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* img_map: evisor-img map: where the contents of an image are, in it and in the images below. */
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
@@ -16,8 +16,6 @@ struct arguments {
     bool no_lock;
 };
 
-enum { OPTION_OUTPUT = 256 };
-
 static int parse_range(const char *text, const char *name, uint64_t *out)
 {
     if (!img_parse_size(text, 1, out) && *out <= (uint64_t)INT64_MAX)
@@ -27,46 +25,33 @@ static int parse_range(const char *text, const char *name, uint64_t *out)
                      name);
 }
 
-static int parse_one(struct arguments *arguments, int option)
+static int on_start(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 's':
-        return parse_range(optarg, "start offset", &arguments->start);
-    case 'l':
-        return parse_range(optarg, "max length", &arguments->length);
-    case OPTION_OUTPUT:
-        return img_parse_output(optarg, &arguments->output) ? 1 : 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    default:
-        return 1;
-    }
+    struct arguments *arguments = opaque;
+    return parse_range(value, "start offset", &arguments->start);
 }
+
+static int on_length(void *opaque, const char *value)
+{
+    struct arguments *arguments = opaque;
+    return parse_range(value, "max length", &arguments->length);
+}
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', "format", format),         IMG_OUTPUT("output", output),
+    IMG_CALL('s', "start-offset", on_start), IMG_CALL('l', "max-length", on_length),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"format", required_argument, NULL, 'f'},
-        {"output", required_argument, NULL, OPTION_OUTPUT},
-        {"force-share", no_argument, NULL, 'U'},
-        {"start-offset", required_argument, NULL, 's'},
-        {"max-length", required_argument, NULL, 'l'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":f:s:l:hU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

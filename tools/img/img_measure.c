@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* img_measure: evisor-img measure: how large a new image would become. */
-#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -8,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_bitmaps.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
@@ -28,52 +28,39 @@ struct measure {
     bool has_bitmaps;
 };
 
-enum { OPTION_OUTPUT = 256, OPTION_SIZE };
-
-static int parse_one(struct arguments *arguments, int option)
+static int on_size(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'O':
-        arguments->target_format = optarg;
-        return 0;
-    case 'o':
-        return img_options_parse(&arguments->options, optarg) ? 1 : 0;
-    case 'l':
-        return img_error("-l is not supported: measure a copy that has the snapshot applied");
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    case OPTION_OUTPUT:
-        return img_parse_output(optarg, &arguments->output) ? 1 : 0;
-    case OPTION_SIZE:
-        arguments->has_size = true;
-        return img_parse_image_size(optarg, &arguments->size_bytes) ? 1 : 0;
-    default:
-        return 1;
-    }
+    struct arguments *arguments = opaque;
+    arguments->has_size = true;
+    return img_parse_image_size(value, &arguments->size_bytes) ? 1 : 0;
 }
+
+static int on_snapshot(void *arguments, const char *value)
+{
+    (void)arguments;
+    return img_error("-l %s is not supported: measure a copy that has the snapshot applied", value);
+}
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),
+    IMG_TEXT('O', NULL, target_format),
+    IMG_OPTIONS('o', NULL, options),
+    IMG_CALL('l', NULL, on_snapshot),
+    IMG_OUTPUT("output", output),
+    IMG_CALL(0, "size", on_size),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"output", required_argument, NULL, OPTION_OUTPUT},
-        {"size", required_argument, NULL, OPTION_SIZE},
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:l:o:O:U", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (argc - optind > 1)
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    if (names.count > 1)
         return img_error("At most one filename argument is allowed.");
-    arguments->path = optind < argc ? argv[optind] : NULL;
+    arguments->path = names.count ? names.list[0] : NULL;
     if (!arguments->path && !arguments->has_size)
         return img_error("Either --size N or one filename must be specified.");
     if (arguments->path && arguments->has_size)

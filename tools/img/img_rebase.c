@@ -5,13 +5,13 @@
  * the overlay first.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_header.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
@@ -36,41 +36,6 @@ struct rebase {
     uint8_t *old_data, *new_data;
 };
 
-static int parse_one(struct arguments *arguments, int option)
-{
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'b':
-        arguments->backing = optarg;
-        return 0;
-    case 'F':
-        arguments->backing_format = optarg;
-        return 0;
-    case 't':
-        arguments->cache = optarg;
-        return 0;
-    case 'T':
-        arguments->source_cache = optarg;
-        return 0;
-    case 'u':
-        arguments->unsafe = true;
-        return 0;
-    case 'p':
-        arguments->progress = true;
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case 'U':
-        arguments->no_lock = true;
-        return 0;
-    default:
-        return 1;
-    }
-}
-
 /* In a header any name that QEMU knows may stand; whether evisor can open it is another matter. */
 static bool is_format_name(const char *name)
 {
@@ -83,22 +48,27 @@ static bool is_format_name(const char *name)
     return false;
 }
 
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),
+    IMG_TEXT('b', NULL, backing),
+    IMG_TEXT('F', NULL, backing_format),
+    IMG_TEXT('t', NULL, cache),
+    IMG_TEXT('T', NULL, source_cache),
+    IMG_SWITCH('u', NULL, unsafe),
+    IMG_SWITCH('p', NULL, progress),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
+
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":hf:F:b:upt:T:qU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     if (!arguments->unsafe && !arguments->backing)
         return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
     if (arguments->backing_format && !is_format_name(arguments->backing_format))

@@ -2,12 +2,12 @@
 /* img_resize: evisor-img resize: another virtual size for an image. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
@@ -18,55 +18,36 @@ struct arguments {
     bool quiet, shrink;
 };
 
-enum { OPTION_PREALLOCATION = 256, OPTION_SHRINK };
-
-static int parse_one(struct arguments *arguments, int option)
+static int on_preallocation(void *opaque, const char *value)
 {
-    switch (option) {
-    case 'f':
-        arguments->format = optarg;
-        return 0;
-    case 'q':
-        arguments->quiet = true;
-        return 0;
-    case OPTION_SHRINK:
-        arguments->shrink = true;
-        return 0;
-    case OPTION_PREALLOCATION:
-        if (!strcmp(optarg, "off")) {
-            arguments->preallocation = NULL;
-            return 0;
-        }
-        arguments->preallocation = optarg;
-        if (strcmp(optarg, "metadata") && strcmp(optarg, "falloc") && strcmp(optarg, "full"))
-            return img_error("Invalid preallocation mode '%s'", optarg);
-        return 0;
-    default:
-        return 1;
-    }
+    struct arguments *arguments = opaque;
+    arguments->preallocation = strcmp(value, "off") ? value : NULL;
+    if (arguments->preallocation && strcmp(value, "metadata") && strcmp(value, "falloc") &&
+        strcmp(value, "full"))
+        return img_error("Invalid preallocation mode '%s'", value);
+    return 0;
 }
+
+static const struct img_arg args[] = {
+    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_CALL(0, "preallocation", on_preallocation),
+    IMG_SWITCH(0, "shrink", shrink),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting image file name and size"};
 
 /* The size is taken off first: "-2M" is no option. */
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"preallocation", required_argument, NULL, OPTION_PREALLOCATION},
-        {"shrink", no_argument, NULL, OPTION_SHRINK},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
+    struct img_names names;
     if (argc < 3)
         return img_usage("Not enough arguments");
     arguments->size_text = argv[--argc];
-    while ((option = getopt_long(argc, argv, ":f:hq", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (parse_one(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting image file name and size");
-    arguments->path = img_path(argv[optind]);
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     return 0;
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* img_snapshot: evisor-img snapshot: internal snapshots of a qcow2 image that is not in use. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshot.h"
 #include "tools/img/img.h"
+#include "tools/img/img_args.h"
 #include "tools/img/img_snapshot_list.h"
 
 struct arguments {
@@ -17,35 +17,50 @@ struct arguments {
     bool quiet, no_lock;
 };
 
-static int set_action(struct arguments *arguments, int action)
+static int set_action(struct arguments *arguments, int action, const char *name)
 {
     if (arguments->action)
         return img_usage("Cannot mix '-l', '-a', '-c', '-d'");
     arguments->action = action;
-    arguments->name = action == 'l' ? NULL : optarg;
+    arguments->name = name;
     return 0;
 }
 
+static int on_list(void *arguments, const char *name)
+{
+    return set_action(arguments, 'l', name);
+}
+
+static int on_create(void *arguments, const char *name)
+{
+    return set_action(arguments, 'c', name);
+}
+
+static int on_apply(void *arguments, const char *name)
+{
+    return set_action(arguments, 'a', name);
+}
+
+static int on_delete(void *arguments, const char *name)
+{
+    return set_action(arguments, 'd', name);
+}
+
+static const struct img_arg args[] = {
+    IMG_CALL_0('l', NULL, on_list), IMG_CALL('a', NULL, on_apply),
+    IMG_CALL('c', NULL, on_create), IMG_CALL('d', NULL, on_delete),
+    IMG_SWITCH('q', NULL, quiet),   IMG_SWITCH('U', "force-share", no_lock),
+};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
+                                         "Expecting one image file name"};
+
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"force-share", no_argument, NULL, 'U'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-    while ((option = getopt_long(argc, argv, ":la:c:d:hqU", options, NULL)) >= 0) {
-        if (option == ':' || option == '?')
-            return img_bad_option(option, argv[optind - 1]);
-        if (option == 'q')
-            arguments->quiet = true;
-        else if (option == 'U')
-            arguments->no_lock = true;
-        else if (set_action(arguments, option))
-            return 1;
-    }
-    if (optind != argc - 1)
-        return img_usage("Expecting one image file name");
-    arguments->path = img_path(argv[optind]);
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (status)
+        return status;
+    arguments->path = img_path(names.list[0]);
     if (!arguments->action)
         arguments->action = 'l';
     if (arguments->no_lock && arguments->action != 'l')
