@@ -37,6 +37,21 @@
 #define DISK_REQUEST_IOV_MAX   1024
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
 
+/* NBD server */
+#define NBD_CLIENTS_MAX         100
+#define NBD_BITMAPS_MAX         16
+#define NBD_REQUESTS_MAX        64 /* of one client in flight */
+#define NBD_REQUEST_BYTES_MAX   (32u * 1024 * 1024)
+#define NBD_CLIENT_BUFFER_BYTES (64u * 1024 * 1024) /* of all its requests together */
+#define NBD_KEPT_BUFFER_BYTES   (64u * 1024) /* a slot keeps this much for the next request */
+#define NBD_INPUT_BYTES         (64u * 1024) /* read ahead; an option must fit */
+#define NBD_OPTION_BYTES_MAX    (32u * 1024)
+#define NBD_OUTPUT_BYTES_MAX    (1024 * 1024) /* replies to options that a client does not read */
+#define NBD_EXTENTS_MAX         1024          /* of one context in one reply */
+#define NBD_TURN_BYTES          (4u * 1024 * 1024) /* read from one client in one loop turn */
+#define NBD_HANDSHAKE_MS        10000
+#define NBD_LEAVING_MS          5000 /* to take the last replies */
+
 /* fw_cfg */
 #define FW_CFG_ITEMS_MAX      64
 #define FW_CFG_DMA_TURN_BYTES (1024 * 1024) /* copied in one loop turn */

@@ -336,6 +336,11 @@ uint32_t disk_discard_granularity(const struct disk *disk)
     return disk->top->discard_granularity;
 }
 
+bool disk_zeroes_fast(const struct disk *disk)
+{
+    return disk->top->zeroes_fast;
+}
+
 const char *disk_path(const struct disk *disk)
 {
     return disk->top->path;
@@ -374,5 +379,10 @@ void disk_get_stats(const struct disk *disk, struct disk_stats *stats)
         stats->host_reads += node->file->stats.reads;
         stats->host_writes += node->file->stats.writes;
         stats->host_flushes += node->file->stats.syncs;
+        if (!node->data_file)
+            continue;
+        stats->host_reads += node->data_file->stats.reads;
+        stats->host_writes += node->data_file->stats.writes;
+        stats->host_flushes += node->data_file->stats.syncs;
     }
 }

@@ -83,6 +83,8 @@ struct disk_options {
     bool no_backing;            /* do not open the backing file (info, check) */
     const char *backing_path;   /* overrides what the header names; NULL to follow the header */
     const char *backing_format; /* likewise */
+    const char *data_file_path; /* of a qcow2 image: overrides the data file that it names */
+    bool no_data_file_name;     /* the format is a guess: do not follow such a name */
     struct disk_cache_mode cache;
     enum disk_aio aio;
     uint64_t l2_cache_bytes; /* 0: QCOW2_CACHE_BYTES */
@@ -122,6 +124,8 @@ bool disk_is_read_only(const struct disk *disk);
 /* The granularity in which discards give space back: the cluster size, or the file system's block.
  */
 uint32_t disk_discard_granularity(const struct disk *disk);
+/* DISK_ZERO costs little however long the range is. */
+bool disk_zeroes_fast(const struct disk *disk);
 const char *disk_path(const struct disk *disk);
 const char *disk_format(const struct disk *disk);
 /* The open backing image, or NULL. Owned by `disk`. */

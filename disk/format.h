@@ -18,12 +18,14 @@ struct node {
     const struct format_ops *ops;
     struct loop *loop;
     struct io_file *file;
+    struct io_file *data_file; /* where the guest's data is if not in `file`; or NULL */
     struct node *backing; /* owned; NULL at the bottom of the chain */
     char *path;
     uint64_t size_bytes;
     uint32_t discard_granularity;
     bool read_only;
-    bool unmap; /* freed space goes back to the host */
+    bool unmap;       /* freed space goes back to the host */
+    bool zeroes_fast; /* DISK_ZERO writes no data, but for the edges of a range */
     /* Completions that needed no I/O. */
     struct list done;
     struct loop_task complete;
@@ -71,6 +73,11 @@ void node_complete_later(struct node *node, struct disk_request *request, int re
 /* Opens `options->path` and the chain below it. Blocks. */
 int must_check chain_open(struct loop *loop, const struct disk_options *options, struct node **out,
                           struct error *err);
+
+/* The path of a file that an image names: relative to the image's directory. The caller frees it. */
+char *chain_resolve(const char *image, const char *name);
+/* Such a name that is no file's: "nbd:...", "json:{...}". */
+bool chain_names_a_protocol(const char *name);
 
 /*
  * For tests: a disk over a file that is already open (and owned from now on if this succeeds), with

@@ -75,11 +75,6 @@ static int refuse_features(const struct qcow2_header *header, const struct disk_
                          "image '%s' is encrypted, which evisor cannot read; convert it with "
                          "qemu-img convert",
                          path);
-    if (header->incompatible & QCOW2_INCOMPAT_DATA_FILE)
-        return error_set(err, ENOTSUP,
-                         "image '%s' keeps its data in another file (data_file), which evisor does "
-                         "not follow; convert it with qemu-img convert",
-                         path);
 #ifndef HAVE_ZSTD
     if (header->compression_type == QCOW2_COMPRESSION_ZSTD)
         return error_set(err, ENOTSUP,
@@ -111,12 +106,14 @@ static int repair_if_dirty(struct qcow2 *q, const struct disk_options *options, 
 static int clear_autoclear(struct qcow2 *q, const struct disk_options *options, struct error *err)
 {
     int result = io_read_now(q->node.file, 0, q->header_sector, sizeof(q->header_sector));
-    if (!result && !options->read_only && q->header.version >= 3 && q->header.autoclear) {
-        store_be64(q->header_sector + QCOW2_OFF_AUTOCLEAR, 0);
+    uint64_t kept = q->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
+    if (!result && !options->read_only && q->header.version >= 3 && q->header.autoclear & ~kept) {
+        kept &= q->header.autoclear;
+        store_be64(q->header_sector + QCOW2_OFF_AUTOCLEAR, kept);
         result = io_write_now(q->node.file, 0, q->header_sector, sizeof(q->header_sector));
         if (!result)
             result = io_sync_now(q->node.file);
-        q->header.autoclear = 0;
+        q->header.autoclear = kept;
     }
     if (result)
         return error_set_errno(err, -result, "cannot update the header of '%s'", options->path);
@@ -138,6 +135,7 @@ static void set_geometry(struct qcow2 *q)
     q->refblock_bits = q->cluster_bits + 3 - q->refcount_order;
     q->node.size_bytes = align_up(header->size_bytes, 512);
     q->node.discard_granularity = (uint32_t)q->cluster_bytes;
+    q->node.zeroes_fast = header->version >= 3;
 }
 
 /* Reads a table of pointers; entries that cannot be right are marked, so that nobody follows them.
@@ -224,6 +222,8 @@ static int open_image(struct qcow2 *q, const struct disk_options *options, struc
 {
     int result = refuse_features(&q->header, options, err);
     if (!result)
+        result = qcow2_data_file_open(q, options, err);
+    if (!result)
         result = repair_if_dirty(q, options, err);
     if (!result)
         result = clear_autoclear(q, options, err);
@@ -251,6 +251,8 @@ static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk
     if (!result)
         result = open_image(q, options, err);
     if (result) {
+        if (q->node.data_file)
+            io_close(q->node.data_file, NULL, NULL);
         free_memory(q);
         return result;
     }
@@ -268,6 +270,12 @@ static const char *qcow2_backing(const struct node *node, const char **format)
 static void on_file_closed(void *opaque)
 {
     struct qcow2 *q = opaque;
+    struct io_file *data_file = q->node.data_file;
+    q->node.data_file = NULL;
+    if (data_file) {
+        io_close(data_file, on_file_closed, q);
+        return;
+    }
     void (*on_closed)(void *, int) = q->close.on_closed;
     void *owner = q->close.opaque;
     int result = q->close.result;
@@ -290,7 +298,8 @@ void qcow2_close_step(struct qcow2 *q)
     if (!q->close.wanted || q->corrupt_busy || !list_is_empty(&q->close.waiter.node))
         return;
     bool must_write = !q->node.read_only && !q->poisoned && !q->close.failed;
-    if (must_write && (!qcow2_flush_is_clean(q) || q->flush.unsynced)) {
+    if (must_write &&
+        (!qcow2_flush_is_clean(q) || q->flush.unsynced || q->flush.data_unsynced)) {
         q->close.waiter.wake = on_flushed;
         qcow2_flush_wait(q, &q->close.waiter);
     } else if (!qcow2_release_is_idle(q)) {
