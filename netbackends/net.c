@@ -57,15 +57,22 @@ int net_send(struct net_backend *backend, const struct net_meta *meta, const str
     return result;
 }
 
+static int hand_to_peer(struct net_backend *backend, const struct net_meta *meta,
+                        const struct iovec *iov, size_t iov_count)
+{
+    if (!backend->link_up || !backend->peer)
+        return -ENETDOWN;
+    if (backend->is_held)
+        return -EAGAIN;
+    return backend->peer_ops->receive(backend->peer, meta ? meta : &plain_meta, iov, iov_count);
+}
+
 int net_receive(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
                 size_t iov_count)
 {
     struct net_stats *stats = &backend->stats;
     loop_check_thread(backend->loop);
-    int result =
-        backend->link_up && backend->peer
-            ? backend->peer_ops->receive(backend->peer, meta ? meta : &plain_meta, iov, iov_count)
-            : -ENETDOWN;
+    int result = hand_to_peer(backend, meta, iov, iov_count);
     if (result == 0) {
         stats->rx_frames++;
         stats->rx_bytes += iov_size(iov, iov_count);
@@ -88,6 +95,16 @@ void net_set_link(struct net_backend *backend, bool up)
     /* Whoever waits for room must look again: with the link down, frames are dropped, not held. */
     backend->ops->receive_resume(backend);
     backend->peer_ops->on_send_ready(backend->peer);
+}
+
+void net_hold(struct net_backend *backend, bool is_held)
+{
+    loop_check_thread(backend->loop);
+    if (backend->is_held == is_held)
+        return;
+    backend->is_held = is_held;
+    if (!is_held && backend->peer)
+        backend->ops->receive_resume(backend);
 }
 
 unsigned net_offloads(const struct net_backend *backend)

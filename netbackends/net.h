@@ -104,6 +104,7 @@ struct net_backend {
     struct loop *loop;
     char id[64];
     bool link_up;
+    bool is_held; /* see net_hold */
     struct net_stats stats; /* kept by net_send and net_receive */
     /* The NIC, NULL while none is attached (frames for it are then dropped). */
     const struct net_peer_ops *peer_ops;
@@ -122,6 +123,8 @@ int net_send(struct net_backend *backend, const struct net_meta *meta, const str
 int net_receive(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
                 size_t iov_count);
 void net_set_link(struct net_backend *backend, bool up);
+/* The guest stands still and its memory with it: until it goes on, receive answers -EAGAIN. */
+void net_hold(struct net_backend *backend, bool is_held);
 
 /* ops->offloads and ops->set_guest_offloads where the backend has them; 0 and nothing elsewhere. */
 unsigned net_offloads(const struct net_backend *backend);

@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "devices/virtio_pci.h"
+#include "netbackends/net.h"
 #include "vmm/machine_private.h"
 
 #define IDLE_POLL_NS 1000000u /* how often a reset looks whether its devices' I/O has ended */
@@ -51,6 +52,13 @@ static struct lifecycle_op *enqueue(struct machine *machine, enum lifecycle_kind
     return op;
 }
 
+static void hold_networks(struct machine *machine, bool is_held)
+{
+    for (unsigned i = 0; i < machine->config->nic_count; i++)
+        if (machine->backends[i])
+            net_hold(machine->backends[i], is_held);
+}
+
 static bool park_all(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->cpu_count; i++)
@@ -58,12 +66,14 @@ static bool park_all(struct machine *machine)
     if (machine->cpus_parked < machine->cpu_count)
         return false;
     guest_clock_stop(&machine->clock);
+    hold_networks(machine, true);
     return true;
 }
 
 static void resume_all(struct machine *machine)
 {
     guest_clock_start(&machine->clock);
+    hold_networks(machine, false);
     machine->cpus_parked = 0;
     for (unsigned i = 0; i < machine->cpu_count; i++)
         vcpu_resume(&machine->cpus[i].vcpu);

@@ -120,6 +120,25 @@ def test_dhcp_and_http_through_the_nat(boot, web):
     assert fetched.split()[0] == digest
 
 
+def test_a_pause_loses_no_frame(boot, web):
+    """What comes in while the guest stands still waits outside its memory."""
+    port, digest = web
+    machine = boot("-nic", "user,host-loopback=on")
+    machine.check("udhcpc -n -q -i eth0")
+    machine.type(f"for i in 1 2 3 4; do wget -q -O - http://10.0.2.2:{port}/payload; done"
+                 " | sha256sum >/tmp/sums; echo all-''here\n")
+    for _ in range(10):
+        machine.qmp.execute("stop")
+        time.sleep(0.05)
+        machine.qmp.execute("cont")
+        time.sleep(0.05)
+    machine.expect("all-here", 60)
+    expected = machine.check(f"wget -q -O /tmp/one http://10.0.2.2:{port}/payload; "
+                             "cat /tmp/one /tmp/one /tmp/one /tmp/one | sha256sum")
+    assert machine.check("sha256sum /tmp/one").split()[0] == digest
+    assert machine.check("cat /tmp/sums") == expected
+
+
 def test_options_of_the_user_network(boot):
     machine = boot("-nic", "user,net=192.168.77.0/24,host=192.168.77.9,dhcpstart=192.168.77.40,"
                    "dns=192.168.77.8,mac=52:54:00:aa:bb:cc")

@@ -98,6 +98,23 @@ static void test_frames_are_counted(void **state)
     assert_memory_equal(&net.stats, &expected, sizeof(expected));
 }
 
+static void test_held_frames_wait(void **state)
+{
+    (void)state;
+    net_hold(&net, true);
+    assert_int_equal(net_receive(&net, NULL, &iov, 1), -EAGAIN);
+    assert_int_equal(got, 0);
+    assert_int_equal(net_send(&net, NULL, &iov, 1), 0);
+    assert_int_equal(resumed, 0);
+    net_hold(&net, false);
+    net_hold(&net, false);
+    assert_int_equal(resumed, 1);
+    assert_int_equal(net_receive(&net, NULL, &iov, 1), 0);
+    net_hold(&net, true);
+    net_set_link(&net, false); /* without a cable nothing waits */
+    assert_int_equal(net_receive(&net, NULL, &iov, 1), -ENETDOWN);
+}
+
 static void test_link_down_drops_and_wakes(void **state)
 {
     (void)state;
@@ -197,6 +214,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         net_test(test_frames_are_counted),
+        net_test(test_held_frames_wait),
         net_test(test_link_down_drops_and_wakes),
         net_test(test_without_a_nic_frames_are_dropped),
         net_test(test_poll_set_follows_what_is_wanted),
