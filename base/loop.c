@@ -141,6 +141,12 @@ void loop_adopt_thread(struct loop *loop)
     loop->thread = pthread_self();
 }
 
+int loop_forked(struct loop *loop)
+{
+    loop_adopt_thread(loop);
+    return uv_loop_fork(&loop->uv);
+}
+
 uint64_t loop_now_ns(void)
 {
     struct timespec now;

@@ -89,6 +89,9 @@ void loop_check_thread(const struct loop *loop);
  */
 void loop_adopt_thread(struct loop *loop);
 
+/* In the child of a fork, before anything is watched: the loop is the child's own. 0 or -errno. */
+int must_check loop_forked(struct loop *loop);
+
 /* Monotonic time in nanoseconds; any thread. */
 uint64_t loop_now_ns(void);
 

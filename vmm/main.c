@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/daemonize.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/control.h"
-#include "vmm/daemonize.h"
 #include "vmm/gdb.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"

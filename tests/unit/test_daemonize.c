@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/daemonize.h"
+#include "base/daemonize.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,7 +49,7 @@ static void test_pidfile(void **state)
     assert_int_equal(pidfile_create(&pidfile, path, &err), 0);
     assert_int_equal(read_pid(), getpid());
     assert_int_equal(pidfile_create(&second, path, &err), -EBUSY);
-    assert_non_null(strstr(err.text, "held by a running machine"));
+    assert_non_null(strstr(err.text, "held by a running process"));
     pidfile_remove(&second);
     assert_int_equal(read_pid(), getpid());
     pidfile_remove(&pidfile);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemonize: -daemonize and -pidfile.
+ * daemonize: going to the background, and files that hold the process id.
  *
  * The parent leaves only when the child says that it is ready, so that whoever started us finds the
  * sockets there; if the child fails before, the parent leaves with its exit status, and what the
- * child wrote to standard error has been seen. daemonize_begin forks: call it right after
- * options_parse, before the loop and any thread exist.
+ * child wrote to standard error has been seen. daemonize_begin forks: call it before the loop and
+ * any thread exist.
  */
-#ifndef VMM_DAEMONIZE_H
-#define VMM_DAEMONIZE_H
+#ifndef BASE_DAEMONIZE_H
+#define BASE_DAEMONIZE_H
 
 #include "base/error.h"
 

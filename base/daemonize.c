@@ -3,7 +3,7 @@
  * daemonize: parent and child are joined by a pipe; a byte in it means "ready", its end without one
  * means that the child is gone.
  */
-#include "vmm/daemonize.h"
+#include "base/daemonize.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -39,10 +39,10 @@ int daemonize_begin(struct error *err)
 {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0)
-        return error_set_errno(err, errno, "-daemonize");
+        return error_set_errno(err, errno, "cannot go to the background");
     pid_t child = fork();
     if (child < 0) {
-        int result = error_set_errno(err, errno, "-daemonize");
+        int result = error_set_errno(err, errno, "cannot go to the background");
         close(ends[0]);
         close(ends[1]);
         return result;
@@ -62,9 +62,9 @@ int daemonize_ready(struct error *err)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
-        return error_set_errno(err, errno, "-daemonize: /dev/null");
+        return error_set_errno(err, errno, "cannot go to the background: /dev/null");
     if (chdir("/") < 0)
-        return error_set_errno(err, errno, "-daemonize: /");
+        return error_set_errno(err, errno, "cannot go to the background: /");
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         unused_result(dup2(null, fd) < 0);
     if (null > STDERR_FILENO)
@@ -94,7 +94,7 @@ static int lock_pidfile(const char *path, struct error *err)
             int result =
                 errno == EAGAIN || errno == EACCES
                     ? error_set(err, EBUSY,
-                                "pidfile %s is held by a running machine; end it or choose "
+                                "pidfile %s is held by a running process; end it or choose "
                                 "another file",
                                 path)
                     : error_set_errno(err, errno, "pidfile %s", path);
