@@ -140,7 +140,7 @@ static char *resolve(const char *image, const char *name)
     return path;
 }
 
-static bool names_a_protocol(const char *name)
+bool chain_names_a_protocol(const char *name)
 {
     const char *colon = strchr(name, ':'), *slash = strchr(name, '/');
     return colon && (!slash || colon < slash);
@@ -159,7 +159,7 @@ static int describe_backing(const struct node *above, const struct disk_options 
         format = top->backing_format;
     if (!name)
         return 0;
-    if (!from_person && names_a_protocol(name))
+    if (!from_person && chain_names_a_protocol(name))
         return error_set(err, EINVAL,
                          "image '%s' names '%s' as its backing file, which is no file name; set "
                          "one with evisor-img rebase -u",
@@ -177,7 +177,7 @@ static int describe_backing(const struct node *above, const struct disk_options 
     out->format = format;
     out->read_only = true;
     out->discard_unmap = false;
-    out->backing_path = out->backing_format = NULL;
+    out->backing_path = out->backing_format = out->data_file_path = NULL;
     return 0;
 }
 

@@ -74,9 +74,7 @@ void node_complete_later(struct node *node, struct disk_request *request, int re
 int must_check chain_open(struct loop *loop, const struct disk_options *options, struct node **out,
                           struct error *err);
 
-/* The path of a file that an image names: relative to the image's directory. The caller frees it. */
-char *chain_resolve(const char *image, const char *name);
-/* Such a name that is no file's: "nbd:...", "json:{...}". */
+/* A name in an image that is no file's: "nbd:...", "json:{...}". */
 bool chain_names_a_protocol(const char *name);
 
 /*

@@ -19,6 +19,7 @@
 
 struct layer {
     char *path;
+    const char *data_path; /* of an external data file, or NULL */
     struct io_file *file;
     uint64_t size_bytes;
     bool is_qcow2;
@@ -71,6 +72,8 @@ static int open_layer(struct loop *loop, struct layer *layer, const char *format
     if (result)
         return result;
     layer->is_qcow2 = true;
+    if (layer->header.incompatible & QCOW2_INCOMPAT_DATA_FILE && layer->header.has_data_file_name)
+        layer->data_path = layer->header.data_file_name;
     layer->size_bytes = layer->header.size_bytes;
     return load_l1(layer, err);
 }
@@ -310,6 +313,8 @@ int map_find(struct map *map, uint64_t offset, uint64_t end, unsigned depth, str
         uint64_t layer_end = MIN(end, layer->size_bytes);
         int result = layer->is_qcow2 ? find_qcow2(layer, offset, layer_end, out, err)
                                      : find_raw(layer, offset, layer_end, out);
+        if (layer->data_path && out->has_host)
+            out->path = layer->data_path;
         if (result || out->kind != MAP_ABSENT)
             return result;
         end = offset + out->bytes;

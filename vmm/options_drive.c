@@ -42,6 +42,7 @@ static const struct keyval_known drive_known[] = {
     {"cache-size", NULL, NULL},
     {"backing.file.filename", NULL, NULL},
     {"backing.driver", NULL, NULL},
+    {"data-file.filename", NULL, NULL},
     {"refcount-cache-size", "*", NULL},
     {"cache-clean-interval", "*", NULL},
     {"file.driver", "file|host_device", "only files and block devices of this host can be disks"},
@@ -106,6 +107,8 @@ static int set_format(struct config_disk *disk, const struct keyval *list, struc
                          list->option, format, disk->options.path);
     if (format)
         disk->options.format = options_copy(strcmp(format, "qcow2") == 0 ? "qcow2" : "raw");
+    /* A file's name is no reason to open what its header names. */
+    disk->options.no_data_file_name = !text_of(list, "format", "driver");
     return 0;
 }
 
@@ -197,8 +200,11 @@ static int set_tables(struct config_disk *disk, const struct keyval *list, struc
     disk->options.l2_cache_bytes = bytes;
     const char *backing = keyval_get(list, "backing.file.filename");
     const char *format = keyval_get(list, "backing.driver");
+    const char *data_file = keyval_get(list, "data-file.filename");
     if (backing)
         disk->options.backing_path = options_copy(backing);
+    if (data_file)
+        disk->options.data_file_path = options_copy(data_file);
     if (format)
         disk->options.backing_format = options_copy(format);
     return result;

@@ -221,6 +221,7 @@ struct qcow2_flush {
     struct list callbacks; /* qcow2_waiters for the next cycle */
     struct list called;    /* of this one */
     bool unsynced;         /* something was written since the last barrier began */
+    bool data_unsynced;    /* likewise, to an external data file */
     uint8_t *arena;
     size_t arena_bytes, arena_used;
     struct qcow2_slice **slices; /* of this cycle */
@@ -231,7 +232,8 @@ struct qcow2_flush {
     unsigned writes_left;
     int result;
     struct qcow2_write writes[QCOW2_WRITES];
-    struct io_request sync;
+    struct io_request sync, data_sync;
+    unsigned syncs_left;
     size_t new_tables;               /* of this cycle: the first ones of q->new_tables */
     bool moved_reftable, moved_l1;   /* in this cycle, and not on the medium yet */
     bool writes_lower, writes_upper; /* of the header */
@@ -269,6 +271,8 @@ struct qcow2 {
     uint64_t cluster_bytes;
     uint32_t subclusters;
     bool extended;
+    bool external; /* the guest's data is in node.data_file, each cluster at its guest offset */
+    bool raw_data; /* and that must read as a raw image by itself */
     int poisoned; /* -errno: nothing may be written any more */
 
     struct qcow2_top l1, reftable;
@@ -304,6 +308,7 @@ struct qcow2 {
         uint64_t new_size_bytes, old_size_bytes;
         struct qcow2_waiter waiter;
         struct disk_request zero;
+        struct io_request truncate; /* of an external data file */
         struct loop_task start;
         void (*on_done)(void *opaque, int result, const struct error *err);
         void *opaque;
@@ -321,6 +326,21 @@ struct qcow2 {
 static inline struct qcow2 *qcow2_of(struct node *node)
 {
     return container_of(node, struct qcow2, node);
+}
+
+/* The file that the guest's data is in. */
+static inline struct io_file *qcow2_data(const struct qcow2 *q)
+{
+    return q->external ? q->node.data_file : q->node.file;
+}
+
+/* Guest data was written: the next barrier has to cover it. */
+static inline void qcow2_note_data(struct qcow2 *q)
+{
+    if (q->external)
+        q->flush.data_unsynced = true;
+    else
+        q->flush.unsynced = true;
 }
 
 static inline void qcow2_wait(struct list *list, struct qcow2_waiter *waiter)
@@ -431,6 +451,13 @@ void qcow2_flush_request(struct qcow2 *q, struct disk_request *request);
 void qcow2_flush_wait(struct qcow2 *q, struct qcow2_waiter *waiter);
 void qcow2_flush_want(struct qcow2 *q);
 bool qcow2_flush_is_clean(const struct qcow2 *q);
+
+/* qcow2_data_file.c */
+int must_check qcow2_data_file_open(struct qcow2 *q, const struct disk_options *options,
+                                    struct error *err);
+/* Gives it the length q->resize.new_size_bytes; false if that is not needed. */
+bool qcow2_data_file_resize(struct qcow2 *q,
+                            void (*on_done)(struct io_request *request, int result));
 
 /* qcow2_resize.c */
 void qcow2_resize(struct node *node, uint64_t size_bytes,

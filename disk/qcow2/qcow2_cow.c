@@ -160,7 +160,7 @@ static void end_owning(struct qcow2_op *op, int result)
 static void on_written(struct io_request *io, int result)
 {
     struct qcow2_op *op = container_of(io, struct qcow2_op, io);
-    op->q->flush.unsynced = true;
+    qcow2_note_data(op->q);
     end_owning(op, result);
 }
 
@@ -191,7 +191,7 @@ static void start_write(struct qcow2_op *op)
         .iov_count = op->iov_count,
         .on_done = on_written,
     };
-    io_submit(q->node.file, &op->io);
+    io_submit(qcow2_data(q), &op->io);
 }
 
 static void on_edge_read(struct qcow2_op *op, int result)

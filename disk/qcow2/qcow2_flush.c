@@ -327,28 +327,51 @@ static void forget_new_tables(struct qcow2 *q)
     q->new_table_count = kept;
 }
 
-static void on_synced(struct io_request *io, int result)
+static void barrier_ended(struct qcow2 *q, int result)
 {
-    struct qcow2 *q = container_of(io, struct qcow2, flush.sync);
     if (result) {
         q->flush.result = -EIO;
         poison(q, result);
     }
-    if (!result && q->flush.state == QCOW2_FLUSH_FRESH_SYNC)
+    if (--q->flush.syncs_left)
+        return;
+    if (!q->flush.result && q->flush.state == QCOW2_FLUSH_FRESH_SYNC)
         link_tables(q, QCOW2_REFBLOCK);
-    if (!result && q->flush.state == QCOW2_FLUSH_LOWER_SYNC)
+    if (!q->flush.result && q->flush.state == QCOW2_FLUSH_LOWER_SYNC)
         link_tables(q, QCOW2_L2);
     q->flush.state++;
     q->flush.next_chunk = 0;
     step(q);
 }
 
+static void on_synced(struct io_request *io, int result)
+{
+    barrier_ended(container_of(io, struct qcow2, flush.sync), result);
+}
+
+static void on_data_synced(struct io_request *io, int result)
+{
+    barrier_ended(container_of(io, struct qcow2, flush.data_sync), result);
+}
+
+/* An external data file is covered by the barrier of LOWER, beside the image's own. */
 static void start_sync(struct qcow2 *q, enum qcow2_flush_state state)
 {
-    q->flush.state = state;
-    q->flush.unsynced = false;
-    q->flush.sync = (struct io_request){.kind = IO_SYNC, .on_done = on_synced};
-    io_submit(q->node.file, &q->flush.sync);
+    struct qcow2_flush *flush = &q->flush;
+    bool with_data = flush->data_unsynced && state == QCOW2_FLUSH_LOWER_SYNC;
+    bool with_image = !with_data || flush->unsynced || flush->lower.count;
+    flush->state = state;
+    flush->syncs_left = (unsigned)with_data + (unsigned)with_image;
+    if (with_image) {
+        flush->unsynced = false;
+        flush->sync = (struct io_request){.kind = IO_SYNC, .on_done = on_synced};
+        io_submit(q->node.file, &flush->sync);
+    }
+    if (with_data) {
+        flush->data_unsynced = false;
+        flush->data_sync = (struct io_request){.kind = IO_SYNC, .on_done = on_data_synced};
+        io_submit(q->node.data_file, &flush->data_sync);
+    }
 }
 
 static void mark_all_dirty(struct qcow2_top *top, bool moved)
@@ -426,7 +449,7 @@ static void step(struct qcow2 *q)
         case QCOW2_FLUSH_LOWER:
             if (!write_chunks(q, &flush->lower))
                 return;
-            if (!flush->result && (flush->unsynced || flush->lower.count)) {
+            if (!flush->result && (flush->unsynced || flush->data_unsynced || flush->lower.count)) {
                 start_sync(q, QCOW2_FLUSH_LOWER_SYNC);
                 return;
             }
@@ -458,7 +481,7 @@ static void step(struct qcow2 *q)
 
 static bool is_nothing_to_do(const struct qcow2 *q)
 {
-    return !q->flush.unsynced && qcow2_flush_is_clean(q);
+    return !q->flush.unsynced && !q->flush.data_unsynced && qcow2_flush_is_clean(q);
 }
 
 static void on_start(struct loop_task *task)

@@ -64,6 +64,12 @@ static bool entry_is_sound(const struct qcow2 *q, uint64_t entry)
     return !(entry & reserved) && is_aligned(entry & QCOW2_ENTRY_OFFSET_MASK, q->cluster_bytes);
 }
 
+/* Offset 0 is a place only in an external data file, and is told by the flag. */
+static bool has_host(const struct qcow2 *q, uint64_t entry)
+{
+    return entry & (QCOW2_ENTRY_OFFSET_MASK | (q->external ? QCOW2_ENTRY_COPIED : 0));
+}
+
 static enum sub_type sub_type_of(const struct qcow2 *q, uint64_t entry, uint64_t bitmap,
                                  unsigned sub)
 {
@@ -71,14 +77,14 @@ static enum sub_type sub_type_of(const struct qcow2 *q, uint64_t entry, uint64_t
         return SUB_INVALID;
     if (entry & QCOW2_ENTRY_COMPRESSED)
         return SUB_PACKED;
-    uint64_t host = entry & QCOW2_ENTRY_OFFSET_MASK;
+    bool has_place = has_host(q, entry);
     if (!q->extended) {
         if (entry & QCOW2_L2_ZERO)
             return SUB_ZERO;
-        return host ? SUB_DATA : SUB_UNALLOCATED;
+        return has_place ? SUB_DATA : SUB_UNALLOCATED;
     }
     bool has_data = bitmap >> sub & 1, is_zero = bitmap >> (32 + sub) & 1;
-    if ((has_data && is_zero) || (has_data && !host))
+    if ((has_data && is_zero) || (has_data && !has_place))
         return SUB_INVALID;
     if (has_data)
         return SUB_DATA;
@@ -99,6 +105,16 @@ static int find_place(struct qcow2 *q, uint64_t offset, struct qcow2_waiter *wai
     place->index = (unsigned)((byte & (qcow2_slice_bytes(q) - 1)) >> q->entry_bits);
     place->entries = qcow2_slice_bytes(q) >> q->entry_bits;
     return result;
+}
+
+/* In an external data file everything is at its guest offset, and nothing is compressed. */
+static bool is_misplaced(const struct qcow2 *q, uint64_t entry, uint64_t offset)
+{
+    if (!q->external)
+        return false;
+    return entry & QCOW2_ENTRY_COMPRESSED ||
+           (has_host(q, entry) &&
+            (entry & QCOW2_ENTRY_OFFSET_MASK) != align_down(offset, q->cluster_bytes));
 }
 
 static int invalid_entry(struct qcow2 *q, uint64_t offset, uint64_t entry)
@@ -175,7 +191,7 @@ int qcow2_plan_read(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qco
     uint64_t in_cluster = offset & (q->cluster_bytes - 1);
     enum sub_type type = sub_type_of(q, entry, bitmap_at(q, place.slice, place.index),
                                      (unsigned)(in_cluster >> q->sub_bits));
-    if (type == SUB_INVALID)
+    if (type == SUB_INVALID || is_misplaced(q, entry, offset))
         return invalid_entry(q, offset, entry);
     plan->kind = plan_kind_of(type);
     plan->entry = entry;
@@ -189,18 +205,19 @@ int qcow2_plan_read(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qco
     return 0;
 }
 
-/* Whether the cluster is the file's own, uncompressed: its place can be written to. */
-static bool is_ours(uint64_t entry)
+/* Whether the cluster is the file's own, uncompressed: its place can be written to. In an external
+ * data file every cluster has its place from the start. */
+static bool is_ours(const struct qcow2 *q, uint64_t entry)
 {
-    return (entry & QCOW2_ENTRY_COPIED) && !(entry & QCOW2_ENTRY_COMPRESSED) &&
-           (entry & QCOW2_ENTRY_OFFSET_MASK);
+    return q->external || ((entry & QCOW2_ENTRY_COPIED) && !(entry & QCOW2_ENTRY_COMPRESSED) &&
+                           (entry & QCOW2_ENTRY_OFFSET_MASK));
 }
 
 /* Whether [offset, end) of one cluster is data already, and ours. */
 static bool is_in_place(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, uint64_t offset,
                         uint64_t end)
 {
-    if (!is_ours(entry))
+    if (!is_ours(q, entry))
         return false;
     for (uint64_t at = offset; at < end;
          at = align_down(at, UINT64_C(1) << q->sub_bits) + (UINT64_C(1) << q->sub_bits)) {
@@ -212,9 +229,20 @@ static bool is_in_place(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, 
 }
 
 /* Whether a new cluster must take over all of the old one, not only the subclusters written to. */
-static bool must_copy_whole(uint64_t entry)
+static bool must_copy_whole(const struct qcow2 *q, uint64_t entry)
 {
-    return !is_ours(entry) && entry & (QCOW2_ENTRY_COMPRESSED | QCOW2_ENTRY_OFFSET_MASK);
+    return !is_ours(q, entry) && entry & (QCOW2_ENTRY_COMPRESSED | QCOW2_ENTRY_OFFSET_MASK);
+}
+
+/* Whether the `distance`th entry after `first` can be written together with it. */
+static bool goes_on(const struct qcow2 *q, uint64_t first, uint64_t entry, unsigned distance)
+{
+    if (q->external)
+        return true;
+    if (is_ours(q, entry) != is_ours(q, first))
+        return false;
+    return !is_ours(q, entry) ||
+           ((entry - first) & QCOW2_ENTRY_OFFSET_MASK) == (uint64_t)distance << q->cluster_bits;
 }
 
 /* The first cluster decides; those after it join as long as they are alike and, in place, next. */
@@ -230,15 +258,12 @@ static int plan_clusters(struct qcow2 *q, const struct place *place, uint64_t of
         uint64_t bitmap = bitmap_at(q, place->slice, index);
         uint64_t cluster_end =
             MIN(end, first + ((uint64_t)(index - place->index + 1) << q->cluster_bits));
-        if (!entry_is_sound(q, entry))
+        if (!entry_is_sound(q, entry) || is_misplaced(q, entry, at))
             return invalid_entry(q, at, entry);
         bool this_in_place = is_in_place(q, entry, bitmap, at, cluster_end);
-        uint64_t distance = (entry - first_entry) & QCOW2_ENTRY_OFFSET_MASK;
         if (index == place->index)
             in_place = this_in_place;
-        else if (this_in_place != in_place || is_ours(entry) != is_ours(first_entry) ||
-                 (is_ours(entry) && distance != (uint64_t)(index - place->index)
-                                                    << q->cluster_bits))
+        else if (this_in_place != in_place || !goes_on(q, first_entry, entry, index - place->index))
             break;
         last_entry = entry;
         at = cluster_end;
@@ -247,12 +272,12 @@ static int plan_clusters(struct qcow2 *q, const struct place *place, uint64_t of
     plan->kind = in_place ? QCOW2_PLAN_AT : QCOW2_PLAN_ALLOCATE;
     plan->bytes = at - offset;
     plan->clusters = index - place->index;
-    plan->reuses = is_ours(first_entry);
-    plan->host_offset = first_entry & QCOW2_ENTRY_OFFSET_MASK;
+    plan->reuses = is_ours(q, first_entry);
+    plan->host_offset = q->external ? first : first_entry & QCOW2_ENTRY_OFFSET_MASK;
     if (in_place)
         plan->host_offset += offset - first;
-    plan->cow_start = must_copy_whole(first_entry) ? first : align_down(offset, sub_bytes);
-    plan->cow_end = align_up(at, must_copy_whole(last_entry) ? q->cluster_bytes : sub_bytes);
+    plan->cow_start = must_copy_whole(q, first_entry) ? first : align_down(offset, sub_bytes);
+    plan->cow_end = align_up(at, must_copy_whole(q, last_entry) ? q->cluster_bytes : sub_bytes);
     return 0;
 }
 
@@ -339,9 +364,9 @@ static void zero_cluster(struct qcow2 *q, struct qcow2_slice *slice, unsigned in
     if (reads_as_zero(q, offset, entry, bitmap))
         return;
     uint64_t zero = has_flag && !q->extended ? QCOW2_L2_ZERO : 0;
-    if (!unmap && has_flag && is_ours(entry)) {
+    if ((!unmap || q->external) && has_flag && is_ours(q, entry)) {
         zero |= entry & (QCOW2_ENTRY_OFFSET_MASK | QCOW2_ENTRY_COPIED);
-        if (zero == entry && bitmap == ALL_ZERO)
+        if (zero == entry && bitmap == (q->extended ? ALL_ZERO : 0))
             return;
     } else {
         drop_old(q, entry);
@@ -370,8 +395,9 @@ int qcow2_map_zero(struct qcow2 *q, uint64_t offset, uint64_t bytes, bool unmap,
     clusters = MIN(clusters, place.entries - place.index);
     for (unsigned i = 0; i < clusters; i++) {
         uint64_t entry = entry_at(q, place.slice, place.index + i);
-        if (!entry_is_sound(q, entry))
-            return invalid_entry(q, offset + ((uint64_t)i << q->cluster_bits), entry);
+        uint64_t at = offset + ((uint64_t)i << q->cluster_bits);
+        if (!entry_is_sound(q, entry) || is_misplaced(q, entry, at))
+            return invalid_entry(q, at, entry);
     }
     result = qcow2_free_reserve(q, clusters);
     if (result)

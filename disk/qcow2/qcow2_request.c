@@ -143,7 +143,7 @@ static void on_io_done(struct io_request *io, int result)
 {
     struct qcow2_op *op = container_of(io, struct qcow2_op, io);
     if (op->state == QCOW2_OP_WRITE)
-        op->q->flush.unsynced = true;
+        qcow2_note_data(op->q);
     qcow2_op_finish(op, result);
 }
 
@@ -160,8 +160,9 @@ static int start_io(struct qcow2_request *request, enum io_kind kind, uint64_t h
         .bytes = bytes,
         .on_done = on_io_done,
     };
-    point_to_data(op, &op->io.iov, &op->io.iov_count);
-    io_submit(request->q->node.file, &op->io);
+    if (kind == IO_READ || kind == IO_WRITE)
+        point_to_data(op, &op->io.iov, &op->io.iov_count);
+    io_submit(qcow2_data(request->q), &op->io);
     return 0;
 }
 
@@ -244,7 +245,7 @@ static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *by
     }
     if (plan.kind == QCOW2_PLAN_ALLOCATE)
         return qcow2_cow_start(request, &plan, bytes);
-    result = check_target(q, plan.host_offset, plan.bytes);
+    result = q->external ? 0 : check_target(q, plan.host_offset, plan.bytes);
     *bytes = plan.bytes;
     return result ? result : start_io(request, IO_WRITE, plan.host_offset, plan.bytes);
 }
@@ -290,12 +291,32 @@ static bool can_map_zero(const struct qcow2_request *request)
            request->cursor >= node->backing->size_bytes;
 }
 
+/* In an external data file, where a cluster's place is its own for ever. */
+static int zero_data(struct qcow2_request *request, bool unmap, uint64_t bytes)
+{
+    return start_io(request, unmap ? IO_PUNCH : IO_ZERO, request->cursor, bytes);
+}
+
+/* Whole clusters: by the map, and the space of an external data file is given back as well. */
+static int zero_or_punch(struct qcow2_request *request, uint64_t most, bool unmap, uint64_t *bytes)
+{
+    int result = zero_clusters(request, most, unmap, bytes);
+    if (result || !request->q->external || !unmap || !request->q->node.unmap)
+        return result;
+    return zero_data(request, true, *bytes);
+}
+
 static int zero_step(struct qcow2_request *request, uint64_t *bytes)
 {
     struct qcow2_plan plan;
     uint64_t whole = whole_bytes(request);
+    bool unmap = request->outer->flags & DISK_MAY_UNMAP;
+    if (request->q->raw_data) {
+        *bytes = request->end - request->cursor;
+        return zero_data(request, unmap, *bytes);
+    }
     if (whole && can_map_zero(request))
-        return zero_clusters(request, whole, request->outer->flags & DISK_MAY_UNMAP, bytes);
+        return zero_or_punch(request, whole, unmap, bytes);
     uint64_t part = whole ? MIN(whole, ZERO_WRITE_BYTES) : bytes_to_boundary(request);
     int result = qcow2_plan_read(request->q, request->cursor, part, &request->waiter, &plan);
     if (result)
@@ -310,8 +331,12 @@ static int zero_step(struct qcow2_request *request, uint64_t *bytes)
 static int discard_step(struct qcow2_request *request, uint64_t *bytes)
 {
     uint64_t whole = whole_bytes(request);
+    if (whole && request->q->raw_data) {
+        *bytes = whole;
+        return zero_data(request, true, whole);
+    }
     if (whole && can_map_zero(request))
-        return zero_clusters(request, whole, true, bytes);
+        return zero_or_punch(request, whole, true, bytes);
     *bytes = bytes_to_boundary(request);
     return 0;
 }

@@ -26,9 +26,19 @@ static void ended(struct qcow2 *q, int result, const char *what)
     q->resize.on_done(q->resize.opaque, result, result ? &err : NULL);
 }
 
+static void on_cut(struct io_request *request, int result)
+{
+    struct qcow2 *q = container_of(request, struct qcow2, resize.truncate);
+    (void)result; /* a data file that stays too long is no harm */
+    ended(q, 0, "");
+}
+
 static void on_flushed(struct qcow2_waiter *waiter, int result)
 {
-    ended(container_of(waiter, struct qcow2, resize.waiter), result, "writing metadata failed");
+    struct qcow2 *q = container_of(waiter, struct qcow2, resize.waiter);
+    bool shrinks = q->resize.new_size_bytes < q->resize.old_size_bytes;
+    if (result || !shrinks || !qcow2_data_file_resize(q, on_cut))
+        ended(q, result, "writing metadata failed");
 }
 
 static void set_size(struct qcow2 *q)
@@ -142,9 +152,20 @@ static void grow(struct qcow2 *q)
         set_size(q);
 }
 
+static void on_data_grown(struct io_request *request, int result)
+{
+    struct qcow2 *q = container_of(request, struct qcow2, resize.truncate);
+    if (result)
+        ended(q, result, "its data file cannot grow");
+    else
+        grow(q);
+}
+
 static void on_start(struct loop_task *task)
 {
-    grow(container_of(task, struct qcow2, resize.start));
+    struct qcow2 *q = container_of(task, struct qcow2, resize.start);
+    if (!qcow2_data_file_resize(q, on_data_grown))
+        grow(q);
 }
 
 void qcow2_resize(struct node *node, uint64_t size_bytes,

@@ -34,9 +34,16 @@ class Image:
             options.append(f"refcount_bits={source.choice([4, 8, 16, 32, 64])}")
             if source.random() < 0.2:
                 options.append("lazy_refcounts=on")
+        # Data in a file of its own: no snapshots then, and "raw" must hold the disk by itself.
+        self.data_file = None
+        self.raw = False
+        if "compat=0.10" not in options and source.random() < 0.25:
+            self.data_file = folder / "data"
+            self.raw = source.random() < 0.5
+            options += ["data_file=data", f"data_file_raw={'on' if self.raw else 'off'}"]
         self.model = bytearray(size)
         words = ["create", "-f", "qcow2", "-o", ",".join(options)]
-        if source.random() < 0.5:
+        if source.random() < 0.5 and not self.raw:
             self.base = folder / "base"
             data = source.randbytes(1 << 16) * (size >> 16)
             self.base.write_bytes(data)
@@ -63,13 +70,15 @@ class Image:
                             if word is not None)
             self.log.append(("disk_driver", line))
             done = subprocess.run([DRIVER, "-f", "qcow2", self.path], input=line + "\nflush\n",
-                                  text=True, capture_output=True, timeout=30, check=False)
+                                  text=True, capture_output=True, timeout=30, check=False,
+                                  cwd=self.folder)
             assert done.returncode == 0, f"{self.log}\n{done.stderr}"
             return
         pattern = f"-P {value} " if value is not None else ""
         line = f"{verb_qemu} {pattern}{offset} {length}"
         self.log.append(("qemu-io", line))
-        result = run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", line, self.path)
+        result = run("qemu-io", "-f", "qcow2", "-d", "unmap", "-c", line, self.path,
+                     cwd=self.folder)
         assert result.status == 0 and "failed" not in result.out, f"{self.log}\n{result}"
 
     def write(self):
@@ -99,6 +108,8 @@ class Image:
             self.model.extend(bytes(size - len(self.model)))
 
     def snapshot(self):
+        if self.data_file:
+            return
         choice = self.source.randrange(3)
         if choice == 0 and len(self.snapshots) < 5:
             name = f"s{self.source.randrange(1000)}"
@@ -123,6 +134,7 @@ class Image:
         self.tool(*words, self.path, self.folder / "converted")
         os.replace(self.folder / "converted", self.path)
         self.base = None
+        self.data_file = None
         self.cluster = 65536
 
     def commit(self):
@@ -143,10 +155,12 @@ class Image:
         if contents != self.model:
             at = next(i for i, (a, b) in enumerate(zip(contents, self.model)) if a != b)
             raise AssertionError(f"differs at {at}\n" + "\n".join(map(str, self.log)))
+        if self.data_file and self.raw:
+            assert self.data_file.read_bytes() == contents, "\n".join(map(str, self.log))
 
     def check(self):
         try:
-            assert_clean(self.path)
+            assert_clean(self.path, cwd=self.folder)
         except AssertionError as error:
             raise AssertionError("\n".join(map(str, self.log)) + f"\n{error}") from None
 

@@ -302,21 +302,21 @@ static int create_and_convert(struct conversion *conversion)
             return error_set(&conversion->err, ENOTSUP, "this build has no zstd");
         if (is_for_writer(&options))
             return convert_by_writer(conversion, &options);
-        if (options.data_file_name)
-            return error_set(&conversion->err, ENOTSUP,
-                             "data_file is for create only: evisor does not write into images with "
-                             "an external data file");
+        const char *reason = options.data_file_name ? "an external data file" : "preallocation";
         if (arguments->compress)
             return error_set(&conversion->err, EINVAL,
-                             "Compression and preallocation not supported at the same time");
-        if (options.backing_path)
+                             "Compression and %s not supported at the same time", reason);
+        if (options.backing_path && options.preallocation != QCOW2_PREALLOC_OFF)
             return error_set(&conversion->err, EINVAL,
                              "Backing file and preallocation not supported at the same time");
+        conversion->copy.has_backing = options.backing_path;
+        conversion->copy.map_depth = options.backing_path ? 1 : 0;
+        conversion->copy.can_zero = true;
     }
     int result = img_target_create(conversion->loop, target, &conversion->err);
     if (result)
         return result;
-    conversion->copy.target_is_zero = true;
+    conversion->copy.target_is_zero = !conversion->copy.has_backing;
     return convert_by_disk(conversion);
 }
 

@@ -463,11 +463,9 @@ static int create_qcow2(struct loop *loop, const struct img_target *target,
 {
     struct io_file *data_file = NULL;
     if (target->data_file_name) {
-        char *path = img_resolve(target->path, target->data_file_name);
-        data_file = path ? img_create_file(loop, path, err) : NULL;
-        free(path);
+        data_file = img_create_file(loop, target->data_file_name, err);
         if (!data_file)
-            return error_set(err, ENOMEM, "out of memory");
+            return -EIO;
     }
     int result = qcow2_create(file, data_file, options, err);
     img_close_file(loop, data_file);
