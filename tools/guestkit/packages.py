@@ -78,17 +78,22 @@ def install(names, why):
         raise Failure("apt-get could not install " + " ".join(wanted)) from error
 
 
-def _suite_options(suite):
+def _suite_options(suite, kind="deb"):
     """Options that make apt see one other suite of Debian, in a state folder of its own."""
-    state = cache_folder() / "apt" / suite
+    state = cache_folder() / "apt" / (suite if kind == "deb" else f"{suite}-{kind}")
     for part in ("state/lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     (state / "sources.list").write_text(
-        f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+        f"{kind} [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
         f"http://deb.debian.org/debian {suite} main\n")
     return ["-o", f"Dir::State={state}/state", "-o", f"Dir::Cache={state}/cache",
             "-o", f"Dir::Etc::SourceList={state}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
             "-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root"]
+
+
+def source_options(suite):
+    """Options that make apt-get source see the source packages of a suite of Debian."""
+    return _suite_options(suite, "deb-src")
 
 
 def resolve(name, options=()):
