@@ -21,6 +21,7 @@ struct nbd_export {
     char *description; /* or NULL */
     struct disk *disk;
     bool read_only;
+    bool detect_zeroes, zeroes_unmap;
     struct dirty_bitmap *bitmaps[NBD_BITMAPS_MAX];
     size_t bitmap_count;
     unsigned clients;

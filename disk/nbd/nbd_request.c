@@ -143,12 +143,18 @@ static enum disk_op op_of(const struct nbd_request *request)
 
 static void run_on_disk(struct nbd_request *request)
 {
+    const struct nbd_export *export = request->client->export;
     struct disk_request *disk = &request->disk;
     *disk = (struct disk_request){.op = op_of(request), .on_done = on_disk_done};
     if (request->flags & NBD_CMD_FLAG_FUA)
         disk->flags |= DISK_FUA;
     if (disk->op == DISK_ZERO && !(request->flags & NBD_CMD_FLAG_NO_HOLE))
         disk->flags |= DISK_MAY_UNMAP;
+    if (disk->op == DISK_WRITE && export->detect_zeroes &&
+        is_all_zero(request->buffer, request->bytes)) {
+        disk->op = DISK_ZERO;
+        disk->flags |= export->zeroes_unmap ? DISK_MAY_UNMAP : 0;
+    }
     if (disk->op != DISK_FLUSH) {
         disk->offset = request->offset;
         disk->bytes = request->bytes;
@@ -159,7 +165,7 @@ static void run_on_disk(struct nbd_request *request)
         disk->iov_count = 1;
     }
     request->client->in_flight++;
-    disk_submit(request->client->export->disk, disk);
+    disk_submit(export->disk, disk);
 }
 
 void nbd_request_run(struct nbd_request *request)

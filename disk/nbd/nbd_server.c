@@ -167,6 +167,8 @@ int nbd_server_add(struct nbd_server *server, const struct nbd_export_options *o
     export->name = strdup(options->name);
     export->description = options->description ? strdup(options->description) : NULL;
     export->disk = options->disk;
+    export->detect_zeroes = options->detect_zeroes;
+    export->zeroes_unmap = options->zeroes_unmap;
     export->read_only = options->read_only || disk_is_read_only(options->disk);
     if (!export->name || (options->description && !export->description))
         result = error_set(err, ENOMEM, "no memory for an NBD export");

@@ -29,6 +29,8 @@ struct nbd_export_options {
     const char *description; /* or NULL */
     struct disk *disk;
     bool read_only;             /* also if the disk is writable */
+    bool detect_zeroes;         /* writes of zeroes are turned into DISK_ZERO */
+    bool zeroes_unmap;          /* which may give space back then */
     const char *const *bitmaps; /* shown as qemu:dirty-bitmap:NAME; at most NBD_BITMAPS_MAX */
     size_t bitmap_count;
 };

@@ -28,6 +28,28 @@ int img_parse_cache(const char *name, struct disk_cache_mode *mode)
     return -1;
 }
 
+static int parse_aio(const char *name, enum disk_aio *aio)
+{
+    if (!name)
+        *aio = DISK_AIO_AUTO;
+    else if (!strcmp(name, "threads"))
+        *aio = DISK_AIO_THREADS;
+    else if (!strcmp(name, "io_uring") || !strcmp(name, "native"))
+        *aio = DISK_AIO_IO_URING; /* Linux' older interface would serve no purpose beside it */
+    else
+        return img_error("Invalid aio option: %s", name);
+    return 0;
+}
+
+static int parse_discard(const char *name, bool *unmaps)
+{
+    if (name && (!strcmp(name, "ignore") || !strcmp(name, "off")))
+        *unmaps = false;
+    else if (name && strcmp(name, "unmap") && strcmp(name, "on"))
+        return img_error("Invalid discard option: %s", name);
+    return 0;
+}
+
 /* Looks into the file, without locks: the image is opened and locked right after. */
 static int find_format(struct loop *loop, const struct img_source_options *options,
                        const char **format)
@@ -63,12 +85,14 @@ int img_source_open(struct loop *loop, const struct img_source_options *options,
     memset(out, 0, sizeof(*out));
     if (options->cache && img_parse_cache(options->cache, &disk_options.cache))
         return img_error("Invalid cache option: %s", options->cache);
-    if (find_format(loop, options, &out->format))
+    if (parse_aio(options->aio, &disk_options.aio) ||
+        parse_discard(options->discard, &disk_options.discard_unmap) ||
+        find_format(loop, options, &out->format))
         return 1;
     disk_options.format = out->format;
     if (disk_open(loop, &disk_options, &out->disk, &err))
         return say(options->path, &err);
-    if (!options->writable &&
+    if (!options->writable && !options->no_map &&
         map_open(loop, options->path, out->format, !options->no_backing, &out->map, &err)) {
         (void)!img_source_close(out);
         return say(options->path, &err);
