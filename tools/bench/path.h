@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * path: one measured run of a disk path in this process, without a guest: the engine by itself, or
+ * the virtio-blk device with a driver's side in memory before it.
+ *
+ * A run keeps `depth` requests in flight for `seconds`. Everything happens on one loop's thread,
+ * the driver's share included; CPU time of that thread and of all others (pool, kernel workers) is
+ * told apart.
+ */
+#ifndef TOOLS_BENCH_PATH_H
+#define TOOLS_BENCH_PATH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "disk/disk.h"
+#include "tools/bench/histogram.h"
+
+#define PATH_DEPTH_MAX 128
+#define PATH_BLOCK_MAX (UINT64_C(1) << 20)
+/* Of all requests together: what the driver's memory holds. */
+#define PATH_DATA_MAX (UINT64_C(6) << 20)
+
+struct path_options {
+    const char *image;  /* ignored by the format "null" */
+    const char *format; /* "raw", "qcow2", "null", ... */
+    bool is_write, is_random, is_direct;
+    bool verifies; /* writes only: what was written is read back and compared */
+    uint64_t block_bytes;
+    unsigned depth;
+    unsigned seconds;
+    uint64_t seed;
+};
+
+struct path_result {
+    uint64_t operations, elapsed_ns;
+    uint64_t loop_cpu_ns, other_cpu_ns;
+    uint64_t loop_turns;
+    uint64_t kicks, interrupts; /* virtio only */
+    uint64_t host_operations;   /* reads, writes and flushes of the host's files */
+    struct histogram latency_ns;
+};
+
+/* The state of a run that both paths share. */
+struct path_run {
+    const struct path_options *options;
+    struct path_result *result;
+    struct loop *loop;
+    struct disk *disk;
+    uint64_t blocks, next_block, random;
+    uint8_t *written; /* by block, if it verifies */
+    uint64_t began_ns, ends_ns, began_cpu_ns, began_other_ns, began_turns;
+    int failure; /* -errno of the first request that failed */
+};
+
+int must_check path_run_disk(const struct path_options *options, struct path_result *result,
+                             struct error *err);
+int must_check path_run_blk(const struct path_options *options, struct path_result *result,
+                            struct error *err);
+
+/* path.c: the steps of a run. */
+int must_check path_open(struct path_run *run, struct error *err);
+void path_begin(struct path_run *run);
+bool path_is_over(const struct path_run *run);
+uint64_t path_next_offset(struct path_run *run);
+/* The bytes of a block, told by its offset alone. */
+void path_fill(const struct path_run *run, uint64_t offset, void *to);
+void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int result);
+/* No request is in flight. Takes the figures, verifies, closes the disk. */
+int must_check path_end(struct path_run *run, struct error *err);
+
+/* null_io.c: a disk of `size_bytes` that answers at once, in the loop's next turn. */
+int must_check null_disk_open(struct loop *loop, uint64_t size_bytes, struct disk **out,
+                              struct error *err);
+
+#endif

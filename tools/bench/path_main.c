@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * path_main: the command behind evisor-bench: one run of one path, its figures as a JSON object.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "tools/bench/path.h"
+
+static const struct option long_options[] = {
+    {"block", required_argument, NULL, 'b'},
+    {"depth", required_argument, NULL, 'd'},
+    {"direct", no_argument, NULL, 't'},
+    {"format", required_argument, NULL, 'f'},
+    {"image", required_argument, NULL, 'i'},
+    {"random", no_argument, NULL, 'r'},
+    {"seconds", required_argument, NULL, 's'},
+    {"seed", required_argument, NULL, 'e'},
+    {"verify", no_argument, NULL, 'v'},
+    {"write", no_argument, NULL, 'w'},
+    {0},
+};
+
+static int parse_number(const char *text, uint64_t max, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 10);
+    if (errno || end == text || *end || value == 0 || value > max) {
+        fprintf(stderr, "evisor-bench: '%s' is no number from 1 to %" PRIu64 "\n", text, max);
+        return 1;
+    }
+    *out = value;
+    return 0;
+}
+
+static int set_option(struct path_options *options, int letter, const char *text)
+{
+    uint64_t number = 0;
+    int status = 0;
+    switch (letter) {
+    case 'b':
+        return parse_number(text, PATH_BLOCK_MAX, &options->block_bytes);
+    case 'd':
+        status = parse_number(text, PATH_DEPTH_MAX, &number);
+        options->depth = status ? options->depth : (unsigned)number;
+        return status;
+    case 's':
+        status = parse_number(text, 3600, &number);
+        options->seconds = status ? options->seconds : (unsigned)number;
+        return status;
+    case 'e':
+        return parse_number(text, UINT64_MAX, &options->seed);
+    case 'f':
+        options->format = text;
+        return 0;
+    case 'i':
+        options->image = text;
+        return 0;
+    case 't':
+        options->is_direct = true;
+        return 0;
+    case 'r':
+        options->is_random = true;
+        return 0;
+    case 'v':
+        options->verifies = true;
+        return 0;
+    case 'w':
+        options->is_write = true;
+        return 0;
+    default:
+        return 1;
+    }
+}
+
+static int check(const struct path_options *options, bool is_blk)
+{
+    const char *wrong = NULL;
+    if (options->block_bytes % 512)
+        wrong = "the block size must be a multiple of 512";
+    else if (options->block_bytes * options->depth > PATH_DATA_MAX)
+        wrong = "block size times depth must not exceed 6 MiB";
+    else if (is_blk && options->depth > 85)
+        wrong = "a queue of 256 descriptors holds at most 85 requests: use a smaller --depth";
+    else if (!options->image && strcmp(options->format, "null") != 0)
+        wrong = "name an image by --image, or take --format null";
+    else if (options->verifies && (!options->is_write || strcmp(options->format, "null") == 0))
+        wrong = "--verify compares what --write has written to an image";
+    if (wrong)
+        fprintf(stderr, "evisor-bench: %s\n", wrong);
+    return wrong ? 1 : 0;
+}
+
+static json_t *describe_latency(const struct histogram *latency_ns)
+{
+    json_t *buckets = json_array();
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        if (latency_ns->buckets[i])
+            json_array_append_new(buckets, json_pack("[I,I]", (json_int_t)histogram_floor(i),
+                                                     (json_int_t)latency_ns->buckets[i]));
+    return json_pack("{s:I,s:I,s:I,s:o}", "p50",
+                     (json_int_t)histogram_percentile(latency_ns, 500000), "p99",
+                     (json_int_t)histogram_percentile(latency_ns, 990000), "p99.9",
+                     (json_int_t)histogram_percentile(latency_ns, 999000), "buckets", buckets);
+}
+
+static void print(const struct path_result *result)
+{
+    json_t *figures = json_pack(
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations", (json_int_t)result->operations,
+        "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
+        (json_int_t)result->loop_cpu_ns, "other-cpu-ns", (json_int_t)result->other_cpu_ns,
+        "loop-turns", (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks,
+        "interrupts", (json_int_t)result->interrupts, "host-operations",
+        (json_int_t)result->host_operations, "latency-ns", describe_latency(&result->latency_ns));
+    CHECK(json_dumpf(figures, stdout, JSON_COMPACT) == 0);
+    putchar('\n');
+    json_decref(figures);
+}
+
+int main(int argc, char **argv)
+{
+    static struct path_result result;
+    struct path_options options = {
+        .format = "raw", .block_bytes = 4096, .depth = 1, .seconds = 2, .seed = 1};
+    struct error err = {0};
+    bool is_blk = argc > 1 && strcmp(argv[1], "blk") == 0;
+    if (!is_blk && (argc < 2 || strcmp(argv[1], "disk") != 0)) {
+        fprintf(stderr, "evisor-bench: the path is 'blk' or 'disk'\n");
+        return 1;
+    }
+    for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1;)
+        if (set_option(&options, letter, optarg))
+            return 1;
+    if (check(&options, is_blk))
+        return 1;
+    if ((is_blk ? path_run_blk : path_run_disk)(&options, &result, &err)) {
+        fprintf(stderr, "evisor-bench: %s\n", err.text);
+        return 1;
+    }
+    print(&result);
+    return 0;
+}
