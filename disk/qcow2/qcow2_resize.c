@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 static void ended(struct qcow2 *q, int result, const char *what)
 {
@@ -50,13 +51,32 @@ static void set_size(struct qcow2 *q)
     qcow2_flush_wait(q, &q->resize.waiter);
 }
 
+/* The zeroes are on the medium: a size that shows them must not get there before them. */
+static void on_zeroes_safe(struct qcow2_waiter *waiter, int result)
+{
+    struct qcow2 *q = container_of(waiter, struct qcow2, resize.waiter);
+    if (result)
+        ended(q, result, "writing metadata failed");
+    else
+        set_size(q);
+}
+
+static void make_zeroes_safe(struct qcow2 *q)
+{
+    q->resize.waiter.wake = on_zeroes_safe;
+    if (qcow2_rule(RESIZE_ZEROES_FIRST))
+        qcow2_flush_wait(q, &q->resize.waiter);
+    else
+        set_size(q);
+}
+
 static void on_cut_zeroed(struct disk_request *request, int result)
 {
     struct qcow2 *q = container_of(request, struct qcow2, resize.zero);
     if (result)
         ended(q, result, "the part to be cut off cannot be emptied");
     else
-        set_size(q);
+        make_zeroes_safe(q);
 }
 
 static void on_end_zeroed(struct disk_request *request, int result)
@@ -65,7 +85,7 @@ static void on_end_zeroed(struct disk_request *request, int result)
     if (result)
         ended(q, result, "the new part cannot be emptied");
     else
-        set_size(q);
+        make_zeroes_safe(q);
 }
 
 static void zero(struct qcow2 *q, uint64_t from, uint64_t to,

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2_rule: the rules of order that a crash must not find broken, each named where it is kept.
+ *
+ * In the product qcow2_rule() is the constant true. In the build of the crash simulator one rule at
+ * a time can be broken, to prove that the simulator would notice (tests/crash --gate).
+ */
+#ifndef DISK_QCOW2_QCOW2_RULE_H
+#define DISK_QCOW2_QCOW2_RULE_H
+
+#include <stdbool.h>
+
+#define QCOW2_RULES(X)                                                                             \
+    X(FRESH_BARRIER, "fresh-barrier")     /* a refcount block before what points to it */          \
+    X(LOWER_BARRIER, "lower-barrier")     /* data, refcounts, new tables before the map */         \
+    X(UPPER_BARRIER, "upper-barrier")     /* the map before a flush ends */                        \
+    X(DATA_BARRIER, "data-barrier")       /* data written in place before a flush ends */          \
+    X(NEW_BLOCK_FIRST, "new-block-first") /* a refcount block is written before its entry */       \
+    X(NEW_L2_FIRST, "new-l2-first")       /* an L2 table is written before its entry */            \
+    X(MOVED_REFTABLE_FIRST, "moved-reftable-first") /* the table before the header's pointer */    \
+    X(MOVED_L1_FIRST, "moved-l1-first")                                                            \
+    X(TABLE_ZEROED, "table-zeroed") /* a new table's cluster is emptied */                         \
+    X(POISON, "poison")             /* a failed barrier is not tried again */                      \
+    X(UNDO, "undo")                 /* what could not be written stays dirty */                    \
+    X(QUARANTINE, "quarantine")     /* a cluster is freed after its unmapping is safe */           \
+    X(DRAIN, "drain")               /* ... and nobody uses it any more */                          \
+    X(PUNCH_FIRST, "punch-first")   /* ... and its hole is punched */                              \
+    X(OWNERS, "owners")             /* one operation at a time changes a mapping */                \
+    X(STALE_EDGES, "stale-edges")   /* a used cluster's rest is overwritten */                     \
+    X(SNAPSHOT_COUNTS_FIRST, "snapshot-counts-first") /* counts before what they protect */        \
+    X(SNAPSHOT_HEADER_AFTER, "snapshot-header-after") /* tables before the header's switch */      \
+    X(SNAPSHOT_HEADER_SAFE, "snapshot-header-safe")   /* the switch before counting down */        \
+    X(SNAPSHOT_COPIED_FIRST, "snapshot-copied-first") /* COPIED goes before a table is shared */   \
+    X(REPAIR_BEFORE_SWITCH, "repair-before-switch")   /* new refcounts before the header */        \
+    X(REPAIR_BEFORE_COPIED, "repair-before-copied")   /* refcounts before COPIED flags */          \
+    X(RESIZE_ZEROES_FIRST, "resize-zeroes-first")     /* no old bytes past the old end */
+
+#define QCOW2_RULE_ENUM(rule, text) QCOW2_RULE_##rule,
+enum qcow2_rule { QCOW2_RULE_NONE, QCOW2_RULES(QCOW2_RULE_ENUM) };
+
+#ifdef QCOW2_RULES_CAN_BREAK
+extern enum qcow2_rule qcow2_broken_rule;
+#define qcow2_rule(rule) (qcow2_broken_rule != QCOW2_RULE_##rule)
+#else
+#define qcow2_rule(rule) true
+#endif
+
+#endif

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/* powercut: see the header. One file is kept, and changed back after each state. */
+#include "tests/crash_sim/powercut.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+
+#define SEEN_ROOM 8192u
+
+struct undo {
+    uint64_t sector;
+    const struct cell *cell;
+};
+
+struct cutter {
+    const struct simdisk_trace *trace;
+    const struct powercut_options *options;
+    bool (*check)(void *opaque, const struct cell_file *file, uint32_t time);
+    void *opaque;
+    uint64_t random;
+    struct cell_file file; /* what is durable */
+    uint64_t hash;
+    uint32_t *done, *flying; /* changes that are pending: in the order of execution; in flight */
+    uint32_t done_count, flying_count;
+    struct undo *undo;
+    uint64_t undo_count, undo_room;
+    uint64_t *seen;
+    uint32_t seen_count, seen_room;
+    uint64_t states;
+    bool is_stopped;
+};
+
+static uint64_t mix(uint64_t sector, const struct cell *cell)
+{
+    uint64_t x = sector * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)(uintptr_t)cell;
+    x = (x ^ x >> 29) * UINT64_C(0xbf58476d1ce4e5b9);
+    return cell ? x ^ x >> 32 : 0;
+}
+
+static void set_sector(struct cutter *cutter, uint64_t sector, const struct cell *cell,
+                       bool is_lasting)
+{
+    if (sector >= cutter->file.count)
+        cell_file_reserve(&cutter->file, sector + 1);
+    const struct cell *old = cutter->file.cells[sector];
+    if (old == cell)
+        return;
+    if (!is_lasting) {
+        if (cutter->undo_count == cutter->undo_room) {
+            cutter->undo_room = cutter->undo_room * 2 + 1024;
+            cutter->undo = realloc(cutter->undo, cutter->undo_room * sizeof(cutter->undo[0]));
+            CHECK(cutter->undo);
+        }
+        cutter->undo[cutter->undo_count++] = (struct undo){sector, old};
+    }
+    cutter->hash ^= mix(sector, old) ^ mix(sector, cell);
+    cutter->file.cells[sector] = cell;
+}
+
+enum part {
+    PART_ALL,
+    PART_TORN,
+};
+
+static void apply(struct cutter *cutter, uint32_t index, enum part part, bool is_lasting)
+{
+    const struct simdisk_change *change = &cutter->trace->changes[index];
+    uint64_t *length = &cutter->file.length_bytes;
+    for (uint64_t i = 0; i < change->count; i++) {
+        if (part == PART_TORN && !change->is_truncate && cell_below(&cutter->random, 2))
+            continue;
+        set_sector(cutter, change->first + i, change->cells ? change->cells[i] : NULL, is_lasting);
+    }
+    if (change->is_truncate)
+        *length = change->end_bytes;
+    else
+        *length = MAX(*length, change->end_bytes);
+}
+
+static void undo_all(struct cutter *cutter, uint64_t length_bytes)
+{
+    while (cutter->undo_count) {
+        const struct undo *undo = &cutter->undo[--cutter->undo_count];
+        cutter->hash ^= mix(undo->sector, cutter->file.cells[undo->sector]);
+        cutter->hash ^= mix(undo->sector, undo->cell);
+        cutter->file.cells[undo->sector] = undo->cell;
+    }
+    cutter->file.length_bytes = length_bytes;
+}
+
+/* True if the present state is new since the last note. */
+static bool note_state(struct cutter *cutter)
+{
+    uint64_t key = cutter->hash ^ cutter->file.length_bytes * UINT64_C(0x2545f4914f6cdd1d);
+    key += key == 0;
+    if (cutter->seen_count * 2 >= cutter->seen_room)
+        return true;
+    uint32_t at = (uint32_t)(key >> 20) & (cutter->seen_room - 1);
+    for (; cutter->seen[at]; at = (at + 1) & (cutter->seen_room - 1))
+        if (cutter->seen[at] == key)
+            return false;
+    cutter->seen[at] = key;
+    cutter->seen_count++;
+    return true;
+}
+
+static void forget_states(struct cutter *cutter)
+{
+    if (cutter->seen_count)
+        memset(cutter->seen, 0, cutter->seen_room * sizeof(cutter->seen[0]));
+    cutter->seen_count = 0;
+}
+
+static uint32_t pending(const struct cutter *cutter, uint32_t i)
+{
+    return i < cutter->done_count ? cutter->done[i] : cutter->flying[i - cutter->done_count];
+}
+
+/* The pending changes whose bit is set are on the medium, all of each or torn. */
+static void give(struct cutter *cutter, uint64_t subset, bool is_torn, uint32_t time)
+{
+    uint64_t length_bytes = cutter->file.length_bytes;
+    uint32_t count = cutter->done_count + cutter->flying_count;
+    if (cutter->is_stopped)
+        return;
+    for (uint32_t i = 0; i < count; i++) {
+        bool is_in = i < 64 ? subset >> i & 1 : cell_below(&cutter->random, 2);
+        if (is_in)
+            apply(cutter, pending(cutter, i),
+                  is_torn && cell_below(&cutter->random, 3) ? PART_TORN : PART_ALL, false);
+    }
+    if (note_state(cutter)) {
+        cutter->states++;
+        cutter->is_stopped = !cutter->check(cutter->opaque, &cutter->file, time);
+    }
+    undo_all(cutter, length_bytes);
+}
+
+static bool can_tear(const struct cutter *cutter)
+{
+    for (uint32_t i = 0; i < cutter->done_count + cutter->flying_count; i++)
+        if (cutter->trace->changes[pending(cutter, i)].count > 1)
+            return true;
+    return false;
+}
+
+/* A sample leans to almost all or almost nothing: one write too late or too early. */
+static uint64_t draw_subset(struct cutter *cutter)
+{
+    uint64_t bits = cell_random(&cutter->random);
+    switch (cell_below(&cutter->random, 4)) {
+    case 0:
+        return UINT64_C(1) << (bits >> 40) % MIN(64, cutter->done_count + cutter->flying_count);
+    case 1:
+        return ~(UINT64_C(1) << (bits >> 40) % MIN(64, cutter->done_count + cutter->flying_count));
+    default:
+        return bits ^ bits >> 31;
+    }
+}
+
+static void cut(struct cutter *cutter, uint32_t time)
+{
+    const struct powercut_options *options = cutter->options;
+    uint32_t count = cutter->done_count + cutter->flying_count;
+    if (count <= options->all_of) {
+        for (uint64_t subset = 0; subset < UINT64_C(1) << count; subset++)
+            give(cutter, subset, false, time);
+    } else {
+        give(cutter, 0, false, time);
+        give(cutter, UINT64_MAX, false, time);
+        for (unsigned i = 2; i < options->samples; i++)
+            give(cutter, draw_subset(cutter), false, time);
+    }
+    for (unsigned i = 0; i < options->torn && can_tear(cutter); i++)
+        give(cutter, cell_random(&cutter->random) | cell_random(&cutter->random), true, time);
+}
+
+static void remove_from(uint32_t *list, uint32_t *count, uint32_t index)
+{
+    for (uint32_t i = 0; i < *count; i++) {
+        if (list[i] != index)
+            continue;
+        memmove(list + i, list + i + 1, (*count - i - 1) * sizeof(list[0]));
+        --*count;
+        return;
+    }
+}
+
+static void make_durable(struct cutter *cutter, uint32_t since)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < cutter->done_count; i++) {
+        const struct simdisk_change *change = &cutter->trace->changes[cutter->done[i]];
+        if (change->done < since && !change->is_lost)
+            apply(cutter, cutter->done[i], PART_ALL, true);
+        else
+            cutter->done[kept++] = cutter->done[i];
+    }
+    cutter->done_count = kept;
+}
+
+static void happen(struct cutter *cutter, const struct simdisk_event *event)
+{
+    switch (event->kind) {
+    case SIMDISK_SUBMITTED:
+        cutter->flying[cutter->flying_count++] = event->index;
+        break;
+    case SIMDISK_DONE:
+        remove_from(cutter->flying, &cutter->flying_count, event->index);
+        cutter->done[cutter->done_count++] = event->index;
+        break;
+    case SIMDISK_DROPPED:
+        remove_from(cutter->flying, &cutter->flying_count, event->index);
+        break;
+    case SIMDISK_SYNCED:
+        make_durable(cutter, event->since);
+        break;
+    case SIMDISK_NOTE:
+        forget_states(cutter);
+        break;
+    }
+}
+
+uint64_t powercut_each(const struct simdisk_trace *trace, const struct powercut_options *options,
+                       bool (*check)(void *opaque, const struct cell_file *file, uint32_t time),
+                       void *opaque)
+{
+    struct cutter cutter = {.trace = trace, .options = options, .check = check, .opaque = opaque};
+    cutter.random = options->seed * 2 + 1;
+    cutter.seen_room = SEEN_ROOM;
+    cutter.seen = calloc(cutter.seen_room, sizeof(cutter.seen[0]));
+    cutter.done = calloc(trace->change_count + 1, sizeof(cutter.done[0]));
+    cutter.flying = calloc(trace->change_count + 1, sizeof(cutter.flying[0]));
+    CHECK(cutter.done && cutter.flying && cutter.seen);
+    cell_file_copy(&cutter.file, &trace->start);
+    for (uint32_t time = 0; time <= trace->event_count && !cutter.is_stopped; time++) {
+        if (options->one_in <= 1 || cell_below(&cutter.random, options->one_in) == 0)
+            cut(&cutter, time);
+        if (time < trace->event_count)
+            happen(&cutter, &trace->events[time]);
+    }
+    cell_file_fini(&cutter.file);
+    free(cutter.done);
+    free(cutter.flying);
+    free(cutter.seen);
+    free(cutter.undo);
+    return cutter.states;
+}

@@ -1,0 +1,743 @@
+/* SPDX-License-Identifier: MIT */
+/* scene: see the header. */
+#include "tests/crash_sim/scene.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "disk/format.h"
+#include "disk/qcow2/qcow2_snapshot.h"
+#include "tests/crash_sim/alloc_fault.h"
+#include "tests/crash_sim/recovery.h"
+#include "tests/crash_sim/seedimage.h"
+
+#define PLACES_MAX   1024u
+#define KINDS_MAX    64u
+#define TURNS_MAX    100000u /* after which a workload that has not ended never will */
+#define SEED_VERSION 1u
+#define STARTS_MAX   256u
+#define LEAK_SLACK   16u /* clusters of tables that one operation may have under way */
+
+struct work {
+    struct disk_request request;
+    struct iovec iov;
+    struct scene *scene;
+    uint32_t first, count, began;
+    uint8_t *data;
+};
+
+/* --- geometry --- */
+
+static uint32_t per_cluster(const struct scene_config *config)
+{
+    return (1u << config->cluster_bits) / CELL_BYTES;
+}
+
+uint32_t scene_clusters(const struct scene_config *config)
+{
+    return config->cluster_bits == 9 ? 68 : 8;
+}
+
+static uint32_t clusters_per_l2(const struct scene_config *config)
+{
+    return 1u << (config->cluster_bits - (config->is_extended ? 4 : 3));
+}
+
+uint32_t scene_clusters_max(const struct scene_config *config)
+{
+    return (scene_clusters(config) / clusters_per_l2(config) + 1) * clusters_per_l2(config) + 1;
+}
+
+uint32_t scene_offsets(const struct scene_config *config, uint32_t offsets[SCENE_OFFSETS])
+{
+    static const uint32_t of_64k[] = {0, 1, 2, 3, 4, 5, 8, 62, 63, 64, 65, 66, 124, 126, 127};
+    static const uint32_t of_2m[] = {0,    1,    127,  128,  129,  130, 2046,
+                                     2047, 2048, 2049, 2176, 4094, 4095};
+    uint32_t n = MIN(per_cluster(config), 8);
+    for (uint32_t i = 0; i < n; i++)
+        offsets[i] = i;
+    if (config->cluster_bits == 16)
+        memcpy(offsets, of_64k, sizeof(of_64k));
+    if (config->cluster_bits == 21)
+        memcpy(offsets, of_2m, sizeof(of_2m));
+    return config->cluster_bits == 16   ? ARRAY_SIZE(of_64k)
+           : config->cluster_bits == 21 ? ARRAY_SIZE(of_2m)
+                                        : n;
+}
+
+/* The raw backing reaches past the disk, the qcow2 one ends before it. */
+static uint32_t base_clusters(const struct scene_config *config)
+{
+    if (config->backing == SCENE_NO_BACKING)
+        return 0;
+    return scene_clusters(config) + (config->backing == SCENE_RAW_BACKING ? 2 : -2u);
+}
+
+static void choose_kinds(const struct scene_config *config, uint8_t kinds[KINDS_MAX])
+{
+    static const uint8_t first[] = {SEEDIMAGE_DATA,      SEEDIMAGE_NONE, SEEDIMAGE_PACKED,
+                                    SEEDIMAGE_PACKED,    SEEDIMAGE_ZERO, SEEDIMAGE_DATA,
+                                    SEEDIMAGE_ZERO_KEPT, SEEDIMAGE_NONE};
+    memset(kinds, SEEDIMAGE_NONE, KINDS_MAX);
+    memcpy(kinds, first, sizeof(first));
+    if (config->cluster_bits == 9)
+        kinds[62] = kinds[63] = SEEDIMAGE_DATA;
+}
+
+static uint32_t kind_count(const struct scene_config *config)
+{
+    return MIN(scene_clusters(config), KINDS_MAX);
+}
+
+/* --- the world --- */
+
+void scene_world_init(struct scene_world *world)
+{
+    memset(world, 0, sizeof(*world));
+    alloc_fault_pause();
+    world->starts = calloc(STARTS_MAX, sizeof(world->starts[0]));
+    CHECK(world->starts && loop_init(&world->loop) == 0);
+}
+
+static void forget_starts(struct scene_world *world)
+{
+    for (unsigned i = 0; i < world->start_count; i++) {
+        cell_file_fini(&world->starts[i].file);
+        cell_file_fini(&world->starts[i].base);
+        cell_arena_fini(&world->starts[i].arena);
+    }
+    world->start_count = 0;
+}
+
+static void make_base(struct scene_start *start, const struct seedimage_options *like)
+{
+    const struct scene_config *config = &start->config;
+    uint8_t kinds[KINDS_MAX + 8], sector[CELL_BYTES];
+    uint32_t clusters = base_clusters(config), sectors = clusters * per_cluster(config);
+    if (config->backing == SCENE_QCOW2_BACKING) {
+        memset(kinds, SEEDIMAGE_DATA, sizeof(kinds));
+        const struct seedimage_options options = {.cluster_bits = config->cluster_bits,
+                                                  .version = 3,
+                                                  .refcount_order = 4,
+                                                  .sectors = sectors,
+                                                  .kinds = kinds,
+                                                  .kind_count = clusters,
+                                                  .offsets = like->offsets,
+                                                  .offset_count = like->offset_count,
+                                                  .data_version = CELL_BACKING};
+        seedimage_make(&options, &start->arena, &start->base);
+        return;
+    }
+    cell_file_reserve(&start->base, sectors);
+    for (uint32_t i = 0; i < clusters * like->offset_count; i++) {
+        uint32_t lba =
+            i / like->offset_count * per_cluster(config) + like->offsets[i % like->offset_count];
+        cell_fill(sector, lba, CELL_BACKING);
+        start->base.cells[lba] = cell_make(&start->arena, sector);
+    }
+    start->base.length_bytes = (uint64_t)sectors * CELL_BYTES;
+}
+
+static void make_start(struct scene_start *start)
+{
+    const struct scene_config *config = &start->config;
+    uint8_t kinds[KINDS_MAX];
+    uint32_t offsets[SCENE_OFFSETS];
+    choose_kinds(config, kinds);
+    struct seedimage_options options = {
+        .cluster_bits = config->cluster_bits,
+        .version = config->version,
+        .refcount_order = config->refcount_order,
+        .is_extended = config->is_extended,
+        .is_lazy = config->is_lazy,
+        .has_backing = config->backing != SCENE_NO_BACKING,
+        .has_snapshot = config->has_snapshot,
+        .sectors = (uint64_t)scene_clusters(config) * per_cluster(config),
+        .stale = config->fullness == SCENE_ROOMY ? 2 : 0,
+        .fills_blocks = config->fullness == SCENE_FULL_BLOCKS,
+        .fills_reftable = config->fullness == SCENE_FULL_REFTABLE,
+        .spare = config->spare,
+        .kinds = kinds,
+        .kind_count = kind_count(config),
+        .offsets = offsets,
+        .offset_count = scene_offsets(config, offsets),
+        .data_version = SEED_VERSION,
+    };
+    start->ballast = seedimage_make(&options, &start->arena, &start->file);
+    if (config->backing != SCENE_NO_BACKING)
+        make_base(start, &options);
+}
+
+static bool is_same(const struct scene_config *a, const struct scene_config *b)
+{
+    return a->cluster_bits == b->cluster_bits && a->version == b->version &&
+           a->refcount_order == b->refcount_order && a->backing == b->backing &&
+           a->is_lazy == b->is_lazy && a->is_extended == b->is_extended &&
+           a->has_snapshot == b->has_snapshot && a->fullness == b->fullness && a->spare == b->spare;
+}
+
+static const struct scene_start *get_start(struct scene_world *world,
+                                           const struct scene_config *config)
+{
+    for (unsigned i = 0; i < world->start_count; i++)
+        if (is_same(&world->starts[i].config, config))
+            return &world->starts[i];
+    if (world->start_count == STARTS_MAX)
+        forget_starts(world);
+    struct scene_start *start = &world->starts[world->start_count++];
+    *start = (struct scene_start){.config = *config};
+    make_start(start);
+    return start;
+}
+
+void scene_world_fini(struct scene_world *world)
+{
+    loop_run(&world->loop);
+    loop_fini(&world->loop);
+    forget_starts(world);
+    free(world->starts);
+    checker_fini(&world->checker);
+    checker_fini(&world->second);
+}
+
+/* --- the model's start --- */
+
+static uint32_t add_places(const struct scene_config *config, uint32_t cluster, uint32_t *lbas,
+                           uint32_t n)
+{
+    uint32_t offsets[SCENE_OFFSETS], count = scene_offsets(config, offsets);
+    for (uint32_t i = 0; i < count; i++)
+        lbas[n++] = cluster * per_cluster(config) + offsets[i];
+    return n;
+}
+
+static void start_snapshot(struct model *model)
+{
+    struct model_snapshot *snapshot = model_snapshot_begin(model, "s0", 0);
+    snapshot->created = 0;
+    for (uint32_t i = 0; i < model->place_count; i++)
+        snapshot->values[i] = model->places[i].versions[0].value;
+}
+
+static void start_model(struct scene *scene)
+{
+    const struct scene_config *config = &scene->plan->config;
+    uint32_t lbas[PLACES_MAX], n = 0, clusters = scene_clusters(config);
+    uint32_t base = base_clusters(config);
+    uint8_t kinds[KINDS_MAX];
+    choose_kinds(config, kinds);
+    for (uint32_t i = 0; i < clusters + 2; i++)
+        n = add_places(config, i, lbas, n);
+    n = add_places(config, scene_clusters_max(config) - 1, lbas, n);
+    model_init(&scene->model, lbas, n, per_cluster(config));
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t cluster = lbas[i] / per_cluster(config);
+        uint8_t kind = cluster < kind_count(config) ? kinds[cluster] : SEEDIMAGE_NONE;
+        uint32_t backing = cluster < base ? CELL_BACKING : CELL_ZERO, value = CELL_ZERO;
+        if (kind == SEEDIMAGE_DATA || kind == SEEDIMAGE_PACKED)
+            value = SEED_VERSION;
+        /* Version 2 knows no clusters of zeroes. */
+        bool is_none = kind == SEEDIMAGE_NONE || (value == CELL_ZERO && config->version == 2);
+        if (is_none && cluster < clusters)
+            value = backing;
+        model_start_with(&scene->model, lbas[i], value, backing);
+    }
+    model_start_size(&scene->model, clusters * per_cluster(config));
+    scene->model.ballast = scene->start->ballast;
+    if (config->has_snapshot)
+        start_snapshot(&scene->model);
+    scene->sectors = clusters * per_cluster(config);
+}
+
+/* --- failing --- */
+
+void scene_fail(const struct scene *scene, const char *what, const char *detail, uint32_t time)
+{
+    const struct scene_config *c = &scene->plan->config;
+    dprintf(scene->world->report_fd,
+            "crash_sim: %s: %s\n"
+            "  state %llu, time %u of %u; clusters of %u, version %u, backing %d%s%s%s, "
+            "fullness %d\n"
+            "  replay with: %s\n",
+            what, detail, (unsigned long long)scene->states, time,
+            scene->sim ? simdisk_now(scene->sim) : 0, 1u << c->cluster_bits, c->version,
+            (int)c->backing, c->is_lazy ? ", lazy refcounts" : "",
+            c->is_extended ? ", extended L2" : "", c->has_snapshot ? ", a snapshot" : "",
+            (int)c->fullness, scene->world->replay);
+    _exit(SCENE_FAILED);
+}
+
+static bool may_fail(const struct scene *scene)
+{
+    return scene->sim->faults || alloc_fault_has_struck();
+}
+
+static void check_result(const struct scene *scene, int result, const char *what)
+{
+    if (result && !may_fail(scene))
+        scene_fail(scene, what, strerror(-result), simdisk_now(scene->sim));
+}
+
+/* --- the engine's side --- */
+
+static void run_turn(struct scene *scene)
+{
+    alloc_fault_resume();
+    loop_run_once(&scene->world->loop, true);
+    alloc_fault_pause();
+}
+
+static void drain(struct scene *scene, unsigned most)
+{
+    for (unsigned turns = 0; scene->in_flight > most; turns++) {
+        if (turns == TURNS_MAX)
+            scene_fail(scene, "engine", "a request does not end", simdisk_now(scene->sim));
+        run_turn(scene);
+    }
+}
+
+static struct node *open_base(struct scene *scene, struct error *err)
+{
+    struct node *base = NULL;
+    struct disk_options options = {.path = "base", .read_only = true};
+    const struct format_ops *format =
+        scene->plan->config.backing == SCENE_RAW_BACKING ? &raw_format : &qcow2_format;
+    scene->base_sim = simdisk_create(&scene->world->loop, &scene->arena, &scene->start->base, 7);
+    alloc_fault_resume();
+    int result = format->open(&scene->world->loop, &scene->base_sim->file, &options, &base, err);
+    alloc_fault_pause();
+    if (!result)
+        return base;
+    simdisk_destroy(scene->base_sim);
+    scene->base_sim = NULL;
+    return NULL;
+}
+
+static void on_base_closed(void *opaque, int result)
+{
+    *(bool *)opaque = true;
+    (void)result;
+}
+
+static void close_base(struct scene *scene, struct node *base)
+{
+    bool done = false;
+    base->ops->close(base, on_base_closed, &done);
+    while (!done)
+        run_turn(scene);
+    simdisk_destroy(scene->base_sim);
+    scene->base_sim = NULL;
+}
+
+struct disk *scene_open(struct scene *scene, struct simdisk *sim, struct error *err)
+{
+    struct disk *disk = NULL;
+    struct node *base = NULL;
+    struct disk_options options = {.path = "image",
+                                   .format = "qcow2",
+                                   .discard_unmap = true,
+                                   .cache.writeback = true,
+                                   .l2_cache_bytes = 1};
+    if (scene->plan->config.backing != SCENE_NO_BACKING && !(base = open_base(scene, err)))
+        return NULL;
+    alloc_fault_resume();
+    int result = disk_open_file(&scene->world->loop, &sim->file, base, &options, &disk, err);
+    alloc_fault_pause();
+    if (result && base)
+        close_base(scene, base);
+    return result ? NULL : disk;
+}
+
+static void open_disk(struct scene *scene)
+{
+    struct error err = {0};
+    scene->disk = scene_open(scene, scene->sim, &err);
+    if (!scene->disk && !may_fail(scene))
+        scene_fail(scene, "opening", err.text, simdisk_now(scene->sim));
+}
+
+struct closing {
+    struct scene *scene;
+    int result;
+};
+
+static void on_disk_closed(void *opaque, int result)
+{
+    struct closing *closing = opaque;
+    closing->result = result;
+    closing->scene->in_flight--;
+}
+
+/* A close makes durable what a flush would. */
+static int close_disk(struct scene *scene)
+{
+    struct closing closing = {scene, 0};
+    uint32_t began = simdisk_note(scene->sim);
+    scene->in_flight++;
+    disk_close(scene->disk, on_disk_closed, &closing);
+    drain(scene, 0);
+    scene->disk = NULL;
+    simdisk_destroy(scene->base_sim);
+    scene->base_sim = NULL;
+    check_result(scene, closing.result, "closing");
+    uint32_t ended = simdisk_note(scene->sim);
+    if (!closing.result)
+        model_flushed(&scene->model, began, ended);
+    return closing.result;
+}
+
+/* --- requests --- */
+
+static void check_read(struct work *work, uint32_t ended)
+{
+    struct scene *scene = work->scene;
+    char detail[80];
+    for (uint32_t i = 0; i < work->count; i++) {
+        uint32_t lba, version, place = work->first + i;
+        cell_identify(work->data + (uint64_t)i * CELL_BYTES, &lba, &version);
+        if (version && lba != place)
+            version = CELL_FOREIGN;
+        if (model_read_is_good(&scene->model, place, version, work->began, ended))
+            continue;
+        snprintf(detail, sizeof(detail), "sector %u gives version %#x", place, version);
+        scene_fail(scene, "a read", detail, ended);
+    }
+}
+
+static void on_work_done(struct disk_request *request, int result)
+{
+    struct work *work = container_of(request, struct work, request);
+    struct scene *scene = work->scene;
+    alloc_fault_pause();
+    uint32_t ended = simdisk_note(scene->sim);
+    check_result(scene, result, "a request");
+    if (request->op == DISK_FLUSH)
+        scene->flush_result = result;
+    if (request->op == DISK_READ && !result)
+        check_read(work, ended);
+    else if (request->op == DISK_FLUSH && !result)
+        model_flushed(&scene->model, work->began, ended);
+    else if (request->op != DISK_READ && request->op != DISK_FLUSH)
+        model_end(&scene->model, work->first, work->count, work->began, ended, !result,
+                  request->flags & DISK_FUA);
+    scene->has_failed |= result != 0;
+    scene->in_flight--;
+    free(work->data);
+    free(work);
+    alloc_fault_resume();
+}
+
+static enum disk_op disk_op_of(enum scene_op_kind kind)
+{
+    switch (kind) {
+    case SCENE_WRITE:
+        return DISK_WRITE;
+    case SCENE_ZERO:
+    case SCENE_ZERO_UNMAP:
+        return DISK_ZERO;
+    case SCENE_DISCARD:
+        return DISK_DISCARD;
+    case SCENE_READ:
+        return DISK_READ;
+    default:
+        return DISK_FLUSH;
+    }
+}
+
+static void fill_data(struct scene *scene, struct work *work, enum disk_op op)
+{
+    work->data = malloc(work->request.bytes);
+    CHECK(work->data);
+    work->iov = (struct iovec){work->data, work->request.bytes};
+    work->request.iov = &work->iov;
+    work->request.iov_count = 1;
+    if (op == DISK_WRITE)
+        scene->next_version++;
+    for (uint32_t i = 0; op == DISK_WRITE && i < work->count; i++)
+        cell_fill(work->data + (uint64_t)i * CELL_BYTES, work->first + i, scene->next_version);
+}
+
+static void start_request(struct scene *scene, const struct scene_op *op)
+{
+    enum disk_op kind = disk_op_of(op->kind);
+    bool changes = kind != DISK_READ && kind != DISK_FLUSH;
+    struct work *work = calloc(1, sizeof(*work));
+    CHECK(work);
+    work->scene = scene;
+    if (kind != DISK_FLUSH) {
+        work->first = op->first;
+        work->count = MIN(op->count, scene->sectors - MIN(scene->sectors, op->first));
+    }
+    work->request = (struct disk_request){
+        .op = kind,
+        .flags = (op->kind == SCENE_ZERO_UNMAP ? DISK_MAY_UNMAP : 0u) |
+                 (op->is_fua && changes ? DISK_FUA : 0u),
+        .offset = (uint64_t)work->first * CELL_BYTES,
+        .bytes = (uint64_t)work->count * CELL_BYTES,
+        .on_done = on_work_done,
+    };
+    if (kind == DISK_READ || kind == DISK_WRITE)
+        fill_data(scene, work, kind);
+    work->began = simdisk_note(scene->sim);
+    if (changes) {
+        model_begin(&scene->model, work->first, work->count,
+                    kind == DISK_WRITE ? scene->next_version : CELL_ZERO, work->began);
+        model_may_leak(&scene->model, work->began,
+                       2 * (work->count / per_cluster(&scene->plan->config) + 2) + LEAK_SLACK);
+    }
+    scene->in_flight++;
+    alloc_fault_resume();
+    disk_submit(scene->disk, &work->request);
+    alloc_fault_pause();
+}
+
+static void on_resized(void *opaque, int result, const struct error *err)
+{
+    struct scene *scene = opaque;
+    (void)err;
+    scene->resize_result = result;
+    scene->in_flight--;
+}
+
+static void resize(struct scene *scene, uint32_t sectors)
+{
+    uint32_t most = MAX(sectors, scene->sectors), least = MIN(sectors, scene->sectors);
+    drain(scene, 0);
+    uint32_t began = simdisk_note(scene->sim);
+    model_resize_begin(&scene->model, sectors, began);
+    model_may_leak(&scene->model, began,
+                   MIN((most - least) / per_cluster(&scene->plan->config), 16) + LEAK_SLACK);
+    scene->in_flight++;
+    disk_resize(scene->disk, (uint64_t)sectors * CELL_BYTES, on_resized, scene);
+    drain(scene, 0);
+    check_result(scene, scene->resize_result, "a resize");
+    scene->has_failed |= scene->resize_result != 0;
+    model_resize_end(&scene->model, began, simdisk_note(scene->sim), !scene->resize_result);
+    scene->sectors = (uint32_t)(disk_size_bytes(scene->disk) / CELL_BYTES);
+}
+
+/* --- snapshots: on an image that nothing has open --- */
+
+static int act_on_snapshot(struct scene *scene, enum scene_op_kind kind, const char *name)
+{
+    struct error err = {0};
+    struct io_file *file = &scene->sim->file;
+    int result;
+    alloc_fault_resume();
+    if (kind == SCENE_SNAPSHOT_CREATE)
+        result = qcow2_snapshot_create(file, "image", name, &err);
+    else if (kind == SCENE_SNAPSHOT_DELETE)
+        result = qcow2_snapshot_delete(file, "image", name, &err);
+    else
+        result = qcow2_snapshot_apply(file, "image", name, &err);
+    alloc_fault_pause();
+    if (result && !may_fail(scene))
+        scene_fail(scene, "a snapshot", err.text, simdisk_now(scene->sim));
+    return result;
+}
+
+static struct model_snapshot *newest_snapshot(struct scene *scene)
+{
+    for (uint32_t i = scene->model.snapshot_count; i-- > 0;)
+        if (scene->model.snapshots[i].created != MODEL_NEVER &&
+            scene->model.snapshots[i].delete_submitted == MODEL_NEVER)
+            return &scene->model.snapshots[i];
+    return NULL;
+}
+
+/* The image was closed well: this is what it holds, and what a snapshot of it must hold. */
+static void remember_contents(struct scene *scene, struct model_snapshot *snapshot)
+{
+    struct checker *checker = &scene->world->checker;
+    if (!checker_open(checker, &scene->sim->cache))
+        scene_fail(scene, "corruption before a snapshot", checker->why, simdisk_now(scene->sim));
+    model_collect(&scene->model, checker, &checker->active, snapshot->values);
+}
+
+static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
+{
+    char name[16];
+    struct model_snapshot *snapshot = newest_snapshot(scene);
+    uint32_t began = simdisk_note(scene->sim);
+    model_may_leak(&scene->model, began, 4 * KINDS_MAX + 4 * LEAK_SLACK);
+    if (kind == SCENE_SNAPSHOT_CREATE) {
+        snprintf(name, sizeof(name), "n%u", ++scene->next_snapshot);
+        snapshot = model_snapshot_begin(&scene->model, name, began);
+        remember_contents(scene, snapshot);
+    }
+    if (kind == SCENE_SNAPSHOT_DELETE)
+        snapshot->delete_submitted = began;
+    if (kind == SCENE_SNAPSHOT_APPLY)
+        model_apply_begin(&scene->model, snapshot, began);
+    int result = act_on_snapshot(scene, kind, snapshot->name);
+    uint32_t ended = simdisk_note(scene->sim);
+    if (kind == SCENE_SNAPSHOT_CREATE && !result)
+        snapshot->created = ended;
+    if (kind == SCENE_SNAPSHOT_DELETE && !result)
+        snapshot->deleted = ended;
+    if (kind == SCENE_SNAPSHOT_APPLY)
+        model_apply_end(&scene->model, began, ended, !result);
+    scene->has_failed |= result != 0;
+}
+
+/* False: the scene ends, for the image cannot be used any more. */
+static bool snapshot_op(struct scene *scene, enum scene_op_kind kind)
+{
+    drain(scene, 0);
+    if (scene->model.snapshot_count == MODEL_SNAPSHOTS ||
+        (kind != SCENE_SNAPSHOT_CREATE && !newest_snapshot(scene)))
+        return true;
+    if (close_disk(scene))
+        return false;
+    do_snapshot(scene, kind);
+    if (scene->has_failed)
+        return false;
+    open_disk(scene);
+    if (scene->disk)
+        scene->sectors = (uint32_t)(disk_size_bytes(scene->disk) / CELL_BYTES);
+    return scene->disk != NULL;
+}
+
+/* --- the workload --- */
+
+static bool can_discard(const struct scene *scene)
+{
+    const struct scene_config *config = &scene->plan->config;
+    return config->version == 3 || config->backing == SCENE_NO_BACKING;
+}
+
+static bool run_op(struct scene *scene, const struct scene_op *op)
+{
+    if (op->is_alone)
+        drain(scene, 0);
+    switch (op->kind) {
+    case SCENE_SNAPSHOT_CREATE:
+    case SCENE_SNAPSHOT_DELETE:
+    case SCENE_SNAPSHOT_APPLY:
+        return snapshot_op(scene, op->kind);
+    case SCENE_RESIZE:
+        resize(scene, op->first);
+        return true;
+    case SCENE_DISCARD:
+        if (!can_discard(scene))
+            return true;
+        break;
+    default:
+        break;
+    }
+    if (op->kind == SCENE_FLUSH || (op->count && op->first < scene->sectors))
+        start_request(scene, op);
+    return true;
+}
+
+/* All of the palette must read as the model says, and can be written and flushed: a fault that is
+ * over has left nothing behind, unless a barrier failed. */
+static void finish_work(struct scene *scene)
+{
+    static const struct scene_op flush = {.kind = SCENE_FLUSH};
+    uint64_t failed;
+    drain(scene, 0);
+    scene->sim->fault.result = 0;
+    alloc_fault_disarm(&failed);
+    for (unsigned i = 0; i < 2; i++) {
+        start_request(scene, &flush);
+        drain(scene, 0);
+    }
+    if (scene->flush_result && !scene->sim->failed_syncs)
+        scene_fail(scene, "a flush fails after the fault is over", strerror(-scene->flush_result),
+                   simdisk_now(scene->sim));
+    for (uint32_t i = 0; i < scene->model.place_count; i++) {
+        struct scene_op read = {.kind = SCENE_READ, .first = scene->model.places[i].lba};
+        read.count = 1;
+        if (read.first < scene->sectors)
+            start_request(scene, &read);
+        drain(scene, 8);
+    }
+    drain(scene, 0);
+}
+
+static void run_workload(struct scene *scene)
+{
+    const struct scene_plan *plan = scene->plan;
+    bool goes_on;
+    open_disk(scene);
+    goes_on = scene->disk != NULL;
+    for (unsigned i = 0; goes_on && i < plan->op_count; i++) {
+        goes_on = run_op(scene, &plan->ops[i]);
+        if (goes_on && !plan->ops[i].is_alone)
+            for (uint64_t n = cell_below(&scene->random, 6); n; n--)
+                run_turn(scene);
+        drain(scene, 8);
+    }
+    if (scene->disk) {
+        finish_work(scene);
+        close_disk(scene);
+    }
+}
+
+/* After a close that nothing disturbed, every count is exact. */
+static void check_clean(struct scene *scene)
+{
+    struct checker *checker = &scene->world->checker;
+    char detail[120];
+    uint32_t time = simdisk_now(scene->sim);
+    if (!checker_open(checker, &scene->sim->cache))
+        scene_fail(scene, "corruption after closing", checker->why, time);
+    if (may_fail(scene))
+        return;
+    snprintf(detail, sizeof(detail), "%llu clusters leaked (%llu at the start), %llu COPIED wrong",
+             (unsigned long long)checker->leaks, (unsigned long long)scene->model.ballast,
+             (unsigned long long)checker->stale);
+    if (checker->leaks != scene->model.ballast || checker->stale || checker->is_dirty)
+        scene_fail(scene, "not clean after closing", detail, time);
+}
+
+/* --- the states --- */
+
+static bool on_state(void *opaque, const struct cell_file *file, uint32_t time)
+{
+    static const char *const names[] = {"", "corruption", "lost", "foreign data", "leaks"};
+    struct scene *scene = opaque;
+    struct checker *checker = &scene->world->checker;
+    scene->states++;
+    if (!checker_open(checker, file))
+        scene_fail(scene, "corruption", checker->why, time);
+    enum model_verdict verdict = model_judge(&scene->model, checker, time);
+    if (verdict != MODEL_GOOD)
+        scene_fail(scene, names[verdict], scene->model.why, time);
+    unsigned one_in = scene->plan->recover_one_in;
+    if (one_in && cell_below(&scene->random, one_in) == 0)
+        recovery_try(scene, file, time, cell_random(&scene->random));
+    return true;
+}
+
+uint64_t scene_run(struct scene_world *world, const struct scene_plan *plan)
+{
+    struct scene scene = {.world = world, .plan = plan, .random = plan->seed * 2 + 1};
+    uint64_t failed, operations;
+    scene.start = get_start(world, &plan->config);
+    start_model(&scene);
+    scene.next_version = SEED_VERSION;
+    scene.sim = simdisk_create(&world->loop, &scene.arena, &scene.start->file, plan->seed);
+    scene.sim->fault = plan->fault;
+    simdisk_note(scene.sim); /* time 0 is before everything */
+    alloc_fault_arm(plan->fails_alloc ? plan->alloc_after : UINT64_MAX, plan->alloc_stays);
+    run_workload(&scene);
+    operations = alloc_fault_disarm(&failed);
+    if (!plan->fails_alloc)
+        operations = scene.sim->operations;
+    check_clean(&scene);
+    model_close(&scene.model);
+    world->faults += scene.sim->faults + failed;
+    powercut_each(&scene.sim->trace, &plan->cuts, on_state, &scene);
+    world->scenes++;
+    world->states += scene.states;
+    simdisk_destroy(scene.sim);
+    simdisk_destroy(scene.base_sim);
+    model_fini(&scene.model);
+    cell_arena_fini(&scene.arena);
+    return operations;
+}

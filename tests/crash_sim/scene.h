@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * scene: one workload on one image, run once on the production engine over a simulated disk, and
+ * then judged in every state that a power cut may have left.
+ */
+#ifndef TESTS_CRASH_SIM_SCENE_H
+#define TESTS_CRASH_SIM_SCENE_H
+
+#include "tests/crash_sim/model.h"
+#include "tests/crash_sim/powercut.h"
+
+#define SCENE_OPS_MAX 64u
+#define SCENE_OFFSETS 24u
+#define SCENE_FAILED  3 /* exit status */
+
+enum scene_backing {
+    SCENE_NO_BACKING,
+    SCENE_RAW_BACKING,
+    SCENE_QCOW2_BACKING,
+};
+
+enum scene_fullness {
+    SCENE_ROOMY,
+    SCENE_FULL_BLOCKS,   /* the next cluster but a few needs a new refcount block */
+    SCENE_FULL_REFTABLE, /* ... which needs a longer refcount table */
+};
+
+struct scene_config {
+    unsigned cluster_bits, version, refcount_order;
+    enum scene_backing backing;
+    bool is_lazy, is_extended, has_snapshot;
+    enum scene_fullness fullness;
+    unsigned spare; /* clusters before it is full */
+};
+
+enum scene_op_kind {
+    SCENE_WRITE,
+    SCENE_ZERO,
+    SCENE_ZERO_UNMAP,
+    SCENE_DISCARD,
+    SCENE_FLUSH,
+    SCENE_READ,
+    SCENE_RESIZE, /* to `first` sectors */
+    SCENE_SNAPSHOT_CREATE,
+    SCENE_SNAPSHOT_DELETE, /* the newest there is, as apply */
+    SCENE_SNAPSHOT_APPLY,
+};
+
+struct scene_op {
+    enum scene_op_kind kind;
+    uint32_t first, count; /* sectors */
+    bool is_fua;
+    bool is_alone; /* starts when all before it have ended */
+};
+
+struct scene_plan {
+    struct scene_config config;
+    struct scene_op ops[SCENE_OPS_MAX];
+    unsigned op_count;
+    uint64_t seed; /* of the disk's order and of the states that are sampled */
+    struct simdisk_fault fault;
+    bool fails_alloc, alloc_stays;
+    uint64_t alloc_after;
+    struct powercut_options cuts;
+    unsigned recover_one_in; /* states that production repairs and opens again; 0: none */
+};
+
+/* The images that workloads of one configuration start from. */
+struct scene_start {
+    struct scene_config config;
+    struct cell_arena arena;
+    struct cell_file file, base;
+    uint64_t ballast;
+};
+
+/* What scenes of one process share. */
+struct scene_world {
+    struct loop loop;
+    struct checker checker, second; /* the second for states within states */
+    struct scene_start *starts;     /* images made before */
+    unsigned start_count;
+    /* Counted over all scenes. */
+    uint64_t scenes, states, recoveries, repairs, nested, faults;
+    const char *replay; /* what to tell a person who wants to see a failure again */
+    int report_fd;      /* where failures are told: standard error is full of the engine's words */
+};
+
+struct scene {
+    struct scene_world *world;
+    const struct scene_plan *plan;
+    const struct scene_start *start;
+    struct model model;
+    struct cell_arena arena;
+    struct simdisk *sim, *base_sim;
+    struct disk *disk;
+    uint32_t next_version, next_snapshot;
+    uint32_t sectors; /* of the disk now */
+    unsigned in_flight;
+    uint64_t random, states;
+    int resize_result, flush_result; /* of the last one */
+    bool has_failed;                 /* something did, and so may the rest */
+};
+
+void scene_world_init(struct scene_world *world);
+void scene_world_fini(struct scene_world *world);
+
+/* Guest clusters of the disk at the start, and in which of their sectors there is data. */
+uint32_t scene_clusters(const struct scene_config *config);
+uint32_t scene_offsets(const struct scene_config *config, uint32_t offsets[SCENE_OFFSETS]);
+/* The most that a workload may grow the disk to, in clusters. */
+uint32_t scene_clusters_max(const struct scene_config *config);
+
+/* Runs the workload and judges all states. Ends the process with SCENE_FAILED at the first bad one.
+ * Returns how many operations of the host's disk (or allocations) the plan's fault could hit. */
+uint64_t scene_run(struct scene_world *world, const struct scene_plan *plan);
+
+/* Prints what is wrong and how to see it again; ends the process. */
+void scene_fail(const struct scene *scene, const char *what, const char *detail, uint32_t time)
+    __attribute__((noreturn));
+
+/* The engine's handle of the image on `sim`, with the scene's backing; NULL if it will not open. */
+struct disk *scene_open(struct scene *scene, struct simdisk *sim, struct error *err);
+
+#endif
