@@ -8,12 +8,12 @@
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_amend.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     struct img_options options;
     const char *cache;
     bool progress, quiet;
@@ -21,8 +21,13 @@ struct arguments {
 };
 
 static const struct img_arg args[] = {
-    IMG_OPTIONS('o', NULL, options), IMG_TEXT('f', NULL, format),  IMG_TEXT('t', NULL, cache),
-    IMG_SWITCH('p', NULL, progress), IMG_SWITCH('q', NULL, quiet), IMG_SWITCH(0, "force", force),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_OPTIONS('o', NULL, options),
+    IMG_TEXT('f', NULL, image.format),
+    IMG_TEXT('t', NULL, cache),
+    IMG_SWITCH('p', NULL, progress),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH(0, "force", force),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
@@ -36,8 +41,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return img_usage("Must specify options (-o)");
     if (names.count != 1)
         return img_error("Expecting one image file name");
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    arguments->image.writable = true;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 /* --- options --- */
@@ -137,11 +142,11 @@ static int amend_header(struct io_file *file, const struct arguments *arguments,
 {
     const char *format;
     struct error err = {0};
-    if (img_find_format(file, arguments->path, arguments->format, &format))
+    if (img_find_format(file, arguments->image.path, arguments->image.format, &format))
         return 1;
     if (strcmp(format, "qcow2"))
         return img_error("Format driver '%s' does not support option amendment", format);
-    if (request->changes_header && qcow2_amend(file, arguments->path, &request->amend, &err))
+    if (request->changes_header && qcow2_amend(file, arguments->image.path, &request->amend, &err))
         return img_error("%s", err.text);
     return 0;
 }
@@ -162,7 +167,7 @@ static void on_resized(void *opaque, int result, const struct error *err)
 static int resize(struct loop *loop, const struct arguments *arguments, uint64_t size_bytes)
 {
     const struct img_source_options options = {
-        .path = arguments->path, .format = "qcow2", .writable = true};
+        .path = arguments->image.path, .format = "qcow2", .writable = true};
     struct img_source source;
     struct outcome outcome = {0};
     if (img_source_open(loop, &options, &source))
@@ -173,16 +178,16 @@ static int resize(struct loop *loop, const struct arguments *arguments, uint64_t
     int result = img_source_close(&source);
     if (!outcome.result)
         outcome.result = result;
-    return outcome.result
-               ? img_error("Could not resize '%s': %s", arguments->path, strerror(-outcome.result))
-               : 0;
+    return outcome.result ? img_error("Could not resize '%s': %s", arguments->image.path,
+                                      strerror(-outcome.result))
+                          : 0;
 }
 
 static int amend(struct loop *loop, const struct arguments *arguments,
                  const struct request *request)
 {
     const struct img_file_options options = {.writable = true};
-    struct io_file *file = img_open_file(loop, arguments->path, &options);
+    struct io_file *file = img_open_file(loop, arguments->image.path, &options);
     if (!file)
         return 1;
     img_progress_start(arguments->progress);

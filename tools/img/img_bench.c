@@ -7,16 +7,16 @@
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
 #define DEPTH_MAX 1024
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *cache;
     uint64_t count, depth, offset, bytes, step, flush_interval, pattern;
-    bool write, quiet, no_lock, no_drain, stats;
+    bool write, quiet, no_drain, stats;
     bool native; /* -n and -i: the engine picks the best way by itself */
     const char *aio;
 };
@@ -91,9 +91,10 @@ static int on_flush_interval(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
+    IMG_SWITCH(0, "image-opts", image.is_options),
     IMG_CALL('c', NULL, on_count),
     IMG_CALL('d', NULL, on_depth),
-    IMG_TEXT('f', NULL, format),
+    IMG_TEXT('f', NULL, image.format),
     IMG_SWITCH('n', NULL, native),
     IMG_TEXT('i', NULL, aio),
     IMG_CALL('o', NULL, on_offset),
@@ -102,7 +103,7 @@ static const struct img_arg args[] = {
     IMG_CALL('S', NULL, on_step),
     IMG_TEXT('t', NULL, cache),
     IMG_SWITCH('w', NULL, write),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", image.no_lock),
     IMG_CALL(0, "pattern", on_pattern),
     IMG_CALL(0, "flush-interval", on_flush_interval),
     IMG_SWITCH(0, "no-drain", no_drain),
@@ -117,7 +118,10 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
+    arguments->image.writable = arguments->write;
+    status = img_image_take(names.list[0], &arguments->image);
+    if (status)
+        return status;
     if (!arguments->write && arguments->flush_interval)
         return img_error("--flush-interval is only available in write tests");
     if (arguments->flush_interval && arguments->flush_interval < arguments->depth)
@@ -214,7 +218,7 @@ static int measure(struct bench *bench)
     const struct arguments *arguments = bench->arguments;
     uint64_t size = disk_size_bytes(bench->disk);
     if (size < arguments->bytes || arguments->offset > size - arguments->bytes)
-        return img_error("'%s' is too small for a request at offset %llu", arguments->path,
+        return img_error("'%s' is too small for a request at offset %llu", arguments->image.path,
                          (unsigned long long)arguments->offset);
     if (!arguments->quiet)
         printf("Sending %llu %s requests, %llu bytes each, %llu in parallel (starting at offset "
@@ -260,17 +264,17 @@ static int run(struct loop *loop, int argc, char **argv)
     struct img_source source;
     if (parse(&arguments, argc, argv))
         return 1;
-    const struct img_source_options options = {.path = arguments.path,
-                                               .format = arguments.format,
+    const struct img_source_options options = {.path = arguments.image.path,
+                                               .format = arguments.image.format,
                                                .cache = arguments.cache,
                                                .writable = arguments.write,
-                                               .no_lock = arguments.no_lock};
+                                               .no_lock = arguments.image.no_lock};
     if (img_source_open(loop, &options, &source))
         return 1;
     int status = run_on(loop, &arguments, source.disk);
     int result = img_source_close(&source);
     if (!status && result)
-        status = img_error("Could not close '%s': %s", arguments.path, strerror(-result));
+        status = img_error("Could not close '%s': %s", arguments.image.path, strerror(-result));
     return status;
 }
 

@@ -9,6 +9,7 @@
 #include "disk/qcow2/qcow2_check.h"
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 
 enum {
     STATUS_FAILED = 1,
@@ -18,13 +19,11 @@ enum {
 };
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     enum img_output output;
     enum qcow2_repair repair;
     const char *cache; /* how the host caches reads makes no difference here */
     bool quiet;
-    bool no_lock;
 };
 
 static int on_repair(void *opaque, const char *value)
@@ -40,9 +39,13 @@ static int on_repair(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', "format", format), IMG_CALL('r', "repair", on_repair),
-    IMG_OUTPUT("output", output),    IMG_TEXT('T', NULL, cache),
-    IMG_SWITCH('q', NULL, quiet),    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', "format", image.format),
+    IMG_CALL('r', "repair", on_repair),
+    IMG_OUTPUT("output", output),
+    IMG_TEXT('T', NULL, cache),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
                                          "Expecting one image file name"};
@@ -53,8 +56,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    arguments->image.writable = arguments->repair != QCOW2_REPAIR_NONE;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 static void on_message(void *opaque, const char *line)
@@ -110,7 +113,7 @@ static void print_json(const struct arguments *arguments, const struct qcow2_che
     set_if(object, "allocated-clusters", r->allocated_clusters);
     set_if(object, "fragmented-clusters", r->fragmented_clusters);
     set_if(object, "compressed-clusters", r->compressed_clusters);
-    json_object_set_new(object, "filename", json_string(arguments->path));
+    json_object_set_new(object, "filename", json_string(arguments->image.path));
     json_object_set_new(object, "format", json_string("qcow2"));
     json_dumpf(object, stdout, JSON_INDENT(4));
     putchar('\n');
@@ -133,14 +136,14 @@ static int check(struct io_file *file, struct arguments *arguments,
 {
     struct qcow2_check_options options = {
         .repair = arguments->repair, .on_message = on_message, .opaque = arguments};
-    int failed = qcow2_check(file, arguments->path, &options, result, err);
+    int failed = qcow2_check(file, arguments->image.path, &options, result, err);
     if (failed || (!result->corruptions_fixed && !result->leaks_fixed))
         return failed;
     struct qcow2_check_result repaired = *result;
     if (arguments->output == IMG_OUTPUT_HUMAN && !arguments->quiet)
         print_repairs(result);
     options.repair = QCOW2_REPAIR_NONE;
-    failed = qcow2_check(file, arguments->path, &options, result, err);
+    failed = qcow2_check(file, arguments->image.path, &options, result, err);
     result->corruptions_fixed = repaired.corruptions_fixed;
     result->leaks_fixed = repaired.leaks_fixed;
     return failed;
@@ -164,7 +167,7 @@ static int check_file(struct io_file *file, struct arguments *arguments)
     struct qcow2_check_result result;
     struct error err = {0};
     const char *format;
-    if (img_find_format(file, arguments->path, arguments->format, &format))
+    if (img_find_format(file, arguments->image.path, arguments->image.format, &format))
         return STATUS_FAILED;
     if (!strcmp(format, "raw")) {
         img_error("This image format does not support checks");
@@ -182,8 +185,8 @@ static int run(struct loop *loop, int argc, char **argv)
     if (parse(&arguments, argc, argv))
         return STATUS_FAILED;
     const struct img_file_options options = {.writable = arguments.repair != QCOW2_REPAIR_NONE,
-                                             .no_lock = arguments.no_lock};
-    struct io_file *file = img_open_file(loop, arguments.path, &options);
+                                             .no_lock = arguments.image.no_lock};
+    struct io_file *file = img_open_file(loop, arguments.image.path, &options);
     if (!file)
         return STATUS_FAILED;
     int status = check_file(file, &arguments);

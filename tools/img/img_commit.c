@@ -16,14 +16,14 @@
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshot.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
 #define CHUNK_BYTES (2 * MIB)
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *base;
     const char *cache;
     bool keep, progress, quiet; /* keep: -d, do not empty the overlay */
@@ -59,8 +59,13 @@ static int on_base(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, format),  IMG_TEXT('t', NULL, cache),      IMG_CALL('b', NULL, on_base),
-    IMG_SWITCH('d', NULL, keep),  IMG_SWITCH('p', NULL, progress), IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', NULL, image.format),
+    IMG_TEXT('t', NULL, cache),
+    IMG_CALL('b', NULL, on_base),
+    IMG_SWITCH('d', NULL, keep),
+    IMG_SWITCH('p', NULL, progress),
+    IMG_SWITCH('q', NULL, quiet),
     IMG_CALL('r', NULL, on_rate),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
@@ -72,8 +77,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    arguments->image.writable = true;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 /* --- finding the base --- */
@@ -125,8 +130,9 @@ static bool is_base(const char *wanted, const char *above, const char *path)
 static int find_base(struct commit *commit)
 {
     const struct arguments *arguments = commit->arguments;
-    struct level level = {.path = strdup(arguments->path),
-                          .format = arguments->format ? strdup(arguments->format) : NULL};
+    struct level level = {.path = strdup(arguments->image.path),
+                          .format =
+                              arguments->image.format ? strdup(arguments->image.format) : NULL};
     for (;;) {
         int status = level.path ? look_below(commit->loop, &level, &commit->below) : 1;
         bool found = !status && commit->below.path &&
@@ -141,12 +147,12 @@ static int find_base(struct commit *commit)
             if (commit->depth == 1)
                 return img_error("Image does not have a backing file");
             return img_error("Did not find '%s' in the backing chain of '%s'", arguments->base,
-                             arguments->path);
+                             arguments->image.path);
         }
         if (found)
             return 0;
         if (commit->depth == DISK_BACKING_DEPTH_MAX)
-            return img_error("'%s': the backing chain is too long", arguments->path);
+            return img_error("'%s': the backing chain is too long", arguments->image.path);
         level = commit->below;
     }
 }
@@ -232,7 +238,7 @@ static int copy_into_base(struct commit *commit)
 {
     const struct arguments *arguments = commit->arguments;
     const struct img_source_options top = {
-        .path = arguments->path, .format = arguments->format, .no_lock = true};
+        .path = arguments->image.path, .format = arguments->image.format, .no_lock = true};
     const struct img_source_options base = {.path = commit->below.path,
                                             .format = commit->below.format,
                                             .cache = arguments->cache,
@@ -256,8 +262,9 @@ static int commit_locked(struct commit *commit, struct io_file *file)
     if (!status && result)
         status = img_error("Could not close '%s': %s", commit->below.path, strerror(-result));
     if (!status && !commit->arguments->keep &&
-        qcow2_snapshot_empty_disk(file, commit->arguments->path, &commit->err))
-        status = img_error("Could not empty %s: %s", commit->arguments->path, commit->err.text);
+        qcow2_snapshot_empty_disk(file, commit->arguments->image.path, &commit->err))
+        status =
+            img_error("Could not empty %s: %s", commit->arguments->image.path, commit->err.text);
     return status;
 }
 
@@ -268,7 +275,7 @@ static int run(struct loop *loop, int argc, char **argv)
     const struct img_file_options options = {.writable = true};
     if (parse(&arguments, argc, argv))
         return 1;
-    struct io_file *file = img_open_file(loop, arguments.path, &options);
+    struct io_file *file = img_open_file(loop, arguments.image.path, &options);
     if (!file)
         return 1;
     int status = find_base(&commit);

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
@@ -21,10 +22,9 @@ enum {
 };
 
 struct arguments {
-    const char *paths[2];
-    const char *formats[2];
+    struct img_image images[2];
     const char *cache;
-    bool progress, quiet, strict, no_lock;
+    bool progress, quiet, strict, no_lock, image_opts;
 };
 
 struct side {
@@ -41,13 +41,10 @@ struct comparison {
 };
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, formats[0]),
-    IMG_TEXT('F', NULL, formats[1]),
-    IMG_TEXT('T', NULL, cache),
-    IMG_SWITCH('p', NULL, progress),
-    IMG_SWITCH('q', NULL, quiet),
-    IMG_SWITCH('s', NULL, strict),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH(0, "image-opts", image_opts), IMG_TEXT('f', NULL, images[0].format),
+    IMG_TEXT('F', NULL, images[1].format),   IMG_TEXT('T', NULL, cache),
+    IMG_SWITCH('p', NULL, progress),         IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('s', NULL, strict),           IMG_SWITCH('U', "force-share", no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 2, 2,
                                          "Expecting two image file names"};
@@ -58,9 +55,13 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->paths[0] = img_path(names.list[0]);
-    arguments->paths[1] = img_path(names.list[1]);
-    return 0;
+    for (size_t i = 0; i < 2 && !status; i++) {
+        arguments->images[i].is_options = arguments->image_opts;
+        arguments->images[i].no_lock = arguments->no_lock;
+        if (img_image_take(names.list[i], &arguments->images[i]))
+            status = STATUS_NOT_OPENED;
+    }
+    return status;
 }
 
 static void say(const struct arguments *arguments, const char *format, uint64_t offset)
@@ -202,9 +203,9 @@ static int open_side(struct loop *loop, const struct arguments *arguments, size_
                      struct side *side)
 {
     const struct img_source_options options = {
-        .path = arguments->paths[index],
-        .format = arguments->formats[index],
-        .no_lock = arguments->no_lock,
+        .path = arguments->images[index].path,
+        .format = arguments->images[index].format,
+        .no_lock = arguments->images[index].no_lock,
         .cache = arguments->cache,
     };
     side->path = options.path;

@@ -8,16 +8,17 @@
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
 #define CHUNK_BYTES (1 * MIB)
 
 struct arguments {
-    const char *input, *output;
-    const char *format, *output_format;
+    struct img_image input;
+    const char *input_given, *output_given, *output, *output_format;
     uint64_t block_bytes, count, skip;
-    bool has_count, no_lock;
+    bool has_count;
 };
 
 static int parse_block_size(const char *text, uint64_t *out)
@@ -41,9 +42,9 @@ static int parse_operand(struct arguments *arguments, char *operand)
         return img_error("unrecognized operand %s", operand);
     *value++ = '\0';
     if (!strcmp(operand, "if"))
-        arguments->input = img_path(value);
+        arguments->input_given = value;
     else if (!strcmp(operand, "of"))
-        arguments->output = img_path(value);
+        arguments->output_given = value;
     else if (!strcmp(operand, "bs"))
         return parse_block_size(value, &arguments->block_bytes);
     else if (!strcmp(operand, "skip"))
@@ -57,9 +58,10 @@ static int parse_operand(struct arguments *arguments, char *operand)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH(0, "image-opts", input.is_options),
+    IMG_TEXT('f', NULL, input.format),
     IMG_TEXT('O', NULL, output_format),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", input.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
@@ -71,9 +73,13 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         status = parse_operand(arguments, names.list[i]);
     if (status)
         return status;
-    if (!arguments->input || !arguments->output)
+    if (!arguments->input_given || !arguments->output_given)
         return img_error("Must specify both input and output files");
-    return 0;
+    struct error err = {0};
+    arguments->output = img_image_new_path(arguments->output_given, &err);
+    if (!arguments->output)
+        return img_error("%s: %s", arguments->output_given, err.text);
+    return img_image_take(arguments->input_given, &arguments->input);
 }
 
 /* The part of the input that is copied. */
@@ -81,7 +87,7 @@ static uint64_t range(const struct arguments *arguments, uint64_t size, uint64_t
 {
     uint64_t bs = arguments->block_bytes;
     if (arguments->skip > size / bs) {
-        img_error("%s: cannot skip to specified offset", arguments->input);
+        img_error("%s: cannot skip to specified offset", arguments->input.path);
         *start = size;
         return 0;
     }
@@ -113,8 +119,8 @@ static int copy(const struct arguments *arguments, struct disk *from, struct dis
     }
     free(data);
     if (result)
-        return img_error("error while copying %s to %s: %s", arguments->input, arguments->output,
-                         strerror(-result));
+        return img_error("error while copying %s to %s: %s", arguments->input.path,
+                         arguments->output, strerror(-result));
     return 0;
 }
 
@@ -164,8 +170,9 @@ static int run(struct loop *loop, int argc, char **argv)
         return 1;
     if (!img_format_is_known(arguments.output_format))
         return img_error("Unknown file format '%s'", arguments.output_format);
-    const struct img_source_options options = {
-        .path = arguments.input, .format = arguments.format, .no_lock = arguments.no_lock};
+    const struct img_source_options options = {.path = arguments.input.path,
+                                               .format = arguments.input.format,
+                                               .no_lock = arguments.input.no_lock};
     if (img_source_open(loop, &options, &input))
         return 1;
     int status = write_output(loop, &arguments, input.disk);

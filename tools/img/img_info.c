@@ -18,14 +18,13 @@
 #include "disk/qcow2/qcow2_snapshots.h"
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_snapshot_list.h"
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     enum img_output output;
     bool whole_chain;
-    bool no_lock;
 };
 
 /* What is known of one image. */
@@ -43,10 +42,11 @@ struct info {
 };
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', "format", format),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', "format", image.format),
     IMG_OUTPUT("output", output),
     IMG_SWITCH(0, "backing-chain", whole_chain),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
                                          "Expecting one image file name"};
@@ -57,8 +57,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 /* --- collecting --- */
@@ -356,8 +355,8 @@ static bool is_in_chain(const struct chain *chain, const char *path)
 
 static int collect_chain(struct loop *loop, const struct arguments *arguments, struct chain *chain)
 {
-    char *path = strdup(arguments->path);
-    const char *format = arguments->format;
+    char *path = strdup(arguments->image.path);
+    const char *format = arguments->image.format;
     while (path) {
         if (is_in_chain(chain, path)) {
             img_error("Backing file '%s' creates an infinite loop.", path);
@@ -366,11 +365,11 @@ static int collect_chain(struct loop *loop, const struct arguments *arguments, s
         }
         if (chain->count == ARRAY_SIZE(chain->images)) {
             free(path);
-            return img_error("'%s': the backing chain is longer than %d images", arguments->path,
-                             DISK_BACKING_DEPTH_MAX);
+            return img_error("'%s': the backing chain is longer than %d images",
+                             arguments->image.path, DISK_BACKING_DEPTH_MAX);
         }
         struct info *info = &chain->images[chain->count];
-        if (collect(loop, path, format, arguments->no_lock, info))
+        if (collect(loop, path, format, arguments->image.no_lock, info))
             return 1;
         chain->count++;
         bool goes_on = arguments->whole_chain && info->backing_path;

@@ -6,14 +6,13 @@
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     enum img_output output;
     uint64_t start, length;
-    bool no_lock;
 };
 
 static int parse_range(const char *text, const char *name, uint64_t *out)
@@ -38,9 +37,12 @@ static int on_length(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', "format", format),         IMG_OUTPUT("output", output),
-    IMG_CALL('s', "start-offset", on_start), IMG_CALL('l', "max-length", on_length),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', "format", image.format),
+    IMG_OUTPUT("output", output),
+    IMG_CALL('s', "start-offset", on_start),
+    IMG_CALL('l', "max-length", on_length),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
                                          "Expecting one image file name"};
@@ -51,8 +53,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 static bool is_data(const struct map_extent *extent)
@@ -163,8 +164,9 @@ static int run(struct loop *loop, int argc, char **argv)
     struct img_source source;
     if (parse(&arguments, argc, argv))
         return 1;
-    const struct img_source_options options = {
-        .path = arguments.path, .format = arguments.format, .no_lock = arguments.no_lock};
+    const struct img_source_options options = {.path = arguments.image.path,
+                                               .format = arguments.image.format,
+                                               .no_lock = arguments.image.no_lock};
     if (img_source_open(loop, &options, &source))
         return 1;
     int status = print_map(&arguments, source.map);

@@ -8,17 +8,17 @@
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_bitmaps.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *target_format;
     struct img_options options;
     enum img_output output;
     uint64_t size_bytes;
-    bool has_size, no_lock;
+    bool has_size;
 };
 
 struct measure {
@@ -42,13 +42,14 @@ static int on_snapshot(void *arguments, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', NULL, image.format),
     IMG_TEXT('O', NULL, target_format),
     IMG_OPTIONS('o', NULL, options),
     IMG_CALL('l', NULL, on_snapshot),
     IMG_OUTPUT("output", output),
     IMG_CALL(0, "size", on_size),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
@@ -60,10 +61,10 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return status;
     if (names.count > 1)
         return img_error("At most one filename argument is allowed.");
-    arguments->path = names.count ? names.list[0] : NULL;
-    if (!arguments->path && !arguments->has_size)
+    arguments->image.path = names.count ? names.list[0] : NULL;
+    if (!arguments->image.path && !arguments->has_size)
         return img_error("Either --size N or one filename must be specified.");
-    if (arguments->path && arguments->has_size)
+    if (arguments->image.path && arguments->has_size)
         return img_error("--size N cannot be used together with a filename.");
     return 0;
 }
@@ -147,7 +148,7 @@ static int measure_qcow2(struct loop *loop, const struct arguments *arguments,
         options.preallocation == QCOW2_PREALLOC_FULL)
         out->required = out->full;
     if (source && options.version >= 3 && !strcmp(source->format, "qcow2"))
-        return measure_bitmaps(loop, arguments->path, options.cluster_bytes, out);
+        return measure_bitmaps(loop, arguments->image.path, options.cluster_bytes, out);
     return 0;
 }
 
@@ -195,14 +196,15 @@ static int run(struct loop *loop, int argc, char **argv)
     struct img_source source = {0};
     struct img_target target;
     int status = parse(&arguments, argc, argv);
-    if (!status && arguments.path) {
-        const struct img_source_options options = {
-            .path = arguments.path, .format = arguments.format, .no_lock = arguments.no_lock};
+    if (!status && arguments.image.path) {
+        const struct img_source_options options = {.path = arguments.image.path,
+                                                   .format = arguments.image.format,
+                                                   .no_lock = arguments.image.no_lock};
         status = img_source_open(loop, &options, &source);
     }
     if (!status) {
         img_target_init(&target);
-        status = measure(loop, &arguments, arguments.path ? &source : NULL, &target);
+        status = measure(loop, &arguments, arguments.image.path ? &source : NULL, &target);
         img_target_fini(&target);
     }
     (void)!img_source_close(&source);

@@ -12,18 +12,18 @@
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 
 #define CHUNK_BYTES (1 * MIB)
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *backing; /* "" for none; NULL if not given */
     const char *backing_format;
     const char *cache, *source_cache;
-    bool unsafe, progress, quiet, no_lock;
+    bool unsafe, progress, quiet;
 };
 
 struct rebase {
@@ -49,7 +49,8 @@ static bool is_format_name(const char *name)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', NULL, image.format),
     IMG_TEXT('b', NULL, backing),
     IMG_TEXT('F', NULL, backing_format),
     IMG_TEXT('t', NULL, cache),
@@ -57,7 +58,7 @@ static const struct img_arg args[] = {
     IMG_SWITCH('u', NULL, unsafe),
     IMG_SWITCH('p', NULL, progress),
     IMG_SWITCH('q', NULL, quiet),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
                                          "Expecting one image file name"};
@@ -68,7 +69,10 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
+    arguments->image.writable = true;
+    status = img_image_take(names.list[0], &arguments->image);
+    if (status)
+        return status;
     if (!arguments->unsafe && !arguments->backing)
         return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
     if (arguments->backing_format && !is_format_name(arguments->backing_format))
@@ -117,25 +121,26 @@ static int read_header(struct rebase *rebase, struct io_file *file, struct qcow2
     const struct arguments *arguments = rebase->arguments;
     const char *format;
     struct error err = {0};
-    if (img_find_format(file, arguments->path, arguments->format, &format))
+    if (img_find_format(file, arguments->image.path, arguments->image.format, &format))
         return 1;
     if (strcmp(format, "qcow2"))
-        return img_error("'%s': images of format %s have no backing file", arguments->path, format);
+        return img_error("'%s': images of format %s have no backing file", arguments->image.path,
+                         format);
     if (new_backing(arguments) && !arguments->backing_format)
         return img_error("Could not change the backing file to '%s': backing format must be "
                          "specified",
                          arguments->backing);
-    if (qcow2_header_read(file, arguments->path, header, &err))
+    if (qcow2_header_read(file, arguments->image.path, header, &err))
         return img_error("%s", err.text);
     if (header->incompatible & QCOW2_INCOMPAT_CORRUPT) {
         qcow2_header_fini(header);
         return img_error("Could not open '%s': the image is marked corrupt; run evisor-img check "
                          "-r all",
-                         arguments->path);
+                         arguments->image.path);
     }
     rebase->cluster_bytes = qcow2_cluster_bytes(header);
     if (header->has_backing)
-        rebase->old_path = img_resolve(arguments->path, header->backing_path);
+        rebase->old_path = img_resolve(arguments->image.path, header->backing_path);
     if (header->has_backing_format)
         rebase->old_format = strdup(header->backing_format);
     return 0;
@@ -146,7 +151,7 @@ static int with_header(struct rebase *rebase, bool change)
 {
     const struct img_file_options options = {.writable = true};
     struct qcow2_header header;
-    struct io_file *file = img_open_file(rebase->loop, rebase->arguments->path, &options);
+    struct io_file *file = img_open_file(rebase->loop, rebase->arguments->image.path, &options);
     if (!file)
         return 1;
     free(rebase->old_path);
@@ -230,11 +235,11 @@ static int open_new_backing(struct rebase *rebase)
     const struct arguments *arguments = rebase->arguments;
     if (!new_backing(arguments))
         return 0;
-    char *path = img_resolve(arguments->path, arguments->backing);
+    char *path = img_resolve(arguments->image.path, arguments->backing);
     const struct img_source_options options = {.path = path,
                                                .format = arguments->backing_format,
                                                .cache = arguments->source_cache,
-                                               .no_lock = arguments->no_lock};
+                                               .no_lock = arguments->image.no_lock};
     int status = path ? img_source_open(rebase->loop, &options, &rebase->new) : 1;
     free(path);
     return status;
@@ -245,15 +250,17 @@ static int open_old_backing(struct rebase *rebase)
     const struct img_source_options options = {.path = rebase->old_path,
                                                .format = rebase->old_format,
                                                .cache = rebase->arguments->source_cache,
-                                               .no_lock = rebase->arguments->no_lock};
+                                               .no_lock = rebase->arguments->image.no_lock};
     return rebase->old_path ? img_source_open(rebase->loop, &options, &rebase->old) : 0;
 }
 
 static int open_all(struct rebase *rebase)
 {
     const struct arguments *arguments = rebase->arguments;
-    const struct img_source_options top = {
-        .path = arguments->path, .format = "qcow2", .cache = arguments->cache, .writable = true};
+    const struct img_source_options top = {.path = arguments->image.path,
+                                           .format = "qcow2",
+                                           .cache = arguments->cache,
+                                           .writable = true};
     struct error err = {0};
     rebase->old_data = malloc(CHUNK_BYTES);
     rebase->new_data = malloc(CHUNK_BYTES);
@@ -262,7 +269,7 @@ static int open_all(struct rebase *rebase)
     if (open_new_backing(rebase) || open_old_backing(rebase) ||
         img_source_open(rebase->loop, &top, &rebase->top))
         return 1;
-    if (map_open(rebase->loop, arguments->path, "qcow2", false, &rebase->top_map, &err))
+    if (map_open(rebase->loop, arguments->image.path, "qcow2", false, &rebase->top_map, &err))
         return img_error("%s", err.text);
     return 0;
 }
@@ -282,7 +289,8 @@ static int copy_safely(struct rebase *rebase)
     free(rebase->old_data);
     free(rebase->new_data);
     if (!status && result)
-        status = img_error("Could not close '%s': %s", rebase->arguments->path, strerror(-result));
+        status =
+            img_error("Could not close '%s': %s", rebase->arguments->image.path, strerror(-result));
     return status;
 }
 

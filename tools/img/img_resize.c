@@ -8,11 +8,11 @@
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *size_text;
     const char *preallocation;
     bool quiet, shrink;
@@ -29,7 +29,8 @@ static int on_preallocation(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', NULL, format),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('f', NULL, image.format),
     IMG_SWITCH('q', NULL, quiet),
     IMG_CALL(0, "preallocation", on_preallocation),
     IMG_SWITCH(0, "shrink", shrink),
@@ -47,8 +48,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
-    return 0;
+    arguments->image.writable = true;
+    return img_image_take(names.list[0], &arguments->image);
 }
 
 static int new_size(const char *text, uint64_t old, uint64_t *out)
@@ -86,12 +87,12 @@ static void on_resized(void *opaque, int result, const struct error *err)
 
 static int preallocate_raw(const struct arguments *arguments, uint64_t old, uint64_t size)
 {
-    int fd = open(arguments->path, O_RDWR | O_CLOEXEC);
+    int fd = open(arguments->image.path, O_RDWR | O_CLOEXEC);
     int result = fd < 0 ? errno : posix_fallocate(fd, (off_t)old, (off_t)(size - old));
     if (fd >= 0)
         close(fd);
     if (result)
-        return img_error("Could not preallocate '%s': %s", arguments->path, strerror(result));
+        return img_error("Could not preallocate '%s': %s", arguments->image.path, strerror(result));
     return 0;
 }
 
@@ -127,7 +128,7 @@ static int resize(struct loop *loop, const struct arguments *arguments, struct i
     while (!outcome.done)
         loop_run_once(loop, true);
     if (outcome.result)
-        return img_error("Could not resize '%s': %s", arguments->path,
+        return img_error("Could not resize '%s': %s", arguments->image.path,
                          outcome.err.code ? outcome.err.text : strerror(-outcome.result));
     if (arguments->preallocation)
         return preallocate_raw(arguments, old, size);
@@ -141,13 +142,13 @@ static int run(struct loop *loop, int argc, char **argv)
     if (parse(&arguments, argc, argv))
         return 1;
     const struct img_source_options options = {
-        .path = arguments.path, .format = arguments.format, .writable = true};
+        .path = arguments.image.path, .format = arguments.image.format, .writable = true};
     if (img_source_open(loop, &options, &source))
         return 1;
     int status = resize(loop, &arguments, &source);
     int result = img_source_close(&source);
     if (!status && result)
-        status = img_error("Could not resize '%s': %s", arguments.path, strerror(-result));
+        status = img_error("Could not resize '%s': %s", arguments.image.path, strerror(-result));
     if (!status && !arguments.quiet)
         puts("Image resized.");
     return status;

@@ -8,13 +8,14 @@
 #include "disk/qcow2/qcow2_snapshot.h"
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_snapshot_list.h"
 
 struct arguments {
-    const char *path;
+    struct img_image image;
     const char *name;
     int action; /* 'l', 'c', 'a', 'd', or 0 */
-    bool quiet, no_lock;
+    bool quiet;
 };
 
 static int set_action(struct arguments *arguments, int action, const char *name)
@@ -47,9 +48,13 @@ static int on_delete(void *arguments, const char *name)
 }
 
 static const struct img_arg args[] = {
-    IMG_CALL_0('l', NULL, on_list), IMG_CALL('a', NULL, on_apply),
-    IMG_CALL('c', NULL, on_create), IMG_CALL('d', NULL, on_delete),
-    IMG_SWITCH('q', NULL, quiet),   IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_CALL_0('l', NULL, on_list),
+    IMG_CALL('a', NULL, on_apply),
+    IMG_CALL('c', NULL, on_create),
+    IMG_CALL('d', NULL, on_delete),
+    IMG_SWITCH('q', NULL, quiet),
+    IMG_SWITCH('U', "force-share", image.no_lock),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
                                          "Expecting one image file name"};
@@ -60,13 +65,16 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
-    arguments->path = img_path(names.list[0]);
+    arguments->image.writable = arguments->action && arguments->action != 'l';
+    status = img_image_take(names.list[0], &arguments->image);
+    if (status)
+        return status;
     if (!arguments->action)
         arguments->action = 'l';
-    if (arguments->no_lock && arguments->action != 'l')
+    if (arguments->image.no_lock && arguments->action != 'l')
         return img_error("Could not open '%s': force-share=on can only be used with read-only "
                          "images; leave out -U",
-                         arguments->path);
+                         arguments->image.path);
     return 0;
 }
 
@@ -75,12 +83,12 @@ static int list(struct io_file *file, const struct arguments *arguments)
     struct qcow2_header header;
     struct qcow2_snapshots snapshots;
     struct error err = {0};
-    if (qcow2_header_read(file, arguments->path, &header, &err))
+    if (qcow2_header_read(file, arguments->image.path, &header, &err))
         return img_error("%s", err.text);
     int result = qcow2_snapshots_read(file, &header, &snapshots, &err);
     qcow2_header_fini(&header);
     if (result)
-        return img_error("Could not open '%s': %s", arguments->path, err.text);
+        return img_error("Could not open '%s': %s", arguments->image.path, err.text);
     if (snapshots.count)
         img_snapshot_list_print(&snapshots);
     qcow2_snapshots_free(&snapshots);
@@ -89,7 +97,7 @@ static int list(struct io_file *file, const struct arguments *arguments)
 
 static int act(struct io_file *file, const struct arguments *arguments)
 {
-    const char *path = arguments->path, *name = arguments->name;
+    const char *path = arguments->image.path, *name = arguments->name;
     struct error err = {0};
     switch (arguments->action) {
     case 'c':
@@ -119,16 +127,16 @@ static int run(struct loop *loop, int argc, char **argv)
     if (parse(&arguments, argc, argv))
         return 1;
     const struct img_file_options options = {.writable = arguments.action != 'l',
-                                             .no_lock = arguments.no_lock};
-    struct io_file *file = img_open_file(loop, arguments.path, &options);
+                                             .no_lock = arguments.image.no_lock};
+    struct io_file *file = img_open_file(loop, arguments.image.path, &options);
     if (!file)
         return 1;
-    int status = img_find_format(file, arguments.path, NULL, &format);
+    int status = img_find_format(file, arguments.image.path, NULL, &format);
     if (!status && !strcmp(format, "raw"))
         status = arguments.action == 'l'
                      ? 0
                      : img_error("'%s' is a raw image: only qcow2 images have snapshots",
-                                 arguments.path);
+                                 arguments.image.path);
     else if (!status)
         status = act(file, &arguments);
     img_close_file(loop, file);
