@@ -30,7 +30,8 @@ enum disk_op {
 
 enum disk_request_flags {
     DISK_MAY_UNMAP = 1 << 0,
-    DISK_FUA = 1 << 1, /* this write is on stable storage when it completes */
+    DISK_FUA = 1 << 1,     /* this write is on stable storage when it completes */
+    DISK_VMSTATE = 1 << 2, /* in the area of disk_vmstate_reserve, not on the disk */
 };
 
 /*
@@ -81,6 +82,8 @@ struct disk_options {
     bool discard_unmap;         /* discard=unmap: give freed space back to the host */
     bool no_lock;               /* -U: do not take or check image locks */
     bool no_backing;            /* do not open the backing file (info, check) */
+    const char *snapshot;       /* show the disk as this internal snapshot (id or name) has it;
+                                 * read-only */
     const char *backing_path;   /* overrides what the header names; NULL to follow the header */
     const char *backing_format; /* likewise */
     const char *data_file_path; /* of a qcow2 image: overrides the data file that it names */
@@ -118,6 +121,47 @@ void disk_resize(struct disk *disk, uint64_t size_bytes,
 
 /* At most one listener: the device. Called on the loop after the size changed. */
 void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque), void *opaque);
+
+/*
+ * Internal snapshots of a disk in use. Requests are held while one is made, applied or deleted;
+ * when on_done is called with 0, that is durable. By id first, then by name. Applying changes the
+ * disk's contents and maybe its size: the guest must not be running.
+ */
+enum disk_snapshot_action {
+    DISK_SNAPSHOT_CREATE,
+    DISK_SNAPSHOT_APPLY,
+    DISK_SNAPSHOT_DELETE,
+};
+
+/* The caller's memory until on_done. */
+struct disk_snapshot_request {
+    enum disk_snapshot_action action;
+    const char *name;       /* APPLY and DELETE: or an id */
+    uint64_t vm_clock_ns;   /* CREATE */
+    uint64_t vmstate_bytes; /* CREATE: written by now, and no part of the disk afterwards */
+    /* -ENOENT: there is none of that name. */
+    void (*on_done)(struct disk_snapshot_request *request, int result, const struct error *err);
+};
+
+void disk_snapshot(struct disk *disk, struct disk_snapshot_request *request);
+
+struct disk_snapshot_info {
+    const char *id, *name;
+    uint64_t date_sec, date_nsec, vm_clock_ns, vmstate_bytes, disk_bytes;
+};
+
+/* How many there are; fills *out if `index` is below that. Strings live until the next change. */
+size_t disk_snapshot_count(const struct disk *disk);
+void disk_snapshot_get(const struct disk *disk, size_t index, struct disk_snapshot_info *out);
+
+/*
+ * The area for the machine's state, beside the disk: READ and WRITE with DISK_VMSTATE. It has to be
+ * made as large as is going to be written; after APPLY it holds the snapshot's state.
+ */
+void disk_vmstate_reserve(struct disk *disk, uint64_t bytes,
+                          void (*on_done)(void *opaque, int result, const struct error *err),
+                          void *opaque);
+uint64_t disk_vmstate_bytes(const struct disk *disk);
 
 uint64_t disk_size_bytes(const struct disk *disk);
 bool disk_is_read_only(const struct disk *disk);

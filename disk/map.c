@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_snapshots.h"
 
 struct layer {
     char *path;
@@ -54,7 +55,8 @@ static int load_l1(struct layer *layer, struct error *err)
     return 0;
 }
 
-static int open_layer(struct loop *loop, struct layer *layer, const char *format, struct error *err)
+static int open_layer(struct loop *loop, struct layer *layer, const char *format,
+                      const char *snapshot, struct error *err)
 {
     const struct io_options io = {.read_only = true, .aio = DISK_AIO_THREADS};
     int result = io_open(loop, layer->path, &io, &layer->file, err);
@@ -72,6 +74,10 @@ static int open_layer(struct loop *loop, struct layer *layer, const char *format
     if (result)
         return result;
     layer->is_qcow2 = true;
+    if (snapshot)
+        result = qcow2_snapshots_enter(layer->file, &layer->header, snapshot, err);
+    if (result)
+        return result;
     if (layer->header.incompatible & QCOW2_INCOMPAT_DATA_FILE && layer->header.has_data_file_name)
         layer->data_path = layer->header.data_file_name;
     layer->size_bytes = layer->header.size_bytes;
@@ -90,23 +96,25 @@ static char *name_below(const struct layer *layer)
     return path;
 }
 
-static int open_layers(struct loop *loop, struct map *map, const char *path, const char *format,
-                       bool whole_chain, struct error *err)
+static int open_layers(struct loop *loop, struct map *map, const struct map_options *options,
+                       struct error *err)
 {
-    char *next = strdup(path);
+    const char *format = options->format, *snapshot = options->snapshot;
+    char *next = strdup(options->path);
     while (next) {
         if (map->depth == DISK_BACKING_DEPTH_MAX) {
             free(next);
-            return error_set(err, ELOOP, "'%s': the backing chain is longer than %d images", path,
+            return error_set(err, ELOOP, "'%s': the backing chain is longer than %d images", options->path,
                              DISK_BACKING_DEPTH_MAX);
         }
         struct layer *layer = &map->layers[map->depth++];
         layer->path = next;
-        int result = open_layer(loop, layer, format, err);
+        int result = open_layer(loop, layer, format, snapshot, err);
         if (result)
             return result;
         next = NULL;
-        if (whole_chain && layer->is_qcow2 && layer->header.has_backing) {
+        snapshot = NULL;
+        if (options->whole_chain && layer->is_qcow2 && layer->header.has_backing) {
             next = name_below(layer);
             format = layer->header.has_backing_format ? layer->header.backing_format : "raw";
         }
@@ -114,13 +122,13 @@ static int open_layers(struct loop *loop, struct map *map, const char *path, con
     return 0;
 }
 
-int map_open(struct loop *loop, const char *path, const char *format, bool whole_chain,
-             struct map **out, struct error *err)
+int map_open(struct loop *loop, const struct map_options *options, struct map **out,
+             struct error *err)
 {
     struct map *map = calloc(1, sizeof(*map));
     if (!map)
-        return error_set(err, ENOMEM, "out of memory to map '%s'", path);
-    int result = open_layers(loop, map, path, format, whole_chain, err);
+        return error_set(err, ENOMEM, "out of memory to map '%s'", options->path);
+    int result = open_layers(loop, map, options, err);
     if (result)
         map_close(map);
     else

@@ -32,9 +32,16 @@ struct map_extent {
     const char *path; /* of the layer */
 };
 
-/* The image and, if `whole_chain`, those below it. Blocks. */
-int must_check map_open(struct loop *loop, const char *path, const char *format, bool whole_chain,
-                        struct map **out, struct error *err);
+struct map_options {
+    const char *path;
+    const char *format;
+    const char *snapshot; /* an internal one of the top layer, or NULL */
+    bool whole_chain;     /* the images below, too */
+};
+
+/* Blocks. */
+int must_check map_open(struct loop *loop, const struct map_options *options, struct map **out,
+                        struct error *err);
 void map_close(struct map *map);
 
 uint64_t map_size_bytes(const struct map *map);

@@ -20,13 +20,14 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_snapshots.h"
 
 static void on_corrupt_written(struct io_request *io, int result)
 {
     struct qcow2 *q = container_of(io, struct qcow2, corrupt_io);
     (void)result; /* the image is poisoned either way */
     q->corrupt_busy = false;
-    qcow2_close_step(q);
+    qcow2_settle_step(q);
 }
 
 static void set_corrupt_bit(struct qcow2 *q)
@@ -138,55 +139,6 @@ static void set_geometry(struct qcow2 *q)
     q->node.zeroes_fast = header->version >= 3;
 }
 
-/* Reads a table of pointers; entries that cannot be right are marked, so that nobody follows them.
- */
-static int load_top(struct qcow2 *q, struct qcow2_top *top, uint64_t offset, uint64_t count,
-                    uint64_t reserved, const char *name, struct error *err)
-{
-    uint64_t bad = 0;
-    top->offset = offset;
-    top->count = (uint32_t)count;
-    top->entries = calloc(MAX(count, 1), sizeof(top->entries[0]));
-    top->dirty = calloc(count / 4096 + 1, sizeof(top->dirty[0]));
-    if (!top->entries || !top->dirty)
-        return error_set(err, ENOMEM, "no memory to open '%s'", q->node.path);
-    int result = io_read_now(q->node.file, offset, top->entries, count * 8);
-    if (result)
-        return error_set_errno(err, -result, "cannot read the %s table of '%s'", name,
-                               q->node.path);
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t entry = load_be64(&top->entries[i]);
-        uint64_t at = entry & QCOW2_ENTRY_OFFSET_MASK;
-        bool is_bad = entry & reserved || !is_aligned(at, q->cluster_bytes) || (entry && !at);
-        top->entries[i] = is_bad ? QCOW2_BAD | QCOW2_ENTRY_COPIED : entry;
-        bad += is_bad;
-    }
-    if (bad && !q->node.read_only)
-        return error_set(err, EIO,
-                         "image '%s' has %" PRIu64 " invalid entries in its %s table; repair it "
-                         "with evisor-img check -r all, or open it read-only",
-                         q->node.path, bad, name);
-    return 0;
-}
-
-static int load_tables(struct qcow2 *q, struct error *err)
-{
-    const struct qcow2_header *header = &q->header;
-    uint64_t length, reftable = (uint64_t)header->reftable_clusters << (q->cluster_bits - 3);
-    /* Above what any file offset uses, and below 512. */
-    uint64_t reftable_reserved = ~QCOW2_ENTRY_OFFSET_MASK;
-    int result = io_length(q->node.file, &length);
-    if (result)
-        return error_set_errno(err, -result, "cannot find the length of '%s'", q->node.path);
-    q->high_water = (length + q->cluster_bytes - 1) >> q->cluster_bits;
-    result =
-        load_top(q, &q->l1, header->l1_offset, header->l1_entries, QCOW2_L1_RESERVED, "L1", err);
-    if (result || q->node.read_only)
-        return result;
-    return load_top(q, &q->reftable, header->reftable_offset, reftable, reftable_reserved,
-                    "refcount", err);
-}
-
 static void init_lists(struct qcow2 *q)
 {
     struct list *lists[] = {&q->idle_ops,      &q->active,       &q->owners,
@@ -204,16 +156,12 @@ static void free_memory(struct qcow2 *q)
     qcow2_cow_fini(q);
     qcow2_slots_fini(q);
     qcow2_cache_fini(q);
-    free(q->l1.entries);
-    free(q->l1.dirty);
-    free(q->reftable.entries);
-    free(q->reftable.dirty);
+    qcow2_tables_fini(q);
     free(q->new_tables);
     free(q->freed.items);
     free(q->in_cycle.items);
     free(q->durable.items);
     free(q->release.items.items);
-    qcow2_header_fini(&q->header);
     node_fini(&q->node);
     free(q);
 }
@@ -230,12 +178,22 @@ static int open_image(struct qcow2 *q, const struct disk_options *options, struc
     if (result)
         return result;
     set_geometry(q);
-    result = load_tables(q, err);
-    if (result)
-        return result;
+    struct qcow2_tables tables;
     uint64_t cache = options->l2_cache_bytes ? options->l2_cache_bytes : QCOW2_CACHE_BYTES;
-    result = qcow2_cache_init(q, cache);
-    return result ? error_set(err, ENOMEM, "no memory to open '%s'", options->path) : 0;
+    if (qcow2_cache_init(q, cache))
+        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    result = qcow2_tables_load(q, &tables, err);
+    if (!result)
+        qcow2_tables_adopt(q, &tables);
+    return result;
+}
+
+static int enter_snapshot(struct qcow2 *q, const struct disk_options *options, struct error *err)
+{
+    if (!options->read_only)
+        return error_set(err, EROFS, "a snapshot of '%s' can only be opened for reading",
+                         options->path);
+    return qcow2_snapshots_enter(q->node.file, &q->header, options->snapshot, err);
 }
 
 static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk_options *options,
@@ -248,6 +206,8 @@ static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk
     }
     init_lists(q);
     int result = qcow2_header_read(file, options->path, &q->header, err);
+    if (!result && options->snapshot)
+        result = enter_snapshot(q, options, err);
     if (!result)
         result = open_image(q, options, err);
     if (result) {
@@ -283,45 +243,58 @@ static void on_file_closed(void *opaque)
     on_closed(owner, result);
 }
 
-static void on_flushed(struct qcow2_waiter *waiter, int result)
+static void on_settle_flushed(struct qcow2_waiter *waiter, int result)
 {
-    struct qcow2 *q = container_of(waiter, struct qcow2, close.waiter);
+    struct qcow2 *q = container_of(waiter, struct qcow2, settle.waiter);
     if (result) {
-        q->close.result = result;
-        q->close.failed = true;
+        q->settle.result = result;
+        q->settle.failed = true;
     }
-    qcow2_close_step(q);
+    qcow2_settle_step(q);
 }
 
-void qcow2_close_step(struct qcow2 *q)
+void qcow2_settle(struct qcow2 *q, void (*on_settled)(struct qcow2 *q, int result))
 {
-    if (!q->close.wanted || q->corrupt_busy || !list_is_empty(&q->close.waiter.node))
+    q->settle.wanted = true;
+    q->settle.failed = false;
+    q->settle.result = 0;
+    q->settle.on_settled = on_settled;
+    list_init(&q->settle.waiter.node);
+    qcow2_settle_step(q);
+}
+
+void qcow2_settle_step(struct qcow2 *q)
+{
+    if (!q->settle.wanted || q->corrupt_busy || !list_is_empty(&q->settle.waiter.node))
         return;
-    bool must_write = !q->node.read_only && !q->poisoned && !q->close.failed;
-    if (must_write &&
-        (!qcow2_flush_is_clean(q) || q->flush.unsynced || q->flush.data_unsynced)) {
-        q->close.waiter.wake = on_flushed;
-        qcow2_flush_wait(q, &q->close.waiter);
+    bool must_write = !q->node.read_only && !q->poisoned && !q->settle.failed;
+    if (must_write && (!qcow2_flush_is_clean(q) || q->flush.unsynced || q->flush.data_unsynced)) {
+        q->settle.waiter.wake = on_settle_flushed;
+        qcow2_flush_wait(q, &q->settle.waiter);
     } else if (!qcow2_release_is_idle(q)) {
-        q->close.failed |= q->poisoned != 0;
+        q->settle.failed |= q->poisoned != 0;
         qcow2_release_step(q); /* comes back here */
     } else if (q->flush.state == QCOW2_FLUSH_IDLE) {
-        q->close.wanted = false;
-        if (q->poisoned && !q->close.result)
-            q->close.result = q->poisoned;
-        io_close(q->node.file, on_file_closed, q);
+        q->settle.wanted = false;
+        if (q->poisoned && !q->settle.result)
+            q->settle.result = q->poisoned;
+        q->settle.on_settled(q, q->settle.result);
     }
+}
+
+static void on_settled_to_close(struct qcow2 *q, int result)
+{
+    q->close.result = result;
+    io_close(q->node.file, on_file_closed, q);
 }
 
 static void qcow2_close(struct node *node, void (*on_closed)(void *opaque, int result),
                         void *opaque)
 {
     struct qcow2 *q = qcow2_of(node);
-    q->close.wanted = true;
     q->close.on_closed = on_closed;
     q->close.opaque = opaque;
-    list_init(&q->close.waiter.node);
-    qcow2_close_step(q);
+    qcow2_settle(q, on_settled_to_close);
 }
 
 const struct format_ops qcow2_format = {
@@ -331,5 +304,9 @@ const struct format_ops qcow2_format = {
     .backing = qcow2_backing,
     .submit = qcow2_submit,
     .resize = qcow2_resize,
+    .snapshot = qcow2_live_snapshot,
+    .vmstate_reserve = qcow2_live_vmstate_reserve,
+    .snapshot_count = qcow2_live_count,
+    .snapshot_get = qcow2_live_get,
     .close = qcow2_close,
 };

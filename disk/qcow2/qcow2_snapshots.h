@@ -49,4 +49,11 @@ void qcow2_snapshot_fini(struct qcow2_snapshot *snapshot);
 struct qcow2_snapshot *qcow2_snapshots_find(struct qcow2_snapshots *snapshots,
                                             const char *id_or_name);
 
+/*
+ * Makes `header` describe the disk as a snapshot has it: its L1 table and its size, checked. For
+ * reading only.
+ */
+int must_check qcow2_snapshots_enter(struct io_file *file, struct qcow2_header *header,
+                                     const char *id_or_name, struct error *err);
+
 #endif

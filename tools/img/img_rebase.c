@@ -261,6 +261,7 @@ static int open_all(struct rebase *rebase)
                                            .format = "qcow2",
                                            .cache = arguments->cache,
                                            .writable = true};
+    const struct map_options map = {.path = arguments->image.path, .format = "qcow2"};
     struct error err = {0};
     rebase->old_data = malloc(CHUNK_BYTES);
     rebase->new_data = malloc(CHUNK_BYTES);
@@ -269,7 +270,7 @@ static int open_all(struct rebase *rebase)
     if (open_new_backing(rebase) || open_old_backing(rebase) ||
         img_source_open(rebase->loop, &top, &rebase->top))
         return 1;
-    if (map_open(rebase->loop, arguments->image.path, "qcow2", false, &rebase->top_map, &err))
+    if (map_open(rebase->loop, &map, &rebase->top_map, &err))
         return img_error("%s", err.text);
     return 0;
 }

@@ -78,6 +78,7 @@ int img_source_open(struct loop *loop, const struct img_source_options *options,
         .read_only = !options->writable,
         .no_lock = options->no_lock,
         .no_backing = options->no_backing,
+        .snapshot = options->snapshot,
         .cache = {.writeback = true},
         .discard_unmap = options->writable,
     };
@@ -90,10 +91,13 @@ int img_source_open(struct loop *loop, const struct img_source_options *options,
         find_format(loop, options, &out->format))
         return 1;
     disk_options.format = out->format;
+    const struct map_options map_options = {.path = options->path,
+                                            .format = out->format,
+                                            .snapshot = options->snapshot,
+                                            .whole_chain = !options->no_backing};
     if (disk_open(loop, &disk_options, &out->disk, &err))
         return say(options->path, &err);
-    if (!options->writable && !options->no_map &&
-        map_open(loop, options->path, out->format, !options->no_backing, &out->map, &err)) {
+    if (!options->writable && !options->no_map && map_open(loop, &map_options, &out->map, &err)) {
         (void)!img_source_close(out);
         return say(options->path, &err);
     }

@@ -13,10 +13,11 @@ struct img_source_options {
     bool no_lock;
     bool no_backing; /* the top layer alone */
     bool writable;
-    const char *cache;   /* a QEMU cache mode, or NULL */
-    const char *discard; /* ignore or unmap; NULL: unmap if writable */
-    const char *aio;     /* threads, native or io_uring; NULL: the best there is */
-    bool no_map;         /* only the disk is wanted */
+    const char *snapshot; /* an internal one, or NULL */
+    const char *cache;    /* a QEMU cache mode, or NULL */
+    const char *discard;  /* ignore or unmap; NULL: unmap if writable */
+    const char *aio;      /* threads, native or io_uring; NULL: the best there is */
+    bool no_map;          /* only the disk is wanted */
 };
 
 struct img_source {
