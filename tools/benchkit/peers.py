@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""measure_tools: the machines that are compared, timing of one run, alternation, the table."""
+"""peers: the machines that are compared, and the timing of one run of a program."""
 
 import os
 import pathlib
 import shutil
-import statistics
 import subprocess
 import time
 
-TOP = pathlib.Path(__file__).resolve().parents[1]
+TOP = pathlib.Path(__file__).resolve().parents[2]
 EVISOR = TOP / "build/evisor"
 EVISOR_IMG = TOP / "build/evisor-img"
+BENCH_PATH = TOP / "build/bench-path"
 MICROVM, Q35 = "QEMU microvm", "QEMU q35"
 
 
@@ -19,13 +19,13 @@ class Peer:
         self.name, self.command = name, command
 
 
-def peers(accel):
+def machines(accel, with_qemu=True):
     """evisor and QEMU's two machines, each with one CPU, serial on standard output, no more."""
     qemu_accel = {"soft": "tcg"}.get(accel, accel)
     common = ["-m", "256", "-smp", "1", "-display", "none", "-serial", "stdio", "-no-reboot"]
     found = [Peer("evisor", [str(EVISOR), "-accel", accel, "-nic", "none", *common])]
     qemu = shutil.which("qemu-system-x86_64")
-    if qemu:
+    if qemu and with_qemu:
         bare = ["-accel", qemu_accel, "-cpu", "max", "-nodefaults", "-no-user-config", *common]
         # Under TCG, Linux finds no timer on a microvm with ACPI: KVM's clock is not there.
         microvm = "microvm,x-option-roms=off,rtc=on,isa-serial=on"
@@ -74,28 +74,3 @@ def run_to_end(command, timeout=120):
         return None
     took = time.monotonic() - began
     return (took, done.stdout.decode(errors="replace")) if done.returncode == 0 else None
-
-
-def alternate(all_peers, runs, measure):
-    """measure(peer) for each peer in turn, `runs` times; {name: [values]}."""
-    values = {peer.name: [] for peer in all_peers}
-    for _ in range(runs):
-        for peer in all_peers:
-            value = measure(peer)
-            if value is not None:
-                values[peer.name].append(value)
-    return values
-
-
-def show(title, unit, values):
-    print(f"\n{title}")
-    ours = values["evisor"]
-    for name, found in values.items():
-        if not found:
-            print(f"  {name:14} did not get there")
-            continue
-        middle = statistics.median(found)
-        line = f"  {name:14} {middle:10.2f} {unit}  [{min(found):.2f} .. {max(found):.2f}]"
-        if name != "evisor" and ours:
-            line += f"  ratio {middle / statistics.median(ours):.2f}"
-        print(line, flush=True)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* measure_loops: small loops of the kinds programs are made of; nanoseconds for a step of each. */
+/* loops: small loops of the kinds programs are made of; nanoseconds for a step of each. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

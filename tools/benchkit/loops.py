@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """
-measure_soft: the soft CPU beside QEMU's translator: whole boots to power-off, and tight loops.
+loops: the software CPU beside QEMU's translator: whole boots to power-off, and tight loops.
 
 The loops also run natively, which tells how far from the hardware both are.
 """
@@ -8,7 +8,10 @@ The loops also run natively, which tells how far from the hardware both are.
 import subprocess
 
 from guestkit import packages, rootfs, userland
-from measure_tools import EVISOR_IMG, MICROVM, Peer, TOP, alternate, run_to_end, show, time_marks
+from guestkit.kernel import Kernel
+
+from .figures import Figure, alternate, pick
+from .peers import EVISOR_IMG, MICROVM, Peer, TOP, machines, run_to_end, time_marks
 
 INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -17,12 +20,11 @@ mount -t proc proc /proc
 """
 
 APPEND = "console=ttyS0 quiet reboot=t"
-SYSTEMD_RUNS = 3
 
 
 def compile_loops(folder):
     program = folder / "loops"
-    subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(TOP / "tests/measure_loops.c")],
+    subprocess.run(["gcc", "-O2", "-static", "-o", str(program), str(TOP / "tools/bench/loops.c")],
                    check=True)
     return program
 
@@ -40,15 +42,11 @@ def measure_power_off(found, runs, kernel, folder):
     boot_microvm = guest(kernel, folder / "reset", work + "reboot -f")
     ended = alternate(found, runs, lambda peer: run_to_end(
         [*peer.command, *(boot_microvm if peer.name == MICROVM else boot)]))
-    show("exec to power-off, stock kernel with busybox", "s",
-         {name: [seconds for seconds, _ in got] for name, got in ended.items()})
+    return Figure("exec to power-off, stock kernel with busybox", "s", "less",
+                  pick(ended, lambda one: one[0]))
 
 
-def measure_systemd(found, kernel, folder):
-    if not userland.cached().exists():
-        print("\nsystemd to multi-user: the image is not in the cache; "
-              "`pytest-3 tests/guest/test_userland.py` makes it")
-        return
+def measure_systemd(found, runs, kernel, folder):
     initrd, overlay = folder / "root", folder / "overlay"
     rootfs.make_initramfs(kernel, initrd)
 
@@ -62,19 +60,17 @@ def measure_systemd(found, kernel, folder):
             "-drive", f"file={overlay},format=qcow2,if=virtio"], [b"multi-user.target"], 300)
         return times and times[0]
 
-    # QEMU's microvm has no PCI, where the disk is.
-    with_disks = [peer for peer in found if peer.name != MICROVM]
-    show("exec to systemd's multi-user target, Debian 12 on a qcow2 disk", "s",
-         alternate(with_disks, SYSTEMD_RUNS, boot))
+    return Figure("exec to systemd's multi-user target, Debian 12 on a qcow2 disk", "s", "less",
+                  alternate(found, runs, boot))
 
 
 def parse(output):
-    """{loop: nanoseconds} of what measure_loops printed."""
+    """{loop: nanoseconds} of what the program of loops printed."""
     lines = [line.split() for line in output.splitlines() if line.startswith("LOOP ")]
     return {words[1]: float(words[2]) for words in lines}
 
 
-def measure_loops(found, runs, kernel, folder):
+def measure_tight_loops(found, runs, kernel, folder):
     program = compile_loops(folder)
     boot = guest(kernel, folder / "loops.initrd", "/loops; poweroff -f",
                  {"loops": program.read_bytes()})
@@ -84,14 +80,24 @@ def measure_loops(found, runs, kernel, folder):
         ended = run_to_end(peer.command if peer is native else [*peer.command, *boot])
         return parse(ended[1]) if ended else None
 
-    values = alternate([*(peer for peer in found if peer.name != MICROVM), native], runs, run)
+    values = alternate([*found, native], runs, run)
     for loop in values["native"][0]:
-        show(f"loop {loop}", "ns", {name: [one[loop] for one in got if loop in one]
-                                    for name, got in values.items()})
+        yield Figure(f"loop {loop}", "ns", "less",
+                     {name: [one[loop] for one in got if loop in one]
+                      for name, got in values.items()})
 
 
-def measure_soft(found, runs, kernel, folder):
+def measure_loops(options, folder):
+    """The software CPU beside TCG: boots to power-off and to systemd, and tight loops."""
     packages.install(["gcc", "libc6-dev"], "the loops")
-    measure_power_off(found, runs, kernel, folder)
-    measure_systemd(found, kernel, folder)
-    measure_loops(found, runs, kernel, folder)
+    kernel = Kernel()
+    found = machines("soft")
+    # QEMU's microvm has no PCI, where the disk is.
+    with_disks = [peer for peer in found if peer.name != MICROVM]
+    yield measure_power_off(found, options.runs, kernel, folder)
+    if userland.cached().exists():
+        yield measure_systemd(with_disks, options.runs, kernel, folder)
+    else:
+        print("systemd is left out: its image is not in the cache; "
+              "`pytest-3 tests/guest/test_userland.py` makes it")
+    yield from measure_tight_loops(with_disks, options.runs, kernel, folder)

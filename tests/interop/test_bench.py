@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""evisor-bench: its statistics, its runs without a guest, and what it says of bad arguments."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP / "tools"))
+from benchkit.figures import Figure, permutation_test  # noqa: E402
+
+
+def bench(*arguments):
+    return subprocess.run([TOP / "tools/evisor-bench", *map(str, arguments)], check=False,
+                          capture_output=True, text=True, timeout=120)
+
+
+def path(*arguments):
+    return subprocess.run([TOP / "build/bench-path", *map(str, arguments)], check=False,
+                          capture_output=True, text=True, timeout=120)
+
+
+def test_permutations_tell_chance_from_difference():
+    assert permutation_test([1, 1, 1], [1, 1, 1]) == 1
+    assert permutation_test([1, 2, 3], [11, 12, 13]) == pytest.approx(2 / 20)  # exact: 2 of 20 splits
+    assert permutation_test([1, 2, 3, 4, 5, 6, 7, 8], [101, 102, 103, 104, 105, 106, 107, 108]) < 0.01
+    assert permutation_test([1, 9, 2, 8], [2, 8, 1, 9]) == 1
+    assert permutation_test([], [1]) == 1
+
+
+@pytest.mark.parametrize("better,ratio", [("less", 2), ("more", 0.5)])
+def test_a_ratio_above_1_is_better(better, ratio):
+    figure = Figure("t", "s", better, {"evisor": [1, 2, 3], "peer": [4, 4, 4], "none": []})
+    assert figure.ratio("peer") == ratio
+    assert figure.as_json()["peers"]["peer"]["ratio"] == ratio
+    assert any("did not get there" in line for line in figure.lines())
+
+
+@pytest.mark.parametrize("kind", ["blk", "disk"])
+@pytest.mark.parametrize("format_name", ["raw", "qcow2"])
+def test_what_was_written_is_there(kind, format_name, tmp_path):
+    image = tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", format_name, image, "16M"], check=True)
+    done = path(kind, "--image", image, "--format", format_name, "--write", "--random", "--verify",
+                "--depth", 16, "--seconds", 1)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["operations"] > 0 and figures["host-operations"] > 0
+    assert sum(count for _, count in figures["latency-ns"]["buckets"]) == figures["operations"]
+    assert (figures["kicks"] > 0) == (figures["interrupts"] > 0) == (kind == "blk")
+    if format_name == "qcow2":
+        subprocess.run(["qemu-img", "check", "-q", image], check=True)
+
+
+def test_figures_are_written(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("blk", "--format", "null", "--seconds", 1, "--runs", 2, "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert "kop/s" in done.stdout and "kicks" in done.stdout
+    titles = {figure["title"].split(": ")[1]: figure for figure in json.loads(out.read_text())}
+    assert len(titles["throughput"]["peers"]["evisor"]["values"]) == 2
+
+
+@pytest.mark.parametrize("arguments,said", [
+    (["blk", "--format", "null", "--image", "x"], "the format null has no image"),
+    (["disk", "--verify"], "--verify compares what --write has written"),
+    (["disk", "--image", "/nowhere"], "/nowhere: no such image"),
+    (["blk", "--format", "null", "--depth", "100"], "at most 85 requests"),
+    (["disk", "--format", "null", "--block", "1000"], "multiple of 512"),
+    (["disk", "--format", "null", "--depth", "1000"], "no number from 1 to 128"),
+])
+def test_bad_arguments_get_one_line(arguments, said):
+    done = bench(*arguments)
+    assert done.returncode == 1 and said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

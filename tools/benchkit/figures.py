@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""figures: series of measured values by peer, their comparison, the table and the JSON form."""
+
+import itertools
+import random
+import statistics
+
+OURS = "evisor"
+PERMUTATIONS = 5000
+
+
+class Figure:
+    """One quantity: `values` is {peer: [one value a run]}; `better` is "more" or "less"."""
+
+    def __init__(self, title, unit, better, values, notes=None):
+        self.title, self.unit, self.better = title, unit, better
+        self.values = values
+        self.notes = notes or {}
+
+    def ratio(self, peer):
+        """How much better evisor is than the peer: more than 1 is better, whatever the unit."""
+        ours, theirs = self.values[OURS], self.values[peer]
+        if not ours or not theirs or not statistics.median(ours) or not statistics.median(theirs):
+            return None
+        quotient = statistics.median(theirs) / statistics.median(ours)
+        return quotient if self.better == "less" else 1 / quotient
+
+    def chance(self, peer):
+        """The share of shuffles of both series that differ as much: small means a real difference."""
+        return permutation_test(self.values[OURS], self.values[peer])
+
+    def lines(self):
+        yield f"\n{self.title}"
+        for peer, found in self.values.items():
+            yield self._line(peer, found)
+
+    def _line(self, peer, found):
+        if not found:
+            return f"  {peer:16} did not get there"
+        line = (f"  {peer:16} {statistics.median(found):12.2f} {self.unit}"
+                f"  [{min(found):.2f} .. {max(found):.2f}]")
+        if peer != OURS and self.values.get(OURS):
+            ratio = self.ratio(peer)
+            line += f"  ratio {ratio:.2f}" if ratio else ""
+            line += f"  p={self.chance(peer):.3f}"
+        return line + (f"  {self.notes[peer]}" if peer in self.notes else "")
+
+    def as_json(self):
+        peers = {}
+        for peer, found in self.values.items():
+            peers[peer] = {"values": found, "median": statistics.median(found) if found else None}
+            if peer != OURS and found and self.values.get(OURS):
+                peers[peer].update(ratio=self.ratio(peer), p=self.chance(peer))
+        return {"title": self.title, "unit": self.unit, "better": self.better, "peers": peers}
+
+
+def permutation_test(a, b):
+    """Two-sided, on the difference of means; exact where the splits are few, else sampled."""
+    if not a or not b:
+        return 1.0
+    pool, size = a + b, len(a)
+    observed = abs(statistics.fmean(a) - statistics.fmean(b)) * (1 - 1e-12)
+    splits = list(itertools.islice(itertools.combinations(range(len(pool)), size),
+                                   PERMUTATIONS + 1))
+    if len(splits) > PERMUTATIONS:
+        generator = random.Random(1)
+        splits = [generator.sample(range(len(pool)), size) for _ in range(PERMUTATIONS)]
+    total = sum(pool)
+
+    def differs(split):
+        part = sum(pool[i] for i in split)
+        return abs(part / size - (total - part) / len(b)) >= observed
+    return sum(map(differs, splits)) / len(splits)
+
+
+def alternate(peers, runs, measure):
+    """measure(peer) for each peer in turn, `runs` times; {name: [values]}, failed runs left out."""
+    values = {peer.name: [] for peer in peers}
+    for _ in range(runs):
+        for peer in peers:
+            value = measure(peer)
+            if value is not None:
+                values[peer.name].append(value)
+    return values
+
+
+def pick(results, function):
+    """{peer: [function(result)]} from {peer: [result]}."""
+    return {name: [function(one) for one in got] for name, got in results.items()}

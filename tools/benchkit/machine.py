@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""
+machine: start-up, port exits and memory of whole machines, beside QEMU's.
+
+A tiny kernel (PVH) gives start-up and exits; a stock one gives boots.
+"""
+
+import os
+import pathlib
+import re
+import struct
+
+from guestkit import rootfs
+from guestkit.kernel import Kernel
+
+from .figures import Figure, alternate, pick
+from .peers import machines, start, time_marks
+
+PORT_READS = 20000
+KERNEL_GPA = 0x100000
+
+
+def tiny_kernel():
+    """An ELF by PVH: says '!', reads a port PORT_READS times, says '#', stops."""
+    code = (b"\x66\xba\xf8\x03\xb0!\xee"              # mov dx, 0x3f8; mov al, '!'; out dx, al
+            b"\xb9" + struct.pack("<I", PORT_READS) +  # mov ecx, PORT_READS
+            b"\xe4\x80\x49\x75\xfb"                    # 1: in al, 0x80; dec ecx; jnz 1b
+            b"\xb0#\xee\xfa\xf4\xeb\xfd")              # mov al, '#'; out dx, al; cli; hlt; jmp
+    note = struct.pack("<III4sII", 4, 4, 18, b"Xen\0", KERNEL_GPA, 0)
+    headers = 64 + 2 * 56
+    note_at, code_at = headers, 4096
+    elf = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, KERNEL_GPA, 64, 0, 0,
+                      64, 56, 2, 0, 0, 0)
+    elf += struct.pack("<IIQQQQQQ", 1, 5, code_at, KERNEL_GPA, KERNEL_GPA, len(code), len(code),
+                       4096)
+    elf += struct.pack("<IIQQQQQQ", 4, 4, note_at, 0, 0, len(note), len(note), 4)
+    return (elf + note).ljust(code_at, b"\0") + code
+
+
+def resident_mib(command, mark, ram_mib=256):
+    """Resident memory without the guest's RAM, once the guest is up."""
+    process = start(command)
+    try:
+        seen = b""
+        while mark not in seen:
+            piece = os.read(process.stdout.fileno(), 65536)
+            if not piece:
+                return None
+            seen += piece
+        return sum_smaps(process.pid, ram_mib)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def sum_smaps(pid, ram_mib):
+    total, is_ram = 0, False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if head:
+            size = int(head.group(2), 16) - int(head.group(1), 16)
+            is_ram = size >= ram_mib << 19 and size <= ram_mib << 20
+        elif line.startswith("Rss:") and not is_ram:
+            total += int(line.split()[1])
+    return total / 1024
+
+
+def tiny_marks(options, folder):
+    tiny = folder / "tiny.elf"
+    tiny.write_bytes(tiny_kernel())
+    return alternate(machines(options.accel, options.vs == "qemu"), options.runs,
+                     lambda peer: time_marks([*peer.command, "-kernel", str(tiny)], [b"!", b"#"]))
+
+
+def stock_boot(folder):
+    kernel, initrd = Kernel(), folder / "initrd"
+    rootfs.make_initramfs(kernel, initrd, rootfs.DISKLESS_INIT, modules=[])
+    return ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
+            "console=ttyS0 quiet reboot=t"]
+
+
+def measure_exit(options, folder):
+    """One port exit: from the guest through the loop and back."""
+    marks = tiny_marks(options, folder)
+    yield Figure(f"one port exit (of {PORT_READS})", "us", "less",
+                 pick(marks, lambda times: 1e6 * (times[1] - times[0]) / PORT_READS))
+
+
+def measure_boot(options, folder):
+    """exec to the guest's first instruction, and to the init of a stock kernel."""
+    marks = tiny_marks(options, folder)
+    yield Figure("exec to the first guest instruction's effect", "ms", "less",
+                 pick(marks, lambda times: 1000 * times[0]))
+    boot = stock_boot(folder)
+    yield Figure("exec to the guest's init, stock kernel", "s", "less", pick(alternate(
+        machines(options.accel, options.vs == "qemu"), options.runs,
+        lambda peer: time_marks([*peer.command, *boot], [b"GUEST-INIT"])),
+        lambda times: times[0]))
+
+
+def measure_memory(options, folder):
+    """Resident memory of the process without the guest's RAM."""
+    boot = stock_boot(folder)
+    yield Figure("resident memory without guest RAM, at the guest's init", "MiB", "less", alternate(
+        machines(options.accel, options.vs == "qemu"), options.runs,
+        lambda peer: resident_mib([*peer.command, *boot], b"GUEST-INIT")))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""main: the command line of evisor-bench."""
+
+import argparse
+import json
+import pathlib
+import shutil
+import tempfile
+
+from guestkit import packages
+
+from . import loops, machine, path, plot
+
+DISK = {"blk": path.measure_blk, "disk": path.measure_disk, "nbd": path.measure_nbd}
+MACHINE = {"boot": machine.measure_boot, "exit": machine.measure_exit,
+           "memory": machine.measure_memory, "loops": loops.measure_loops}
+
+EPILOG = """examples:
+  evisor-bench boot --accel soft           start-up on the software CPU, beside QEMU
+  evisor-bench blk --depth 32 --random     virtio-blk beside fio without a VMM
+  evisor-bench blk --format null           what the device model itself costs
+  evisor-bench disk --format qcow2 --write --verify
+  evisor-bench nbd --depth 16 --random --json result.json --plot result.svg
+
+Peers run in alternation. A ratio above 1 means that evisor is better; p is the chance, by a
+permutation test, that there is no difference."""
+
+
+def positive(text):
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not above 0")
+    return value
+
+
+def add_common(command, runs):
+    command.add_argument("--runs", type=positive, default=runs, metavar="N",
+                         help=f"how often each peer runs (default {runs})")
+    command.add_argument("--vs", choices=["qemu", "none"], default="qemu",
+                         help="whom to compare with (default qemu, or fio where QEMU has nothing)")
+    command.add_argument("--json", metavar="FILE", help="write all values there")
+    command.add_argument("--plot", metavar="FILE.svg", help="draw them (needs matplotlib)")
+
+
+def add_disk_options(command):
+    command.add_argument("--image", metavar="FILE", help="measure on this image; --write changes "
+                         "it (default: one made for the run)")
+    command.add_argument("--format", choices=["raw", "qcow2", "null"], default="raw")
+    command.add_argument("--image-mib", type=positive, default=1024, metavar="N",
+                         help="size of the image made for the run (default 1024)")
+    command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
+    command.add_argument("--depth", type=positive, default=32, metavar="N")
+    command.add_argument("--seconds", type=positive, default=3, metavar="N")
+    for name, text in (("write", "writes instead of reads"), ("random", "at random offsets"),
+                       ("direct", "O_DIRECT"), ("verify", "read back what was written")):
+        command.add_argument(f"--{name}", action="store_true", help=text)
+
+
+def parser():
+    top = argparse.ArgumentParser(
+        prog="evisor-bench", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Measures evisor's I/O paths, without a guest and with one, beside its peers.")
+    commands = top.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, measure in {**DISK, **MACHINE}.items():
+        command = commands.add_parser(name, help=measure.__doc__, description=measure.__doc__)
+        add_common(command, 5)
+        if name in DISK:
+            add_disk_options(command)
+        elif name != "loops":
+            command.add_argument("--accel", choices=["soft", "kvm"], default="soft")
+    return top
+
+
+def check(options):
+    if options.what not in DISK:
+        return
+    if options.format == "null" and (options.image or options.what == "nbd"):
+        raise packages.Failure("the format null has no image: leave --image out, or use raw")
+    if options.verify and not options.write:
+        raise packages.Failure("--verify compares what --write has written: give both")
+    if options.image and not pathlib.Path(options.image).exists():
+        raise packages.Failure(f"{options.image}: no such image: make one with evisor-img create, "
+                               "or leave --image out")
+
+
+def main():
+    options = parser().parse_args()
+    options.latencies = {}
+    check(options)
+    if options.vs == "qemu" and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
+        print("qemu-system-x86_64 is not installed: evisor is measured alone")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
+        for figure in {**DISK, **MACHINE}[options.what](options, pathlib.Path(folder)):
+            found.append(figure)
+            print("\n".join(figure.lines()), flush=True)
+    if options.json:
+        pathlib.Path(options.json).write_text(
+            json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
+    if options.plot:
+        plot.draw(found, options.latencies, options.plot)
+    return 0
