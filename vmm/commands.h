@@ -88,6 +88,8 @@ qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uu
     qmp_query_balloon, qmp_query_stats;
 /* commands_block.c */
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
+/* qmp_schema.c */
+qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */
 qmp_handler_fn qmp_query_nic_addresses, qmp_set_link;
 /* commands_run.c */

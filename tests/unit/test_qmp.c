@@ -191,6 +191,59 @@ static void test_addresses_of_nics(void **state)
     rig_leave(&silent);
 }
 
+static json_t *find_named(json_t *list, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *entry = json_array_get(list, i);
+        if (strcmp(json_string_value(json_object_get(entry, "name")), name) == 0)
+            return entry;
+    }
+    return NULL;
+}
+
+static void check_members(json_t *schema, json_t *object)
+{
+    assert_non_null(object);
+    assert_string_equal(json_string_value(json_object_get(object, "meta-type")), "object");
+    json_t *members = json_object_get(object, "members");
+    for (size_t i = 0; i < json_array_size(members); i++) {
+        json_t *type = json_object_get(json_array_get(members, i), "type");
+        assert_non_null(find_named(schema, json_string_value(type)));
+    }
+}
+
+/* What a client may send is told, and every type that is named is there. */
+static void test_schema(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(true);
+    json_t *schema = rig_ask(&client, "query-qmp-schema");
+    json_t *commands = rig_ask(&client, "query-commands");
+    size_t i;
+    json_t *command, *entry;
+    json_array_foreach(commands, i, command)
+    {
+        const char *name = json_string_value(json_object_get(command, "name"));
+        json_t *found = find_named(schema, name);
+        assert_non_null(found);
+        assert_string_equal(json_string_value(json_object_get(found, "meta-type")), "command");
+    }
+    json_array_foreach(schema, i, entry)
+    {
+        json_t *arguments = json_object_get(entry, "arg-type");
+        if (arguments)
+            check_members(schema, find_named(schema, json_string_value(arguments)));
+    }
+    json_t *resize = find_named(schema, "block_resize-arg");
+    assert_int_equal(json_array_size(json_object_get(resize, "members")), 3);
+    json_t *device = json_array_get(json_object_get(resize, "members"), 0);
+    assert_true(json_is_null(json_object_get(device, "default")));
+    assert_non_null(find_named(schema, "NIC_IP_CHANGED"));
+    json_decref(schema);
+    json_decref(commands);
+    rig_leave(&client);
+}
+
 static void test_failures_of_the_machine(void **state)
 {
     (void)state;
@@ -446,6 +499,7 @@ int main(void)
         TEST(test_quit_tells_the_shutdown_first),
         TEST(test_guest_events),
         TEST(test_block_errors),
+        TEST(test_schema),
         TEST(test_addresses_of_nics),
         TEST(test_failures_of_the_machine),
         TEST(test_queries),
