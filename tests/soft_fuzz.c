@@ -2,7 +2,7 @@
 /*
  * soft_fuzz: random instructions on the host's CPU and on the software CPU, side by side.
  *
- *   soft_fuzz [--cases N] [--seed S] [--set all|integer|sse|x87] [--32]
+ *   soft_fuzz [--cases N] [--seed S] [--set all|integer|sse|x87|vex] [--32]
  *   soft_fuzz [--32] --bytes HEX --state SEED      one case again, as a report prints it
  *
  * Ends with 0 if every case agreed in registers, flags, memory and faults.
@@ -44,7 +44,7 @@ static int parse_options(int argc, char **argv, struct options *options)
         {"reports", required_argument, NULL, 'r'},
         {NULL, 0, NULL, 0},
     };
-    static const char *const sets[] = {"all", "integer", "sse", "x87"};
+    static const char *const sets[] = {"all", "integer", "sse", "x87", "vex"};
     int option;
 
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {

@@ -6,6 +6,8 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "tests/softfuzz/fuzz_parse.h"
+#include "tests/softfuzz/fuzz_vex.h"
 
 uint64_t fuzz_random(uint64_t *seed)
 {
@@ -19,120 +21,6 @@ uint64_t fuzz_random(uint64_t *seed)
 static bool one_in(uint64_t *seed, unsigned n)
 {
     return fuzz_random(seed) % n == 0;
-}
-
-/* --- A look at the bytes, independent of the decoder under test --- */
-
-struct parsed {
-    unsigned opcode_at;
-    unsigned map; /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
-    uint8_t opcode;
-    uint8_t rex, repeat;
-    bool has_66, has_67, has_lock, has_cs;
-    uint8_t segment;
-    bool has_modrm;
-    unsigned modrm_at;
-    uint8_t modrm;
-};
-
-static bool has_modrm(unsigned map, uint8_t opcode)
-{
-    if (map > 1)
-        return true;
-    if (map == 1) {
-        switch (opcode) {
-        case 0x05 ... 0x0c:
-        case 0x0e:
-        case 0x30 ... 0x37:
-        case 0x77:
-        case 0x80 ... 0x8f:
-        case 0xa0 ... 0xa2:
-        case 0xa8 ... 0xaa:
-        case 0xc8 ... 0xcf:
-            return false;
-        default:
-            return true;
-        }
-    }
-    switch (opcode) {
-    case 0x00 ... 0x3f:
-        return (opcode & 7) < 4;
-    case 0x62:
-    case 0x63:
-    case 0x69:
-    case 0x6b:
-    case 0x80 ... 0x8f:
-    case 0xc0:
-    case 0xc1:
-    case 0xc4 ... 0xc7:
-    case 0xd0 ... 0xd3:
-    case 0xd8 ... 0xdf:
-    case 0xf6:
-    case 0xf7:
-    case 0xfe:
-    case 0xff:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool parse_prefix(struct parsed *p, uint8_t byte)
-{
-    switch (byte) {
-    case 0x66:
-        p->has_66 = true;
-        break;
-    case 0x67:
-        p->has_67 = true;
-        break;
-    case 0xf0:
-        p->has_lock = true;
-        break;
-    case 0xf2:
-    case 0xf3:
-        p->repeat = byte;
-        break;
-    case 0x64:
-    case 0x65:
-        p->segment = byte;
-        break;
-    case 0x2e:
-        p->has_cs = true;
-        break;
-    case 0x26:
-    case 0x36:
-    case 0x3e:
-        break;
-    case 0x40 ... 0x4f:
-        p->rex = byte;
-        return true;
-    default:
-        return false;
-    }
-    p->rex = 0;
-    return true;
-}
-
-static void parse(const struct fuzz_case *c, struct parsed *p)
-{
-    const uint8_t *bytes = c->bytes;
-    unsigned at = 0;
-
-    memset(p, 0, sizeof(*p));
-    while (at < 14 && !(c->is_32 && (bytes[at] & 0xf0) == 0x40) && parse_prefix(p, bytes[at]))
-        at++;
-    if (bytes[at] == 0x0f) {
-        at++;
-        p->map = bytes[at] == 0x38 ? 2 : bytes[at] == 0x3a ? 3 : 1;
-        if (p->map > 1)
-            at++;
-    }
-    p->opcode_at = at;
-    p->opcode = bytes[at];
-    p->has_modrm = has_modrm(p->map, p->opcode);
-    p->modrm_at = at + 1;
-    p->modrm = at + 1 < 15 ? bytes[at + 1] : 0xc0;
 }
 
 /* --- Bytes --- */
@@ -180,6 +68,10 @@ void fuzz_case_make_bytes(struct fuzz_case *c, uint64_t seed, enum fuzz_set set)
         for (unsigned n = 1 + (unsigned)(x >> 4) % 3; n; n--)
             c->bytes[at++] = odd_prefixes[fuzz_random(&seed) % ARRAY_SIZE(odd_prefixes)];
     x >>= 8;
+    if (set == FUZZ_SET_VEX || (set == FUZZ_SET_ALL && x >> 32 & 1)) {
+        fuzz_vex_make_bytes(c, at, &seed);
+        return;
+    }
     if (map) {
         static const uint8_t mandatory[] = {0, 0x66, 0xf3, 0xf2};
         unsigned which = x & 7;
@@ -200,7 +92,7 @@ void fuzz_case_make_bytes(struct fuzz_case *c, uint64_t seed, enum fuzz_set set)
         c->bytes[at++] = map == 2 ? 0x38 : 0x3a;
     c->bytes[at++] = opcode;
     x = fuzz_random(&seed);
-    if (has_modrm(map, opcode) && x & 3)
+    if (fuzz_parse_has_modrm(map, opcode) && x & 3)
         c->bytes[at++] = (uint8_t)(x >> 8 | (x & 4 ? 0xc0 : 0));
     while (at < FUZZ_INSTRUCTION_MAX)
         c->bytes[at++] = (uint8_t)fuzz_random(&seed);
@@ -208,16 +100,14 @@ void fuzz_case_make_bytes(struct fuzz_case *c, uint64_t seed, enum fuzz_set set)
 
 /* --- What must not run on the host --- */
 
-static bool is_safe_one_byte(const struct parsed *p)
+static bool is_safe_one_byte(const struct fuzz_parsed *p)
 {
     unsigned reg = p->modrm >> 3 & 7;
 
     switch (p->opcode) {
     case 0x8c: /* the host's selectors */
     case 0x8e: /* segment loads would break the host's thread pointer */
-    case 0x62: /* EVEX, VEX */
-    case 0xc4:
-    case 0xc5:
+    case 0x62: /* EVEX */
     case 0xc2: /* far and near returns, calls through memory: they lead anywhere */
     case 0xc3:
     case 0xca:
@@ -242,7 +132,7 @@ static bool is_safe_one_byte(const struct parsed *p)
     }
 }
 
-static bool is_safe_0f01(const struct parsed *p)
+static bool is_safe_0f01(const struct fuzz_parsed *p)
 {
     /* Memory forms fault alike or store descriptor tables, which differ; few registers are known.
      */
@@ -250,7 +140,7 @@ static bool is_safe_0f01(const struct parsed *p)
            (p->modrm >> 3 & 7) != 4 && (p->modrm >> 3 & 7) != 5;
 }
 
-static bool is_safe_0fae(const struct parsed *p)
+static bool is_safe_0fae(const struct fuzz_parsed *p)
 {
     unsigned reg = p->modrm >> 3 & 7;
 
@@ -260,7 +150,7 @@ static bool is_safe_0fae(const struct parsed *p)
     return p->modrm >= 0xc0 ? reg >= 5 : reg < 4 || reg == 7;
 }
 
-static bool is_safe_two_byte(const struct parsed *p)
+static bool is_safe_two_byte(const struct fuzz_parsed *p)
 {
     unsigned reg = p->modrm >> 3 & 7;
 
@@ -304,9 +194,6 @@ static bool is_safe_two_byte(const struct parsed *p)
         return reg == 1 && p->modrm < 0xc0;
     case 0xb8: /* POPCNT and friends are on or off by CPUID */
         return p->repeat == 0xf3 && !p->has_lock;
-    case 0xbc: /* TZCNT, LZCNT where the model hides them */
-    case 0xbd:
-        return p->repeat != 0xf3;
     case 0x1e: /* CET */
         return p->repeat != 0xf3;
     case 0x1a: /* MPX: NOPs with rules of their own */
@@ -317,7 +204,7 @@ static bool is_safe_two_byte(const struct parsed *p)
     }
 }
 
-static bool is_safe_0f38(const struct parsed *p)
+static bool is_safe_0f38(const struct fuzz_parsed *p)
 {
     switch (p->opcode) {
     case 0x00 ... 0x0b:
@@ -327,15 +214,15 @@ static bool is_safe_0f38(const struct parsed *p)
     case 0x28 ... 0x2b:
     case 0x30 ... 0x41:
         return true;
-    case 0xf0: /* CRC32, not MOVBE */
+    case 0xf0:
     case 0xf1:
-        return p->repeat == 0xf2;
+        return true;
     default:
         return false;
     }
 }
 
-static bool is_safe_0f3a(const struct parsed *p)
+static bool is_safe_0f3a(const struct fuzz_parsed *p)
 {
     switch (p->opcode) {
     case 0x08 ... 0x0f:
@@ -350,7 +237,7 @@ static bool is_safe_0f3a(const struct parsed *p)
 }
 
 /* A locked access across cache lines may be punished by the host's kernel. */
-static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
+static bool is_split_lock(const struct fuzz_case *c, const struct fuzz_parsed *p)
 {
     bool is_locked = p->has_lock || (p->map == 0 && (p->opcode == 0x86 || p->opcode == 0x87));
 
@@ -358,25 +245,27 @@ static bool is_split_lock(const struct fuzz_case *c, const struct parsed *p)
 }
 
 /* BT and its like with a register index reach far from their operand. */
-static bool is_bit_string(const struct parsed *p)
+static bool is_bit_string(const struct fuzz_parsed *p)
 {
-    return p->map == 1 &&
+    return p->map == 1 && !p->is_vex &&
            (p->opcode == 0xa3 || p->opcode == 0xab || p->opcode == 0xb3 || p->opcode == 0xbb);
 }
 
 /* What only 32-bit code has: segment registers, far jumps, branches to 16-bit addresses. */
-static bool is_safe_32(const struct parsed *p)
+static bool is_safe_32(const struct fuzz_parsed *p)
 {
     bool is_near = (p->map == 1 && (p->opcode & 0xf0) == 0x80) ||
                    (p->map == 0 && ((p->opcode & 0xf0) == 0x70 || (p->opcode & 0xf8) == 0xe8 ||
                                     (p->opcode & 0xfc) == 0xe0));
 
     /*
-     * Let off by name: LOCK MOV CR0 is CR8 on some; the x87 may hold a store back before it is
-     * forbidden; ARPL minds a forbidden write only if it writes; and, known to differ, bit strings
-     * with 16-bit addresses do not wrap at 64 KiB here.
+     * Let off by name: VCVTPS2PH has set its flags in MXCSR when a store is forbidden; LOCK MOV
+     * CR0 is CR8 on some; the x87 may hold a store back before it is forbidden; ARPL minds a
+     * forbidden write only if it writes; and, known to differ, bit strings with 16-bit addresses
+     * do not wrap at 64 KiB here.
      */
-    bool is_odd = (p->map == 1 && p->has_lock && (p->opcode & 0xfd) == 0x20) ||
+    bool is_odd = (p->is_vex && p->has_cs && p->map == 3 && p->opcode == 0x1d) ||
+                  (p->map == 1 && p->has_lock && (p->opcode & 0xfd) == 0x20) ||
                   (p->map == 0 && p->has_cs && ((p->opcode & 0xf8) == 0xd8 || p->opcode == 0x63)) ||
                   (p->has_67 && is_bit_string(p));
 
@@ -403,11 +292,13 @@ static bool is_safe_32(const struct parsed *p)
 
 bool fuzz_case_is_safe(const struct fuzz_case *c)
 {
-    struct parsed p;
+    struct fuzz_parsed p;
 
-    parse(c, &p);
+    fuzz_parse(c, &p);
     if (p.segment == 0x64 || is_split_lock(c, &p) || (c->is_32 && !is_safe_32(&p)))
         return false;
+    if (p.is_vex)
+        return fuzz_vex_is_safe(&p);
     switch (p.map) {
     case 0:
         return is_safe_one_byte(&p);
@@ -580,6 +471,12 @@ static void make_fpu(uint64_t *seed, uint8_t *fx)
         make_vector(seed, fx + 160 + 16 * i);
 }
 
+static void make_upper_halves(uint64_t *seed, uint8_t ymm[16][16])
+{
+    for (unsigned i = 0; i < 16; i++)
+        make_vector(seed, ymm[i]);
+}
+
 /* An address for an operand: mostly inside, sometimes at an edge, sometimes nowhere. */
 static uint64_t make_address(uint64_t *seed)
 {
@@ -609,7 +506,7 @@ static uint64_t sign_extend_disp(const uint8_t *bytes, unsigned size)
 }
 
 /* Makes base or displacement such that the operand is at `address`. */
-static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
+static void aim(struct fuzz_case *c, const struct fuzz_parsed *p, uint64_t address)
 {
     unsigned mod = p->modrm >> 6, rm = p->modrm & 7, at = p->modrm_at + 1;
     unsigned base = rm | (p->rex & 1u) << 3, index = 4, scale = 0;
@@ -623,6 +520,10 @@ static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
         base = (sib & 7) | (p->rex & 1u) << 3;
         index = (sib >> 3 & 7) | (p->rex & 2u) << 2;
         scale = sib >> 6;
+        if (fuzz_parse_is_gather(p)) {
+            fuzz_vex_make_indexes(c, p, index);
+            index = 4;
+        }
     }
     if (index != 4)
         sum = c->in.gpr[index] << scale;
@@ -648,13 +549,13 @@ static void aim(struct fuzz_case *c, const struct parsed *p, uint64_t address)
     c->operand = address;
 }
 
-static bool is_string(const struct parsed *p)
+static bool is_string(const struct fuzz_parsed *p)
 {
     return p->map == 0 &&
            ((p->opcode >= 0xa4 && p->opcode <= 0xa7) || (p->opcode >= 0xaa && p->opcode <= 0xaf));
 }
 
-static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t *seed)
+static void make_registers(struct fuzz_case *c, const struct fuzz_parsed *p, uint64_t *seed)
 {
     for (unsigned i = 0; i < 16; i++)
         c->in.gpr[i] = make_integer(seed);
@@ -688,7 +589,7 @@ static void make_registers(struct fuzz_case *c, const struct parsed *p, uint64_t
 }
 
 /* Rotates, divisions, decimal arithmetic. */
-static bool leaves_flags_undefined(const struct parsed *p)
+static bool leaves_flags_undefined(const struct fuzz_parsed *p)
 {
     return p->map == 0 &&
            ((p->opcode & 0xfe) == 0xc0 || (p->opcode & 0xfc) == 0xd0 ||
@@ -696,9 +597,9 @@ static bool leaves_flags_undefined(const struct parsed *p)
 }
 
 /* Branches lead to FUZZ_TAKEN, which ends the run as well. */
-static void aim_branch(struct fuzz_case *c, const struct parsed *p)
+static void aim_branch(struct fuzz_case *c, const struct fuzz_parsed *p)
 {
-    bool is_near = (p->map == 1 && (p->opcode & 0xf0) == 0x80) ||
+    bool is_near = (p->map == 1 && !p->is_vex && (p->opcode & 0xf0) == 0x80) ||
                    (p->map == 0 && (p->opcode == 0xe8 || p->opcode == 0xe9));
     bool is_short = p->map == 0 && ((p->opcode & 0xf0) == 0x70 || p->opcode == 0xeb ||
                                     (p->opcode >= 0xe0 && p->opcode <= 0xe3));
@@ -724,7 +625,7 @@ void fuzz_case_append_branch(struct fuzz_case *c)
 }
 
 /* What the operand holds should be as telling as the registers. */
-static void make_data(struct fuzz_case *c, const struct parsed *p, uint64_t *seed)
+static void make_data(struct fuzz_case *c, const struct fuzz_parsed *p, uint64_t *seed)
 {
     static uint8_t noise[sizeof(c->data)];
     uint64_t at = c->operand - FUZZ_DATA_BASE;
@@ -764,18 +665,20 @@ static void narrow(struct fuzz_case *c)
     for (unsigned i = 0; i < 16; i++)
         c->in.gpr[i] = i < 8 ? (uint32_t)c->in.gpr[i] : 0;
     memset(c->in.fx + 160 + 8 * 16, 0, 8 * 16);
+    memset(c->in.ymm_high[8], 0, 8 * 16);
     c->operand = (uint32_t)c->operand;
 }
 
 void fuzz_case_make_state(struct fuzz_case *c, uint64_t seed)
 {
-    struct parsed p;
+    struct fuzz_parsed p;
 
-    parse(c, &p);
+    fuzz_parse(c, &p);
     c->seed = seed;
     c->operand = 0;
     c->has_branch = (seed >> 8 & 7) == 0;
     make_fpu(&seed, c->in.fx);
+    make_upper_halves(&seed, c->in.ymm_high);
     make_registers(c, &p, &seed);
     if (p.has_modrm && p.modrm < 0xc0 && !(c->is_32 && p.has_67))
         aim(c, &p, make_address(&seed));

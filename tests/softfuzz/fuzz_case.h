@@ -23,6 +23,7 @@
 
 struct fuzz_state {
     uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE's image: x87, MXCSR, XMM */
+    uint8_t ymm_high[16][16];                     /* the upper halves of YMM */
     uint64_t gpr[16];
     uint64_t rflags;
     uint64_t rip;
@@ -57,6 +58,7 @@ enum fuzz_set {
     FUZZ_SET_INTEGER,
     FUZZ_SET_SSE,
     FUZZ_SET_X87, /* and MMX */
+    FUZZ_SET_VEX,
 };
 
 /* Random bytes of an instruction that may run on the host; prefixes, ModRM and all. */

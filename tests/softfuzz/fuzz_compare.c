@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "tests/softfuzz/fuzz_parse.h"
 
 #define FLAG_CF    0x001u
 #define FLAG_PF    0x004u
@@ -26,26 +27,17 @@
 #define FX_END 416
 
 struct difference {
-    bool gpr, rflags, rip, fault, x87, mxcsr, xmm, data;
+    bool gpr, rflags, rip, fault, x87, mxcsr, xmm, ymm, data;
 };
 
-/* Where the opcode is, behind prefixes and 0F. */
+/* Where the opcode is, behind prefixes and 0F, or VEX. */
 static const uint8_t *opcode_of(const struct fuzz_case *c, unsigned *map)
 {
-    const uint8_t *at = c->bytes;
+    struct fuzz_parsed p;
 
-    while (at < c->bytes + 13 &&
-           (*at == 0x66 || *at == 0x67 || *at == 0xf0 || (*at & 0xfe) == 0xf2 ||
-            (*at & 0xe7) == 0x26 || (*at & 0xfe) == 0x64 || (!c->is_32 && (*at & 0xf0) == 0x40)))
-        at++;
-    *map = 0;
-    if (*at == 0x0f) {
-        at++;
-        *map = *at == 0x38 ? 2 : *at == 0x3a ? 3 : 1;
-        if (*map > 1)
-            at++;
-    }
-    return at;
+    fuzz_parse(c, &p);
+    *map = p.map;
+    return c->bytes + p.opcode_at;
 }
 
 /* Which instructions leave which flags undefined. */
@@ -115,12 +107,13 @@ static bool is_x87(const struct fuzz_case *c)
     return map == 0 && (*opcode & 0xf8) == 0xd8;
 }
 
-/* A fault of several bytes may be said to be at any of them: MASKMOV, FXSAVE, x87. */
+/* A fault of several bytes may be said to be at any of them: masked moves, FXSAVE, x87. */
 static uint64_t address_bits(const struct fuzz_case *c)
 {
     unsigned map;
     const uint8_t *opcode = opcode_of(c, &map);
-    bool is_long = is_x87(c) || (map == 1 && (*opcode == 0xf7 || *opcode == 0xae));
+    bool is_masked = map == 2 && ((*opcode & 0xfc) == 0x2c || *opcode == 0x8c || *opcode == 0x8e);
+    bool is_long = is_x87(c) || is_masked || (map == 1 && (*opcode == 0xf7 || *opcode == 0xae));
 
     return is_long ? ~UINT64_C(0xfff) : ~UINT64_C(0);
 }
@@ -191,6 +184,7 @@ static struct difference differences(const struct fuzz_case *c, const struct fuz
         .x87 = x87_differs(n->fx, s->fx) && !is_mmx_fault(native),
         .mxcsr = mxcsr_differs(c, native, soft),
         .xmm = memcmp(n->fx + FX_XMM, s->fx + FX_XMM, FX_END - FX_XMM),
+        .ymm = memcmp(n->ymm_high, s->ymm_high, sizeof(n->ymm_high)),
         .data = memcmp(native->data, soft->data, sizeof(native->data)) &&
                 !has_partial_stores(c, native),
     };
@@ -201,7 +195,7 @@ bool fuzz_compare(const struct fuzz_case *c, const struct fuzz_result *native,
 {
     struct difference d = differences(c, native, soft);
 
-    return !(d.gpr || d.rflags || d.rip || d.fault || d.x87 || d.mxcsr || d.xmm || d.data);
+    return !(d.gpr || d.rflags || d.rip || d.fault || d.x87 || d.mxcsr || d.xmm || d.ymm || d.data);
 }
 
 /* --- Reporting --- */
@@ -277,6 +271,8 @@ void fuzz_compare_report(const struct fuzz_case *c, const struct fuzz_result *na
                     load_le32(s->fx + 24));
     if (d.xmm)
         report_fx("xmm", in->fx + FX_XMM, n->fx + FX_XMM, s->fx + FX_XMM, 16);
+    if (d.ymm)
+        report_fx("ymm", in->ymm_high[0], n->ymm_high[0], s->ymm_high[0], 16);
     if (d.data)
         report_data(c, native, soft);
 }

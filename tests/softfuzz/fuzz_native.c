@@ -34,14 +34,27 @@ struct native_page {
     uint64_t was_taken;   /* 0x520 */
     uint64_t clean_mxcsr; /* 0x528 */
     uint64_t far_target;  /* 0x530: offset and selector, into compatibility mode */
+    uint64_t has_avx;     /* 0x538 */
+    uint8_t in_ymm[16][32] __attribute__((aligned(64))); /* 0x540; of which XMM is in_fx's */
+    uint8_t out_ymm[16][32];                             /* 0x740 */
 };
 
 _Static_assert(offsetof(struct native_page, in_gpr) == 0x400, "see the assembly");
 _Static_assert(offsetof(struct native_page, clean_mxcsr) == 0x528, "see the assembly");
+_Static_assert(offsetof(struct native_page, in_ymm) == 0x540, "see the assembly");
 
 /* Linux's code segments for users. */
 #define SELECTOR_32 0x23
 #define SELECTOR_64 0x33
+
+/* In a signal's frame. */
+#define FRAME_MAGIC     464
+#define FRAME_XSTATE_BV 512
+#define FRAME_YMM       576
+#define XSTATE_YMM      4u
+#ifndef FP_XSTATE_MAGIC1
+#define FP_XSTATE_MAGIC1 0x46505853u
+#endif
 
 #define EXIT_OFFSET    0x200
 #define RESTORE_OFFSET 0x500
@@ -62,6 +75,14 @@ extern const uint8_t fuzz_native_restore[], fuzz_native_exit_32[], fuzz_native_e
 #define STORE_32(reg, n) "movl %e" #reg ", 0x10000480+8*" #n "\n"
 /* RSP, number 4, goes last and first. */
 #define ALL_32(X) X(ax, 0) X(cx, 1) X(dx, 2) X(bx, 3) X(bp, 5) X(si, 6) X(di, 7)
+/* Before XMM is loaded, and with flags that do not matter yet or any more. */
+#define ALL_YMM(X)                                                                                 \
+    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+#define LOAD_ONE_YMM(n)  "vmovdqu 0x10000540+32*" #n ", %ymm" #n "\n"
+#define STORE_ONE_YMM(n) "vmovdqu %ymm" #n ", 0x10000740+32*" #n "\n"
+#define LOAD_YMM         "cmpb $0, 0x10000538\n je 1f\n" ALL_YMM(LOAD_ONE_YMM) "1:\n"
+#define STORE_YMM        "cmpb $0, 0x10000538\n je 1f\n" ALL_YMM(STORE_ONE_YMM) "vzeroupper\n 1:\n"
+#define CLEAN_YMM        "cmpb $0, 0x10000538\n je 1f\n vzeroupper\n 1:\n"
 #define ALL(X)                                                                                     \
     X(rax, 0)                                                                                      \
     X(rcx, 1)                                                                                      \
@@ -78,8 +99,7 @@ __asm__(".pushsection .text\n"
         "fuzz_native_exit_32_end\n"
         "fuzz_native_enter:\n"
         "pushq %rbx\n pushq %rbp\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
-        "movq %rsp, 0x10000510\n"
-        "fxrstor64 0x10000000\n"
+        "movq %rsp, 0x10000510\n" LOAD_YMM "fxrstor64 0x10000000\n"
         "pushq 0x10000500\n popfq\n"                 /* flags */
         ALL(LOAD) LOAD(rsp, 4) "jmpq *0x10000518\n"  /* to the instruction */
                                "fuzz_native_exit:\n" /* copied behind it */
@@ -88,17 +108,16 @@ __asm__(".pushsection .text\n"
                   4) "fuzz_native_restore: movq 0x10000510, %rsp\n" /* the host's stack again */
                      "pushfq\n popq 0x10000508\n"                   /* flags */
                      "cld\n fxsave64 0x10000200\n"                  /* FPU */
-                     "fninit\n ldmxcsr 0x10000528\n"                /* as C wants it */
+        STORE_YMM "fninit\n ldmxcsr 0x10000528\n"                   /* as C wants it */
                      "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbp\n popq %rbx\n ret\n"
                      "fuzz_native_exit_end:\n"
                      "fuzz_native_leave:\n" /* after a signal */
-                     "movq 0x10000510, %rsp\n"
-                     "cld\n fninit\n ldmxcsr 0x10000528\n"
+                     "movq 0x10000510, %rsp\n" CLEAN_YMM "cld\n fninit\n ldmxcsr 0x10000528\n"
                      "popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbp\n popq %rbx\n ret\n"
                      "fuzz_native_enter_32:\n"
                      "pushq %rbx\n pushq %rbp\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
                      "movq %rsp, 0x10000510\n"
-                     "movl $0x2b, %eax\n movl %eax, %ds\n movl %eax, %es\n"
+                     "movl $0x2b, %eax\n movl %eax, %ds\n movl %eax, %es\n" LOAD_YMM
                      "fxrstor64 0x10000000\n"
                      "pushq 0x10000500\n popfq\n" ALL_32(LOAD_32) LOAD_32(
                          sp, 4) "ljmpl *0x10000530\n"
@@ -123,6 +142,16 @@ static void take_registers(const greg_t *from, struct fuzz_state *out)
     out->rip = (uint64_t)from[REG_RIP];
 }
 
+/* The kernel's frame holds XSAVE's area, behind what it says about it in the legacy part. */
+static void take_upper_halves(const uint8_t *frame, struct fuzz_state *out)
+{
+    bool has_area = load_le32(frame + FRAME_MAGIC) == FP_XSTATE_MAGIC1;
+
+    memset(out->ymm_high, 0, sizeof(out->ymm_high));
+    if (has_area && load_le64(frame + FRAME_XSTATE_BV) & XSTATE_YMM)
+        memcpy(out->ymm_high, frame + FRAME_YMM, sizeof(out->ymm_high));
+}
+
 static void on_signal(int signal_number, siginfo_t *info, void *context)
 {
     ucontext_t *frame = context;
@@ -135,6 +164,7 @@ static void on_signal(int signal_number, siginfo_t *info, void *context)
     }
     take_registers(registers, &running->out);
     memcpy(running->out.fx, frame->uc_mcontext.fpregs, sizeof(running->out.fx));
+    take_upper_halves((const uint8_t *)frame->uc_mcontext.fpregs, &running->out);
     running->vector = (int)registers[REG_TRAPNO];
     running->error_code = (uint32_t)registers[REG_ERR];
     running->cr2 = (uint64_t)registers[REG_CR2];
@@ -199,6 +229,7 @@ int fuzz_native_init(bool is_32)
         return failed ?: -errno;
     install_exits(is_32);
     page->clean_mxcsr = 0x1f80;
+    page->has_avx = !!__builtin_cpu_supports("avx");
     fuzz_native_catch_signals();
     return 0;
 }
@@ -223,6 +254,8 @@ void fuzz_native_run(const struct fuzz_case *c, struct fuzz_result *result)
     fill_data(c);
     memcpy(code + 0x1000 - c->length, c->bytes, c->length);
     memcpy(page->in_fx, c->in.fx, sizeof(page->in_fx));
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(page->in_ymm[i] + 16, c->in.ymm_high[i], 16);
     memcpy(page->in_gpr, c->in.gpr, sizeof(page->in_gpr));
     page->in_rflags = c->in.rflags;
     page->target = start;
@@ -238,6 +271,8 @@ void fuzz_native_run(const struct fuzz_case *c, struct fuzz_result *result)
     if (running) {
         running = NULL;
         memcpy(result->out.fx, page->out_fx, sizeof(page->out_fx));
+        for (unsigned i = 0; i < 16; i++)
+            memcpy(result->out.ymm_high[i], page->out_ymm[i] + 16, 16);
         memcpy(result->out.gpr, page->out_gpr, sizeof(page->out_gpr));
         result->out.rflags = page->out_rflags;
         result->out.rip = page->was_taken ? FUZZ_TAKEN : FUZZ_CODE_END;

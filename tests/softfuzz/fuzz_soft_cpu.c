@@ -73,7 +73,8 @@ static void enter_user_mode(bool is_32)
 {
     cpu->cr0 = CR0_PE | CR0_PG | CR0_MP | CR0_NE | CR0_ET | CR0_WP;
     cpu->cr3 = GPA_TABLES;
-    cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+    cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+    cpu->xcr0 = XCR0_X87 | XCR0_SSE | XCR0_AVX;
     cpu->efer = EFER_LME | EFER_LMA | EFER_NX | EFER_SCE;
     for (unsigned i = 0; i < SOFT_SEG_COUNT; i++)
         cpu->seg[i] =
@@ -81,7 +82,7 @@ static void enter_user_mode(bool is_32)
     cpu->seg[SOFT_CS].selector = is_32 ? 0x23 : 0x33;
     cpu->seg[SOFT_CS].attributes = is_32 ? 0xc0fb : 0xa0fb;
     cpu->cpl = 3;
-    cpu->cpuid_1_ecx = UINT32_MAX;
+    cpu->cpuid_1_ecx = cpu->cpuid_7_ebx = cpu->cpuid_ext_ecx = UINT32_MAX;
     soft_update_mode(cpu);
     mmu_flush_all(cpu);
 }
@@ -134,6 +135,8 @@ static void load_state(const struct fuzz_state *in)
     memcpy(cpu->r, in->gpr, sizeof(in->gpr));
     memcpy(cpu->fx, in->fx, FX_XMM);
     fpu_set_xmm(cpu, in->fx + FX_XMM, 16);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(cpu->ymm[i] + 16, in->ymm_high[i], 16);
     cpu->mxcsr = load_le32(in->fx + FX_MXCSR);
     cpu->x87_live = false;
     cpu->pending = SOFT_PENDING_NONE;
@@ -145,6 +148,8 @@ static void store_state(struct fuzz_state *out)
     memcpy(out->gpr, cpu->r, sizeof(out->gpr));
     memcpy(out->fx, cpu->fx, FX_XMM);
     fpu_get_xmm(cpu, out->fx + FX_XMM, 16);
+    for (unsigned i = 0; i < 16; i++)
+        memcpy(out->ymm_high[i], cpu->ymm[i] + 16, 16);
     store_le32(out->fx + FX_MXCSR, cpu->mxcsr);
     out->rflags = soft_get_rflags(cpu);
     out->rip = cpu->rip;

@@ -22,18 +22,25 @@
      BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(23) | BIT(24))
 /* SEP CLFSH SSE SSE2 */
 #define LEAF_1_EDX (COMMON_EDX | BIT(11) | BIT(19) | BIT(25) | BIT(26))
-/* SSE3 SSSE3 SSE4.1 SSE4.2 POPCNT: executed by the host's own instructions */
-#define LEAF_1_ECX_HOST (BIT(0) | BIT(9) | BIT(19) | BIT(20) | BIT(23))
-/* CX16 x2APIC TSC-deadline XSAVE hypervisor */
-#define LEAF_1_ECX   (BIT(13) | BIT(21) | BIT(24) | BIT(26) | BIT(31))
+/* Executed by the host's own instructions: SSE3 SSSE3 SSE4.1 SSE4.2 POPCNT, and FMA AVX F16C */
+#define LEAF_1_ECX_SSE  (BIT(0) | BIT(9) | BIT(19) | BIT(20) | BIT(23))
+#define LEAF_1_ECX_AVX  (BIT(12) | BIT(28) | BIT(29))
+#define LEAF_1_ECX_HOST (LEAF_1_ECX_SSE | LEAF_1_ECX_AVX)
+/* CX16 x2APIC MOVBE TSC-deadline XSAVE hypervisor */
+#define LEAF_1_ECX   (BIT(13) | BIT(21) | BIT(22) | BIT(24) | BIT(26) | BIT(31))
+#define ECX_AVX      BIT(28)
 #define ECX_OSXSAVE  BIT(27)
 #define EDX_APIC     BIT(9)
 #define CLFLUSH_LINE (8u << 8) /* in units of 8 bytes */
 /* SYSCALL NX LM */
-#define EXTENDED_EDX   (COMMON_EDX | BIT(11) | BIT(20) | BIT(29))
-#define EXTENDED_ECX   BIT(0) /* LAHF in 64-bit mode */
-#define INVARIANT_TSC  BIT(8)
-#define ADDRESS_WIDTHS 0x3028u /* 48 bits virtual, 40 physical */
+#define EXTENDED_EDX      (COMMON_EDX | BIT(11) | BIT(20) | BIT(29))
+#define EXTENDED_ECX      BIT(0) /* LAHF in 64-bit mode */
+#define EXTENDED_ECX_HOST BIT(5) /* LZCNT */
+/* By the host, too: BMI1 BMI2, and AVX2 */
+#define LEAF_7_EBX_BMI  (BIT(3) | BIT(8))
+#define LEAF_7_EBX_AVX2 BIT(5)
+#define INVARIANT_TSC   BIT(8)
+#define ADDRESS_WIDTHS  0x3028u /* 48 bits virtual, 40 physical */
 
 #define TEXT(a, b, c, d)                                                                           \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
@@ -49,16 +56,23 @@ static const struct kvm_cpuid_entry2 model[] = {
      .ebx = CLFLUSH_LINE,
      .ecx = LEAF_1_ECX | LEAF_1_ECX_HOST,
      .edx = LEAF_1_EDX},
-    {.function = 7, .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX},
+    {.function = 7,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .ebx = LEAF_7_EBX_BMI | LEAF_7_EBX_AVX2},
     {.function = 0xd,
      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-     .eax = XCR0_X87 | XCR0_SSE,
+     .eax = XCR0_ALL,
      .ebx = XSAVE_AVX,
-     .ecx = XSAVE_AVX},
+     .ecx = XSAVE_BYTES},
     {.function = 0xd,
      .index = 1,
      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
      .eax = CPUID_D1_XSAVEOPT | CPUID_D1_XSAVEC | CPUID_D1_XGETBV1},
+    {.function = 0xd,
+     .index = 2,
+     .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+     .eax = XSAVE_BYTES - XSAVE_AVX,
+     .ebx = XSAVE_AVX},
     {.function = KVM_CPUID_SIGNATURE,
      .eax = KVM_CPUID_FEATURES,
      .ebx = TEXT('K', 'V', 'M', 'K'),
@@ -72,7 +86,10 @@ static const struct kvm_cpuid_entry2 model[] = {
      .ebx = TEXT('A', 'u', 't', 'h'),
      .edx = TEXT('e', 'n', 't', 'i'),
      .ecx = TEXT('c', 'A', 'M', 'D')},
-    {.function = 0x80000001, .eax = SIGNATURE, .ecx = EXTENDED_ECX, .edx = EXTENDED_EDX},
+    {.function = 0x80000001,
+     .eax = SIGNATURE,
+     .ecx = EXTENDED_ECX | EXTENDED_ECX_HOST,
+     .edx = EXTENDED_EDX},
     {.function = 0x80000002,
      .eax = TEXT('e', 'v', 'i', 's'),
      .ebx = TEXT('o', 'r', ' ', 's'),
@@ -91,23 +108,76 @@ static const struct kvm_cpuid_entry2 model[] = {
     {.function = 0x80000008, .eax = ADDRESS_WIDTHS},
 };
 
-static uint32_t host_leaf_1_ecx(void)
-{
-    uint32_t eax, ebx, ecx = 0, edx;
+/* What the host's own CPU has: registers of its CPUID leaves. */
+struct host {
+    uint32_t leaf_1_ecx, leaf_7_ebx, extended_ecx;
+};
 
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
-        return 0;
-    return ecx;
+/* The host's kernel must save YMM for its processes, or AVX is not for us. */
+static bool saves_ymm(uint32_t leaf_1_ecx)
+{
+    uint32_t low, high;
+
+    if (!(leaf_1_ecx & ECX_OSXSAVE))
+        return false;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & XCR0_ALL) == XCR0_ALL;
+}
+
+static struct host look_at_host(void)
+{
+    struct host host = {0};
+    uint32_t eax, ebx, ecx, edx;
+
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+        host.leaf_1_ecx = ecx;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+        host.leaf_7_ebx = ebx;
+    if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx))
+        host.extended_ecx = ecx;
+    if (!saves_ymm(host.leaf_1_ecx)) {
+        host.leaf_1_ecx &= ~LEAF_1_ECX_AVX;
+        host.leaf_7_ebx &= ~LEAF_7_EBX_AVX2;
+    }
+    return host;
+}
+
+static void drop_what_host_lacks(struct kvm_cpuid_entry2 *entry, const struct host *host)
+{
+    bool has_avx = host->leaf_1_ecx & ECX_AVX;
+
+    switch (entry->function) {
+    case 1:
+        entry->ecx &= ~LEAF_1_ECX_HOST | host->leaf_1_ecx;
+        break;
+    case 7:
+        entry->ebx &= host->leaf_7_ebx;
+        break;
+    case 0xd:
+        if (!has_avx && entry->index == 0) {
+            entry->eax &= ~(uint32_t)XCR0_AVX;
+            entry->ecx = XSAVE_AVX;
+        } else if (!has_avx && entry->index == 2) {
+            entry->eax = entry->ebx = 0;
+        }
+        break;
+    case 0x80000001:
+        entry->ecx &= ~EXTENDED_ECX_HOST | host->extended_ecx;
+        break;
+    default:
+        break;
+    }
 }
 
 void soft_supported_cpuid(struct accel_cpuid *out)
 {
+    struct host host = look_at_host();
+
     memset(out, 0, sizeof(*out));
     memcpy(out->entries, model, sizeof(model));
     out->header.nent = ARRAY_SIZE(model);
     for (uint32_t i = 0; i < out->header.nent; i++)
-        if (out->entries[i].function == 1)
-            out->entries[i].ecx &= ~LEAF_1_ECX_HOST | host_leaf_1_ecx();
+        drop_what_host_lacks(&out->entries[i], &host);
 }
 
 static const struct kvm_cpuid_entry2 *find(const struct soft_cpu *cpu, uint32_t function,

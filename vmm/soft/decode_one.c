@@ -5,6 +5,7 @@
 #include "vmm/soft/string.h"
 #include "vmm/soft/system.h"
 #include "vmm/soft/transfer.h"
+#include "vmm/soft/vex.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
 
@@ -646,6 +647,16 @@ static enum soft_decoded on_legacy(struct soft_decoder *d, uint8_t opcode)
     return legacy_decode(d, opcode);
 }
 
+/* LES and LDS; where they would have a register operand, or do not exist, VEX. */
+static enum soft_decoded on_load_far(struct soft_decoder *d, uint8_t opcode)
+{
+    bool has_register = d->position < d->available && d->bytes[d->position] >= 0xc0;
+
+    if (decode_is_64bit(d) || (has_register && !(d->mode & SOFT_MODE_REAL)))
+        return vex_decode(d, opcode);
+    return legacy_decode(d, opcode);
+}
+
 static decode_fn *const one_byte_map[256] = {
     [0x00 ... 0x05] = on_alu,
     [0x06 ... 0x07] = on_legacy,
@@ -697,7 +708,7 @@ static decode_fn *const one_byte_map[256] = {
     [0xb0 ... 0xbf] = on_mov_imm,
     [0xc0 ... 0xc1] = on_shift,
     [0xc2 ... 0xc3] = on_ret,
-    [0xc4 ... 0xc5] = on_legacy,
+    [0xc4 ... 0xc5] = on_load_far,
     [0xc6 ... 0xc7] = on_mov_imm_rm,
     [0xc8] = legacy_decode_enter,
     [0xc9] = on_leave,

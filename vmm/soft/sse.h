@@ -60,6 +60,13 @@ extern const struct sse_form sse4_forms_3a[SSE_PREFIXES][256];
 
 soft_helper mmx_run_emms;
 
+/*
+ * For VEX: emits the SSE instruction that this map, prefix (enum sse_prefix) and opcode name, with
+ * ModRM read. False where it has no such form.
+ */
+struct soft_decoder;
+bool sse_emit_borrowed(struct soft_decoder *d, unsigned map, unsigned pp, uint8_t opcode);
+
 /* An instruction's work: `to` is its first operand before and after, 16 bytes. */
 typedef void sse_stub(void *to, const void *from);
 
@@ -80,15 +87,18 @@ static inline bool sse_load(struct soft_cpu *cpu, const struct soft_op *op, void
 
 /*
  * Runs a floating point stub. Where the guest wants to see SIMD exceptions, their flags decide
- * whether *work stays as it was and #XM is raised (false).
+ * whether the `size` bytes at `work`, at most SSE_WORK_MAX, stay as they were and #XM is raised
+ * (false).
  */
-bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, __m128i *work, const void *from);
+#define SSE_WORK_MAX 32
+bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, void *work, unsigned size,
+                          const void *from);
 
 static inline __attribute__((always_inline)) bool sse_compute(struct soft_cpu *cpu, sse_stub *stub,
                                                               __m128i *work, const void *from)
 {
     if (unlikely(fpu_has_unmasked(cpu)))
-        return sse_compute_trapping(cpu, stub, work, from);
+        return sse_compute_trapping(cpu, stub, work, sizeof(*work), from);
     stub(work, from);
     return true;
 }

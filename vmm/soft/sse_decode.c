@@ -3,6 +3,7 @@
  * sse_decode: finds the form of an SSE or MMX instruction, checks whether it exists in this mode,
  * and emits its operation. The state instructions of 0F AE are here too.
  */
+#include "vmm/soft/bmi.h"
 #include "vmm/soft/decode.h"
 #include "vmm/soft/fxsave.h"
 #include "vmm/soft/sse.h"
@@ -29,11 +30,10 @@ static bool exists(const struct sse_form *form)
 
 typedef const struct sse_form form_table[SSE_PREFIXES][256];
 
-static const struct sse_form *find(const struct soft_decoder *d, uint8_t opcode)
+static const struct sse_form *find(enum sse_prefix prefix, uint8_t opcode)
 {
     static form_table *const rooms[] = {&sse_float_forms, &sse_integer_forms, &sse_move_forms,
                                         &mmx_forms};
-    enum sse_prefix prefix = prefix_of(d);
 
     for (unsigned i = 0; i < ARRAY_SIZE(rooms); i++)
         if (exists(&(*rooms[i])[prefix][opcode]))
@@ -101,6 +101,16 @@ static enum soft_decoded emit(struct soft_decoder *d, const struct sse_form *for
     if (form->flags & SSE_IMM8)
         op->aux |= decode_u8(d);
     return SOFT_DECODED;
+}
+
+bool sse_emit_borrowed(struct soft_decoder *d, unsigned map, unsigned pp, uint8_t opcode)
+{
+    const struct sse_form *form = map == 3 ? &sse4_forms_3a[pp][opcode] : find(pp, opcode);
+
+    if (!form || !(decode_is_mem(d) ? form->mem : form->reg))
+        return false;
+    emit(d, form);
+    return true;
 }
 
 /* --- 0F AE: state, fences, cache lines --- */
@@ -280,10 +290,10 @@ enum soft_decoded sse_decode(struct soft_decoder *d, uint8_t opcode)
 
         opcode = decode_u8(d);
         if (is_38 && (opcode == 0xf0 || opcode == 0xf1))
-            return decode_crc32(d, opcode);
+            return d->repeat ? decode_crc32(d, opcode) : bmi_decode_movbe(d, opcode);
         form = find_three_byte(d, table, opcode);
     } else {
-        form = find(d, opcode);
+        form = find(prefix_of(d), opcode);
     }
     if (!form)
         return SOFT_UNDEFINED;

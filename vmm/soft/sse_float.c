@@ -21,37 +21,40 @@
 #define MASK_UNDERFLOW  0x800u
 #define UNMASKED(mxcsr) (~(mxcsr) >> 7 & MXCSR_FLAGS)
 
-static uint32_t flags_of(sse_stub *stub, __m128i *work, const void *from, uint32_t control)
+static uint32_t flags_of(sse_stub *stub, void *work, const void *from, uint32_t control)
 {
     _mm_setcsr(control);
     stub(work, from);
     return _mm_getcsr() & MXCSR_FLAGS;
 }
 
-bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, __m128i *work, const void *from)
+bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, void *work, unsigned size,
+                          const void *from)
 {
     uint32_t before = _mm_getcsr();
     uint32_t control = before & ~MXCSR_FLAGS;
     uint32_t unmasked = UNMASKED(cpu->mxcsr);
     uint32_t flags;
-    __m128i result = *work;
+    uint8_t result[SSE_WORK_MAX] __attribute__((aligned(SSE_WORK_MAX)));
 
+    memcpy(result, work, size);
     if (!(cpu->mxcsr & MASK_UNDERFLOW)) {
         /* Unmasked, underflow counts for exact results too: flushing to zero shows them. */
-        __m128i flushed = *work;
+        uint8_t flushed[SSE_WORK_MAX] __attribute__((aligned(SSE_WORK_MAX)));
 
+        memcpy(flushed, work, size);
         control &= ~MXCSR_FTZ;
-        flags = flags_of(stub, &flushed, from, control | MXCSR_FTZ) & FLAG_UNDERFLOW;
-        flags |= flags_of(stub, &result, from, control);
+        flags = flags_of(stub, flushed, from, control | MXCSR_FTZ) & FLAG_UNDERFLOW;
+        flags |= flags_of(stub, result, from, control);
     } else {
-        flags = flags_of(stub, &result, from, control);
+        flags = flags_of(stub, result, from, control);
     }
     if (flags & unmasked & FLAGS_BEFORE)
         flags &= FLAGS_BEFORE;
     _mm_setcsr(before | flags);
     if (flags & unmasked)
         return soft_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? SOFT_XM : SOFT_UD, 0);
-    *work = result;
+    memcpy(work, result, size);
     return true;
 }
 
