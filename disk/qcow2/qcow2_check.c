@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_check_walk.h"
 #include "disk/qcow2/qcow2_refcount.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 #define say qcow2_checker_say
 
@@ -324,7 +325,7 @@ static int write_structure(struct rebuild *rebuild, struct error *err)
     free(table);
     if (result)
         return error_set_errno(err, -result, "Could not write refcounts of '%s'", checker->path);
-    result = sync_file(checker, err);
+    result = qcow2_rule(REPAIR_BEFORE_SWITCH) ? sync_file(checker, err) : 0;
     if (result)
         return result;
     checker->header.reftable_offset = (rebuild->start + rebuild->blocks) << bits;
@@ -433,12 +434,40 @@ static int mend(struct qcow2_checker *checker, const struct qcow2_check_result *
         checker->result->leaks = before->leaks;
         result = compare(checker, repair, err);
     }
-    if (!result)
+    if (!result && qcow2_rule(REPAIR_BEFORE_COPIED))
         result = sync_file(checker, err);
     if (!result)
         result = load_refcounts(checker, err);
     checker->copied_is_wrong = true; /* not known: the second pass looks */
     return result;
+}
+
+/*
+ * Counts of clusters past the end of the file, which a power cut may leave: nothing is lost by them
+ * yet, so they are no findings; but once the file had grown over them they would be leaks.
+ */
+static int drop_counts_past_end(struct qcow2_checker *checker, struct error *err)
+{
+    uint64_t end = clusters_in_use(checker), n = per_block(checker);
+    uint32_t order = checker->header.refcount_order;
+    for (uint64_t index = end / n; index < checker->reftable_entries; index++) {
+        bool has_changed = false;
+        if (!read_block(checker, index))
+            continue;
+        for (uint64_t i = index == end / n ? end % n : 0; i < n; i++) {
+            if (!qcow2_refcount_get(checker->block, order, i))
+                continue;
+            qcow2_refcount_set(checker->block, order, i, 0);
+            has_changed = true;
+        }
+        int result = has_changed ? io_write_now(checker->file, checker->reftable[index],
+                                                checker->block, checker->cluster_bytes)
+                                 : 0;
+        if (result)
+            return error_set_errno(err, -result, "Could not write refcounts of '%s'",
+                                   checker->path);
+    }
+    return 0;
 }
 
 static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
@@ -449,6 +478,8 @@ static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
     int failed = compare(checker, QCOW2_REPAIR_NONE, err);
     if (!failed && repair != QCOW2_REPAIR_NONE && (result->leaks || result->corruptions))
         failed = mend(checker, &before, err);
+    if (!failed && repair != QCOW2_REPAIR_NONE && !result->corruptions && !result->check_errors)
+        failed = drop_counts_past_end(checker, err);
     if (failed || !checker->copied_is_wrong)
         return failed;
     bool may_repair = repair != QCOW2_REPAIR_NONE && !result->check_errors &&

@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 #define COW_BUFFER_BYTES (32 * 1024 * 1024u) /* in use; who needs more waits */
 
@@ -89,6 +90,8 @@ static int avoid_owners(struct qcow2_request *request, struct qcow2_plan *plan)
     uint64_t bytes = (uint64_t)plan->clusters << q->cluster_bits;
     const struct qcow2_op *owner = qcow2_cow_find(q, first, bytes);
     bool is_short_of_buffers = q->cow_buffers > MAX(COW_BUFFER_BYTES >> q->cluster_bits, 4);
+    if (!qcow2_rule(OWNERS))
+        owner = NULL;
     if (is_short_of_buffers || (owner && align_down(owner->cow_start, q->cluster_bytes) <= first)) {
         qcow2_wait(&q->blocked, &request->waiter);
         return -EINPROGRESS;
@@ -120,6 +123,7 @@ static int find_edge(struct qcow2_request *request, const struct qcow2_plan *pla
 {
     struct qcow2_plan old;
     *edge = QCOW2_EDGE_NONE;
+    fresh |= !qcow2_rule(STALE_EDGES);
     if (start == end)
         return 0;
     /* Cannot wait: the slice is pinned. */

@@ -25,6 +25,7 @@
 #include "base/bytes.h"
 #include "base/log.h"
 #include "disk/qcow2/qcow2.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 #define ARENA_KEPT_BYTES (1024 * 1024u)
 
@@ -94,8 +95,8 @@ static struct qcow2_chunks *chunks_of(struct qcow2 *q, const struct qcow2_slice 
     uint64_t entry = (is_l2 ? &q->l1 : &q->reftable)->entries[slice->table];
     bool is_new = entry & QCOW2_UNLINKED;
     if (is_l2)
-        return is_new ? &q->flush.lower : &q->flush.upper;
-    return is_new ? &q->flush.fresh : &q->flush.lower;
+        return is_new && qcow2_rule(NEW_L2_FIRST) ? &q->flush.lower : &q->flush.upper;
+    return is_new && qcow2_rule(NEW_BLOCK_FIRST) ? &q->flush.fresh : &q->flush.lower;
 }
 
 static int by_host_offset(const void *a, const void *b)
@@ -174,6 +175,23 @@ static void snapshot_header(struct qcow2 *q)
         add_chunk(&flush->upper, 0, sizeof(flush->header_upper), flush->header_upper);
 }
 
+static bool is_written(const struct qcow2_flush *flush, enum qcow2_kind kind, uint32_t index)
+{
+    for (size_t i = 0; i < flush->slice_count; i++)
+        if (flush->slices[i]->kind == kind && flush->slices[i]->table == index)
+            return true;
+    return false;
+}
+
+/* A table that is still empty reads as zeroes past the end of the file, but a check takes what
+ * points there for a corruption: the file gets its first sector. */
+static void extend_to(struct qcow2 *q, uint64_t host_offset)
+{
+    uint8_t *zeroes = arena_take(&q->flush, 512);
+    memset(zeroes, 0, 512);
+    add_chunk(&q->flush.fresh, host_offset, 512, zeroes);
+}
+
 static void snapshot_new_tables(struct qcow2 *q)
 {
     struct qcow2_flush *flush = &q->flush;
@@ -185,8 +203,10 @@ static void snapshot_new_tables(struct qcow2 *q)
             continue;
         if (new->kind == QCOW2_REFBLOCK)
             flush->fresh_needs_sync = true;
-        if (new->needs_zeroes)
+        if (new->needs_zeroes && qcow2_rule(TABLE_ZEROED))
             add_chunk(&flush->zero, entry & QCOW2_ENTRY_OFFSET_MASK, q->cluster_bytes, NULL);
+        else if (!is_written(flush, new->kind, new->index))
+            extend_to(q, entry & QCOW2_ENTRY_OFFSET_MASK);
     }
 }
 
@@ -211,9 +231,11 @@ static int make_room(struct qcow2 *q)
         sectors += (q->l1.count + 63u) / 64;
     if (q->reftable.any_dirty)
         sectors += (q->reftable.count + 63u) / 64;
-    size_t chunks = slices + sectors + 2, lists = 3 * chunks + q->new_table_count;
+    size_t chunks = slices + sectors + q->new_table_count + 2,
+           lists = 3 * chunks + q->new_table_count;
     size_t lists_bytes = slices * sizeof(flush->slices[0]) + lists * sizeof(struct qcow2_chunk);
-    size_t data_bytes = slices * align_up(qcow2_slice_bytes(q), 512) + sectors * 512;
+    size_t data_bytes =
+        slices * align_up(qcow2_slice_bytes(q), 512) + (sectors + q->new_table_count) * 512;
     flush->arena = arena_grow(flush->arena, &flush->arena_bytes,
                               align_up(data_bytes, 512) + align_up(lists_bytes, 512) + 5 * 512);
     flush->arena_used = 0;
@@ -243,11 +265,18 @@ static int snapshot(struct qcow2 *q)
     snapshot_slices(q);
     snapshot_new_tables(q);
     snapshot_header(q);
-    snapshot_top(q, &q->reftable, flush->moved_reftable ? &flush->fresh : &flush->lower);
-    snapshot_top(q, &q->l1, flush->moved_l1 ? &flush->lower : &flush->upper);
+    bool reftable_first = flush->moved_reftable && qcow2_rule(MOVED_REFTABLE_FIRST);
+    bool l1_first = flush->moved_l1 && qcow2_rule(MOVED_L1_FIRST);
+    snapshot_top(q, &q->reftable, reftable_first ? &flush->fresh : &flush->lower);
+    snapshot_top(q, &q->l1, l1_first ? &flush->lower : &flush->upper);
     q->header_lower = q->header_upper = false;
     flush->unsynced |= flush->zero.count || flush->fresh.count;
-    return qcow2_extents_move(&q->in_cycle, &q->freed);
+    result = qcow2_extents_move(&q->in_cycle, &q->freed);
+    if (!qcow2_rule(QUARANTINE)) {
+        unused_result(qcow2_extents_move(&q->durable, &q->in_cycle));
+        qcow2_release_step(q);
+    }
+    return result;
 }
 
 static void on_written(struct io_request *io, int result)
@@ -290,7 +319,7 @@ static bool write_chunks(struct qcow2 *q, const struct qcow2_chunks *chunks)
 
 static void poison(struct qcow2 *q, int result)
 {
-    if (q->poisoned)
+    if (q->poisoned || !qcow2_rule(POISON))
         return;
     q->poisoned = -EIO;
     log_error("%s: the host could not bring data to the medium (%s); nothing more is written to "
@@ -398,7 +427,7 @@ static void end_cycle(struct qcow2 *q, int result)
         qcow2_table_written(q, flush->slices[i], result);
     flush->slice_count = 0;
     forget_new_tables(q);
-    if (result) {
+    if (result && qcow2_rule(UNDO)) {
         undo(q);
     } else {
         memcpy(q->header_sector, flush->header_upper, sizeof(q->header_sector));
@@ -416,6 +445,13 @@ static void end_cycle(struct qcow2 *q, int result)
     qcow2_wake_all(&q->cache.waiters, result);
     qcow2_release_step(q);
     tell(q, result);
+}
+
+/* It covers guest data too, even where no metadata changed. */
+static bool needs_lower_barrier(const struct qcow2_flush *flush)
+{
+    bool has_data = (flush->unsynced || flush->data_unsynced) && qcow2_rule(DATA_BARRIER);
+    return (has_data || flush->lower.count) && qcow2_rule(LOWER_BARRIER);
 }
 
 /* One step of the cycle after another, until one has to wait. */
@@ -439,7 +475,7 @@ static void step(struct qcow2 *q)
         case QCOW2_FLUSH_FRESH:
             if (!write_chunks(q, &flush->fresh))
                 return;
-            if (!flush->result && flush->fresh_needs_sync) {
+            if (!flush->result && flush->fresh_needs_sync && qcow2_rule(FRESH_BARRIER)) {
                 start_sync(q, QCOW2_FLUSH_FRESH_SYNC);
                 return;
             }
@@ -449,7 +485,7 @@ static void step(struct qcow2 *q)
         case QCOW2_FLUSH_LOWER:
             if (!write_chunks(q, &flush->lower))
                 return;
-            if (!flush->result && (flush->unsynced || flush->data_unsynced || flush->lower.count)) {
+            if (!flush->result && needs_lower_barrier(flush)) {
                 start_sync(q, QCOW2_FLUSH_LOWER_SYNC);
                 return;
             }
@@ -459,7 +495,7 @@ static void step(struct qcow2 *q)
         case QCOW2_FLUSH_UPPER:
             if (!write_chunks(q, &flush->upper))
                 return;
-            if (!flush->result && flush->upper.count) {
+            if (!flush->result && flush->upper.count && qcow2_rule(UPPER_BARRIER)) {
                 start_sync(q, QCOW2_FLUSH_UPPER_SYNC);
                 return;
             }

@@ -137,8 +137,12 @@ static void repair(struct attempt *attempt)
     if (result.corruptions || result.check_errors || result.leaks)
         fail(attempt, "repair", "something is left");
     judge(attempt, &attempt->sim->cache, true, "after a repair");
+    char detail[120];
+    snprintf(detail, sizeof(detail), "%llu clusters leaked, %llu COPIED wrong%s",
+             (unsigned long long)checker->leaks, (unsigned long long)checker->stale,
+             checker->is_dirty ? ", dirty" : "");
     if (checker->leaks || checker->stale || checker->is_dirty)
-        fail(attempt, "after a repair", "it is not clean");
+        fail(attempt, "after a repair", detail);
     cut_again(attempt);
     attempt->scene->world->repairs++;
 }

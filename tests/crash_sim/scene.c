@@ -19,6 +19,7 @@
 #define TURNS_MAX    100000u /* after which a workload that has not ended never will */
 #define SEED_VERSION 1u
 #define STARTS_MAX   256u
+#define SEEDED_MAX   80u /* clusters that the start image or its backing can have */
 #define LEAK_SLACK   16u /* clusters of tables that one operation may have under way */
 
 struct work {
@@ -509,7 +510,8 @@ static void resize(struct scene *scene, uint32_t sectors)
     uint32_t began = simdisk_note(scene->sim);
     model_resize_begin(&scene->model, sectors, began);
     model_may_leak(&scene->model, began,
-                   MIN((most - least) / per_cluster(&scene->plan->config), 16) + LEAK_SLACK);
+                   MIN((most - least) / per_cluster(&scene->plan->config), SEEDED_MAX) +
+                       LEAK_SLACK);
     scene->in_flight++;
     disk_resize(scene->disk, (uint64_t)sectors * CELL_BYTES, on_resized, scene);
     drain(scene, 0);
