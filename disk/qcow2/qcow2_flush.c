@@ -205,7 +205,7 @@ static void snapshot_new_tables(struct qcow2 *q)
             flush->fresh_needs_sync = true;
         if (new->needs_zeroes && qcow2_rule(TABLE_ZEROED))
             add_chunk(&flush->zero, entry & QCOW2_ENTRY_OFFSET_MASK, q->cluster_bytes, NULL);
-        else if (!is_written(flush, new->kind, new->index))
+        else if (entry & QCOW2_BLANK && !is_written(flush, new->kind, new->index))
             extend_to(q, entry & QCOW2_ENTRY_OFFSET_MASK);
     }
 }
