@@ -15,7 +15,7 @@ MAY_INCLUDE = {
     "netbackends": {"base"},
     "devices": {"base", "disk/disk.h", "netbackends/net.h"},
     "vmm": {"base", "devices", "netbackends", "disk/disk.h"},
-    "tools": {"base", "disk"},
+    "tools": {"base", "disk", "vmm/accel_select.h"},
     "tools/bench": {"base", "disk", "devices", "tools", "tests/fake_guest.h"},
 }
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslirp-dev",
-         "libglib2.0-dev", "zlib1g-dev", "libjansson-dev", "liburing-dev", "libzstd-dev"]
+         "libglib2.0-dev", "zlib1g-dev", "libjansson-dev", "libexpat1-dev",
+         "liburing-dev", "libzstd-dev"]
 GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap"]

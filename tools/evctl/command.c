@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/* command: the command line of evisor for a machine. Paths are relative to its folder. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
+
+static void add(json_t *words, const char *format, ...) printf_like(2, 3);
+
+static void add(json_t *words, const char *format, ...)
+{
+    va_list args;
+    char *word = NULL;
+    va_start(args, format);
+    CHECK(vasprintf(&word, format, args) >= 0);
+    va_end(args);
+    json_array_append_new(words, json_string(word));
+    free(word);
+}
+
+/* A comma in a value is written twice. */
+static char *escape(const char *text)
+{
+    char *result = malloc(2 * strlen(text) + 1), *to = result;
+    CHECK(result);
+    for (; *text; text++) {
+        *to++ = *text;
+        if (*text == ',')
+            *to++ = ',';
+    }
+    *to = '\0';
+    return result;
+}
+
+static void add_text(json_t *words, const json_t *config, const char *key)
+{
+    const char *text = model_text(config, key);
+    if (!*text)
+        return;
+    add(words, "-%s", key);
+    add(words, "%s", text);
+}
+
+static void add_disk(json_t *words, const json_t *disk)
+{
+    const char *file = model_text(disk, "file");
+    bool is_iso = strcmp(model_text(disk, "kind"), "iso") == 0;
+    char *path = escape(file);
+    add(words, "-drive");
+    add(words, "file=%s,format=%s,id=%s,if=%s", path, model_text(disk, "format"),
+        model_text(disk, "id"), is_iso ? "virtio,media=cdrom,readonly=on" : "virtio");
+    free(path);
+}
+
+static int add_nic(json_t *words, const json_t *nic, struct error *err)
+{
+    size_t i;
+    json_t *rule;
+    char *kind = network_netdev(nic, err), *forwards = strdup("");
+    if (!kind) {
+        free(forwards);
+        return -1;
+    }
+    json_array_foreach(json_object_get(nic, "forwards"), i, rule)
+    {
+        char *longer = NULL;
+        CHECK(asprintf(&longer, "%s,hostfwd=%s", forwards, json_string_value(rule)) > 0);
+        free(forwards);
+        forwards = longer;
+    }
+    add(words, "-netdev");
+    add(words, "%s,id=%s%s", kind, model_text(nic, "id"), forwards);
+    add(words, "-device");
+    add(words, "virtio-net-pci,netdev=%s,mac=%s", model_text(nic, "id"), model_text(nic, "mac"));
+    free(kind);
+    free(forwards);
+    return 0;
+}
+
+static void add_base(json_t *words, const json_t *config)
+{
+    char *name = escape(model_text(config, "name"));
+    add(words, "-name");
+    add(words, "guest=%s", name);
+    free(name);
+    add(words, "-uuid");
+    add(words, "%s", model_text(config, "uuid"));
+    add(words, "-m");
+    add(words, "%lluM", (unsigned long long)model_number(config, "memory-mib"));
+    add(words, "-smp");
+    add(words, "%llu", (unsigned long long)model_number(config, "cpus"));
+    static const char *const texts[] = {"accel", "kernel", "initrd", "append", "bios", "boot"};
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
+        add_text(words, config, texts[i]);
+}
+
+static void add_sockets(json_t *words)
+{
+    static const char *const fixed[] = {
+        "-display", "none",
+        "-chardev", "socket,id=console,path=console,server=on,wait=off",
+        "-serial",  "chardev:console",
+        "-qmp",     "unix:qmp,server=on,wait=off",
+        "-pidfile", "pid",
+        "-device",  "virtio-rng-pci",
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
+        add(words, "%s", fixed[i]);
+}
+
+json_t *model_command(const struct machine *machine, bool is_paused, struct error *err)
+{
+    json_t *words = json_array(), *entry;
+    size_t i;
+    int result = 0;
+    add_base(words, machine->config);
+    add_sockets(words);
+    json_array_foreach(json_object_get(machine->config, "disks"), i, entry) add_disk(words, entry);
+    json_array_foreach(json_object_get(machine->config, "nics"), i, entry) if (!result) result =
+        add_nic(words, entry, err);
+    if (json_array_size(json_object_get(machine->config, "nics")) == 0) {
+        add(words, "-nic");
+        add(words, "none");
+    }
+    if (is_paused)
+        add(words, "-S");
+    if (!result)
+        return words;
+    json_decref(words);
+    return NULL;
+}

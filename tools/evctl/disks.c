@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/* disks: images by way of evisor-img, so that every format and rule of it holds here too. */
+#include "tools/evctl/disks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tools/evctl/model.h"
+#include "tools/evctl/run.h"
+#include "tools/evctl/seed.h"
+#include "tools/evctl/tell.h"
+
+char *disks_probe(const char *path, struct error *err)
+{
+    char *output = NULL, *format = NULL;
+    if (run_img(json_pack("[s, s, s, s, s]", "info", "-U", "--output=json", "--", path), NULL,
+                &output, err) == 0) {
+        json_t *info = json_loads(output, 0, NULL);
+        format = strdup(model_text(info, "format"));
+        json_decref(info);
+    }
+    free(output);
+    return format;
+}
+
+static bool is_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
+}
+
+static int add_file(struct machine *machine, const char *kind, const char *path, struct error *err)
+{
+    char *absolute = realpath(path, NULL);
+    if (!absolute)
+        return error_set_errno(err, errno, "%s", path);
+    bool is_iso = strcmp(kind, "iso") == 0;
+    char *format = is_iso ? strdup("raw") : disks_probe(absolute, err);
+    if (format)
+        model_add_disk(machine->config, kind, absolute, format);
+    int result = format ? 0 : -err->code;
+    free(format);
+    free(absolute);
+    return result;
+}
+
+static int add_new(struct machine *machine, uint64_t bytes, struct error *err)
+{
+    char id[32], file[48], size[32];
+    model_free_id(machine->config, "disks", "disk", id);
+    snprintf(file, sizeof(file), "%s.qcow2", id);
+    snprintf(size, sizeof(size), "%llu", (unsigned long long)bytes);
+    char *path = machine_path(machine, file);
+    int result = run_img(json_pack("[s, s, s, s, s, s]", "create", "-q", "-f", "qcow2", path, size),
+                         NULL, NULL, err);
+    free(path);
+    if (!result)
+        model_add_disk(machine->config, "disk", file, "qcow2");
+    return result;
+}
+
+int disks_add(struct machine *machine, const char *kind, const char *text, struct error *err)
+{
+    uint64_t bytes;
+    if (is_file(text))
+        return add_file(machine, kind, text, err);
+    if (strcmp(kind, "disk") == 0 && parse_size(text, 1 << 20, &bytes))
+        return add_new(machine, bytes, err);
+    return error_set(err, strchr(text, '/') ? ENOENT : EINVAL, "--%s %s: there is no such file%s",
+                     kind, text,
+                     strcmp(kind, "disk") == 0 ? ", and it is no size such as 10G" : "");
+}
+
+/* --- copies --- */
+
+static int copy_image(const char *from, const char *format, const char *to, const char *to_format,
+                      struct error *err)
+{
+    return run_img(json_pack("[s, s, s, s, s, s, s, s]", "convert", "-p", "-f", format, "-O",
+                             to_format, from, to),
+                   "copying the image", NULL, err);
+}
+
+static int link_image(const char *from, const char *format, const char *to, struct error *err)
+{
+    return run_img(json_pack("[s, s, s, s, s, s, s, s, s]", "create", "-q", "-f", "qcow2", "-b",
+                             from, "-F", format, to),
+                   NULL, NULL, err);
+}
+
+static int grow(const char *path, const char *size, struct error *err)
+{
+    uint64_t bytes;
+    char text[32];
+    if (!parse_size(size, 1 << 20, &bytes))
+        return error_set(err, EINVAL, "--disk %s: it must be a size such as 20G beside --image",
+                         size);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
+    return run_img(json_pack("[s, s, s, s, s, s]", "resize", "-q", "-f", "qcow2", path, text), NULL,
+                   NULL, err);
+}
+
+int disks_add_copy(struct machine *machine, const char *image, bool is_linked, const char *size,
+                   struct error *err)
+{
+    char *from = realpath(image, NULL);
+    if (!from)
+        return error_set_errno(err, errno, "--image %s", image);
+    char *format = disks_probe(from, err), *to = machine_path(machine, "disk0.qcow2");
+    int result = format ? 0 : -err->code;
+    if (!result)
+        result = is_linked ? link_image(from, format, to, err)
+                           : copy_image(from, format, to, "qcow2", err);
+    if (!result && size)
+        result = grow(to, size, err);
+    if (!result)
+        model_add_disk(machine->config, "disk", "disk0.qcow2", "qcow2");
+    free(from);
+    free(format);
+    free(to);
+    return result;
+}
+
+int disks_clone(const struct machine *from, struct machine *to, json_t *disk, bool is_linked,
+                struct error *err)
+{
+    const char *format = model_text(disk, "format");
+    bool is_iso = strcmp(model_text(disk, "kind"), "iso") == 0;
+    bool is_inside = !strchr(model_text(disk, "file"), '/');
+    if (is_iso && !is_inside)
+        return 0; /* nobody writes to it: both may have it */
+    char file[64], *source = machine_path(from, model_text(disk, "file"));
+    snprintf(file, sizeof(file), "%s.%s", model_text(disk, "id"), is_iso ? "iso" : "qcow2");
+    char *target = machine_path(to, file);
+    int result = is_linked && !is_iso
+                     ? link_image(source, format, target, err)
+                     : copy_image(source, format, target, is_iso ? "raw" : "qcow2", err);
+    if (!result) {
+        json_object_set_new(disk, "file", json_string(file));
+        json_object_set_new(disk, "format", json_string(is_iso ? "raw" : "qcow2"));
+    }
+    free(source);
+    free(target);
+    return result;
+}
+
+/* --- looking --- */
+
+json_t *disks_info(const struct machine *machine, const json_t *disk, struct error *err)
+{
+    char *path = machine_path(machine, model_text(disk, "file")), *output = NULL;
+    json_t *info = NULL;
+    if (run_img(json_pack("[s, s, s, s, s, s]", "info", "-U", "-f", model_text(disk, "format"),
+                          "--output=json", path),
+                NULL, &output, err) == 0)
+        info = json_loads(output, 0, NULL);
+    free(output);
+    free(path);
+    return info;
+}
+
+int disks_check_snapshots(const struct machine *machine, struct error *err)
+{
+    size_t i, count = 0;
+    json_t *disk;
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        if (strcmp(model_text(disk, "kind"), "iso") == 0)
+            continue;
+        if (strcmp(model_text(disk, "format"), "qcow2") != 0)
+            return error_set(err, ENOTSUP,
+                             "the disk '%s' of '%s' is %s, which keeps no snapshots; make a qcow2 "
+                             "image of it: evisor-img convert -O qcow2",
+                             model_text(disk, "id"), machine->name, model_text(disk, "format"));
+        count++;
+    }
+    return count ? 0
+                 : error_set(err, ENODEV, "the machine '%s' has no disk to make a snapshot of",
+                             machine->name);
+}
+
+/* --- the seed --- */
+
+static char *read_whole(const char *path, struct error *err)
+{
+    char *text = calloc(1, SEED_FILE_MAX_BYTES + 2);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 || !text ? -1 : read(fd, text, SEED_FILE_MAX_BYTES + 1);
+    if (length < 0)
+        error_set_errno(err, errno, "--user-data %s", path);
+    else if (length > SEED_FILE_MAX_BYTES)
+        error_set(err, EFBIG, "--user-data %s: it has more than %d KiB", path,
+                  SEED_FILE_MAX_BYTES / 1024);
+    if (fd >= 0)
+        close(fd);
+    if (length >= 0 && length <= SEED_FILE_MAX_BYTES)
+        return text;
+    free(text);
+    return NULL;
+}
+
+int disks_add_seed(struct machine *machine, const char *user_data, struct error *err)
+{
+    char *text = read_whole(user_data, err), *meta = NULL;
+    if (!text)
+        return -err->code;
+    CHECK(asprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n",
+                   model_text(machine->config, "uuid"), machine->name) > 0);
+    const struct seed_file files[] = {{"meta-data", meta}, {"user-data", text}};
+    char *path = machine_path(machine, "seed.iso");
+    int result = seed_write(path, files, ARRAY_SIZE(files), err);
+    if (!result)
+        model_add_disk(machine->config, "iso", "seed.iso", "raw");
+    free(path);
+    free(meta);
+    free(text);
+    return result;
+}

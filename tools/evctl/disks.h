@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* disks: the images of machines, made and changed by evisor-img. Machines are locked and stopped.
+ */
+#ifndef TOOLS_EVCTL_DISKS_H
+#define TOOLS_EVCTL_DISKS_H
+
+#include "tools/evctl/evctl.h"
+#include "tools/evctl/store.h"
+
+/* `text` is a size, for a new qcow2 image in the folder, or a file, used where it is. */
+int must_check disks_add(struct machine *machine, const char *kind, const char *text,
+                         struct error *err);
+/* The first disk from an image: a copy or, linked, an overlay; grown to `size` (may be NULL). */
+int must_check disks_add_copy(struct machine *machine, const char *image, bool is_linked,
+                              const char *size, struct error *err);
+/* cloud-init's NoCloud seed from a file of user data. */
+int must_check disks_add_seed(struct machine *machine, const char *user_data, struct error *err);
+/* Gives `to` a disk of its own in place of the one of `from` that `disk`, its description, names.
+ */
+int must_check disks_clone(const struct machine *from, struct machine *to, json_t *disk,
+                           bool is_linked, struct error *err);
+/* The disks that snapshots are of: writable and qcow2. -ENOTSUP if one is not qcow2. */
+int must_check disks_check_snapshots(const struct machine *machine, struct error *err);
+/* evisor-img info of one disk. NULL with err set. */
+json_t *disks_info(const struct machine *machine, const json_t *disk, struct error *err);
+/* The format of an image file, as evisor-img finds it; the caller frees it. NULL with err set. */
+char *disks_probe(const char *path, struct error *err);
+
+/* create.c: the options that create, set and up share; and a whole new machine. */
+int must_check create_apply(const struct evctl_call *call, json_t *config, struct error *err);
+int must_check create_fill(const struct evctl_call *call, struct machine *machine,
+                           struct error *err);
+
+#endif

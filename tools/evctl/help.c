@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* help: help texts, completion scripts and parts of the manual, all from the command table. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "tools/evctl/evctl.h"
+#include "tools/evctl/tell.h"
+
+static bool is_hidden(const struct evctl_command *command)
+{
+    return !command->summary;
+}
+
+/* --- help --- */
+
+static void print_row(FILE *to, const struct evctl_command *command)
+{
+    char left[64];
+    snprintf(left, sizeof(left), "%s %s", command->name, command->arguments);
+    fprintf(to, "  %-34s %s%s\n", left,
+            strlen(left) > 34 ? "\n                                     " : "", command->summary);
+}
+
+void help_print_all(FILE *to)
+{
+    fprintf(to,
+            "evctl %s: virtual machines by name, each a folder; no daemon.\n"
+            "usage: evctl COMMAND [ARGUMENT]... [OPTION]...\n\n",
+            EVISOR_VERSION);
+    for (unsigned i = 0; i < evctl_command_count; i++)
+        if (!is_hidden(&evctl_commands[i]))
+            print_row(to, &evctl_commands[i]);
+    fputs("\nEvery command takes --json, --quiet and --help. A first machine:\n"
+          "  evctl create web --image debian.qcow2 --memory 1G --forward 2222:22\n"
+          "  evctl start web && evctl console web\n",
+          to);
+}
+
+void help_print_group(FILE *to, const char *group)
+{
+    size_t length = strlen(group);
+    for (unsigned i = 0; i < evctl_command_count; i++)
+        if (strncmp(evctl_commands[i].name, group, length) == 0 &&
+            evctl_commands[i].name[length] == ' ')
+            print_row(to, &evctl_commands[i]);
+}
+
+static void print_option(FILE *to, const struct evctl_option *option)
+{
+    char left[64], letter[8] = "    ";
+    if (option->letter)
+        snprintf(letter, sizeof(letter), "-%c, ", option->letter);
+    snprintf(left, sizeof(left), "%s--%s%s%s", letter, option->name, option->argument ? " " : "",
+             option->argument ? option->argument : "");
+    fprintf(to, "  %-28s %s\n", left, option->help);
+}
+
+void help_print_command(FILE *to, const struct evctl_command *command)
+{
+    fprintf(to, "usage: evctl %s%s%s [OPTION]...\n%c%s.\n", command->name,
+            *command->arguments ? " " : "", command->arguments,
+            command->summary ? command->summary[0] & ~0x20 : 'P',
+            command->summary ? command->summary + 1 : "art of the build");
+    if (command->help)
+        fprintf(to, "%s\n", command->help);
+    fputc('\n', to);
+    for (const struct evctl_option *option = command->options; option && option->name; option++)
+        print_option(to, option);
+    for (const struct evctl_option *option = evctl_common_options; option->name; option++)
+        print_option(to, option);
+    if (command->example)
+        fprintf(to, "\nExample:\n  %s\n", command->example);
+}
+
+/* --- completion --- */
+
+static const char *const word_names[] = {
+    [WORD_TEXT] = "",         [WORD_MACHINE] = "machine", [WORD_FILE] = "file",
+    [WORD_FOLDER] = "folder", [WORD_NETWORK] = "network", [WORD_COMMAND] = "command",
+};
+
+/* One line for each command: "name|word word|--option=kind --switch ...". */
+static void write_lines(FILE *to)
+{
+    for (unsigned i = 0; i < evctl_command_count; i++) {
+        const struct evctl_command *command = &evctl_commands[i];
+        if (is_hidden(command))
+            continue;
+        fprintf(to, "%s|%s %s|", command->name, word_names[command->words[0]],
+                word_names[command->words[1]]);
+        for (const struct evctl_option *o = command->options; o && o->name; o++)
+            fprintf(to, "--%s%s%s ", o->name, o->argument ? "=" : "",
+                    o->argument ? word_names[o->word] : "");
+        for (const struct evctl_option *o = evctl_common_options; o->name; o++)
+            fprintf(to, "--%s ", o->name);
+        fputc('\n', to);
+    }
+}
+
+/* The same code serves both shells; only how candidates are handed over differs. */
+static const char common_script[] =
+    "EOT\n"
+    ")\n"
+    "_evctl_words() {\n"
+    "    case $1 in\n"
+    "    machine) evctl list --names 2>/dev/null ;;\n"
+    "    network) printf '%s\\n' user none; evctl net list --json 2>/dev/null |\n"
+    "        sed -n 's/^ *\"name\": \"\\(.*\\)\",*$/\\1/p' ;;\n"
+    "    command) printf '%s\\n' \"$_evctl_table\" | cut -d'|' -f1 ;;\n"
+    "    esac\n"
+    "}\n"
+    "# Words so far, without the last -> candidates, or @file, @folder.\n"
+    "_evctl_candidates() {\n"
+    "    local name='' line rest options kinds word place=0 before=''\n"
+    "    while IFS= read -r line; do\n"
+    "        rest=${line%%|*}\n"
+    "        case \"$* \" in \"$rest \"*) [ ${#rest} -gt ${#name} ] && name=$rest && options=$line "
+    ";; esac\n"
+    "    done <<EOL\n$_evctl_table\nEOL\n"
+    "    if [ -z \"$name\" ]; then\n"
+    "        if [ -n \"$1\" ]; then\n"
+    "            printf '%s\\n' \"$_evctl_table\" | sed -n \"s/^$1 \\([a-z]*\\)|.*/\\1/p\"\n"
+    "        else\n"
+    "            printf '%s\\n' \"$_evctl_table\" | sed 's/[| ].*//' | sort -u\n"
+    "        fi\n"
+    "        return\n"
+    "    fi\n"
+    "    options=${options#*|}; kinds=${options%%|*}; options=${options#*|}\n"
+    "    case $name in *' '*) shift 2 ;; *) shift ;; esac\n"
+    "    for word in \"$@\"; do\n"
+    "        case $before$word in\n"
+    "        =*) before='' ;;\n"
+    "        -*) case \" $options \" in *\" $word=\"*) before='=' ;; esac ;;\n"
+    "        *) place=$((place + 1)) ;;\n"
+    "        esac\n"
+    "    done\n"
+    "    if [ -n \"$before\" ]; then\n"
+    "        rest=\" $options\"; rest=${rest#*\" $word=\"}; kinds=${rest%% *}\n"
+    "    else\n"
+    "        printf '%s\\n' \"$options\" | tr ' ' '\\n' | sed 's/=.*//;/^$/d'\n"
+    "        [ $place -ge 1 ] && kinds=${kinds#* } || kinds=${kinds%% *}\n"
+    "    fi\n"
+    "    case $kinds in file) echo @file ;; folder) echo @folder ;; *) _evctl_words \"$kinds\" ;; "
+    "esac\n"
+    "}\n";
+
+static const char bash_script[] =
+    "_evctl() {\n"
+    "    local current=${COMP_WORDS[COMP_CWORD]} candidates\n"
+    "    candidates=$(_evctl_candidates \"${COMP_WORDS[@]:1:COMP_CWORD-1}\")\n"
+    "    local IFS=$'\\n'\n"
+    "    COMPREPLY=($(compgen -W \"$(printf '%s\\n' \"$candidates\" | grep -v '^@')\" -- "
+    "\"$current\"))\n"
+    "    case $candidates in\n"
+    "    *@file*) COMPREPLY+=($(compgen -f -- \"$current\")) ;;\n"
+    "    *@folder*) COMPREPLY+=($(compgen -d -- \"$current\")) ;;\n"
+    "    esac\n"
+    "}\n"
+    "complete -o filenames -F _evctl evctl\n";
+
+static const char zsh_script[] =
+    "_evctl() {\n"
+    "    emulate -L zsh\n"
+    "    local candidates\n"
+    "    candidates=$(_evctl_candidates \"${(@)words[2,CURRENT-1]}\")\n"
+    "    case $candidates in *@file*) _files ;; *@folder*) _files -/ ;; esac\n"
+    "    compadd -- ${(f)\"$(printf '%s\\n' \"$candidates\" | grep -v '^@')\"}\n"
+    "}\n"
+    "compdef _evctl evctl\n";
+
+int help_complete(FILE *to, const char *shell, struct error *err)
+{
+    bool is_zsh = strcmp(shell, "zsh") == 0;
+    if (!is_zsh && strcmp(shell, "bash") != 0)
+        return error_set(err, EINVAL, "'%s' is no shell that is known here; say bash or zsh",
+                         shell);
+    fputs(is_zsh ? "#compdef evctl\n" : "", to);
+    fputs("# Written by evctl completion.\n_evctl_table=$(cat <<'EOT'\n", to);
+    write_lines(to);
+    fputs(common_script, to);
+    fputs(is_zsh ? zsh_script : bash_script, to);
+    return 0;
+}
+
+int cmd_completion(struct evctl_call *call, struct error *err)
+{
+    return help_complete(stdout, call->arguments[0], err);
+}
+
+/* --- the manual --- */
+
+static void write_roff(FILE *to, const char *text)
+{
+    if (*text == '.' || *text == '\'')
+        fputs("\\&", to);
+    for (; *text; text++) {
+        if (*text == '-' || *text == '\\')
+            fputc('\\', to);
+        fputc(*text == '\\' ? 'e' : *text, to);
+    }
+}
+
+static void write_option(FILE *to, const struct evctl_option *option)
+{
+    fputs(".TP\n.B \"", to);
+    if (option->letter)
+        fprintf(to, "\\-%c, ", option->letter);
+    fputs("\\-\\-", to);
+    write_roff(to, option->name);
+    if (option->argument) {
+        fputc(' ', to);
+        write_roff(to, option->argument);
+    }
+    fputs("\"\n", to);
+    write_roff(to, option->help);
+    fputc('\n', to);
+}
+
+static void write_command(FILE *to, const struct evctl_command *command)
+{
+    fputs(".SS \"evctl ", to);
+    write_roff(to, command->name);
+    fputs(*command->arguments ? " " : "", to);
+    write_roff(to, command->arguments);
+    fprintf(to, "\"\n%c", command->summary[0] & ~0x20);
+    write_roff(to, command->summary + 1);
+    fputs(".\n", to);
+    if (command->help) {
+        write_roff(to, command->help);
+        fputc('\n', to);
+    }
+    for (const struct evctl_option *option = command->options; option && option->name; option++)
+        write_option(to, option);
+    if (command->example) {
+        fputs(".PP\nExample:\n.PP\n.nf\n.RS\n", to);
+        write_roff(to, command->example);
+        fputs("\n.RE\n.fi\n", to);
+    }
+}
+
+static void write_table_row(FILE *to, const struct evctl_command *command)
+{
+    char *copy = strdup(command->same_as), *rest = copy;
+    fputs("T{\n", to);
+    write_roff(to, command->name);
+    for (unsigned i = 0; i < 3; i++) {
+        const char *cell = strsep(&rest, "|");
+        fputs("\nT}:T{\n", to);
+        write_roff(to, cell && *cell ? cell : "\xe2\x80\x93");
+    }
+    fputs("\nT}\n", to);
+    free(copy);
+}
+
+int help_write_manual(FILE *to, const char *part)
+{
+    if (strcmp(part, "commands") != 0 && strcmp(part, "table") != 0)
+        return -EINVAL;
+    bool is_table = strcmp(part, "table") == 0;
+    if (is_table)
+        fputs(".TS\ntab(:);\nlB lB lB lB\nlw(14n) lw(24n) lw(18n) lw(14n).\n"
+              "evctl:VBoxManage:virsh:vmrun\n",
+              to);
+    for (unsigned i = 0; i < evctl_command_count; i++) {
+        if (is_hidden(&evctl_commands[i]))
+            continue;
+        if (!is_table)
+            write_command(to, &evctl_commands[i]);
+        else if (evctl_commands[i].same_as)
+            write_table_row(to, &evctl_commands[i]);
+    }
+    if (is_table)
+        fputs(".TE\n", to);
+    return 0;
+}
+
+int cmd_manual(struct evctl_call *call, struct error *err)
+{
+    char line[1024], name[32];
+    bool is_inside = false;
+    (void)call;
+    while (fgets(line, sizeof(line), stdin)) {
+        if (strncmp(line, ".\\\" end ", 8) == 0)
+            is_inside = false;
+        if (!is_inside)
+            fputs(line, stdout);
+        if (sscanf(line, ".\\\" begin %31s", name) != 1)
+            continue;
+        is_inside = true;
+        if (help_write_manual(stdout, name))
+            return error_set(err, EINVAL, "the manual has a part '%s' that is not known", name);
+    }
+    return 0;
+}
