@@ -58,6 +58,10 @@ int must_check path_run_disk(const struct path_options *options, struct path_res
 int must_check path_run_blk(const struct path_options *options, struct path_result *result,
                             struct error *err);
 
+/* As path_run_blk, with the driver on a thread of its own. */
+int must_check path_run_kick(const struct path_options *options, struct path_result *result,
+                             struct error *err);
+
 /* path.c: the steps of a run. */
 int must_check path_open(struct path_run *run, struct error *err);
 void path_begin(struct path_run *run);

@@ -80,14 +80,29 @@ static int set_option(struct path_options *options, int letter, const char *text
     }
 }
 
-static int check(const struct path_options *options, bool is_blk)
+static const struct path {
+    const char *name;
+    int (*run)(const struct path_options *options, struct path_result *result, struct error *err);
+    bool has_queue;
+} paths[] = {
+    {"blk", path_run_blk, true}, {"disk", path_run_disk, false}, {"kick", path_run_kick, true}};
+
+static const struct path *find_path(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(paths); i++)
+        if (strcmp(paths[i].name, name) == 0)
+            return &paths[i];
+    return NULL;
+}
+
+static int check(const struct path_options *options, bool has_queue)
 {
     const char *wrong = NULL;
     if (options->block_bytes % 512)
         wrong = "the block size must be a multiple of 512";
     else if (options->block_bytes * options->depth > PATH_DATA_MAX)
         wrong = "block size times depth must not exceed 6 MiB";
-    else if (is_blk && options->depth > 85)
+    else if (has_queue && options->depth > 85)
         wrong = "a queue of 256 descriptors holds at most 85 requests: use a smaller --depth";
     else if (!options->image && strcmp(options->format, "null") != 0)
         wrong = "name an image by --image, or take --format null";
@@ -131,17 +146,17 @@ int main(int argc, char **argv)
     struct path_options options = {
         .format = "raw", .block_bytes = 4096, .depth = 1, .seconds = 2, .seed = 1};
     struct error err = {0};
-    bool is_blk = argc > 1 && strcmp(argv[1], "blk") == 0;
-    if (!is_blk && (argc < 2 || strcmp(argv[1], "disk") != 0)) {
-        fprintf(stderr, "evisor-bench: the path is 'blk' or 'disk'\n");
+    const struct path *path = argc > 1 ? find_path(argv[1]) : NULL;
+    if (!path) {
+        fprintf(stderr, "evisor-bench: the path is 'blk', 'kick' or 'disk'\n");
         return 1;
     }
     for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1;)
         if (set_option(&options, letter, optarg))
             return 1;
-    if (check(&options, is_blk))
+    if (check(&options, path->has_queue))
         return 1;
-    if ((is_blk ? path_run_blk : path_run_disk)(&options, &result, &err)) {
+    if (path->run(&options, &result, &err)) {
         fprintf(stderr, "evisor-bench: %s\n", err.text);
         return 1;
     }

@@ -11,7 +11,7 @@ from guestkit import packages
 
 from . import loops, machine, path, plot
 
-DISK = {"blk": path.measure_blk, "disk": path.measure_disk, "nbd": path.measure_nbd}
+DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk, "nbd": path.measure_nbd}
 MACHINE = {"boot": machine.measure_boot, "exit": machine.measure_exit,
            "memory": machine.measure_memory, "loops": loops.measure_loops}
 

@@ -116,7 +116,8 @@ def measure_path(kind, options, folder):
         peers.append(Peer("fio io_uring", fio_command(
             options, image, ["--ioengine=io_uring", f"--filename={image}"])))
     results = alternate(peers, options.runs, lambda peer: normal(run(peer.command)))
-    what = "the engine" if kind == "disk" else "virtio-blk"
+    what = {"disk": "the engine", "blk": "virtio-blk",
+            "kick": "virtio-blk by eventfds"}[kind]
     yield from figures(title_of(options, what), results)
     print_paths(results)
     options.latencies = {what: results["evisor"][-1]["raw"]["latency-ns"]["buckets"]}
@@ -125,6 +126,11 @@ def measure_path(kind, options, folder):
 def measure_blk(options, folder):
     """virtio-blk and the engine below it, without a guest."""
     yield from measure_path("blk", options, folder)
+
+
+def measure_kick(options, folder):
+    """virtio-blk with the driver on its own thread: doorbell to completion to interrupt."""
+    yield from measure_path("kick", options, folder)
 
 
 def measure_disk(options, folder):

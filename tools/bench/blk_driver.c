@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/* blk_driver: chains that stay described, one for each slot; only header and status change. */
+#include "tools/bench/blk_driver.h"
+
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ring.h>
+
+#include "base/bytes.h"
+
+#define QUEUE_SIZE 256u
+#define CHAIN      3u /* header, data, status */
+
+#define FEATURES                                                                                   \
+    (UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |                  \
+     UINT64_C(1) << VIRTIO_BLK_F_FLUSH)
+
+static void describe_chain(struct blk_driver *driver, unsigned index)
+{
+    const struct path_options *options = driver->run.options;
+    struct blk_slot *slot = &driver->slots[index];
+    struct fake_queue *queue = &driver->queue;
+    uint16_t head = (uint16_t)(index * CHAIN);
+    uint16_t data_flags = options->is_write ? 0 : VRING_DESC_F_WRITE;
+    slot->header_gpa = fake_guest_alloc(&driver->guest, 17);
+    slot->status_gpa = slot->header_gpa + 16;
+    slot->data_gpa = fake_guest_alloc(&driver->guest, options->block_bytes);
+    path_fill(&driver->run, index,
+              fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
+    fake_queue_set_descriptor(queue, head, slot->header_gpa, 16, VRING_DESC_F_NEXT,
+                              (uint16_t)(head + 1));
+    fake_queue_set_descriptor(queue, (uint16_t)(head + 1), slot->data_gpa,
+                              (uint32_t)options->block_bytes, VRING_DESC_F_NEXT | data_flags,
+                              (uint16_t)(head + 2));
+    fake_queue_set_descriptor(queue, (uint16_t)(head + 2), slot->status_gpa, 1, VRING_DESC_F_WRITE,
+                              0);
+}
+
+void blk_driver_offer(struct blk_driver *driver, unsigned index)
+{
+    const struct path_options *options = driver->run.options;
+    struct blk_slot *slot = &driver->slots[index];
+    uint8_t *header = fake_guest_at(&driver->guest, slot->header_gpa, 17);
+    slot->offset = path_next_offset(&driver->run);
+    store_le32(header, options->is_write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN);
+    store_le32(header + 4, 0);
+    store_le64(header + 8, slot->offset / 512);
+    header[16] = 0xff;
+    if (options->verifies)
+        path_fill(&driver->run, slot->offset,
+                  fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
+    slot->started_ns = loop_now_ns();
+    driver->in_flight++;
+    fake_queue_offer(&driver->queue, (uint16_t)(index * CHAIN));
+}
+
+bool blk_driver_must_kick(struct blk_driver *driver)
+{
+    struct fake_queue *queue = &driver->queue;
+    uint16_t now = queue->avail_at, before = driver->kicked_at;
+    uint64_t event_gpa = queue->used + 4 + 8 * QUEUE_SIZE;
+    atomic_thread_fence(memory_order_seq_cst);
+    driver->kicked_at = now;
+    return vring_need_event(load_le16(fake_guest_at(&driver->guest, event_gpa, 2)), now, before);
+}
+
+static void take_one(struct blk_driver *driver, unsigned index)
+{
+    struct blk_slot *slot = &driver->slots[index];
+    uint8_t status = *(uint8_t *)fake_guest_at(&driver->guest, slot->status_gpa, 1);
+    driver->in_flight--;
+    path_record(&driver->run, slot->offset, slot->started_ns, status ? -EIO : 0);
+    if (!path_is_over(&driver->run))
+        blk_driver_offer(driver, index);
+}
+
+void blk_driver_take(struct blk_driver *driver)
+{
+    uint64_t event_gpa = driver->queue.avail + 4 + 2 * QUEUE_SIZE;
+    uint32_t head, bytes;
+    bool has_more = true;
+    while (has_more) {
+        while (fake_queue_used(&driver->queue, &head, &bytes))
+            take_one(driver, head / CHAIN);
+        /* What was used before the device saw this gets no interrupt: look once more. */
+        store_le16(fake_guest_at(&driver->guest, event_gpa, 2), driver->queue.used_at);
+        atomic_thread_fence(memory_order_seq_cst);
+        has_more = fake_queue_used_index(&driver->queue) != driver->queue.used_at;
+    }
+}
+
+static int make_device(struct blk_driver *driver, struct error *err)
+{
+    struct virtio_pci_place place = fake_guest_place(&driver->guest, "bench");
+    const struct virtio_blk_options options = {.queue_count = 1};
+    int result = virtio_blk_create(&place, driver->run.disk, &options, &driver->device, err);
+    if (result)
+        return result;
+    driver->guest.mem.on_written = NULL; /* nothing here keeps decoded code */
+    fake_device_probe(&driver->driver, &driver->guest, driver->device);
+    CHECK(fake_device_negotiate(&driver->driver, fake_device_features(&driver->driver) & FEATURES));
+    fake_queue_init(&driver->queue, &driver->driver, 0, QUEUE_SIZE);
+    fake_device_driver_ok(&driver->driver);
+    for (unsigned i = 0; i < driver->run.options->depth; i++)
+        describe_chain(driver, i);
+    return 0;
+}
+
+void blk_driver_init(struct blk_driver *driver)
+{
+    fake_guest_init(&driver->guest);
+}
+
+int blk_driver_open(struct blk_driver *driver, const struct path_options *options,
+                    struct path_result *result, struct error *err)
+{
+    CHECK(options->depth * CHAIN <= QUEUE_SIZE);
+    driver->run =
+        (struct path_run){.options = options, .result = result, .loop = &driver->guest.loop};
+    int status = path_open(&driver->run, err);
+    return status ? status : make_device(driver, err);
+}
+
+int blk_driver_close(struct blk_driver *driver, struct error *err)
+{
+    driver->run.result->interrupts = driver->guest.irq.sent[driver->queue.index + 1];
+    fake_guest_close(&driver->guest, driver->device);
+    int status = path_end(&driver->run, err);
+    fake_guest_fini(&driver->guest);
+    return status;
+}
