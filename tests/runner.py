@@ -190,6 +190,11 @@ def interop(tally):
     run_pytest(tally, "tests/interop")
 
 
+def evctl(tally):
+    stage("evctl, as a person types it")
+    run_pytest(tally, "tests/evctl")
+
+
 def qemu_iotests(tally):
     stage("QEMU's own tests of qemu-img, run on evisor-img")
     for name, outcome, seconds, detail, output in iotests.results():
@@ -211,7 +216,8 @@ def proof(tally):
                                              "-rss_limit_mb=2048", "-timeout=30"], 240)
 
 
-STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "guest": guests, "kvm": kvm, "proof": proof}
+STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
+          "guest": guests, "kvm": kvm, "proof": proof}
 
 
 def measure():
