@@ -146,20 +146,24 @@ const char *const img_size_hint = "expects a non-negative number below 2^64\n"
                                   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, "
                                   "tera-, peta-\nand exabytes, respectively.";
 
-int img_parse_image_size(const char *text, uint64_t *bytes)
+int img_parse_named_size(const char *text, const char *name, uint64_t *bytes)
 {
     int result = img_parse_size(text, 1, bytes);
     if (result == -ERANGE || (!result && *bytes > (uint64_t)INT64_MAX)) {
-        img_error("Invalid image size specified. Must be between 0 and %lld.",
-                  (long long)INT64_MAX);
+        img_error("Invalid %s specified. Must be between 0 and %lld.", name, (long long)INT64_MAX);
         return -1;
     }
     if (result) {
-        img_error("Invalid image size specified. You may use k, M, G, T, P or E suffixes for");
+        img_error("Invalid %s specified. You may use k, M, G, T, P or E suffixes for", name);
         img_error("kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
         return -1;
     }
     return 0;
+}
+
+int img_parse_image_size(const char *text, uint64_t *bytes)
+{
+    return img_parse_named_size(text, "image size", bytes);
 }
 
 const char *img_size_text(uint64_t bytes, char buffer[IMG_SIZE_TEXT_BYTES])

@@ -24,7 +24,7 @@ struct img_command {
     int (*run)(struct loop *loop, int argc, char **argv);
 };
 
-extern const struct img_command img_amend_command, img_bench_command, img_check_command,
+extern const struct img_command img_amend_command, img_bench_command, img_bitmap_command, img_check_command,
     img_commit_command, img_compare_command, img_convert_command, img_create_command,
     img_dd_command, img_info_command, img_map_command, img_measure_command, img_rebase_command,
     img_resize_command, img_serve_command, img_snapshot_command;
@@ -57,6 +57,7 @@ int img_parse_output(const char *text, enum img_output *output);
 int img_parse_size(const char *text, uint64_t unit, uint64_t *bytes);
 /* The same with the message that qemu-img gives for image sizes. -1 after saying it. */
 int img_parse_image_size(const char *text, uint64_t *bytes);
+int img_parse_named_size(const char *text, const char *name, uint64_t *bytes);
 /* What to say after "Parameter 'x' ": three lines, which programs know. */
 extern const char *const img_size_hint;
 /* "1.5 GiB": three significant digits. Returns `buffer`. */

@@ -18,6 +18,7 @@
 #include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
+#include "tools/img/img_rate.h"
 #include "tools/img/img_source.h"
 
 #define CHUNK_BYTES (2 * MIB)
@@ -25,6 +26,7 @@
 struct arguments {
     struct img_image image;
     const char *base;
+    struct img_rate rate;
     const char *cache;
     bool keep, progress, quiet; /* keep: -d, do not empty the overlay */
 };
@@ -41,13 +43,14 @@ struct commit {
     struct level below; /* where it goes */
     unsigned depth;     /* layers that are committed */
     struct img_source top, base;
+    struct img_rate rate;
     struct error err;
 };
 
-static int on_rate(void *arguments, const char *value)
+static int on_rate(void *opaque, const char *value)
 {
-    (void)arguments;
-    return img_error("-r %s is not supported: limit the rate with ionice or cgroups", value);
+    struct arguments *arguments = opaque;
+    return img_rate_parse(&arguments->rate, value);
 }
 
 static int on_base(void *opaque, const char *value)
@@ -178,6 +181,7 @@ static int copy_extent(struct commit *commit, const struct map_extent *extent, v
         return on_disk(commit->base.disk, DISK_ZERO, extent->offset, NULL, extent->bytes);
     for (uint64_t at = extent->offset; at < end && !result; at += CHUNK_BYTES) {
         uint64_t bytes = MIN(CHUNK_BYTES, end - at);
+        img_rate_wait(&commit->rate, bytes);
         result = on_disk(commit->top.disk, DISK_READ, at, data, bytes);
         if (!result)
             result = on_disk(commit->base.disk, DISK_WRITE, at, data, bytes);
@@ -275,6 +279,7 @@ static int run(struct loop *loop, int argc, char **argv)
     const struct img_file_options options = {.writable = true};
     if (parse(&arguments, argc, argv))
         return 1;
+    commit.rate = arguments.rate;
     struct io_file *file = img_open_file(loop, arguments.image.path, &options);
     if (!file)
         return 1;
@@ -290,12 +295,13 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_commit_command = {
     .name = "commit",
-    .synopsis = "[-f FMT] [-t CACHE] [-b BASE] [-d] [-p] [-q] FILENAME",
+    .synopsis = "[--image-opts] [-f FMT] [-t CACHE] [-b BASE] [-r RATE] [-d] [-p] [-q] FILENAME",
     .help = "Writes the changes in an overlay into its backing file, then empties the overlay.\n"
             "  -f FMT    the overlay's format (default: found out from the file)\n"
             "  -b BASE   into this image of the chain; the overlay is not emptied\n"
             "  -d        do not empty the overlay\n"
             "  -t CACHE  none, writeback (default), writethrough, directsync, unsafe\n"
+            "  -r RATE   no more than so many bytes per second\n"
             "  -p        show the progress\n"
             "  -q        say nothing\n"
             "Example:\n"

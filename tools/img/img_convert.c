@@ -15,15 +15,21 @@
 
 #include "tools/img/img_args.h"
 #include "tools/img/img_copy.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
+#define SPARSE_MAX (16 * 1024 * 1024)
+
 struct arguments {
     char **sources;
     size_t source_count;
+    const char *target_given; /* as the person wrote it */
     const char *target;
     const char *format;
+    const char *snapshot;
+    struct img_rate rate;
     const char *target_format;
     const char *backing_path;
     const char *backing_format;
@@ -38,6 +44,9 @@ struct arguments {
     bool keep_target; /* -n */
     bool target_is_zero;
     bool no_lock;
+    bool image_opts, target_image_opts;
+    bool has_sparse; /* -S was given */
+    bool salvage, bitmaps, skip_broken_bitmaps;
     bool offload, out_of_order; /* -C, -W: make no difference to the result */
 };
 
@@ -67,17 +76,18 @@ static int parse_depth(const char *text, unsigned *depth)
 
 static int parse_sparse(const char *text, uint64_t *bytes)
 {
-    if (img_parse_size(text, 1, bytes) || *bytes % 512 || *bytes > 512ull * INT32_MAX)
+    if (img_parse_size(text, 1, bytes) || *bytes % 512 || *bytes > SPARSE_MAX)
         return img_error("Invalid buffer size for sparse output specified. Valid sizes are "
-                         "multiples of 512 up to %llu. Select 0 to disable sparse detection "
+                         "multiples of 512 up to %d. Select 0 to disable sparse detection "
                          "(fully allocates output).",
-                         512ull * INT32_MAX);
+                         SPARSE_MAX);
     return 0;
 }
 
 static int on_sparse(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
+    arguments->has_sparse = true;
     return parse_sparse(value, &arguments->sparse_bytes);
 }
 
@@ -87,17 +97,10 @@ static int on_depth(void *opaque, const char *value)
     return parse_depth(value, &arguments->depth);
 }
 
-static int on_snapshot(void *arguments, const char *value)
+static int on_rate(void *opaque, const char *value)
 {
-    (void)arguments;
-    return img_error("-l %s is not supported: apply the snapshot to a copy, then convert that",
-                     value);
-}
-
-static int on_rate(void *arguments, const char *value)
-{
-    (void)arguments;
-    return img_error("-r %s is not supported: limit the rate with ionice or cgroups", value);
+    struct arguments *arguments = opaque;
+    return img_rate_parse(&arguments->rate, value);
 }
 
 static const struct img_arg args[] = {
@@ -117,51 +120,111 @@ static const struct img_arg args[] = {
     IMG_SWITCH('U', "force-share", no_lock),
     IMG_SWITCH('C', NULL, offload),
     IMG_SWITCH('W', NULL, out_of_order),
-    IMG_CALL('l', NULL, on_snapshot),
+    IMG_TEXT('l', NULL, snapshot),
     IMG_CALL('r', NULL, on_rate),
     IMG_SWITCH(0, "target-is-zero", target_is_zero),
+    IMG_SWITCH(0, "image-opts", image_opts),
+    IMG_SWITCH(0, "target-image-opts", target_image_opts),
+    IMG_SWITCH(0, "salvage", salvage),
+    IMG_SWITCH(0, "bitmaps", bitmaps),
+    IMG_SWITCH(0, "skip-broken-bitmaps", skip_broken_bitmaps),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
-static int check_arguments(const struct arguments *arguments)
+/* What options exclude each other, in qemu-img's order. */
+static int check_options(const struct arguments *arguments)
 {
-    struct disk_cache_mode mode;
-    if (arguments->keep_target && (arguments->options.count))
+    if (arguments->skip_broken_bitmaps && !arguments->bitmaps)
+        return img_error("Use of --skip-broken-bitmaps requires --bitmaps");
+    if (arguments->offload && arguments->compress)
+        return img_error("Cannot enable copy offloading when -c is used");
+    if (arguments->offload && arguments->has_sparse)
+        return img_error("Cannot enable copy offloading when -S is used");
+    if (arguments->offload && arguments->salvage)
+        return img_error("Cannot use copy offloading in salvaging mode");
+    if (arguments->target_image_opts && !arguments->keep_target)
+        return img_error("--target-image-opts requires use of -n flag");
+    if (arguments->keep_target && arguments->options.count)
         return img_error("-o has no effect when skipping image creation");
     if (arguments->target_is_zero && !arguments->keep_target)
         return img_error("--target-is-zero requires use of -n flag");
-    if (arguments->backing_path && arguments->source_count > 1)
-        return img_error("Having a backing file for the target makes no sense when concatenating "
-                         "multiple input images");
-    if (arguments->backing_path && !arguments->backing_format &&
-        !img_options_get(&arguments->options, "backing_fmt"))
-        return img_error("Use of backing file requires explicit backing format: add -F FMT");
-    if (arguments->target_is_zero && arguments->backing_path)
-        return img_error("Cannot use --target-is-zero when the destination image has a backing "
-                         "file");
-    if (img_parse_cache(arguments->cache, &mode))
-        return img_error("Invalid cache option: %s", arguments->cache);
+    return 0;
+}
+
+static int check_caches(const struct arguments *arguments)
+{
+    struct disk_cache_mode mode;
     if (arguments->source_cache && img_parse_cache(arguments->source_cache, &mode))
         return img_error("Invalid source cache option: %s", arguments->source_cache);
-    if (arguments->compress && strcmp(arguments->target_format, "qcow2"))
+    if (img_parse_cache(arguments->cache, &mode))
+        return img_error("Invalid cache option: %s", arguments->cache);
+    return 0;
+}
+
+/* What depends on the target's format. */
+static int check_target(const struct arguments *arguments)
+{
+    const char *format = arguments->target_format;
+    bool has_backing =
+        arguments->backing_path || img_options_get(&arguments->options, "backing_file");
+    if (!img_format_is_known(format))
+        return img_error("Unknown file format '%s'", format);
+    if (arguments->backing_path && strcmp(format, "qcow2"))
+        return img_error("Backing file not supported for file format '%s'", format);
+    if (has_backing && arguments->target_is_zero)
+        return img_error("Cannot use --target-is-zero when the destination image has a backing "
+                         "file");
+    if (has_backing && arguments->source_count > 1)
+        return img_error("Having a backing file for the target makes no sense when concatenating "
+                         "multiple input images");
+    if (has_backing && !arguments->backing_format &&
+        !img_options_get(&arguments->options, "backing_fmt"))
+        return img_error("Use of backing file requires explicit backing format");
+    if (arguments->compress && strcmp(format, "qcow2"))
         return img_error("Compression not supported for this file format");
     if (arguments->compress && arguments->keep_target)
         return img_error("-c writes new images only: leave out -n");
+    if (arguments->bitmaps && arguments->source_count > 1)
+        return img_error("Copying bitmaps only possible with single source");
+    if (arguments->bitmaps && strcmp(format, "qcow2"))
+        return img_error("Format driver '%s' does not support bitmaps", format);
     return 0;
+}
+
+static int take_target(struct arguments *arguments)
+{
+    struct img_image image = {.is_options = arguments->target_image_opts, .writable = true};
+    struct error err = {0};
+    if (arguments->target_image_opts) {
+        if (img_image_take(arguments->target_given, &image))
+            return 1;
+        arguments->target = image.path;
+        if (image.format)
+            arguments->target_format = image.format;
+        return 0;
+    }
+    arguments->target = img_image_new_path(arguments->target_given, &err);
+    return arguments->target ? 0 : img_error("%s", err.text);
 }
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
     struct img_names names;
     int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (!status)
+        status = check_options(arguments);
     if (status || img_options_wants_help(&arguments->options))
         return status;
     if (names.count < 2)
         return img_error("Must specify image file name");
     arguments->sources = names.list;
     arguments->source_count = names.count - 1;
-    arguments->target = img_path(names.list[names.count - 1]);
-    return check_arguments(arguments);
+    arguments->target_given = names.list[names.count - 1];
+    if (check_caches(arguments))
+        return 1;
+    if (arguments->snapshot && arguments->source_count > 1)
+        return img_error("No support for concatenating multiple snapshot");
+    return take_target(arguments);
 }
 
 /* --- sources --- */
@@ -175,10 +238,16 @@ static int open_sources(struct conversion *conversion)
     if (!conversion->sources || !copy->sources)
         return img_error("out of memory");
     for (size_t i = 0; i < arguments->source_count; i++) {
+        struct img_image image = {.format = arguments->format,
+                                  .no_lock = arguments->no_lock,
+                                  .is_options = arguments->image_opts};
+        if (img_image_take(arguments->sources[i], &image))
+            return 1;
         const struct img_source_options options = {
-            .path = img_path(arguments->sources[i]),
-            .format = arguments->format,
-            .no_lock = arguments->no_lock,
+            .path = image.path,
+            .format = image.format,
+            .no_lock = image.no_lock,
+            .snapshot = arguments->snapshot,
             .cache = arguments->source_cache,
         };
         if (img_source_open(conversion->loop, &options, &conversion->sources[i]))
@@ -202,12 +271,21 @@ static void close_sources(struct conversion *conversion)
 
 /* --- targets --- */
 
+static void on_lost(void *opaque, uint64_t offset, int error)
+{
+    const struct conversion *conversion = opaque;
+    if (!conversion->arguments->quiet)
+        img_error("warning: error while reading offset %" PRIu64 ": %s", offset, strerror(-error));
+}
+
 static int run_copy(struct conversion *conversion)
 {
     struct img_copy *copy = &conversion->copy;
     copy->counts_data = conversion->arguments->progress;
     copy->on_progress = img_progress_report;
     copy->is_cancelled = img_progress_is_cancelled;
+    copy->on_lost = on_lost;
+    copy->opaque = conversion;
     return img_copy_run(copy, &conversion->err);
 }
 
@@ -383,7 +461,11 @@ static int run(struct loop *loop, int argc, char **argv)
         conversion.copy.loop = loop;
         conversion.copy.depth = arguments.depth;
         conversion.copy.sparse_bytes = arguments.sparse_bytes;
+        conversion.copy.rate = arguments.rate;
+        conversion.copy.salvage = arguments.salvage;
         status = open_sources(&conversion);
+        if (!status)
+            status = check_target(&arguments);
         if (!status)
             status = convert(&conversion);
         close_sources(&conversion);

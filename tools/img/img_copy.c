@@ -24,6 +24,7 @@
 enum piece_state {
     PIECE_FREE,
     PIECE_READING, /* reads are in flight */
+    PIECE_UNREAD,  /* a read failed, and what can be read shall be saved */
     PIECE_PACKING, /* a pool job is compressing */
     PIECE_READY,   /* waits for the older ones to be placed */
     PIECE_WRITING, /* placed; writes are in flight */
@@ -49,6 +50,7 @@ struct piece {
     enum piece_state state;
     uint64_t offset, bytes;
     bool is_zero; /* nothing is read: all of it is zeroes */
+    bool is_unread;
     unsigned in_flight;
     uint8_t *data;
     struct read_op *reads; /* one per source at most */
@@ -214,14 +216,46 @@ static void read_finished(struct piece *piece)
     loop_job_submit(run->copy->loop, &piece->job);
 }
 
+static void read_done(struct piece *piece)
+{
+    if (piece->is_unread)
+        piece->state = PIECE_UNREAD;
+    else
+        read_finished(piece);
+}
+
 static void on_read(struct disk_request *request, int result)
 {
     struct read_op *op = container_of(request, struct read_op, request);
     struct piece *piece = op->piece;
-    if (result)
+    if (result && piece->run->copy->salvage)
+        piece->is_unread = true;
+    else if (result)
         fail(piece->run, result, "reading", piece->offset);
     if (!--piece->in_flight)
-        read_finished(piece);
+        read_done(piece);
+}
+
+/* Sector by sector; called from the ring's turn, where waiting is allowed. */
+static void salvage(struct piece *piece)
+{
+    struct img_copy *copy = piece->run->copy;
+    for (uint64_t at = 0; at < piece->bytes; at += 512) {
+        struct img_copy_source *source = source_at(copy, piece->offset + at);
+        struct iovec iov = {piece->data + at, MIN(512, piece->bytes - at)};
+        struct disk_request request = {.op = DISK_READ,
+                                       .offset = piece->offset + at - source->start,
+                                       .bytes = iov.iov_len,
+                                       .iov = &iov,
+                                       .iov_count = 1};
+        int result = disk_run(source->disk, &request);
+        if (!result)
+            continue;
+        memset(iov.iov_base, 0, iov.iov_len);
+        if (copy->on_lost)
+            copy->on_lost(copy->opaque, piece->offset + at, result);
+    }
+    read_finished(piece);
 }
 
 static void start_read(struct piece *piece)
@@ -229,7 +263,9 @@ static void start_read(struct piece *piece)
     struct img_copy *copy = piece->run->copy;
     uint64_t done = 0;
     piece->state = PIECE_READING;
+    piece->is_unread = false;
     piece->in_flight = 1;
+    img_rate_wait(&copy->rate, piece->bytes);
     for (size_t i = 0; done < piece->bytes; i++) {
         struct read_op *op = &piece->reads[i];
         struct img_copy_source *source = source_at(copy, piece->offset + done);
@@ -248,7 +284,7 @@ static void start_read(struct piece *piece)
         done += bytes;
     }
     if (!--piece->in_flight)
-        read_finished(piece);
+        read_done(piece);
 }
 
 /* --- placing --- */
@@ -439,6 +475,8 @@ static void advance(struct run *run)
 {
     for (unsigned i = 0; i < run->count; i++) {
         struct piece *piece = ring_at(run, i);
+        if (piece->state == PIECE_UNREAD)
+            salvage(piece);
         if (piece->state == PIECE_READY)
             place(piece);
         if (piece->state == PIECE_READING || piece->state == PIECE_PACKING)

@@ -14,6 +14,7 @@
 #include "disk/map.h"
 #include "disk/qcow2/qcow2_pack.h"
 #include "disk/qcow2/qcow2_writer.h"
+#include "tools/img/img_rate.h"
 
 #define IMG_COPY_DEPTH_MAX 16
 
@@ -45,6 +46,10 @@ struct img_copy {
     bool compress;
     enum qcow2_compression compression_type;
 
+    struct img_rate rate; /* of reading */
+    bool salvage;         /* what cannot be read becomes zeroes, sector by sector */
+    /* Called for each sector that is lost so; may be NULL. */
+    void (*on_lost)(void *opaque, uint64_t offset, int error);
     bool counts_data; /* progress is of the data alone; else of the whole disk */
     /* Called now and then; may be NULL. */
     void (*on_progress)(void *opaque, uint64_t done_bytes, uint64_t total_bytes);

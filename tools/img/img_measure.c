@@ -15,6 +15,7 @@
 struct arguments {
     struct img_image image;
     const char *target_format;
+    const char *snapshot;
     struct img_options options;
     enum img_output output;
     uint64_t size_bytes;
@@ -35,18 +36,12 @@ static int on_size(void *opaque, const char *value)
     return img_parse_image_size(value, &arguments->size_bytes) ? 1 : 0;
 }
 
-static int on_snapshot(void *arguments, const char *value)
-{
-    (void)arguments;
-    return img_error("-l %s is not supported: measure a copy that has the snapshot applied", value);
-}
-
 static const struct img_arg args[] = {
     IMG_SWITCH(0, "image-opts", image.is_options),
     IMG_TEXT('f', NULL, image.format),
     IMG_TEXT('O', NULL, target_format),
     IMG_OPTIONS('o', NULL, options),
-    IMG_CALL('l', NULL, on_snapshot),
+    IMG_TEXT('l', NULL, snapshot),
     IMG_OUTPUT("output", output),
     IMG_CALL(0, "size", on_size),
     IMG_SWITCH('U', "force-share", image.no_lock),
@@ -61,12 +56,15 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return status;
     if (names.count > 1)
         return img_error("At most one filename argument is allowed.");
-    arguments->image.path = names.count ? names.list[0] : NULL;
-    if (!arguments->image.path && !arguments->has_size)
-        return img_error("Either --size N or one filename must be specified.");
-    if (arguments->image.path && arguments->has_size)
+    bool is_named = names.count;
+    if (!is_named &&
+        (arguments->image.is_options || arguments->image.format || arguments->snapshot))
+        return img_error("--image-opts, -f, and -l require a filename argument.");
+    if (is_named && arguments->has_size)
         return img_error("--size N cannot be used together with a filename.");
-    return 0;
+    if (!is_named && !arguments->has_size)
+        return img_error("Either --size N or one filename must be specified.");
+    return is_named ? img_image_take(names.list[0], &arguments->image) : 0;
 }
 
 /* The data of the source, in whole clusters of the target. */
@@ -199,7 +197,8 @@ static int run(struct loop *loop, int argc, char **argv)
     if (!status && arguments.image.path) {
         const struct img_source_options options = {.path = arguments.image.path,
                                                    .format = arguments.image.format,
-                                                   .no_lock = arguments.image.no_lock};
+                                                   .no_lock = arguments.image.no_lock,
+                                                   .snapshot = arguments.snapshot};
         status = img_source_open(loop, &options, &source);
     }
     if (!status) {

@@ -3,9 +3,11 @@
 #include "tools/img/img_source.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "disk/probe.h"
+#include "tools/img/img_snapshot_choice.h"
 
 int img_parse_cache(const char *name, struct disk_cache_mode *mode)
 {
@@ -52,48 +54,52 @@ static int parse_discard(const char *name, bool *unmaps)
 
 /* Looks into the file, without locks: the image is opened and locked right after. */
 static int find_format(struct loop *loop, const struct img_source_options *options,
-                       const char **format)
+                       const char **format, char **snapshot)
 {
     const struct img_file_options open_options = {.no_lock = true};
     struct io_file *file = img_open_file(loop, options->path, &open_options);
     if (!file)
         return 1;
     int status = img_find_format(file, options->path, options->format, format);
+    if (!status && options->snapshot && strcmp(*format, "qcow2"))
+        status = img_error("Failed to load snapshot: Block format '%s' used by device '' does not "
+                           "support temporarily loading internal snapshots",
+                           *format);
+    else if (!status && options->snapshot)
+        status = img_snapshot_choose(file, options->path, options->snapshot, snapshot);
     img_close_file(loop, file);
     return status;
 }
 
 static int say(const char *path, const struct error *err)
 {
-    if (!strncmp(err->text, "Could not open", 14))
+    if (!strncmp(err->text, "Could not open", 14) || !strncmp(err->text, "Failed to load", 14))
         return img_error("%s", err->text);
     return img_error("Could not open '%s': %s", path, err->text);
 }
 
-int img_source_open(struct loop *loop, const struct img_source_options *options,
-                    struct img_source *out)
+static int open_both(struct loop *loop, const struct img_source_options *options,
+                     const char *snapshot, struct img_source *out)
 {
     struct disk_options disk_options = {
         .path = options->path,
         .read_only = !options->writable,
         .no_lock = options->no_lock,
         .no_backing = options->no_backing,
-        .snapshot = options->snapshot,
+        .snapshot = snapshot,
         .cache = {.writeback = true},
         .discard_unmap = options->writable,
     };
     struct error err = {0};
-    memset(out, 0, sizeof(*out));
     if (options->cache && img_parse_cache(options->cache, &disk_options.cache))
         return img_error("Invalid cache option: %s", options->cache);
     if (parse_aio(options->aio, &disk_options.aio) ||
-        parse_discard(options->discard, &disk_options.discard_unmap) ||
-        find_format(loop, options, &out->format))
+        parse_discard(options->discard, &disk_options.discard_unmap))
         return 1;
     disk_options.format = out->format;
     const struct map_options map_options = {.path = options->path,
                                             .format = out->format,
-                                            .snapshot = options->snapshot,
+                                            .snapshot = snapshot,
                                             .whole_chain = !options->no_backing};
     if (disk_open(loop, &disk_options, &out->disk, &err))
         return say(options->path, &err);
@@ -102,6 +108,18 @@ int img_source_open(struct loop *loop, const struct img_source_options *options,
         return say(options->path, &err);
     }
     return 0;
+}
+
+int img_source_open(struct loop *loop, const struct img_source_options *options,
+                    struct img_source *out)
+{
+    char *snapshot = NULL;
+    memset(out, 0, sizeof(*out));
+    int status = find_format(loop, options, &out->format, &snapshot);
+    if (!status)
+        status = open_both(loop, options, snapshot, out);
+    free(snapshot);
+    return status;
 }
 
 int img_source_close(struct img_source *source)
