@@ -22,8 +22,8 @@ enum role {
 
 static bool wrong(struct checker *c, const char *what, uint64_t at)
 {
-    snprintf(c->why, sizeof(c->why), "%s (%#llx; the file has %#llx)", what,
-             (unsigned long long)at, (unsigned long long)c->file->length_bytes);
+    snprintf(c->why, sizeof(c->why), "%s (%#llx; the file has %#llx)", what, (unsigned long long)at,
+             (unsigned long long)c->file->length_bytes);
     return false;
 }
 

@@ -188,12 +188,12 @@ static void remove_from(uint32_t *list, uint32_t *count, uint32_t index)
     }
 }
 
-static void make_durable(struct cutter *cutter, uint32_t since)
+static void make_durable(struct cutter *cutter, uint32_t since, uint32_t time)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < cutter->done_count; i++) {
         const struct simdisk_change *change = &cutter->trace->changes[cutter->done[i]];
-        if (change->done < since && !change->is_lost)
+        if (change->done < since && change->lost > time)
             apply(cutter, cutter->done[i], PART_ALL, true);
         else
             cutter->done[kept++] = cutter->done[i];
@@ -201,8 +201,9 @@ static void make_durable(struct cutter *cutter, uint32_t since)
     cutter->done_count = kept;
 }
 
-static void happen(struct cutter *cutter, const struct simdisk_event *event)
+static void happen(struct cutter *cutter, uint32_t time)
 {
+    const struct simdisk_event *event = &cutter->trace->events[time];
     switch (event->kind) {
     case SIMDISK_SUBMITTED:
         cutter->flying[cutter->flying_count++] = event->index;
@@ -215,7 +216,7 @@ static void happen(struct cutter *cutter, const struct simdisk_event *event)
         remove_from(cutter->flying, &cutter->flying_count, event->index);
         break;
     case SIMDISK_SYNCED:
-        make_durable(cutter, event->since);
+        make_durable(cutter, event->since, time);
         break;
     case SIMDISK_NOTE:
         forget_states(cutter);
@@ -239,7 +240,7 @@ uint64_t powercut_each(const struct simdisk_trace *trace, const struct powercut_
         if (options->one_in <= 1 || cell_below(&cutter.random, options->one_in) == 0)
             cut(&cutter, time);
         if (time < trace->event_count)
-            happen(&cutter, &trace->events[time]);
+            happen(&cutter, time);
     }
     cell_file_fini(&cutter.file);
     free(cutter.done);

@@ -50,7 +50,7 @@ static struct simdisk_change *add_change(struct simdisk_trace *trace)
         CHECK(trace->changes);
     }
     struct simdisk_change *change = &trace->changes[trace->change_count++];
-    *change = (struct simdisk_change){.done = SIMDISK_NEVER};
+    *change = (struct simdisk_change){.done = SIMDISK_NEVER, .lost = SIMDISK_NEVER};
     return change;
 }
 
@@ -155,8 +155,8 @@ static void lose_some(struct simdisk *disk, uint32_t since)
 {
     for (uint32_t i = 0; i < disk->trace.change_count; i++) {
         struct simdisk_change *change = &disk->trace.changes[i];
-        if (change->done < since && cell_below(&disk->random, 4))
-            change->is_lost = true;
+        if (change->done < since && change->lost == SIMDISK_NEVER && cell_below(&disk->random, 4))
+            change->lost = simdisk_now(disk);
     }
 }
 

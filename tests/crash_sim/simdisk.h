@@ -23,14 +23,14 @@ struct simdisk_change {
     uint64_t end_bytes;        /* the file is as long as that after it, at least */
     bool is_truncate;          /* and exactly that long */
     uint32_t submitted, done;  /* when; `done` SIMDISK_NEVER for what failed without effect */
-    bool is_lost;              /* a failed sync dropped it: no later sync brings it to the medium */
+    uint32_t lost; /* when a failed sync dropped it: no later one brings it to the medium */
 };
 
 enum simdisk_event_kind {
     SIMDISK_SUBMITTED, /* change `index` may reach the medium from now on */
     SIMDISK_DONE,      /* change `index` is in the cache, after those done before */
     SIMDISK_DROPPED,   /* change `index` failed and had no effect */
-    SIMDISK_SYNCED,    /* all that was done before `since`, and not lost, is durable */
+    SIMDISK_SYNCED,    /* all that was done before `since`, and not lost by now, is durable */
     SIMDISK_NOTE,      /* the workload did something */
 };
 
