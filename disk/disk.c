@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
+#include "base/log.h"
 #include "disk/dirty.h"
 #include "disk/format.h"
 
@@ -30,12 +31,15 @@ struct disk {
     struct {
         bool waiting; /* until nothing is in flight; requests are held meanwhile */
         bool running;
-        uint64_t size_bytes;
+        void (*start)(struct disk *disk);
+        uint64_t bytes; /* the disk's new size, or the VM state's */
+        uint64_t old_size_bytes;
+        struct disk_snapshot_request *snapshot;
         void (*on_done)(void *opaque, int result, const struct error *err);
         void *opaque;
         struct list held;
-    } resize;
-    struct loop_task advance; /* a close or a resize that waits for an idle disk */
+    } exclusive;
+    struct loop_task advance; /* a close or an exclusive job that waits for an idle disk */
 };
 
 static void disk_free(struct disk *disk)
@@ -71,24 +75,43 @@ static void on_node_closed(void *opaque, int result)
 /* A request that was held while the disk shrank may lie outside of it now. */
 static void resubmit(struct disk *disk, struct disk_request *request)
 {
-    if (request->op == DISK_FLUSH ||
+    if (request->op == DISK_FLUSH || request->flags & DISK_VMSTATE ||
         range_fits(request->offset, request->bytes, disk->top->size_bytes))
         node_submit(disk->top, request);
     else
         node_complete_later(disk->top, request, -EIO);
 }
 
-static void on_resized(void *opaque, int result, const struct error *err)
+/* A bitmap that cannot follow is of no use any more. */
+static void resize_bitmaps(struct node *node)
+{
+    list_for_each(entry, &node->bitmaps)
+    {
+        struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
+        if (bitmap->inconsistent || bitmap->size_bytes == node->size_bytes)
+            continue;
+        if (dirty_bitmap_resize(bitmap, node->size_bytes)) {
+            log_error("image '%s': no memory for bitmap '%s', which is lost", node->path,
+                      bitmap->name);
+            bitmap->inconsistent = true;
+            bitmap->enabled = false;
+        }
+    }
+}
+
+static void on_exclusive_done(void *opaque, int result, const struct error *err)
 {
     struct disk *disk = opaque;
     struct list held;
     list_init(&held);
-    list_splice_back(&held, &disk->resize.held);
-    disk->resize.running = false;
+    list_splice_back(&held, &disk->exclusive.held);
+    disk->exclusive.running = false;
+    resize_bitmaps(disk->top);
     for (struct list *node; (node = list_pop_front(&held));)
         resubmit(disk, list_entry(node, struct disk_request, node));
-    disk->resize.on_done(disk->resize.opaque, result, err);
-    if (result == 0 && disk->on_resize)
+    bool has_new_size = disk->top->size_bytes != disk->exclusive.old_size_bytes;
+    disk->exclusive.on_done(disk->exclusive.opaque, result, err);
+    if (has_new_size && disk->on_resize)
         disk->on_resize(disk->on_resize_opaque);
     loop_task_queue(&disk->advance);
 }
@@ -97,13 +120,13 @@ static void on_advance(struct loop_task *task)
 {
     struct disk *disk = container_of(task, struct disk, advance);
     uint64_t held = 0;
-    list_for_each(node, &disk->resize.held) held++;
-    if (disk->stats.in_flight > held || disk->resize.running)
+    list_for_each(node, &disk->exclusive.held) held++;
+    if (disk->stats.in_flight > held || disk->exclusive.running)
         return;
-    if (disk->resize.waiting) {
-        disk->resize.waiting = false;
-        disk->resize.running = true;
-        disk->top->ops->resize(disk->top, disk->resize.size_bytes, on_resized, disk);
+    if (disk->exclusive.waiting) {
+        disk->exclusive.waiting = false;
+        disk->exclusive.running = true;
+        disk->exclusive.start(disk);
     } else if (disk->closing) {
         close_node(disk, disk->top);
     }
@@ -120,7 +143,7 @@ static struct disk *disk_create(struct loop *loop, const struct disk_options *op
     disk->loop = loop;
     disk->cache = options->cache;
     disk->unmap = options->discard_unmap;
-    list_init(&disk->resize.held);
+    list_init(&disk->exclusive.held);
     loop_task_init(loop, &disk->advance, LOOP_STAGE_DRAIN, on_advance);
     return disk;
 }
@@ -189,8 +212,11 @@ static void check_request(const struct disk *disk, const struct disk_request *re
     bool transfers = request->op == DISK_READ || request->op == DISK_WRITE;
     CHECK(!disk->closing);
     CHECK(!changes_data(request) || !disk->top->read_only);
+    bool is_vmstate = request->flags & DISK_VMSTATE;
+    CHECK(transfers || !is_vmstate);
     if (request->op != DISK_FLUSH)
-        CHECK(range_fits(request->offset, request->bytes, disk->top->size_bytes));
+        CHECK(range_fits(request->offset, request->bytes,
+                         is_vmstate ? disk->top->vmstate_bytes : disk->top->size_bytes));
     if (transfers)
         CHECK(iov_size(request->iov, request->iov_count) == request->bytes);
 }
@@ -225,12 +251,16 @@ void disk_submit(struct disk *disk, struct disk_request *request)
         is_nothing = true;
     if (request->op == DISK_ZERO && !disk->unmap)
         request->flags &= ~(unsigned)DISK_MAY_UNMAP;
-    if (changes_data(request) && !is_nothing)
+    if (request->flags & DISK_VMSTATE)
+        request->offset += top->vmstate_offset;
+    else if (changes_data(request) && !is_nothing)
         mark_bitmaps(top, request);
+    bool must_wait = disk->exclusive.waiting || disk->exclusive.running;
+    CHECK(!must_wait || !(request->flags & DISK_VMSTATE));
     if (is_nothing)
         node_complete_later(top, request, 0);
-    else if (disk->resize.waiting || disk->resize.running)
-        list_push_back(&disk->resize.held, &request->node);
+    else if (must_wait)
+        list_push_back(&disk->exclusive.held, &request->node);
     else
         node_submit(top, request);
 }
@@ -242,13 +272,15 @@ void node_complete(struct disk_request *request, int result)
     if (disk) {
         request->disk = NULL;
         disk->stats.in_flight--;
-        if (changes_data(request))
+        if (request->flags & DISK_VMSTATE)
+            request->offset -= disk->top->vmstate_offset;
+        else if (changes_data(request))
             mark_bitmaps(disk->top, request);
         disk->stats.by_op[request->op].operations++;
         disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
         disk->stats.by_op[request->op].failed += result != 0;
         disk->stats.by_op[request->op].total_ns += loop_now_ns() - request->started_ns;
-        if (disk->closing || disk->resize.waiting)
+        if (disk->closing || disk->exclusive.waiting)
             loop_task_queue(&disk->advance);
     }
     request->on_done(request, result);
@@ -302,17 +334,100 @@ int disk_close_wait(struct disk *disk)
     return wait.result;
 }
 
+/* `start` runs when nothing is in flight, and ends in on_exclusive_done. */
+static void run_exclusively(struct disk *disk, void (*start)(struct disk *disk),
+                            void (*on_done)(void *opaque, int result, const struct error *err),
+                            void *opaque)
+{
+    loop_check_thread(disk->loop);
+    CHECK(!disk->closing && !disk->top->read_only);
+    CHECK(!disk->exclusive.waiting && !disk->exclusive.running);
+    disk->exclusive.waiting = true;
+    disk->exclusive.start = start;
+    disk->exclusive.old_size_bytes = disk->top->size_bytes;
+    disk->exclusive.on_done = on_done;
+    disk->exclusive.opaque = opaque;
+    loop_task_queue(&disk->advance);
+}
+
+static void start_resize(struct disk *disk)
+{
+    disk->top->ops->resize(disk->top, disk->exclusive.bytes, on_exclusive_done, disk);
+}
+
 void disk_resize(struct disk *disk, uint64_t size_bytes,
                  void (*on_done)(void *opaque, int result, const struct error *err), void *opaque)
 {
-    loop_check_thread(disk->loop);
-    CHECK(!disk->closing && !disk->top->read_only && is_aligned(size_bytes, 512));
-    CHECK(!disk->resize.waiting && !disk->resize.running);
-    disk->resize.waiting = true;
-    disk->resize.size_bytes = size_bytes;
-    disk->resize.on_done = on_done;
-    disk->resize.opaque = opaque;
-    loop_task_queue(&disk->advance);
+    CHECK(is_aligned(size_bytes, 512));
+    disk->exclusive.bytes = size_bytes;
+    run_exclusively(disk, start_resize, on_done, opaque);
+}
+
+static void without_snapshots(struct disk *disk)
+{
+    struct error err = {0};
+    int result = error_set(&err, ENOTSUP,
+                           "image '%s' is %s, which has no internal snapshots; convert it to qcow2",
+                           disk->top->path, disk->top->ops->name);
+    on_exclusive_done(disk, result, &err);
+}
+
+static void start_snapshot(struct disk *disk)
+{
+    struct node *top = disk->top;
+    const struct disk_request everything = {.bytes = top->size_bytes};
+    if (disk->exclusive.snapshot->action == DISK_SNAPSHOT_APPLY)
+        mark_bitmaps(top, &everything);
+    if (top->ops->snapshot)
+        top->ops->snapshot(top, disk->exclusive.snapshot, on_exclusive_done, disk);
+    else
+        without_snapshots(disk);
+}
+
+static void on_snapshot_done(void *opaque, int result, const struct error *err)
+{
+    struct disk_snapshot_request *request = opaque;
+    request->on_done(request, result, err);
+}
+
+void disk_snapshot(struct disk *disk, struct disk_snapshot_request *request)
+{
+    disk->exclusive.snapshot = request;
+    run_exclusively(disk, start_snapshot, on_snapshot_done, request);
+}
+
+static void start_vmstate_reserve(struct disk *disk)
+{
+    struct node *top = disk->top;
+    if (top->ops->vmstate_reserve)
+        top->ops->vmstate_reserve(top, disk->exclusive.bytes, on_exclusive_done, disk);
+    else
+        without_snapshots(disk);
+}
+
+void disk_vmstate_reserve(struct disk *disk, uint64_t bytes,
+                          void (*on_done)(void *opaque, int result, const struct error *err),
+                          void *opaque)
+{
+    disk->exclusive.bytes = bytes;
+    run_exclusively(disk, start_vmstate_reserve, on_done, opaque);
+}
+
+uint64_t disk_vmstate_bytes(const struct disk *disk)
+{
+    return disk->top->vmstate_bytes;
+}
+
+size_t disk_snapshot_count(const struct disk *disk)
+{
+    const struct node *top = disk->top;
+    return top->ops->snapshot_count ? top->ops->snapshot_count(top) : 0;
+}
+
+void disk_snapshot_get(const struct disk *disk, size_t index, struct disk_snapshot_info *out)
+{
+    CHECK(index < disk_snapshot_count(disk));
+    disk->top->ops->snapshot_get(disk->top, index, out);
 }
 
 void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque), void *opaque)
@@ -365,6 +480,46 @@ struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name)
             return bitmap;
     }
     return NULL;
+}
+
+static int check_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
+                        bool persistent, struct error *err)
+{
+    const struct node *top = disk->top;
+    if (!*name)
+        return error_set(err, EINVAL, "Bitmap name cannot be empty");
+    if (granularity_bytes < 512 || !is_power_of_2(granularity_bytes))
+        return error_set(err, EINVAL, "Granularity must be power of 2 and at least 512");
+    if (disk_find_bitmap(disk, name))
+        return error_set(err, EEXIST, "Bitmap already exists: %s", name);
+    if (!persistent)
+        return 0;
+    if (!top->ops->check_bitmap)
+        return error_set(err, ENOTSUP, "Can't store persistent bitmaps to %s: Operation not supported",
+                         top->path);
+    int result = top->ops->check_bitmap(top, name, granularity_bytes, err);
+    if (result)
+        error_prefix(err, "Can't make bitmap '%s' persistent in '%s'", name, top->path);
+    return result;
+}
+
+int disk_add_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
+                    bool persistent, struct dirty_bitmap **out, struct error *err)
+{
+    struct dirty_bitmap *bitmap;
+    if (!granularity_bytes)
+        granularity_bytes = MIN(MAX(disk->top->discard_granularity, 4096u), 65536u);
+    int result = check_bitmap(disk, name, granularity_bytes, persistent, err);
+    if (result)
+        return result;
+    result = dirty_bitmap_create(name, disk->top->size_bytes,
+                                 (uint32_t)__builtin_ctzll(granularity_bytes), &bitmap);
+    if (result)
+        return error_set_errno(err, -result, "Cannot make bitmap '%s'", name);
+    bitmap->persistent = persistent;
+    list_push_back(&disk->top->bitmaps, &bitmap->node);
+    *out = bitmap;
+    return 0;
 }
 
 const struct disk *disk_backing(const struct disk *disk)

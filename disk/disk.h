@@ -179,6 +179,12 @@ const struct disk *disk_backing(const struct disk *disk);
 struct dirty_bitmap;
 struct list *disk_bitmaps(struct disk *disk);
 struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name);
+/*
+ * A new, empty one; 0 for the default granularity. A persistent one is stored when the disk is
+ * closed. The words of errors are QEMU's.
+ */
+int must_check disk_add_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
+                               bool persistent, struct dirty_bitmap **out, struct error *err);
 
 struct disk_stats {
     struct {

@@ -19,9 +19,10 @@ struct node {
     struct loop *loop;
     struct io_file *file;
     struct io_file *data_file; /* where the guest's data is if not in `file`; or NULL */
-    struct node *backing; /* owned; NULL at the bottom of the chain */
+    struct node *backing;      /* owned; NULL at the bottom of the chain */
     char *path;
     uint64_t size_bytes;
+    uint64_t vmstate_offset, vmstate_bytes; /* the area of DISK_VMSTATE, in this node's offsets */
     uint32_t discard_granularity;
     bool read_only;
     bool unmap;       /* freed space goes back to the host */
@@ -42,10 +43,22 @@ struct format_ops {
     const char *(*backing)(const struct node *node, const char **format);
     /* Ends in node_complete or node_complete_later, once, never from inside. */
     void (*submit)(struct node *node, struct disk_request *request);
+    /* Whether a bitmap could be kept in the image. Absent where the format keeps none. */
+    int (*check_bitmap)(const struct node *node, const char *name, uint64_t granularity_bytes,
+                        struct error *err);
     /* No request is in flight. `on_done` comes later, on the loop. */
     void (*resize)(struct node *node, uint64_t size_bytes,
                    void (*on_done)(void *opaque, int result, const struct error *err),
                    void *opaque);
+    /* No request is in flight. Absent where the format has no internal snapshots. */
+    void (*snapshot)(struct node *node, const struct disk_snapshot_request *request,
+                     void (*on_done)(void *opaque, int result, const struct error *err),
+                     void *opaque);
+    void (*vmstate_reserve)(struct node *node, uint64_t bytes,
+                            void (*on_done)(void *opaque, int result, const struct error *err),
+                            void *opaque);
+    size_t (*snapshot_count)(const struct node *node);
+    void (*snapshot_get)(const struct node *node, size_t index, struct disk_snapshot_info *out);
     /* No request is in flight. Writes metadata back, closes the file, frees the node (but not its
      * backing). */
     void (*close)(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque);
@@ -53,6 +66,7 @@ struct format_ops {
 
 extern const struct format_ops raw_format;
 extern const struct format_ops qcow2_format;
+extern const struct format_ops vdi_format, vmdk_format, vpc_format, vhdx_format; /* read-only */
 
 /* NULL if the name is unknown. */
 const struct format_ops *format_find(const char *name);

@@ -9,6 +9,9 @@
  * unmap) read OFFSET LENGTH          waits, then prints a checksum is OFFSET LENGTH BYTE waits,
  * then compares flush, wait, resize SIZE, dump FILE (all contents), size, sleep MS
  *
+ *   create NAME, apply NAME, delete NAME, snapshots (lists them)
+ *   vmstate SIZE, vmwrite OFFSET LENGTH BYTE, vmis OFFSET LENGTH BYTE
+ *
  * Exit status 1 and a line on standard error at the first failure.
  */
 #include <fcntl.h>
@@ -87,21 +90,27 @@ static uint8_t *make_data(uint64_t offset, uint64_t bytes, uint64_t value, bool 
     return data;
 }
 
-static void read_now(struct driver *driver, uint64_t offset, uint8_t *data, uint64_t bytes)
+static void read_now(struct driver *driver, unsigned flags, uint64_t offset, uint8_t *data,
+                     uint64_t bytes)
 {
     struct iovec iov = {data, bytes};
-    struct disk_request request = {
-        .op = DISK_READ, .offset = offset, .bytes = bytes, .iov = &iov, .iov_count = 1};
+    struct disk_request request = {.op = DISK_READ,
+                                   .flags = flags,
+                                   .offset = offset,
+                                   .bytes = bytes,
+                                   .iov = &iov,
+                                   .iov_count = 1};
     wait_all(driver);
     int result = disk_run(driver->disk, &request);
     if (result)
         fail("read", result);
 }
 
-static void compare(struct driver *driver, uint64_t offset, uint64_t bytes, uint64_t value)
+static void compare(struct driver *driver, unsigned flags, uint64_t offset, uint64_t bytes,
+                    uint64_t value)
 {
     uint8_t *data = malloc(MAX(bytes, 1));
-    read_now(driver, offset, data, bytes);
+    read_now(driver, flags, offset, data, bytes);
     for (uint64_t i = 0; i < bytes; i++) {
         if (data[i] == (uint8_t)value)
             continue;
@@ -115,7 +124,7 @@ static void compare(struct driver *driver, uint64_t offset, uint64_t bytes, uint
 static void checksum(struct driver *driver, uint64_t offset, uint64_t bytes)
 {
     uint8_t *data = malloc(MAX(bytes, 1));
-    read_now(driver, offset, data, bytes);
+    read_now(driver, 0, offset, data, bytes);
     printf("%08lx\n", crc32(0, data, (unsigned)bytes));
     free(data);
 }
@@ -127,7 +136,7 @@ static void dump(struct driver *driver, const char *path)
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     for (uint64_t at = 0; at < size; at += DUMP_BYTES) {
         uint64_t bytes = MIN(size - at, DUMP_BYTES);
-        read_now(driver, at, data, bytes);
+        read_now(driver, 0, at, data, bytes);
         if (pwrite(fd, data, bytes, (off_t)at) != (ssize_t)bytes)
             fail(path, EIO);
     }
@@ -141,6 +150,66 @@ static void on_resized(void *opaque, int result, const struct error *err)
         fprintf(stderr, "disk_driver: %s\n", err ? err->text : strerror(-result));
     driver->failed = result;
     driver->in_flight--;
+}
+
+struct snapshot {
+    struct disk_snapshot_request request;
+    struct driver *driver;
+};
+
+static void on_snapshot(struct disk_snapshot_request *request, int result, const struct error *err)
+{
+    on_resized(container_of(request, struct snapshot, request)->driver, result, err);
+}
+
+static bool snapshot_line(struct driver *driver, const char *verb, const char *name)
+{
+    static const char *const verbs[] = {"create", "apply", "delete"};
+    struct snapshot snapshot = {.driver = driver};
+    for (unsigned i = 0; i < ARRAY_SIZE(verbs); i++) {
+        if (strcmp(verb, verbs[i]) != 0)
+            continue;
+        snapshot.request = (struct disk_snapshot_request){
+            .action = (enum disk_snapshot_action)i,
+            .name = name,
+            .vm_clock_ns = 12345678,
+            .vmstate_bytes = disk_vmstate_bytes(driver->disk),
+            .on_done = on_snapshot,
+        };
+        driver->in_flight++;
+        disk_snapshot(driver->disk, &snapshot.request);
+        wait_all(driver);
+        return true;
+    }
+    return false;
+}
+
+static void list_snapshots(const struct driver *driver)
+{
+    for (size_t i = 0; i < disk_snapshot_count(driver->disk); i++) {
+        struct disk_snapshot_info info;
+        disk_snapshot_get(driver->disk, i, &info);
+        printf("%s %s %llu %llu\n", info.id, info.name, (unsigned long long)info.vmstate_bytes,
+               (unsigned long long)info.disk_bytes);
+    }
+}
+
+/* The machine's state: "vmstate SIZE" makes room, "vmwrite" and "vmis" are write and is there. */
+static bool vmstate_line(struct driver *driver, const char *verb, uint64_t a, uint64_t b,
+                         uint64_t c)
+{
+    if (!strcmp(verb, "vmstate")) {
+        driver->in_flight++;
+        disk_vmstate_reserve(driver->disk, a, on_resized, driver);
+        wait_all(driver);
+    } else if (!strcmp(verb, "vmwrite")) {
+        submit(driver, DISK_WRITE, DISK_VMSTATE, a, b, make_data(a, b, c, false));
+    } else if (!strcmp(verb, "vmis")) {
+        compare(driver, DISK_VMSTATE, a, b, c);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 static void run_line(struct driver *driver, const char *line)
@@ -162,7 +231,7 @@ static void run_line(struct driver *driver, const char *line)
     else if (!strcmp(verb, "read"))
         checksum(driver, a, b);
     else if (!strcmp(verb, "is"))
-        compare(driver, a, b, c);
+        compare(driver, 0, a, b, c);
     else if (!strcmp(verb, "dump"))
         dump(driver, word);
     else if (!strcmp(verb, "size"))
@@ -173,6 +242,10 @@ static void run_line(struct driver *driver, const char *line)
         driver->in_flight++;
         disk_resize(driver->disk, a, on_resized, driver);
         wait_all(driver);
+    } else if (!strcmp(verb, "snapshots")) {
+        list_snapshots(driver);
+    } else if (snapshot_line(driver, verb, word) || vmstate_line(driver, verb, a, b, c)) {
+        return;
     } else if (verb[0] && verb[0] != '#')
         fail(line, EINVAL);
 }

@@ -20,6 +20,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_keeper.h"
 #include "disk/qcow2/qcow2_snapshots.h"
 
 static void on_corrupt_written(struct io_request *io, int result)
@@ -107,7 +108,8 @@ static int repair_if_dirty(struct qcow2 *q, const struct disk_options *options, 
 static int clear_autoclear(struct qcow2 *q, const struct disk_options *options, struct error *err)
 {
     int result = io_read_now(q->node.file, 0, q->header_sector, sizeof(q->header_sector));
-    uint64_t kept = q->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0;
+    uint64_t kept = (q->raw_data ? QCOW2_AUTOCLEAR_RAW_DATA : 0) |
+                    (q->header.has_bitmaps ? QCOW2_AUTOCLEAR_BITMAPS : 0);
     if (!result && !options->read_only && q->header.version >= 3 && q->header.autoclear & ~kept) {
         kept &= q->header.autoclear;
         store_be64(q->header_sector + QCOW2_OFF_AUTOCLEAR, kept);
@@ -157,6 +159,7 @@ static void free_memory(struct qcow2 *q)
     qcow2_slots_fini(q);
     qcow2_cache_fini(q);
     qcow2_tables_fini(q);
+    qcow2_keeper_close(q);
     free(q->new_tables);
     free(q->freed.items);
     free(q->in_cycle.items);
@@ -182,18 +185,10 @@ static int open_image(struct qcow2 *q, const struct disk_options *options, struc
     uint64_t cache = options->l2_cache_bytes ? options->l2_cache_bytes : QCOW2_CACHE_BYTES;
     if (qcow2_cache_init(q, cache))
         return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
-    result = qcow2_tables_load(q, &tables, err);
+    result = qcow2_tables_load(q, options->snapshot, &tables, err);
     if (!result)
         qcow2_tables_adopt(q, &tables);
-    return result;
-}
-
-static int enter_snapshot(struct qcow2 *q, const struct disk_options *options, struct error *err)
-{
-    if (!options->read_only)
-        return error_set(err, EROFS, "a snapshot of '%s' can only be opened for reading",
-                         options->path);
-    return qcow2_snapshots_enter(q->node.file, &q->header, options->snapshot, err);
+    return result ? result : qcow2_keeper_open(q, options->snapshot == NULL, err);
 }
 
 static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk_options *options,
@@ -206,8 +201,9 @@ static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk
     }
     init_lists(q);
     int result = qcow2_header_read(file, options->path, &q->header, err);
-    if (!result && options->snapshot)
-        result = enter_snapshot(q, options, err);
+    if (!result && options->snapshot && !options->read_only)
+        result = error_set(err, EROFS, "a snapshot of '%s' can only be opened for reading",
+                           options->path);
     if (!result)
         result = open_image(q, options, err);
     if (result) {
@@ -282,10 +278,19 @@ void qcow2_settle_step(struct qcow2 *q)
     }
 }
 
-static void on_settled_to_close(struct qcow2 *q, int result)
+static void on_bitmaps_stored(struct qcow2 *q, int result)
 {
     q->close.result = result;
     io_close(q->node.file, on_file_closed, q);
+}
+
+static void on_settled_to_close(struct qcow2 *q, int result)
+{
+    q->close.result = result;
+    if (result)
+        io_close(q->node.file, on_file_closed, q);
+    else
+        qcow2_keeper_store(q, on_bitmaps_stored);
 }
 
 static void qcow2_close(struct node *node, void (*on_closed)(void *opaque, int result),
@@ -303,6 +308,7 @@ const struct format_ops qcow2_format = {
     .open = qcow2_open,
     .backing = qcow2_backing,
     .submit = qcow2_submit,
+    .check_bitmap = qcow2_keeper_check_bitmap,
     .resize = qcow2_resize,
     .snapshot = qcow2_live_snapshot,
     .vmstate_reserve = qcow2_live_vmstate_reserve,

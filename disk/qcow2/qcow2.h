@@ -15,6 +15,7 @@
 #include "disk/format.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_snapshots.h"
 
 #define QCOW2_SLICE_BYTES 4096u /* the unit of the table cache; less if a cluster is smaller */
 #define QCOW2_OP_IOV      (DISK_REQUEST_IOV_MAX + 2 * 33) /* data, and head and tail of zeroes */
@@ -80,6 +81,15 @@ struct qcow2_top {
     uint64_t *dirty;
     bool any_dirty;
     bool moved; /* `offset` is new: the file gets all of it, then the header */
+};
+
+/* What is resident of an image from its opening on. */
+struct qcow2_tables {
+    struct qcow2_header header;
+    uint8_t sector[512]; /* the header's first one */
+    struct qcow2_snapshots snapshots;
+    struct qcow2_top l1, reftable;
+    uint64_t high_water;
 };
 
 struct qcow2_extent {
@@ -273,8 +283,9 @@ struct qcow2 {
     bool extended;
     bool external; /* the guest's data is in node.data_file, each cluster at its guest offset */
     bool raw_data; /* and that must read as a raw image by itself */
-    int poisoned; /* -errno: nothing may be written any more */
+    int poisoned;  /* -errno: nothing may be written any more */
 
+    struct qcow2_snapshots snapshots;
     struct qcow2_top l1, reftable;
     bool header_lower; /* the header's pointer to the refcount table is not in the file yet */
     bool header_upper; /* likewise its size or pointer to L1 */
@@ -306,6 +317,8 @@ struct qcow2 {
 
     struct {
         uint64_t new_size_bytes, old_size_bytes;
+        uint64_t vmstate_bytes; /* L1 is to reach so far beyond the disk as well */
+        void (*on_reserved)(struct qcow2 *q, int result);
         struct qcow2_waiter waiter;
         struct disk_request zero;
         struct io_request truncate; /* of an external data file */
@@ -318,6 +331,12 @@ struct qcow2 {
         bool failed; /* the last writeback did: what is left stays undone */
         int result;
         struct qcow2_waiter waiter;
+        void (*on_settled)(struct qcow2 *q, int result);
+    } settle;
+    struct qcow2_keeper *keeper; /* of persistent bitmaps */
+    struct qcow2_live *live; /* a snapshot being made, applied or deleted */
+    struct {
+        int result;
         void (*on_closed)(void *opaque, int result);
         void *opaque;
     } close;
@@ -354,12 +373,24 @@ void qcow2_wake_all(struct list *waiters, int result);
 /* The image contradicts itself: says so, sets the corrupt bit, refuses writes. Returns -EIO. */
 int qcow2_corrupt(struct qcow2 *q, const char *format, ...) printf_like(2, 3);
 
-/* Goes on closing, if that is wanted and nothing is left to do before. */
-void qcow2_close_step(struct qcow2 *q);
+/*
+ * All metadata to the medium, nothing in quarantine; no request is in flight. Tells even if that
+ * failed. The step goes on with it, if it is wanted, when something has ended that it may wait for.
+ */
+void qcow2_settle(struct qcow2 *q, void (*on_settled)(struct qcow2 *q, int result));
+void qcow2_settle_step(struct qcow2 *q);
+
+/* qcow2_tables.c. Of the disk as `snapshot` has it, or of the disk itself if that is NULL. */
+int must_check qcow2_tables_load(const struct qcow2 *q, const char *snapshot,
+                                 struct qcow2_tables *out, struct error *err);
+/* They replace what is in memory, where nothing is dirty, pinned or being read. */
+void qcow2_tables_adopt(struct qcow2 *q, struct qcow2_tables *tables);
+void qcow2_tables_fini(struct qcow2 *q);
 
 /* qcow2_table.c: the cache. */
 int must_check qcow2_cache_init(struct qcow2 *q, uint64_t bytes);
 void qcow2_cache_fini(struct qcow2 *q);
+void qcow2_cache_forget_all(struct qcow2 *q);
 /* The slice that holds byte `byte` of table `index`, in *out. 0, -EINPROGRESS or -errno. */
 int must_check qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t index,
                                uint64_t table_entry, uint64_t byte, struct qcow2_waiter *waiter,
@@ -441,6 +472,7 @@ void qcow2_cow_fini(struct qcow2 *q);
 /* qcow2_codec.c: compressed clusters. */
 int must_check qcow2_codec_read(struct qcow2_request *request, const struct qcow2_plan *plan);
 void qcow2_codec_invalidate(struct qcow2 *q, uint64_t entry);
+void qcow2_codec_forget_all(struct qcow2 *q);
 void qcow2_codec_fini(struct qcow2 *q);
 
 /* qcow2_flush.c: the writeback machine. */
@@ -458,6 +490,16 @@ int must_check qcow2_data_file_open(struct qcow2 *q, const struct disk_options *
 /* Gives it the length q->resize.new_size_bytes; false if that is not needed. */
 bool qcow2_data_file_resize(struct qcow2 *q,
                             void (*on_done)(struct io_request *request, int result));
+
+/* qcow2_live.c: the format's operations on snapshots. */
+void qcow2_live_snapshot(struct node *node, const struct disk_snapshot_request *request,
+                         void (*on_done)(void *opaque, int result, const struct error *err),
+                         void *opaque);
+void qcow2_live_vmstate_reserve(struct node *node, uint64_t bytes,
+                                void (*on_done)(void *opaque, int result, const struct error *err),
+                                void *opaque);
+size_t qcow2_live_count(const struct node *node);
+void qcow2_live_get(const struct node *node, size_t index, struct disk_snapshot_info *out);
 
 /* qcow2_resize.c */
 void qcow2_resize(struct node *node, uint64_t size_bytes,

@@ -114,6 +114,12 @@ void qcow2_codec_invalidate(struct qcow2 *q, uint64_t entry)
         codec->entry = 0;
 }
 
+void qcow2_codec_forget_all(struct qcow2 *q)
+{
+    for (uint32_t i = 0; q->codecs && i < q->codecs->count; i++)
+        q->codecs->codecs[i].entry = 0;
+}
+
 /* One that can take a new cluster: a new one while they are few, or the least recently used. */
 static struct codec *take_codec(struct qcow2 *q)
 {

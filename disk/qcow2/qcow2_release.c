@@ -15,6 +15,7 @@
 
 #include "base/log.h"
 #include "disk/qcow2/qcow2.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 int qcow2_extents_reserve(struct qcow2_extents *extents, size_t more)
 {
@@ -127,7 +128,8 @@ static bool release_some(struct qcow2 *q, const struct qcow2_extent *extent)
     uint64_t last = !result && slice ? last_references(q, slice, first, left) : 0;
     if (q->node.unmap && last && !release->punched) {
         punch(q, first, last);
-        return false;
+        if (qcow2_rule(PUNCH_FIRST))
+            return false;
     }
     uint64_t count = MAX(last, 1);
     if (release->punched)
@@ -156,15 +158,15 @@ void qcow2_release_step(struct qcow2 *q)
     struct qcow2_release *release = &q->release;
     if (release->busy)
         return;
-    if (q->close.failed) {
+    if (q->settle.failed) {
         release->running = false;
         q->durable.count = 0;
-        qcow2_close_step(q);
+        qcow2_settle_step(q);
         return;
     }
     if (!release->running && q->durable.count)
         start_release(q);
-    if (!release->running || oldest_operation(q) < release->barrier)
+    if (!release->running || (oldest_operation(q) < release->barrier && qcow2_rule(DRAIN)))
         return;
     while (release->index < release->items.count) {
         const struct qcow2_extent *extent = &release->items.items[release->index];
@@ -179,6 +181,6 @@ void qcow2_release_step(struct qcow2 *q)
     release->items.count = 0;
     if (q->durable.count)
         qcow2_release_step(q);
-    else if (q->close.wanted)
-        qcow2_close_step(q);
+    else if (q->settle.wanted)
+        qcow2_settle_step(q);
 }

@@ -24,6 +24,10 @@ static void ended(struct qcow2 *q, int result, const char *what)
         q->header_upper = true; /* a later writeback may have to take it back */
         error_set_errno(&err, -result, "cannot resize '%s': %s", q->node.path, what);
     }
+    if (q->resize.on_reserved)
+        q->resize.on_reserved(q, result);
+    q->resize.on_reserved = NULL;
+    q->resize.vmstate_bytes = 0;
     q->resize.on_done(q->resize.opaque, result, result ? &err : NULL);
 }
 
@@ -147,7 +151,10 @@ static void on_wake(struct qcow2_waiter *waiter, int result)
 
 static void grow(struct qcow2 *q)
 {
-    uint64_t count = qcow2_l1_entries_for(&q->header, q->resize.new_size_bytes);
+    unsigned table_bits = q->cluster_bits + q->l2_bits;
+    uint64_t mapped = (uint64_t)q->l1.count << table_bits;
+    uint64_t count = qcow2_l1_entries_for(&q->header, q->resize.new_size_bytes) +
+                     qcow2_l1_entries_for(&q->header, q->resize.vmstate_bytes);
     uint64_t below = q->node.backing ? q->node.backing->size_bytes : 0;
     int result = 0;
     q->resize.waiter.wake = on_wake;
@@ -161,10 +168,10 @@ static void grow(struct qcow2 *q)
         ended(q, result, "its L1 table cannot grow");
         return;
     }
-    /* The rest of the last cluster may hold what a shrink left, all after it the backing's bytes.
-     */
+    /* The rest of the last cluster may hold what a shrink left, what L1 covers beyond the end a
+     * machine's state, all after it the backing's bytes. */
     uint64_t old = q->resize.old_size_bytes;
-    uint64_t end = MIN(MAX(below, align_up(old, q->cluster_bytes)), q->resize.new_size_bytes);
+    uint64_t end = MIN(MAX(below, mapped), q->resize.new_size_bytes);
     q->node.size_bytes = q->resize.new_size_bytes;
     if (end > old)
         zero(q, old, end, on_end_zeroed);

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_edit.h"
 #include "disk/qcow2/qcow2_snapshots.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 #define NAME_BYTES_MAX 255
 
@@ -220,8 +221,9 @@ static char *new_id(const struct qcow2_snapshots *snapshots)
     return strdup(text);
 }
 
-static int append(struct session *session, const char *name, struct error *err)
+static int append(struct session *session, const struct qcow2_snapshot_new *new, struct error *err)
 {
+    const char *name = new->name;
     struct qcow2_snapshots *snapshots = &session->snapshots;
     struct timespec now;
     if (strlen(name) > NAME_BYTES_MAX)
@@ -239,18 +241,20 @@ static int append(struct session *session, const char *name, struct error *err)
         .date_sec = (uint32_t)now.tv_sec,
         .date_nsec = (uint32_t)now.tv_nsec,
         .disk_bytes = session->edit.header.size_bytes,
+        .vm_clock_ns = new->vm_clock_ns,
+        .vmstate_bytes = new->vmstate_bytes,
         .id = id,
         .name = strdup(name),
     };
     return id && list[snapshots->count - 1].name ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-static int create(struct session *session, const char *name, struct error *err)
+static int create(struct session *session, const struct qcow2_snapshot_new *new, struct error *err)
 {
     struct qcow2_edit *edit = &session->edit;
     struct l1 l1 = {0};
     uint64_t table = 0, old_bytes = session->snapshots.table_bytes;
-    int result = append(session, name, err);
+    int result = append(session, new, err);
     if (result)
         return result;
     struct qcow2_snapshot *snapshot = &session->snapshots.list[session->snapshots.count - 1];
@@ -263,7 +267,7 @@ static int create(struct session *session, const char *name, struct error *err)
         result = reserve_table(session, &table, err);
     if (!result)
         result = qcow2_edit_flush(edit, err);
-    if (!result)
+    if (!result && qcow2_rule(SNAPSHOT_COPIED_FIRST))
         result = set_copied(session, err);
     if (!result)
         result = write_l1(session, snapshot->l1_offset, &l1, l1.count, 0, err);
@@ -275,16 +279,23 @@ static int create(struct session *session, const char *name, struct error *err)
     return result;
 }
 
-int qcow2_snapshot_create(struct io_file *file, const char *path, const char *name,
-                          struct error *err)
+int qcow2_snapshot_create_with(struct io_file *file, const char *path,
+                               const struct qcow2_snapshot_new *new, struct error *err)
 {
     struct session session;
     int result = session_open(file, path, &session, err);
     if (result)
         return result;
-    result = create(&session, name, err);
+    result = create(&session, new, err);
     session_close(&session);
     return result;
+}
+
+int qcow2_snapshot_create(struct io_file *file, const char *path, const char *name,
+                          struct error *err)
+{
+    const struct qcow2_snapshot_new new = {.name = name};
+    return qcow2_snapshot_create_with(file, path, &new, err);
 }
 
 /* --- delete --- */

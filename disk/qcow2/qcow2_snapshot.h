@@ -10,8 +10,16 @@
 #include "base/error.h"
 #include "disk/io.h"
 
+struct qcow2_snapshot_new {
+    const char *name;
+    uint64_t vm_clock_ns;
+    uint64_t vmstate_bytes; /* behind the disk, from the first L1 entry that it does not use */
+};
+
 int must_check qcow2_snapshot_create(struct io_file *file, const char *path, const char *name,
                                      struct error *err);
+int must_check qcow2_snapshot_create_with(struct io_file *file, const char *path,
+                                          const struct qcow2_snapshot_new *new, struct error *err);
 /* -ENOENT if there is none of this id or name; nothing is said then. */
 int must_check qcow2_snapshot_apply(struct io_file *file, const char *path, const char *id_or_name,
                                     struct error *err);

@@ -58,6 +58,17 @@ int qcow2_cache_init(struct qcow2 *q, uint64_t bytes)
     return cache->buckets && cache->slices && cache->memory ? 0 : -ENOMEM;
 }
 
+void qcow2_cache_forget_all(struct qcow2 *q)
+{
+    struct qcow2_cache *cache = &q->cache;
+    CHECK(!cache->dirty_count && list_is_empty(&cache->dirty) && list_is_empty(&cache->waiters));
+    for (uint32_t i = 0; i < cache->used; i++)
+        CHECK(!cache->slices[i].pins && !cache->slices[i].loading && !cache->slices[i].writing);
+    memset(cache->buckets, 0, ((size_t)cache->bucket_mask + 1) * sizeof(cache->buckets[0]));
+    list_init(&cache->lru);
+    cache->used = 0;
+}
+
 void qcow2_cache_fini(struct qcow2 *q)
 {
     struct qcow2_cache *cache = &q->cache;

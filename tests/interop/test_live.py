@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""What the engine does with an image in use: internal snapshots, VM state, external data files."""
+import os
+import subprocess
+
+import pytest
+
+from conftest import BUILD, assert_clean, evisor_img, qemu_img, qemu_io
+
+DRIVER = BUILD / "tests" / "disk_driver"
+pytestmark = pytest.mark.skipif(not DRIVER.exists(), reason="not built: ninja tests")
+OPTIONS = ["cluster_size=64k", "cluster_size=4k", "cluster_size=64k,extended_l2=on",
+           "cluster_size=512,refcount_bits=8"]
+
+
+def drive(path, lines, options=(), status=0):
+    done = subprocess.run([DRIVER, *options, path], input="\n".join(lines) + "\n", text=True,
+                          capture_output=True, timeout=60, check=False, cwd=os.path.dirname(path))
+    assert done.returncode == status, f"{lines}\n{done.stderr}"
+    return done.stdout if status == 0 else done.stderr
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_snapshots_in_use(tmp_path, options):
+    image = tmp_path / "image"
+    assert qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, "8M").status == 0
+    out = drive(image, [
+        "write 0 300000 17", "wait", "create one",
+        "write 65536 65536 34", "write 1048576 65536 51", "wait",
+        "vmstate 3000000", "vmwrite 0 2000000 90", "wait", "vmis 0 2000000 90", "create two",
+        "is 65536 65536 34", "apply one", "is 0 300000 17", "is 1048576 65536 0",
+        "write 0 65536 99", "wait", "apply two", "is 65536 65536 34", "is 0 65536 17",
+        "vmis 0 2000000 90", "snapshots", "delete one", "is 0 65536 17",
+        "write 200000 400000 68", "flush",
+    ])
+    assert out.splitlines() == ["1 one 0 8388608", "2 two 3000000 8388608"]
+    assert_clean(image)
+    # QEMU finds what the engine made, and the disk as it was at that moment.
+    assert "two" in qemu_img("snapshot", "-l", image).out
+    assert qemu_img("snapshot", "-a", "two", image).status == 0
+    qemu_io(image, "read -P 17 0 65536", "read -P 34 65536 65536", "read -P 51 1048576 65536",
+            options=("-f", "qcow2"))
+    assert_clean(image)
+
+
+def test_vm_state_does_not_show_when_the_disk_grows(tmp_path):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "2M")
+    drive(image, ["vmstate 4194304", "vmwrite 0 4194304 90", "wait", "create s", "apply s",
+                  "vmis 0 4194304 90", "resize 8388608", "is 0 8388608 0"])
+    assert_clean(image)
+
+
+def test_snapshot_that_is_not_there(tmp_path):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "1M")
+    assert "No such file" in drive(image, ["write 0 512 1", "apply nothing"], status=1)
+    assert_clean(image)
+
+
+def test_raw_has_no_snapshots(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(bytes(65536))
+    assert "no internal snapshots" in drive(image, ["create s"], ("-f", "raw"), status=1)
+
+
+@pytest.mark.parametrize("raw", ["on", "off"])
+def test_data_file(tmp_path, raw):
+    image, data = tmp_path / "image", tmp_path / "data"
+    made = evisor_img("create", "-q", "-f", "qcow2", "-o", f"data_file=data,data_file_raw={raw}",
+                      image, "4M", cwd=tmp_path)
+    assert made.status == 0, made
+    drive(image, ["write 0 200000 17", "wait", "zero 65536 65536", "wait", "unmap 196608 131072",
+                  "wait", "resize 8388608", "write 8000000 4096 34", "flush"])
+    assert data.stat().st_size == 8388608
+    qemu_io(image, "read -P 17 0 65536", "read -P 0 65536 65536", "read -P 17 131072 65536",
+            "read -P 0 196608 131072", "read -P 34 8000000 4096", options=("-f", "qcow2"),
+            cwd=tmp_path)
+    assert_clean(image, cwd=tmp_path)
+    if raw == "on":
+        assert evisor_img("compare", "-f", "qcow2", "-F", "raw", image, data,
+                          cwd=tmp_path).status == 0
+    # The space is given back, and is not what the image is made of.
+    assert data.stat().st_blocks * 512 <= 300000
+    data.unlink()
+    assert "data file of" in drive(image, ["is 0 512 17"], status=1)
+
+
+def test_data_file_with_data_at_another_place(tmp_path):
+    """The entry of the first cluster points elsewhere: refused, and the image marked corrupt."""
+    image = tmp_path / "image"
+    evisor_img("create", "-q", "-f", "qcow2", "-o", "data_file=data", image, "1M", cwd=tmp_path)
+    drive(image, ["write 0 131072 17", "flush"])
+    contents = bytearray(image.read_bytes())
+    l1 = int.from_bytes(contents[40:48], "big")
+    l2 = int.from_bytes(contents[l1:l1 + 8], "big") & 0x00fffffffffffe00
+    contents[l2:l2 + 8] = (1 << 63 | 65536).to_bytes(8, "big")
+    image.write_bytes(contents)
+    result = evisor_img("bench", "-w", "-c", "1", "-f", "qcow2", image, cwd=tmp_path)
+    assert result.status == 1 and "is corrupt" in result.err, result
+    assert image.read_bytes()[79] & 2
+
+
+def test_data_file_of_a_backing_image(tmp_path):
+    evisor_img("create", "-q", "-f", "qcow2", "-o", "data_file=data", "base", "1M", cwd=tmp_path)
+    drive(tmp_path / "base", ["write 0 131072 17", "flush"])
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "qcow2", "top", cwd=tmp_path)
+    drive(tmp_path / "top", ["write 512 512 34", "wait", "is 0 512 17", "is 512 512 34"])
+    result = evisor_img("convert", "-O", "qcow2", "-o", "data_file=other", "top", "copy",
+                        cwd=tmp_path)
+    assert result.status == 0, result
+    assert qemu_img("compare", "top", "copy", cwd=tmp_path).status == 0
