@@ -244,8 +244,8 @@ int model_remove(json_t *config, const char *list, const char *id, struct error 
     json_array_foreach(json_object_get(config, list), i,
                        entry) if (strcmp(model_text(entry, "id"), id) ==
                                   0) return json_array_remove(json_object_get(config, list), i);
-    return error_set(err, ENODEV, "the machine '%s' has no '%s'; 'evctl info' shows its %s",
-                     model_text(config, "name"), id, list);
+    return error_set(err, ENODEV, "the machine '%s' has no '%s'; 'evctl info' shows what it has",
+                     model_text(config, "name"), id);
 }
 
 void model_free_id(const json_t *config, const char *list, const char *prefix, char id[32])

@@ -52,7 +52,9 @@ static char *on_path(const char *program)
 
 char *run_find(const char *program, struct error *err)
 {
-    const char *variable = strcmp(program, "evisor") == 0 ? "EVISOR" : "EVISOR_IMG";
+    const char *variable = strcmp(program, "evisor") == 0       ? "EVISOR"
+                           : strcmp(program, "evisor-img") == 0 ? "EVISOR_IMG"
+                                                                : "EVISOR_SSH";
     const char *named = getenv(variable);
     char *found = named && *named ? strdup(named) : beside_us(program);
     if (!found)
