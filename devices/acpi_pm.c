@@ -34,6 +34,8 @@ enum { /* offsets in the block */
        SMI_ENABLE = 0x30,
 };
 
+#define SMI_ENABLE_APMC (1u << 5) /* the command port raises SMIs */
+
 #define NS_PER_S   UINT64_C(1000000000)
 #define TIMER_BITS 24
 #define HALF_TICKS (UINT64_C(1) << (TIMER_BITS - 1)) /* the status bit follows the top bit */
@@ -223,7 +225,8 @@ static void acpi_pm_reset(struct device *device)
     acpi_pm->pm1_status = 0;
     acpi_pm->pm1_enable = 0;
     acpi_pm->pm1_control = 0;
-    acpi_pm->smi_enable = 0;
+    /* Firmware takes this to mean that system management mode is set up already, and leaves it. */
+    acpi_pm->smi_enable = SMI_ENABLE_APMC;
     acpi_pm->smi_command = 0;
     acpi_pm->smi_status = 0;
     memset(acpi_pm->gpe_status, 0, sizeof(acpi_pm->gpe_status));

@@ -34,7 +34,7 @@ enum {
 #define DMA_SIGNATURE         UINT64_C(0x51454d5520434647) /* "QEMU CFG" */
 #define ID_PORTS              1
 #define ID_DMA                2
-#define SELECT_KEY            0x3fff /* bits 14 and 15: write and architecture, not here */
+#define SELECT_KEY            0xbfff /* bit 14 asks to write; bit 15 is the architecture's items */
 #define DIRECTORY_ENTRY_BYTES 64
 #define COPY_PIECE_BYTES      4096
 
@@ -243,6 +243,24 @@ int fw_cfg_add_file(struct fw_cfg *fw_cfg, const char *name, const void *bytes, 
     if (!result)
         rewrite_directory(fw_cfg);
     return result;
+}
+
+int fw_cfg_set_file(struct fw_cfg *fw_cfg, const char *name, const void *bytes, size_t length,
+                    struct error *err)
+{
+    for (unsigned i = 0; i < fw_cfg->item_count; i++) {
+        struct fw_cfg_item *item = &fw_cfg->items[i];
+        if (strcmp(item->name, name) != 0)
+            continue;
+        free(item->bytes);
+        item->bytes = malloc(MAX(length, 1u));
+        CHECK(item->bytes && length <= INT32_MAX);
+        memcpy(item->bytes, bytes, length);
+        item->length = (uint32_t)length;
+        rewrite_directory(fw_cfg);
+        return 0;
+    }
+    return fw_cfg_add_file(fw_cfg, name, bytes, length, err);
 }
 
 static void fw_cfg_reset(struct device *device)

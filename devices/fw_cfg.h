@@ -27,6 +27,7 @@ enum fw_cfg_key {
     FW_CFG_UUID = 0x02,
     FW_CFG_RAM_BYTES = 0x03, /* 8 bytes, little-endian */
     FW_CFG_CPUS = 0x05,      /* 2 bytes, little-endian */
+    FW_CFG_BOOT_MENU = 0x0e, /* 2 bytes: 1 shows it */
     FW_CFG_MAX_CPUS = 0x0f,
     FW_CFG_DIRECTORY = 0x19,
     FW_CFG_FIRST_FILE = 0x20,
@@ -60,6 +61,10 @@ struct fw_cfg {
 
 int must_check fw_cfg_create(struct bus *bus, const struct guest_mem *mem, struct fw_cfg **out,
                              struct error *err);
+
+/* A file that may be there already; also between two runs of the guest. */
+int must_check fw_cfg_set_file(struct fw_cfg *fw_cfg, const char *name, const void *bytes,
+                               size_t length, struct error *err);
 
 /* The bytes are copied. Numbers and names are each used once; before the guest runs. */
 int must_check fw_cfg_add(struct fw_cfg *fw_cfg, enum fw_cfg_key key, const void *bytes,

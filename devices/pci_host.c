@@ -20,6 +20,8 @@
 #define HOST_CLASS    0x06000000u
 #define ISA_CLASS     0x06010000u
 #define MCH_PCIEXBAR  0x60
+#define MCH_PAM0      0x90
+#define PAM_REGISTERS 7
 #define PCIEXBAR_ON   1u
 #define PCIEXBAR_SIZE 0x06u /* bits 1-2; 0 is 256 MiB, the only size here */
 #define LPC_PMBASE    0x40
@@ -182,6 +184,8 @@ static void init_functions(struct pci_host *host)
     pci_device_init(&host->lpc, &lpc_ids, NULL);
     store_le64(host->mch.write_mask + MCH_PCIEXBAR,
                ((UINT64_C(1) << 36) - PCI_HOST_ECAM_SIZE) | PCIEXBAR_SIZE | PCIEXBAR_ON);
+    /* All below 1 MiB is RAM whatever these say; firmware wants to find what it wrote. */
+    memset(host->mch.write_mask + MCH_PAM0, 0x33, PAM_REGISTERS);
     memset(host->lpc.write_mask + LPC_PIRQ_A, 0x8f, 4);
     memset(host->lpc.write_mask + LPC_PIRQ_E, 0x8f, 4);
 }

@@ -18,7 +18,6 @@
 #include "vmm/acpi_dsdt.h"
 
 #define HEADER_BYTES  36
-#define RSDP_BYTES    36
 #define FADT_BYTES    276
 #define FACS_BYTES    64
 #define LENGTH_AT     4
@@ -47,6 +46,7 @@ enum { /* FADT IA-PC boot architecture */
 
 struct area {
     uint8_t bytes[ACPI_AREA_SIZE];
+    uint64_t gpa; /* of the first byte */
     size_t length;
     size_t table; /* where the present table begins */
     uint64_t tables[TABLES_MAX];
@@ -98,9 +98,9 @@ static uint8_t checksum(const uint8_t *bytes, size_t length)
     return (uint8_t)-sum;
 }
 
-static uint64_t gpa_of(size_t offset)
+static uint64_t gpa_of(const struct area *area, size_t offset)
 {
-    return ACPI_AREA_GPA + offset;
+    return area->gpa + offset;
 }
 
 static void align(struct area *area, size_t alignment)
@@ -132,7 +132,7 @@ static uint64_t end_table(struct area *area)
         store_le32(table + LENGTH_AT, (uint32_t)length);
         table[CHECKSUM_AT] = checksum(table, length);
     }
-    return gpa_of(area->table);
+    return gpa_of(area, area->table);
 }
 
 static void end_listed_table(struct area *area)
@@ -145,7 +145,7 @@ static void end_listed_table(struct area *area)
 static uint64_t build_facs(struct area *area)
 {
     align(area, 64);
-    uint64_t gpa = gpa_of(area->length);
+    uint64_t gpa = gpa_of(area, area->length);
     put_text(area, "FACS", 4);
     put(area, FACS_BYTES, 4);
     reserve(area, 24);
@@ -295,10 +295,10 @@ static void fill_rsdp(uint8_t *rsdp, uint64_t xsdt)
     memcpy(rsdp, "RSD PTR ", 8);
     memcpy(rsdp + 9, "EVISOR", 6);
     rsdp[15] = 2; /* revision */
-    store_le32(rsdp + 20, RSDP_BYTES);
+    store_le32(rsdp + 20, ACPI_RSDP_BYTES);
     store_le64(rsdp + 24, xsdt);
     rsdp[8] = checksum(rsdp, 20);
-    rsdp[32] = checksum(rsdp, RSDP_BYTES);
+    rsdp[32] = checksum(rsdp, ACPI_RSDP_BYTES);
 }
 
 int acpi_build(const struct acpi_config *config, const struct guest_mem *mem, uint64_t *rsdp_gpa,
@@ -306,22 +306,23 @@ int acpi_build(const struct acpi_config *config, const struct guest_mem *mem, ui
 {
     struct area *area = calloc(1, sizeof(*area));
     CHECK(area);
-    reserve(area, RSDP_BYTES);
+    area->gpa = config->area_gpa;
+    reserve(area, ACPI_RSDP_BYTES);
     uint64_t facs = build_facs(area);
     uint64_t dsdt = build_dsdt(area, config);
     build_fadt(area, facs, dsdt);
     build_madt(area, config->cpus);
     build_mcfg(area, config->ecam_gpa);
     fill_rsdp(area->bytes, build_xsdt(area));
-    *rsdp_gpa = ACPI_AREA_GPA;
+    *rsdp_gpa = area->gpa;
 
     int result = 0;
     if (area->has_overflowed)
-        result = error_set(err, ENOSPC, "the ACPI tables for %u CPUs do not fit below 1 MiB",
+        result = error_set(err, ENOSPC, "the ACPI tables for %u CPUs do not fit in their area",
                            config->cpus);
-    else if (!guest_mem_write(mem, ACPI_AREA_GPA, area->bytes, area->length))
-        result = error_set(err, EFAULT, "the guest has no memory at 0x%x for the ACPI tables",
-                           ACPI_AREA_GPA);
+    else if (!guest_mem_write(mem, area->gpa, area->bytes, area->length))
+        result = error_set(err, EFAULT, "the guest has no memory at 0x%llx for the ACPI tables",
+                           (unsigned long long)area->gpa);
     free(area);
     return result;
 }

@@ -2,8 +2,9 @@
 /*
  * acpi: the tables that tell the guest what the machine is: RSDP, XSDT, FADT, MADT, MCFG, DSDT.
  *
- * (ACPI 6.3, section 5.2; PCI Firmware 3.0 for MCFG.) Everything lies between ACPI_AREA_GPA and
- * 1 MiB, where a guest scans for the RSDP by itself; the machine marks that range reserved in E820.
+ * (ACPI 6.3, section 5.2; PCI Firmware 3.0 for MCFG.) Everything lies in one area. Without firmware
+ * that is ACPI_AREA_GPA to 1 MiB, where a guest scans for the RSDP by itself; with firmware it is
+ * elsewhere, and the firmware copies the RSDP. E820 says that the area is reserved.
  */
 #ifndef VMM_ACPI_H
 #define VMM_ACPI_H
@@ -16,8 +17,10 @@
 
 #define ACPI_AREA_GPA  0xe0000u
 #define ACPI_AREA_SIZE 0x20000u
+#define ACPI_RSDP_BYTES 36 /* at the start of the area */
 
 struct acpi_config {
+    uint64_t area_gpa;
     unsigned cpus; /* APIC ids 0 to cpus - 1 */
     /* The holes from which the guest gives addresses to BARs; 64-bit size 0: none. */
     uint64_t pci_hole_gpa, pci_hole_size;

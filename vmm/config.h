@@ -11,6 +11,7 @@
 
 #include "base/limits.h"
 #include "disk/disk.h"
+#include "vmm/cpu_model.h"
 
 #define CONFIG_CHARDEV_MAX 16
 #define CONFIG_MONITOR_MAX 8
@@ -53,6 +54,7 @@ struct config_disk {
     char *serial;                        /* up to 20 bytes, or NULL */
     bool is_cdrom;
     bool is_attached; /* a device refers to it */
+    unsigned boot_rank; /* 1 + bootindex= of the device; 0 if it has none */
 };
 
 enum config_net_kind {
@@ -126,6 +128,17 @@ struct config_monitor {
     bool pretty;
 };
 
+#define CONFIG_BOOT_MAX            32
+#define CONFIG_BOOT_REBOOT_DEFAULT INT32_MIN
+
+/* -boot. The letters are as in QEMU: c the disks, d the CDs. */
+struct config_boot {
+    char order[4], once[4]; /* "" is the usual order; `once` counts until the first reset */
+    bool has_menu, is_strict;
+    int splash_ms; /* -1: the firmware's own */
+    int reboot_ms; /* -1: never */
+};
+
 struct vm_config {
     char *name;
     char *uuid; /* canonical text, or NULL */
@@ -134,11 +147,14 @@ struct vm_config {
     bool mem_prealloc;
     unsigned cpus;
     unsigned sockets, cores, threads; /* their product is cpus */
-    char *cpu_model;                  /* "host", "max" */
+    char *cpu_model;                  /* "host", "max", "x86-64-v2" */
+    struct cpu_model cpu_features;    /* what it and its switches mean */
     char *accel;                      /* "kvm", "soft", "kvm:soft" */
     char *machine_type;               /* "q35" or "pc"; both give the same machine */
 
     char *kernel, *initrd, *append;
+    char *bios; /* NULL, and no kernel: SeaBIOS as installed */
+    struct config_boot boot;
 
     struct config_disk *disks;
     unsigned disk_count;

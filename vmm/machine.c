@@ -20,6 +20,7 @@
 #include "devices/virtio_rng.h"
 #include "vmm/accel_select.h"
 #include "vmm/acpi.h"
+#include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
 #include "vmm/machine_private.h"
 #include "vmm/netdev.h"
@@ -191,6 +192,7 @@ static int make_disks(struct machine *machine, struct error *err)
         int result = virtio_blk_create(&place, machine->disks[i], &options, &device, err);
         if (result)
             return result;
+        machine->disk_slots[i] = ((const struct pci_device *)device)->slot;
         add_device(machine, device);
     }
     return 0;
@@ -362,14 +364,11 @@ static int make_memory(struct machine *machine, struct error *err)
     return memory_map(&machine->memory, machine->vm, err);
 }
 
-static int open_kernel(struct machine *machine, struct error *err)
+static int open_boot(struct machine *machine, struct error *err)
 {
     const struct vm_config *config = machine->config;
     if (!config->kernel)
-        return error_set(
-            err, EINVAL,
-            "nothing to boot: name a Linux kernel with -kernel (evisor has no firmware "
-            "yet that could boot from a disk)");
+        return machine_open_firmware(machine, err);
     return boot_open(&machine->boot, &machine->memory, config->kernel, config->initrd,
                      config->append, err);
 }
@@ -424,6 +423,8 @@ static int make_cpus(struct machine *machine, struct error *err)
     if (result)
         return error_set_errno(err, -result, "cannot ask %s for its CPU model",
                                machine->accel_ops->name);
+    result = cpu_model_apply(&machine->config->cpu_features, machine->accel_ops->name, &supported,
+                             err);
     for (unsigned i = 0; !result && i < machine->config->cpus; i++)
         result = make_cpu(machine, i, &supported, err);
     return result;
@@ -433,7 +434,7 @@ static int set_power_on(struct machine *machine, struct machine_cpu *cpu)
 {
     const struct accel_ops *ops = machine->accel_ops;
     struct accel_vcpu_state state = cpu->power_on;
-    if (cpu->vcpu.index == 0)
+    if (cpu->vcpu.index == 0 && machine->config->kernel)
         boot_set_cpu(&machine->boot, &state);
     int done = ops->vcpu_set_msrs(cpu->vcpu.accel, &cpu->power_on_msrs);
     if (done < 0)
@@ -441,10 +442,12 @@ static int set_power_on(struct machine *machine, struct machine_cpu *cpu)
     return ops->vcpu_set_state(cpu->vcpu.accel, ACCEL_STATE_ALL, &state);
 }
 
-static int write_tables(struct machine *machine, struct error *err)
+int machine_write_tables(struct machine *machine, struct error *err)
 {
     uint64_t high = memory_pci64_base(&machine->memory);
     const struct acpi_config config = {
+        .area_gpa =
+            machine->config->kernel ? ACPI_AREA_GPA : firmware_acpi_gpa(&machine->memory),
         .cpus = machine->config->cpus,
         .pci_hole_gpa = MEMORY_PCI32_BASE,
         .pci_hole_size = MEMORY_PCI32_END - MEMORY_PCI32_BASE,
@@ -459,10 +462,15 @@ static int write_tables(struct machine *machine, struct error *err)
 
 int machine_set_up_boot(struct machine *machine, struct error *err)
 {
-    int result = write_tables(machine, err);
+    int result = machine_write_tables(machine, err);
     if (result)
         return result;
-    boot_load(&machine->boot, &machine->memory, machine->rsdp_gpa);
+    if (machine->config->kernel)
+        boot_load(&machine->boot, &machine->memory, machine->rsdp_gpa);
+    else
+        result = machine_load_firmware(machine, err);
+    if (result)
+        return result;
     for (unsigned i = 0; i < machine->cpu_count; i++) {
         result = set_power_on(machine, &machine->cpus[i]);
         if (result)
@@ -486,12 +494,13 @@ static const struct {
 } parts[] = {
     {"chardevs", open_chardevs},     {"disks", open_disks},
     {"network", open_backends},      {"accelerator", make_accelerator},
-    {"memory", make_memory},         {"kernel", open_kernel},
+    {"memory", make_memory},         {"kernel or firmware", open_boot},
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},
     {"PIT and RTC", make_clocks},    {"ACPI, i8042 and pvpanic", make_power_management},
     {"serial port", make_serial},    {"PCI host", make_pci_host},
     {"virtio-blk", make_disks},      {"virtio-net", make_nics},
-    {"virtio-rng", make_rngs},       {"boot state", machine_set_up_boot},
+    {"virtio-rng", make_rngs},       {"fw_cfg", machine_make_fw_cfg},
+    {"boot state", machine_set_up_boot},
     {"vCPU threads", start_threads},
 };
 

@@ -17,6 +17,7 @@ static void free_machine(void *opaque)
     void (*on_closed)(void *) = machine->on_closed;
     void *closed_opaque = machine->on_closed_opaque;
     boot_close(&machine->boot);
+    firmware_close(&machine->firmware);
     irq_fini(&machine->irq);
     bus_fini(&machine->bus);
     vcpu_group_fini(&machine->vcpu_group);

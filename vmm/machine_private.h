@@ -18,6 +18,7 @@
 #include "vmm/boot.h"
 #include "vmm/chardev.h"
 #include "vmm/disk_policy.h"
+#include "vmm/firmware.h"
 #include "vmm/irq.h"
 #include "vmm/machine.h"
 #include "vmm/memory.h"
@@ -78,6 +79,10 @@ struct machine {
     struct pci_bus pci_bus;
     struct guest_clock clock;
     struct boot boot;
+    struct firmware firmware; /* instead of a kernel */
+    struct fw_cfg *fw_cfg;    /* NULL without firmware */
+    bool has_booted;
+    unsigned disk_slots[DISK_MAX]; /* of the attached disks' PCI functions, by drive */
     uint64_t rsdp_gpa;
 
     struct vcpu_group vcpu_group;
@@ -117,6 +122,15 @@ void lifecycle_guest_power_off(struct machine *machine);
 void lifecycle_guest_panic(struct machine *machine);
 /* A drive holds requests back: stops the machine into MACHINE_IO_ERROR. */
 void lifecycle_io_error(struct machine *machine);
+
+/* Writes the ACPI tables to where this machine has them. */
+int must_check machine_write_tables(struct machine *machine, struct error *err);
+
+/* machine_firmware.c: the parts of a machine without -kernel; the second makes nothing with one. */
+int must_check machine_open_firmware(struct machine *machine, struct error *err);
+int must_check machine_make_fw_cfg(struct machine *machine, struct error *err);
+/* For power-on and every reset. */
+int must_check machine_load_firmware(struct machine *machine, struct error *err);
 
 /* Puts RAM, devices and vCPUs into the state from which the guest starts. All vCPUs are parked. */
 int must_check machine_set_up_boot(struct machine *machine, struct error *err);

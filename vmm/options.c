@@ -82,6 +82,8 @@ static int finish(struct options *options, struct error *err)
         result = options_finish_chars(options, err);
     if (!result)
         result = options_finish_machine(options, err);
+    if (!result)
+        result = options_finish_boot(options, err);
     return result;
 }
 
@@ -103,6 +105,8 @@ int options_parse(int argc, char *const argv[], struct vm_config *config, char *
 {
     memset(config, 0, sizeof(*config));
     config->serial_chardev = -1;
+    config->boot.splash_ms = -1;
+    config->boot.reboot_ms = CONFIG_BOOT_REBOOT_DEFAULT;
     *text = NULL;
     struct options *options = calloc(1, sizeof(*options));
     CHECK(options);
@@ -128,6 +132,7 @@ static void disk_fini(struct config_disk *disk)
     free((char *)disk->options.path);
     free((char *)disk->options.format);
     free((char *)disk->options.backing_path);
+    free((char *)disk->options.data_file_path);
     free((char *)disk->options.backing_format);
 }
 
@@ -135,7 +140,7 @@ void vm_config_fini(struct vm_config *config)
 {
     char *strings[] = {config->name,   config->uuid,         config->mem_path, config->cpu_model,
                        config->accel,  config->machine_type, config->kernel,   config->initrd,
-                       config->append, config->pidfile,      config->gdb};
+                       config->append, config->pidfile,      config->gdb,      config->bios};
     for (unsigned i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (unsigned i = 0; i < config->disk_count; i++)

@@ -16,7 +16,7 @@ static const char modern[] = "devices are modern virtio (1.x) only; leave it out
 
 #define PCI_KEYS                                                                                   \
     {"driver", NULL, NULL}, {"id", NULL, NULL}, {"bus", "pcie.0|pci.0", one_bus},                  \
-        {"addr", "", own_slots}, {"bootindex", "*", NULL}, {"romfile", "*", NULL},                 \
+        {"addr", "", own_slots}, {"romfile", "*", NULL},                 \
         {"rombar", "*", NULL}, {"disable-legacy", "on|auto", modern},                              \
     {                                                                                              \
         "disable-modern", "off", modern                                                            \
@@ -24,6 +24,7 @@ static const char modern[] = "devices are modern virtio (1.x) only; leave it out
 
 static const struct keyval_known blk_known[] = {
     PCI_KEYS,
+    {"bootindex", NULL, NULL},
     {"drive", NULL, NULL},
     {"serial", NULL, NULL},
     {"write-cache", NULL, NULL},
@@ -36,6 +37,7 @@ static const struct keyval_known blk_known[] = {
 
 static const struct keyval_known net_known[] = {
     PCI_KEYS,
+    {"bootindex", "*", NULL}, /* no NIC has a boot ROM; as QEMU where the ROM finds no server */
     {"netdev", NULL, NULL},
     {"mac", NULL, NULL},
     {"mq", "off", "the NIC has one pair of queues; leave it out"},

@@ -43,8 +43,15 @@ static const struct keyval_known drive_known[] = {
     {"backing.file.filename", NULL, NULL},
     {"backing.driver", NULL, NULL},
     {"data-file.filename", NULL, NULL},
-    {"refcount-cache-size", "*", NULL},
-    {"cache-clean-interval", "*", NULL},
+    {"refcount-cache-size", NULL, NULL},
+    {"l2-cache-entry-size", NULL, NULL},
+    {"cache-clean-interval", NULL, NULL},
+    {"lazy-refcounts", "on|off", NULL}, /* refcounts cost no barrier of their own: always exact */
+    {"pass-discard-request", NULL, NULL},
+    {"pass-discard-snapshot", "on|off", NULL}, /* deleting one punches nothing by itself */
+    {"pass-discard-other", NULL, NULL},
+    {"overlap-check", NULL, NULL},
+    {"overlap-check.template", NULL, NULL},
     {"file.driver", "file|host_device", "only files and block devices of this host can be disks"},
     {"detect-zeroes", "off", "zero detection is not there; leave it out"},
     {"copy-on-read", "off", "copy-on-read is not there; leave it out"},
@@ -191,13 +198,75 @@ static int set_serial(struct config_disk *disk, const struct keyval *list, struc
     return 0;
 }
 
-static int set_tables(struct config_disk *disk, const struct keyval *list, struct error *err)
+/* As QEMU divides what is given between the two caches. */
+static int set_cache_sizes(struct config_disk *disk, const struct keyval *list, struct error *err)
 {
-    uint64_t bytes = 0;
-    int result = keyval_size(list, "cache-size", 1, &bytes, err);
+    uint64_t total = 0, l2 = 0, refcounts = 0;
+    int result = keyval_size(list, "cache-size", 1, &total, err);
     if (!result)
-        result = keyval_size(list, "l2-cache-size", 1, &bytes, err);
-    disk->options.l2_cache_bytes = bytes;
+        result = keyval_size(list, "l2-cache-size", 1, &l2, err);
+    if (!result)
+        result = keyval_size(list, "refcount-cache-size", 1, &refcounts, err);
+    if (result)
+        return result;
+    if (total && l2 && refcounts)
+        return error_set(err, EINVAL,
+                         "%s: cache-size, l2-cache-size and refcount-cache-size may not be set at "
+                         "the same time",
+                         list->option);
+    if (total && (l2 > total || refcounts > total))
+        return error_set(err, EINVAL, "%s: %s may not exceed cache-size", list->option,
+                         l2 > total ? "l2-cache-size" : "refcount-cache-size");
+    if (total && !l2)
+        l2 = total - refcounts;
+    disk->options.l2_cache_bytes = l2;
+    disk->options.refcount_cache_bytes = total ? total - l2 : refcounts;
+    return 0;
+}
+
+static int set_overlap_check(struct config_disk *disk, const struct keyval *list, struct error *err)
+{
+    /* In the order of enum disk_overlap_check. */
+    const char *key = keyval_get(list, "overlap-check") ? "overlap-check" : "overlap-check.template";
+    const char *value = keyval_get(list, key);
+    unsigned check = DISK_OVERLAP_CACHED;
+    if (value && strcmp(value, "all") == 0)
+        return error_set(err, ENOTSUP,
+                         "%s: %s=all would read the tables of all snapshots at each write, which "
+                         "is not there; use cached",
+                         list->option, key);
+    int result = keyval_choice(list, key, "cached|constant|none", &check, err);
+    disk->options.overlap_check = (enum disk_overlap_check)check;
+    return result;
+}
+
+/* How qcow2 keeps its tables and gives space back: QEMU's words, its defaults for a machine. */
+static int set_tuning(struct config_disk *disk, const struct keyval *list, struct error *err)
+{
+    uint64_t entry = 0, clean_s = CACHE_CLEAN_INTERVAL_S;
+    bool requested = true, other = false;
+    int result = set_cache_sizes(disk, list, err);
+    if (!result)
+        result = keyval_size(list, "l2-cache-entry-size", 1, &entry, err);
+    if (!result)
+        result = keyval_uint(list, "cache-clean-interval", 0, UINT32_MAX, &clean_s, err);
+    if (!result)
+        result = keyval_bool(list, "pass-discard-request", &requested, err);
+    if (!result)
+        result = keyval_bool(list, "pass-discard-other", &other, err);
+    if (!result)
+        result = set_overlap_check(disk, list, err);
+    disk->options.cache_entry_bytes = (uint32_t)MIN(entry, UINT32_MAX);
+    disk->options.cache_clean_s = (uint32_t)clean_s;
+    disk->options.idle_writeback_ms = IDLE_WRITEBACK_MS;
+    disk->options.keep_requested = !requested;
+    disk->options.discard_other = other;
+    return result;
+}
+
+static int set_backing(struct config_disk *disk, const struct keyval *list, struct error *err)
+{
+    (void)err;
     const char *backing = keyval_get(list, "backing.file.filename");
     const char *format = keyval_get(list, "backing.driver");
     const char *data_file = keyval_get(list, "data-file.filename");
@@ -207,7 +276,7 @@ static int set_tables(struct config_disk *disk, const struct keyval *list, struc
         disk->options.data_file_path = options_copy(data_file);
     if (format)
         disk->options.backing_format = options_copy(format);
-    return result;
+    return 0;
 }
 
 static struct config_disk *find_disk(struct vm_config *config, const char *id)
@@ -245,7 +314,7 @@ static int read_drive(struct options *options, struct config_disk *disk, struct 
     if (!result)
         result = set_format(disk, list, err);
     int (*const rest[])(struct config_disk *, const struct keyval *, struct error *) = {
-        set_cache, set_aio, set_errors, set_access, set_serial, set_tables};
+        set_cache, set_aio, set_errors, set_access, set_serial, set_tuning, set_backing};
     for (unsigned i = 0; i < ARRAY_SIZE(rest) && !result; i++)
         result = rest[i](disk, list, err);
     return result;
@@ -346,7 +415,12 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
     for (unsigned i = 0; i < options->config->disk_count; i++)
         extra->order += options->config->disks[i].is_attached;
     keyval_string(device, "id", &disk->qdev_id);
+    uint64_t boot_index = UINT64_MAX;
     int result = keyval_bool(device, "write-cache", &disk->options.cache.writeback, err);
+    if (!result)
+        result = keyval_uint(device, "bootindex", 0, INT32_MAX - 1, &boot_index, err);
+    if (boot_index != UINT64_MAX)
+        disk->boot_rank = (unsigned)boot_index + 1;
     return result ? result : set_serial(disk, device, err);
 }
 

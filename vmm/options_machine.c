@@ -84,37 +84,106 @@ int option_smp(struct options *options, const struct option_entry *entry, const 
     return result;
 }
 
+/* Keys of -cpu that are no features; what they say changes nothing here, or is refused. */
+static const struct keyval_known cpu_keys[] = {
+    {"model", NULL, NULL},
+    {"enforce", NULL, NULL},
+    {"check", "*", NULL},
+    {"migratable", "*", NULL},
+    {"host-cache-info", "*", NULL},
+    {"l3-cache", "*", NULL},
+    {"pmu", "off", "the guest has no performance counters"},
+    {"kvm", "on", "the guest always sees what runs it; leave it out"},
+    {"host-phys-bits", "on", "the addresses are as wide as the accelerator offers; leave it out"},
+    {0}};
+
+static int refuse_feature(const char *argument, const char *name, struct error *err)
+{
+    const char *nearest = cpu_model_nearest_feature(name);
+
+    if (nearest)
+        return error_set(err, EINVAL, "-cpu %s: there is no feature '%s'; did you mean '%s'?",
+                         argument, name, nearest);
+    return error_set(err, EINVAL, "-cpu %s: there is no feature '%s'; -cpu help lists them",
+                     argument, name);
+}
+
+/* "+avx", "-avx", "avx", "avx=off". */
+static int switch_feature(struct cpu_model *model, const struct keyval_pair *pair,
+                          const char *argument, struct error *err)
+{
+    bool has_sign = pair->key[0] == '+' || pair->key[0] == '-';
+    const char *name = pair->key + has_sign;
+    bool on = pair->key[0] != '-';
+
+    if (pair->value && (has_sign || keyval_name_index("on|off", pair->value) < 0))
+        return error_set(err, EINVAL, "-cpu %s: %s=%s: a feature is on or off", argument,
+                         pair->key, pair->value);
+    if (pair->value)
+        on = strcmp(pair->value, "on") == 0;
+    return cpu_model_switch(model, name, on) ? 0 : refuse_feature(argument, name, err);
+}
+
+static bool is_cpu_key(const char *key)
+{
+    for (const struct keyval_known *known = cpu_keys; known->key; known++)
+        if (strcmp(known->key, key) == 0)
+            return true;
+    return false;
+}
+
+/* Takes the features out of the list; the rest is checked as any option's. */
+static int take_features(struct keyval *list, struct cpu_model *model, const char *argument,
+                         struct error *err)
+{
+    unsigned kept = 0;
+    int result = 0;
+
+    for (unsigned i = 0; i < list->count; i++) {
+        struct keyval_pair *pair = &list->pairs[i];
+
+        if (is_cpu_key(pair->key)) {
+            list->pairs[kept++] = *pair;
+            continue;
+        }
+        if (!result)
+            result = switch_feature(model, pair, argument, err);
+        free(pair->key);
+        free(pair->value);
+    }
+    list->count = kept;
+    return result;
+}
+
 int option_cpu(struct options *options, const struct option_entry *entry, const char *argument,
                struct error *err)
 {
-    static const char no_features[] = "CPU features are not switched one by one; leave it out";
-    static const struct keyval_known known[] = {{"model", NULL, NULL},
-                                                {"migratable", "*", NULL},
-                                                {"kvm", "on", no_features},
-                                                {"check", "*", NULL},
-                                                {"host-phys-bits", "on", no_features},
-                                                {0}};
+    (void)entry;
     if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
-        options->text = options_copy("Available CPUs:\n"
-                                     "  host    the host's own features, as far as the accelerator"
-                                     " can offer them (default)\n"
-                                     "  max     everything that the accelerator can offer\n");
+        options->text = cpu_model_help();
         return 0;
     }
-    if (strpbrk(argument, "+") || strstr(argument, ",-"))
-        return error_set(err, ENOTSUP, "-cpu %s: %s", argument, no_features);
+    struct cpu_model cpu_model = {0};
     struct keyval list;
-    int result = read_list(&list, entry, argument, "model", known, err);
+    int result = keyval_parse(&list, "-cpu", argument, "model", err);
     if (result)
         return result;
     const char *model = keyval_get(&list, "model");
-    if (!model || keyval_name_index("host|max", model) < 0)
+    if (!model || !cpu_model_find(model, &cpu_model))
         result = error_set(err, ENOTSUP,
-                           "-cpu %s: evisor has no named CPU models; use -cpu host (the default) "
-                           "or -cpu max",
+                           "-cpu %s: evisor has no such CPU model; use host (the default), "
+                           "max, x86-64-v3 or another that -cpu help lists",
                            argument);
     else
         set_string(&options->config->cpu_model, model);
+    if (!result)
+        result = take_features(&list, &cpu_model, argument, err);
+    if (!result)
+        result = keyval_check(&list, cpu_keys, err);
+    if (!result)
+        result = keyval_bool(&list, "enforce", &cpu_model.enforce, err);
+    if (!result)
+        options->config->cpu_features = cpu_model;
     keyval_fini(&list);
     return result;
 }
@@ -245,30 +314,6 @@ int option_machine(struct options *options, const struct option_entry *entry, co
     return result;
 }
 
-int option_kernel(struct options *options, const struct option_entry *entry, const char *argument,
-                  struct error *err)
-{
-    (void)entry, (void)err;
-    set_string(&options->config->kernel, argument);
-    return 0;
-}
-
-int option_initrd(struct options *options, const struct option_entry *entry, const char *argument,
-                  struct error *err)
-{
-    (void)entry, (void)err;
-    set_string(&options->config->initrd, argument);
-    return 0;
-}
-
-int option_append(struct options *options, const struct option_entry *entry, const char *argument,
-                  struct error *err)
-{
-    (void)entry, (void)err;
-    set_string(&options->config->append, argument);
-    return 0;
-}
-
 int option_name(struct options *options, const struct option_entry *entry, const char *argument,
                 struct error *err)
 {
@@ -361,27 +406,6 @@ int option_flag(struct options *options, const struct option_entry *entry, const
         }
     }
     UNREACHABLE("a flag of the table that no field stands for");
-}
-
-int option_boot(struct options *options, const struct option_entry *entry, const char *argument,
-                struct error *err)
-{
-    (void)options;
-    static const char no_firmware[] =
-        "evisor starts the kernel that -kernel names and has no firmware to boot another way; "
-        "leave -boot out";
-    static const struct keyval_known known[] = {{"order", "c|", no_firmware},
-                                                {"once", "c|", no_firmware},
-                                                {"menu", "*", NULL},
-                                                {"splash-time", "*", NULL},
-                                                {"strict", "*", NULL},
-                                                {"reboot-timeout", "*", NULL},
-                                                {0}};
-    struct keyval list;
-    int result = read_list(&list, entry, argument, "order", known, err);
-    if (!result)
-        keyval_fini(&list);
-    return result;
 }
 
 int option_action(struct options *options, const struct option_entry *entry, const char *argument,
@@ -496,19 +520,6 @@ static int settle_topology(struct options *options, struct error *err)
     return 0;
 }
 
-static int check_boot(const struct vm_config *config, struct error *err)
-{
-    if (!config->kernel)
-        return error_set(err, EINVAL,
-                         "there is nothing to boot: name a kernel with -kernel FILE (evisor has no "
-                         "firmware, so it cannot start from a disk or CD alone)");
-    if (config->append && strlen(config->append) >= CMDLINE_MAX_BYTES)
-        return error_set(err, EINVAL,
-                         "-append: the kernel's command line has %zu bytes; at most %d",
-                         strlen(config->append), CMDLINE_MAX_BYTES - 1);
-    return 0;
-}
-
 int options_finish_machine(struct options *options, struct error *err)
 {
     struct vm_config *config = options->config;
@@ -520,6 +531,5 @@ int options_finish_machine(struct options *options, struct error *err)
         set_string(&config->accel, "kvm:soft");
     if (!config->machine_type)
         set_string(&config->machine_type, "q35");
-    int result = settle_topology(options, err);
-    return result ? result : check_boot(config, err);
+    return settle_topology(options, err);
 }

@@ -73,10 +73,13 @@ typedef int option_parse_fn(struct options *options, const struct option_entry *
 option_parse_fn option_accept, option_refuse;
 /* options_machine.c */
 option_parse_fn option_m, option_smp, option_cpu, option_accel, option_enable_kvm, option_machine,
-    option_kernel, option_initrd, option_append, option_name, option_uuid, option_mem_path,
-    option_pidfile, option_gdb, option_gdb_short, option_flag, option_boot, option_action,
+    option_name, option_uuid, option_mem_path,
+    option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
     option_help, option_version, option_object, option_display;
 int options_finish_machine(struct options *options, struct error *err);
+/* options_boot.c */
+option_parse_fn option_bios, option_boot, option_kernel, option_initrd, option_append;
+int options_finish_boot(struct options *options, struct error *err);
 /* options_drive.c */
 option_parse_fn option_drive, option_hd, option_cdrom;
 int options_finish_drives(struct options *options, struct error *err);

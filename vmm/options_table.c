@@ -28,11 +28,10 @@
 
 static const char no_window[] = "evisor has no window; use -nographic and a serial console "
                                 "(-append console=ttyS0)";
-static const char no_firmware[] = "evisor has no firmware; it starts the kernel that -kernel names";
 static const char no_usb[] = "evisor has no USB; use virtio devices";
 static const char no_sound[] = "evisor has no sound";
 static const char no_floppy[] = "evisor has no floppy; use -drive file=FILE,format=raw,readonly=on";
-static const char no_flash[] = "evisor has no flash memory and no firmware; use -kernel";
+static const char no_flash[] = "evisor has no flash memory; name firmware with -bios";
 static const char no_state[] = "the state of a machine cannot be saved and loaded yet; only disks";
 static const char no_trace[] =
     "evisor writes traces to standard error: EVISOR_TRACE=all evisor ...";
@@ -51,9 +50,11 @@ const struct option_entry option_table[] = {
      "list such as kvm:soft, which is the default, the first that this host can use is taken.",
      option_accel, NULL, NULL},
     {"enable-kvm", NULL, "The same as -accel kvm.", option_enable_kvm, NULL, NULL},
-    {"cpu", "host|max",
-     "The features that the guest's CPUs have: those of the host (the default), or all that the "
-     "accelerator can offer.",
+    {"cpu", "MODEL[,+FEATURE][,-FEATURE][,FEATURE=on|off][,enforce=on|off]",
+     "The features that the guest's CPUs have: host (the default) or max for all that the "
+     "accelerator can offer on this host, qemu64, or x86-64, x86-64-v2, -v3 or -v4 for those of "
+     "that level. Features are switched by name; what needs one that is off goes with it. One that "
+     "is asked for and not offered is a warning, with enforce an error. help lists the names.",
      option_cpu, NULL, NULL},
     {"smp", "[cpus=]N[,sockets=N][,cores=N][,threads=N]",
      "The number of CPUs (default 1), and how they are laid out. What is left out of the layout "
@@ -72,11 +73,22 @@ const struct option_entry option_table[] = {
      NULL},
     {"uuid", "UUID", "The machine's UUID, which query-uuid tells.", option_uuid, NULL, NULL},
 
-    HEADING("Booting Linux"),
+    HEADING("Booting"),
     {"kernel", "FILE", "The kernel to start: a bzImage, or an ELF vmlinux with a PVH entry.",
      option_kernel, NULL, NULL},
     {"initrd", "FILE", "The initial RAM disk.", option_initrd, NULL, NULL},
     {"append", "TEXT", "The kernel's command line.", option_append, NULL, NULL},
+    {"bios", "FILE",
+     "The firmware that boots from disks when there is no -kernel (default: SeaBIOS from Debian's "
+     "package seabios). Without a screen, it shows itself on the serial port.",
+     option_bios, NULL, NULL},
+    {"boot",
+     "[order=]LETTERS[,once=LETTERS][,menu=on|off][,strict=on|off][,splash-time=MS]"
+     "[,reboot-timeout=MS]",
+     "What the firmware boots from: c the disks, d the CDs, in that order by default. once= counts "
+     "until the first reset. menu=on shows a menu, for splash-time= milliseconds. strict=on tries "
+     "nothing else. reboot-timeout= starts again where nothing could be booted.",
+     option_boot, NULL, NULL},
 
     HEADING("Disks"),
     {"drive",
@@ -189,7 +201,6 @@ const struct option_entry option_table[] = {
     {"version", NULL, "Prints the version.", option_version, NULL, NULL},
 
     /* Accepted: what these ask for is so anyway. */
-    {"boot", "...", NULL, option_boot, NULL, NULL},
     {"vga", "none", NULL, option_display, NULL, no_window},
     {"vnc", "none", NULL, option_display, NULL, no_window},
     ACCEPTED("no-user-config", NULL, "*", NULL),
@@ -209,7 +220,6 @@ const struct option_entry option_table[] = {
     ACCEPTED("balloon", "none", "none", "memory is fixed; leave it out"),
 
     /* Refused. */
-    REFUSED("bios", no_firmware),
     REFUSED("pflash", no_flash),
     REFUSED("fda", no_floppy),
     REFUSED("fdb", no_floppy),

@@ -22,6 +22,7 @@ static const struct guest_mem mem = {
 static struct acpi_config config_for(unsigned cpus)
 {
     return (struct acpi_config){
+        .area_gpa = ACPI_AREA_GPA,
         .cpus = cpus,
         .pci_hole_gpa = 0xc0000000,
         .pci_hole_size = 0x3ec00000,

@@ -90,6 +90,8 @@ static void test_identifies_itself(void **state)
     assert_int_equal(fake_board_in32(&board, 0x518), htobe32(0x20434647));
     select_key(0x3333);
     assert_int_equal(next_be(4), 0);
+    select_key(0x8000); /* the architecture's items are others */
+    assert_int_equal(next_be(4), 0);
 }
 
 static void test_files(void **state)
@@ -111,6 +113,19 @@ static void test_files(void **state)
     select_key(0x21);
     assert_int_equal(next_be(3), 0x616263);
     assert_int_equal(next(), 0);
+}
+
+static void test_a_file_changes(void **state)
+{
+    (void)state;
+    assert_int_equal(fw_cfg_set_file(fw_cfg, "bootorder", "abc", 3, NULL), 0);
+    assert_int_equal(fw_cfg_add_file(fw_cfg, "etc/one", "1", 1, NULL), 0);
+    assert_int_equal(fw_cfg_set_file(fw_cfg, "bootorder", "d", 1, NULL), 0);
+    select_key(FW_CFG_DIRECTORY);
+    assert_int_equal(next_be(4), 2);
+    assert_int_equal(next_be(4), 1);
+    select_key(FW_CFG_FIRST_FILE);
+    assert_int_equal(next_be(2), 'd' << 8);
 }
 
 static void test_limits(void **state)
@@ -212,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_identifies_itself),
         TEST(test_files),
+        TEST(test_a_file_changes),
         TEST(test_limits),
         TEST(test_dma),
         TEST(test_bad_transfers),

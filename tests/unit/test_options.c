@@ -175,9 +175,15 @@ static void test_cpu_and_accel(void **state)
     take("-kernel k -M pc-q35-7.2,usb=off,accel=kvm:tcg -enable-kvm");
     assert_string_equal(config.accel, "kvm:soft");
     assert_string_equal(config.machine_type, "q35");
-    refuse("-kernel k -cpu Skylake-Server", "use -cpu host");
-    refuse("-kernel k -cpu host,+avx", "not switched one by one");
-    refuse("-kernel k -cpu host,-avx", "not switched one by one");
+    take("-kernel k -cpu max,-avx2,sse4_1=off,+bmi1,enforce");
+    assert_true(config.cpu_features.enforce);
+    refuse("-kernel k -cpu Skylake-Server", "no such CPU model; use host");
+    refuse("-kernel k -cpu host,+avz2", "did you mean 'avx2'?");
+    refuse("-kernel k -cpu host,-quantum", "no feature 'quantum'");
+    refuse("-kernel k -cpu host,avx=maybe", "on or off");
+    refuse("-kernel k -cpu host,+avx=on", "on or off");
+    refuse("-kernel k -cpu max,kvm=off", "always sees what runs it");
+    refuse("-kernel k -cpu max,enforce=soon", "enforce");
     refuse("-kernel k -accel hax", "use kvm");
     refuse("-kernel k -M microvm", "use q35");
     refuse("-kernel k -M q35,usb=on", "there is no USB");
@@ -185,7 +191,7 @@ static void test_cpu_and_accel(void **state)
     prints("-accel help", "kvm\n");
     prints("-M none -accel help", "kvm\n");
     prints("-machine help", "q35");
-    prints("-cpu help -machine q35", "host");
+    prints("-cpu help -machine q35", "x86-64-v3");
 }
 
 static void test_what_runs(void **state)
@@ -536,9 +542,24 @@ static void test_habits(void **state)
     assert_int_equal(config.monitor_count, 1);
     refuse("-vga std -kernel k", "no window");
     refuse("-display gtk", "no window");
-    refuse("-boot d", "no firmware");
-    refuse("-boot once=d", "no firmware");
-    refuse("-bios x", "no firmware");
+    refuse("-boot n", "no boot ROM");
+    refuse("-boot order=ca", "floppy");
+    refuse("-boot cc", "twice");
+    refuse("-boot x", "no kind of drive");
+    refuse("-boot menu=perhaps", "menu");
+    refuse("-bios x -kernel k", "leave one out");
+    refuse("-append x -hda d.raw", "-kernel FILE");
+    refuse("-m 64", "nothing to boot");
+    take("-hda d.raw -boot order=dc,once=d,menu=on,strict=on,splash-time=5,reboot-timeout=-1");
+    assert_null(config.kernel);
+    assert_string_equal(config.boot.order, "dc");
+    assert_string_equal(config.boot.once, "d");
+    assert_true(config.boot.has_menu && config.boot.is_strict);
+    assert_int_equal(config.boot.splash_ms, 5);
+    assert_int_equal(config.boot.reboot_ms, -1);
+    take("-bios b -drive if=none,id=a,file=a.raw -device virtio-blk-pci,drive=a,bootindex=3");
+    assert_string_equal(config.bios, "b");
+    assert_int_equal(config.disks[0].boot_rank, 4);
     refuse("-usb", "no USB");
     refuse("-loadvm x", "not supported");
     refuse("-blockdev x", "use -drive");

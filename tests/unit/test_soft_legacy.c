@@ -407,6 +407,20 @@ static void test_bit_number_and_limit(void **state)
     }
 }
 
+/* Firmware leaves a code segment's attributes behind; boot loaders write through CS all the same. */
+static void test_real_mode_writes_through_cs(void **state)
+{
+    static const uint8_t code[] = {0x2e, 0xa3, 0x80, 0x00, END}; /* mov cs:[0x80], ax */
+
+    (void)state;
+    soft_guest_load(&guest, code, sizeof(code));
+    soft_guest_set_real(&guest);
+    guest.state.regs.rax = 0x1234;
+    soft_guest_put_regs(&guest);
+    soft_guest_run_to_end(&guest);
+    assert_int_equal(load_le16(guest.ram + SOFT_GUEST_REAL_CODE + 0x80), 0x1234);
+}
+
 static void test_arpl_through_code_segment(void **state)
 {
     static const uint8_t code[] = {0x2e, 0x63, 0x03, END}; /* arpl cs:[ebx], ax */
@@ -446,6 +460,7 @@ int main(void)
         TEST(test_bit_number_wraps_the_address),
         TEST(test_bit_number_and_limit),
         TEST(test_arpl_through_code_segment),
+        TEST(test_real_mode_writes_through_cs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

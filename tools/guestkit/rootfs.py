@@ -116,13 +116,16 @@ def _populate(folder):
         path.chmod(mode)
 
 
-def make_raw(path, size_mib):
-    """Writes an ext4 file system with busybox into the raw image `path`."""
+def make_raw(path, size_mib, extra=None):
+    """Writes an ext4 file system with busybox into the raw image `path`; `extra`: path to bytes."""
     packages.install(["busybox-static", "e2fsprogs"], "the guest's root file system")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
         _populate(folder)
+        for name, content in (extra or {}).items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
         with open(path, "wb") as image:
             image.truncate(size_mib << 20)
         mkfs = ["/sbin/mkfs.ext4", "-q", "-F", "-L", "guest", "-E", "root_owner=0:0",

@@ -161,8 +161,10 @@ bool segment_check(struct soft_cpu *cpu, unsigned index, uint32_t offset, unsign
                    bool is_write, uint64_t *linear)
 {
     const struct soft_segment *segment = &cpu->seg[index];
+    /* Types are not looked at in real mode: code writes through CS there. */
+    bool is_allowed = soft_is_real(cpu) || is_access_allowed(segment, is_write);
 
-    if (size && (!is_access_allowed(segment, is_write) || !is_in_limit(segment, offset, size)))
+    if (size && (!is_allowed || !is_in_limit(segment, offset, size)))
         return soft_raise(cpu, index == SOFT_SS ? SOFT_SS_FAULT : SOFT_GP, 0);
     *linear = (uint32_t)(segment_base(cpu, index) + offset);
     return true;
