@@ -35,6 +35,7 @@ int dirty_bitmap_create(const char *name, uint64_t size_bytes, uint32_t granular
     bitmap->size_bytes = size_bytes;
     bitmap->granularity_bits = granularity_bits;
     bitmap->enabled = true;
+    bitmap->changed = true;
     if (bitmap->name && bitmap->bits) {
         *out = bitmap;
         return 0;
@@ -68,6 +69,7 @@ static void set_bits(struct dirty_bitmap *bitmap, uint64_t first, uint64_t end)
 void dirty_bitmap_mark(struct dirty_bitmap *bitmap, uint64_t offset, uint64_t bytes)
 {
     uint64_t end = MIN(offset + bytes, bitmap->size_bytes);
+    bitmap->changed = true;
     if (offset < end)
         set_bits(bitmap, offset >> bitmap->granularity_bits,
                  ((end - 1) >> bitmap->granularity_bits) + 1);
@@ -76,6 +78,7 @@ void dirty_bitmap_mark(struct dirty_bitmap *bitmap, uint64_t offset, uint64_t by
 void dirty_bitmap_clear(struct dirty_bitmap *bitmap)
 {
     memset(bitmap->bits, 0, room_for(bitmap->bit_count));
+    bitmap->changed = true;
 }
 
 /* The first bit from `first` on that is not as `first` is. */
@@ -135,6 +138,7 @@ int dirty_bitmap_resize(struct dirty_bitmap *bitmap, uint64_t size_bytes)
     }
     bitmap->size_bytes = size_bytes;
     bitmap->bit_count = count;
+    bitmap->changed = true;
     for (uint64_t i = count; i < old_count && i % 64; i++)
         bitmap->bits[i / 8] &= (uint8_t) ~(1u << i % 8);
     return 0;

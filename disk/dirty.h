@@ -27,6 +27,7 @@ struct dirty_bitmap {
     bool enabled;      /* marked by writes */
     bool persistent;   /* kept in the image when it is closed */
     bool inconsistent; /* the image was not closed well: good for nothing but removal */
+    bool changed;      /* since it was made or loaded */
     /* Private: bit 0 of byte 0 is the first granule; a multiple of 8 bytes, zeroes at the end. */
     uint8_t *bits;
     uint64_t bit_count;

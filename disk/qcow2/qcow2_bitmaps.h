@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* qcow2_bitmaps: the directory of persistent bitmaps, read only. Blocks: for tools. */
+/*
+ * qcow2_bitmaps: the directory of persistent bitmaps, and their bits in memory (disk/dirty.h).
+ * Reads only, and blocks: for opening and for tools. qcow2_bitmap_store.h writes.
+ */
 #ifndef DISK_QCOW2_QCOW2_BITMAPS_H
 #define DISK_QCOW2_QCOW2_BITMAPS_H
 
@@ -7,6 +10,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/list.h"
+#include "disk/dirty.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
 
@@ -15,6 +20,7 @@ struct qcow2_bitmap {
     uint32_t table_entries;
     uint32_t flags;
     uint32_t granularity_bits;
+    uint32_t extra_bytes; /* of data that nothing is known of */
     char *name;
 };
 
@@ -27,5 +33,18 @@ struct qcow2_bitmaps {
 int must_check qcow2_bitmaps_read(struct io_file *file, const struct qcow2_header *header,
                                   struct qcow2_bitmaps *out, struct error *err);
 void qcow2_bitmaps_free(struct qcow2_bitmaps *bitmaps);
+
+/* Appends a struct dirty_bitmap to `out` for each bitmap; those in use are inconsistent and have no
+ * bits. On failure nothing is appended. */
+int must_check qcow2_bitmaps_load(struct io_file *file, const struct qcow2_header *header,
+                                  uint64_t size_bytes, struct list *out, struct error *err);
+
+/* A bitmap's table: entries as in the file, in the host's byte order. The caller frees it. */
+int must_check qcow2_bitmap_table_read(struct io_file *file, const struct qcow2_bitmap *bitmap,
+                                       uint64_t **out, struct error *err);
+
+/* Clusters that the bits of a bitmap take. */
+uint64_t qcow2_bitmap_clusters(const struct qcow2_header *header,
+                               const struct dirty_bitmap *bitmap);
 
 #endif

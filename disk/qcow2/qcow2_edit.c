@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_refcount.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 static uint64_t per_block(const struct qcow2_edit *edit)
 {
@@ -40,10 +41,10 @@ int qcow2_edit_write_header(struct qcow2_edit *edit, struct error *err)
     uint8_t fixed[QCOW2_V3_BYTES];
     edit->header.autoclear &= QCOW2_AUTOCLEAR_KNOWN;
     qcow2_header_store_fixed(&edit->header, fixed);
-    int result = qcow2_edit_sync(edit, err);
+    int result = qcow2_rule(SNAPSHOT_HEADER_AFTER) ? qcow2_edit_sync(edit, err) : 0;
     if (!result)
         result = qcow2_edit_write(edit, 0, fixed, qcow2_fixed_bytes(&edit->header), err);
-    return result ? result : qcow2_edit_sync(edit, err);
+    return result || !qcow2_rule(SNAPSHOT_HEADER_SAFE) ? result : qcow2_edit_sync(edit, err);
 }
 
 /* --- loading --- */
@@ -116,8 +117,8 @@ static int load(struct qcow2_edit *edit, struct error *err)
     return result;
 }
 
-int qcow2_edit_open(struct io_file *file, const char *path, struct qcow2_edit *edit,
-                    struct error *err)
+int qcow2_edit_open_tables(struct io_file *file, const char *path, struct qcow2_edit *edit,
+                           struct error *err)
 {
     memset(edit, 0, sizeof(*edit));
     edit->file = file;
@@ -128,13 +129,22 @@ int qcow2_edit_open(struct io_file *file, const char *path, struct qcow2_edit *e
     edit->cluster_bytes = qcow2_cluster_bytes(&edit->header);
     if (edit->header.incompatible & (QCOW2_INCOMPAT_DIRTY | QCOW2_INCOMPAT_CORRUPT))
         result = corrupt(edit, "it was not closed well", err);
-    else if (edit->header.incompatible & QCOW2_INCOMPAT_DATA_FILE)
-        result =
-            error_set(err, ENOTSUP, "'%s' keeps its data in another file: not supported", path);
     else
         result = load(edit, err);
     if (result)
         qcow2_edit_close(edit);
+    return result;
+}
+
+int qcow2_edit_open(struct io_file *file, const char *path, struct qcow2_edit *edit,
+                    struct error *err)
+{
+    int result = qcow2_edit_open_tables(file, path, edit, err);
+    if (!result && edit->header.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+        qcow2_edit_close(edit);
+        result =
+            error_set(err, ENOTSUP, "'%s' keeps its data in another file: not supported", path);
+    }
     return result;
 }
 
@@ -283,7 +293,7 @@ static int write_changed(struct qcow2_edit *edit, struct error *err)
         if (result)
             return result;
     }
-    return qcow2_edit_sync(edit, err);
+    return qcow2_rule(SNAPSHOT_COUNTS_FIRST) ? qcow2_edit_sync(edit, err) : 0;
 }
 
 int qcow2_edit_flush(struct qcow2_edit *edit, struct error *err)

@@ -34,6 +34,9 @@ struct qcow2_edit {
 /* Refuses images that are dirty, marked corrupt, or have an external data file. */
 int must_check qcow2_edit_open(struct io_file *file, const char *path, struct qcow2_edit *edit,
                                struct error *err);
+/* The same for tables alone, also where the guest's data is in another file. */
+int must_check qcow2_edit_open_tables(struct io_file *file, const char *path,
+                                      struct qcow2_edit *edit, struct error *err);
 void qcow2_edit_close(struct qcow2_edit *edit);
 
 /* Adds or takes one reference to every cluster of the range; in memory. */

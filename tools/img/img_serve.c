@@ -4,18 +4,19 @@
  * listens, and runs the loop until the last client has gone or a signal comes.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <netinet/in.h>
 #include <unistd.h>
 
 #include "base/daemonize.h"
 #include "base/socket.h"
 #include "disk/nbd/nbd_server.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_overlay.h"
 #include "tools/img/img_source.h"
 
@@ -24,8 +25,7 @@
 #define SHARED_MAX  100
 
 struct arguments {
-    const char *path;
-    const char *format;
+    struct img_image image;
     const char *cache;
     const char *discard;
     const char *detect_zeroes;
@@ -38,8 +38,8 @@ struct arguments {
     const char *bitmaps[BITMAPS_MAX];
     size_t bitmap_count;
     uint64_t port, shared;
+    const char *load_snapshot;
     bool has_port, read_only, may_be_read_only, persistent, fork, verbose, no_cache, overlay;
-    bool no_lock;
 };
 
 struct serving {
@@ -113,7 +113,7 @@ static int on_tls(void *opaque, const char *value)
 }
 
 static const struct img_arg args[] = {
-    IMG_TEXT('f', "format", format),
+    IMG_TEXT('f', "format", image.format),
     IMG_TEXT('k', "socket", socket_path),
     IMG_CALL('p', "port", on_port),
     IMG_TEXT('b', "bind", bind),
@@ -133,7 +133,9 @@ static const struct img_arg args[] = {
     IMG_SWITCH(0, "fork", fork),
     IMG_TEXT(0, "pid-file", pid_file),
     IMG_SWITCH('v', "verbose", verbose),
-    IMG_SWITCH('U', "force-share", no_lock),
+    IMG_SWITCH('U', "force-share", image.no_lock),
+    IMG_SWITCH(0, "image-opts", image.is_options),
+    IMG_TEXT('l', "load-snapshot", load_snapshot),
     IMG_CALL('c', "connect", on_connect),
     IMG_CALL('d', "disconnect", on_disconnect),
     IMG_CALL(0, "tls-creds", on_tls),
@@ -147,9 +149,11 @@ static int check(const struct arguments *arguments)
     const char *detect = arguments->detect_zeroes;
     if (arguments->socket_path && (arguments->has_port || arguments->bind))
         return img_error("-k goes with neither -p nor -b: a server has one socket");
+    if (arguments->load_snapshot && arguments->overlay)
+        return img_error("-l and -s cannot be combined");
     if (arguments->no_cache && arguments->cache)
         return img_error("-n and --cache can only be specified once");
-    if (arguments->no_lock && !arguments->read_only)
+    if (arguments->image.no_lock && !arguments->read_only)
         return img_error("-U reads past another's lock, which only -r may do");
     if (arguments->overlay && arguments->read_only)
         return img_error("-s makes a place for writes, and -r forbids them; choose one");
@@ -164,11 +168,14 @@ static int parse(struct arguments *arguments, int argc, char **argv)
                                              "Expecting one image file name"};
     struct img_names names;
     int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (!status)
-        arguments->path = img_path(names.list[0]);
-    if (!status && arguments->no_cache && !arguments->cache)
+    if (status)
+        return status;
+    if (arguments->no_cache && !arguments->cache)
         arguments->cache = "none";
-    return status ? status : check(arguments);
+    arguments->read_only |= arguments->load_snapshot != NULL;
+    arguments->image.writable = !arguments->read_only;
+    status = check(arguments);
+    return status ? status : img_image_take(names.list[0], &arguments->image);
 }
 
 /* --- the server --- */
@@ -245,11 +252,11 @@ static void say_where(const struct serving *serving, int listener)
     const char *host = arguments->bind && *arguments->bind ? arguments->bind : "127.0.0.1";
     const char *mode = disk_is_read_only(serving->source.disk) ? " (read-only)" : "";
     if (arguments->socket_path)
-        printf("Serving '%s'%s on nbd+unix:///%s?socket=%s\n", arguments->path, mode,
+        printf("Serving '%s'%s on nbd+unix:///%s?socket=%s\n", arguments->image.path, mode,
                arguments->name,
                serving->unlink_path ? serving->unlink_path : arguments->socket_path);
     else
-        printf("Serving '%s'%s on nbd://%s:%u/%s\n", arguments->path, mode, host,
+        printf("Serving '%s'%s on nbd://%s:%u/%s\n", arguments->image.path, mode, host,
                bound_port(listener), arguments->name);
     fflush(stdout);
 }
@@ -348,7 +355,8 @@ static bool is_writable(const struct arguments *arguments)
 {
     if (arguments->read_only)
         return false;
-    bool is_refused = access(arguments->path, W_OK) < 0 && (errno == EACCES || errno == EROFS);
+    bool is_refused =
+        access(arguments->image.path, W_OK) < 0 && (errno == EACCES || errno == EROFS);
     return !(arguments->may_be_read_only && is_refused);
 }
 
@@ -356,13 +364,14 @@ static int open_image(struct serving *serving)
 {
     const struct arguments *arguments = serving->arguments;
     struct img_source_options options = {
-        .path = arguments->path,
-        .format = arguments->format,
+        .path = arguments->image.path,
+        .format = arguments->image.format,
         .cache = arguments->cache,
         .discard = arguments->discard,
         .aio = arguments->aio,
         .writable = is_writable(arguments),
-        .no_lock = arguments->no_lock,
+        .no_lock = arguments->image.no_lock,
+        .snapshot = arguments->load_snapshot,
         .no_map = true,
     };
     if (arguments->overlay)
@@ -392,7 +401,7 @@ static int run(struct loop *loop, int argc, char **argv)
     int status = serve(&serving);
     int result = img_source_close(&serving.source);
     if (result)
-        status = img_error("Could not close '%s': %s", arguments.path, strerror(-result));
+        status = img_error("Could not close '%s': %s", arguments.image.path, strerror(-result));
     pidfile_remove(&serving.pidfile);
     return status;
 }
@@ -400,7 +409,8 @@ static int run(struct loop *loop, int argc, char **argv)
 const struct img_command img_serve_command = {
     .name = "serve",
     .synopsis =
-        "[-k SOCKET | -p PORT [-b ADDRESS]] [-f FMT] [-r] [--auto-read-only] [-s] [-t]\n"
+        "[-k SOCKET | -p PORT [-b ADDRESS]] [-f FMT | --image-opts] [-r]\n"
+        "          [--auto-read-only] [-s | -l SNAPSHOT] [-t]\n"
         "          [-e N] [-x NAME] [-D TEXT] [-B BITMAP] [--cache=CACHE] [-n] [--aio=AIO]\n"
         "          [--discard=ignore|unmap] [--detect-zeroes=off|on|unmap] [--fork]\n"
         "          [--pid-file=FILE] [-v] [-U] FILENAME",
@@ -413,6 +423,7 @@ const struct img_command img_serve_command = {
         "  -f, --format FMT          the format (default: found out from the file)\n"
         "  -r, --read-only           refuse writes\n"
         "  --auto-read-only          refuse writes if the file cannot be written\n"
+        "  -l, --load-snapshot NAME  an internal snapshot, read-only\n"
         "  -s, --snapshot            keep writes in a temporary file, lost at the end\n"
         "  -t, --persistent          stay when the last client has gone\n"
         "  -e, --shared N            so many clients at once (1; 0: as many as can be)\n"
