@@ -16,7 +16,8 @@
 
 const struct format_ops *format_find(const char *name)
 {
-    static const struct format_ops *const formats[] = {&raw_format, &qcow2_format};
+    static const struct format_ops *const formats[] = {&raw_format,  &qcow2_format, &vdi_format,
+                                                       &vmdk_format, &vpc_format,   &vhdx_format};
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
         if (!strcmp(formats[i]->name, name))
             return formats[i];

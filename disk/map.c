@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "disk/foreign/foreign.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshots.h"
@@ -24,11 +25,13 @@ struct layer {
     struct io_file *file;
     uint64_t size_bytes;
     bool is_qcow2;
+    struct foreign *foreign; /* or NULL; owns `file` then */
     struct qcow2_header header;
     uint64_t *l1;
     uint8_t *l2;    /* one table */
     uint64_t l2_at; /* its place in the file; 0 if none is loaded */
-    /* Of a raw file: the run of data or hole that was found last. */
+    /* Of a file whose holes count: the run of data or hole that was found last. */
+    int run_fd;
     uint64_t run_start, run_end;
     bool run_is_data;
 };
@@ -55,6 +58,22 @@ static int load_l1(struct layer *layer, struct error *err)
     return 0;
 }
 
+static int open_foreign(struct loop *loop, struct layer *layer, const char *format,
+                        struct error *err)
+{
+    const struct foreign_options options = {
+        .path = layer->path,
+        .format = format,
+        .blocking = true,
+        .no_lock = true,
+        .io = {.read_only = true, .aio = DISK_AIO_THREADS},
+    };
+    int result = foreign_open(loop, layer->file, &options, &layer->foreign, err);
+    if (!result)
+        layer->size_bytes = foreign_size_bytes(layer->foreign);
+    return result;
+}
+
 static int open_layer(struct loop *loop, struct layer *layer, const char *format,
                       const char *snapshot, struct error *err)
 {
@@ -67,6 +86,8 @@ static int open_layer(struct loop *loop, struct layer *layer, const char *format
         layer->size_bytes = align_up(layer->size_bytes, 512);
         return result ? error_set_errno(err, -result, "Could not measure '%s'", layer->path) : 0;
     }
+    if (foreign_is_known(format))
+        return open_foreign(loop, layer, format, err);
     if (strcmp(format, "qcow2"))
         return error_set(err, ENOTSUP, "Could not open '%s': Unknown driver '%s'", layer->path,
                          format);
@@ -142,7 +163,9 @@ void map_close(struct map *map)
         return;
     for (unsigned i = 0; i < map->depth; i++) {
         struct layer *layer = &map->layers[i];
-        if (layer->file)
+        if (layer->foreign)
+            foreign_close(layer->foreign, NULL, NULL);
+        else if (layer->file)
             io_close(layer->file, NULL, NULL);
         if (layer->is_qcow2)
             qcow2_header_fini(&layer->header);
@@ -166,18 +189,21 @@ unsigned map_depth(const struct map *map)
 /* --- one layer --- */
 
 /* Asking the file system is slow: the answer is kept. */
-static void find_run(struct layer *layer, uint64_t offset)
+static void find_run(struct layer *layer, int fd, uint64_t offset, uint64_t end)
 {
-    off_t data = lseek(layer->file->fd, (off_t)offset, SEEK_DATA);
+    if (fd == layer->run_fd && offset >= layer->run_start && offset < layer->run_end)
+        return;
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+    layer->run_fd = fd;
     layer->run_start = offset;
-    layer->run_end = layer->size_bytes;
+    layer->run_end = end;
     if (data < 0 || (uint64_t)data > offset) {
         layer->run_is_data = data < 0 && errno != ENXIO; /* no holes to be known here */
         if (data > 0)
             layer->run_end = (uint64_t)data;
         return;
     }
-    off_t hole = lseek(layer->file->fd, (off_t)offset, SEEK_HOLE);
+    off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
     layer->run_is_data = true;
     if (hole > 0)
         layer->run_end = (uint64_t)hole;
@@ -186,12 +212,38 @@ static void find_run(struct layer *layer, uint64_t offset)
 /* What a layer says about the bytes from `offset` on; fills kind, bytes and the place. */
 static int find_raw(struct layer *layer, uint64_t offset, uint64_t end, struct map_extent *out)
 {
-    if (offset < layer->run_start || offset >= layer->run_end)
-        find_run(layer, offset);
+    find_run(layer, layer->file->fd, offset, layer->size_bytes);
     out->kind = layer->run_is_data ? MAP_DATA : MAP_ZERO;
     out->bytes = MIN(layer->run_end, end) - offset;
     out->has_host = true;
     out->host_offset = offset;
+    return 0;
+}
+
+static int find_foreign(struct layer *layer, uint64_t offset, uint64_t end, struct map_extent *out,
+                        struct error *err)
+{
+    static const enum map_kind kinds[] = {
+        [FOREIGN_ABSENT] = MAP_ABSENT,
+        [FOREIGN_ZERO] = MAP_ZERO,
+        [FOREIGN_DATA] = MAP_DATA,
+        [FOREIGN_PACKED] = MAP_COMPRESSED,
+    };
+    struct foreign_extent extent;
+    int result = foreign_find(layer->foreign, offset, end, &extent);
+    if (result)
+        return error_set(err, -result, "%s", foreign_problem(layer->foreign));
+    out->kind = kinds[extent.kind];
+    out->bytes = extent.bytes;
+    out->has_host = extent.kind == FOREIGN_DATA;
+    out->host_offset = extent.host_offset;
+    if (extent.path)
+        out->path = extent.path;
+    if (!extent.is_flat)
+        return 0;
+    find_run(layer, extent.file->fd, extent.host_offset, extent.host_offset + extent.bytes);
+    out->kind = layer->run_is_data ? MAP_DATA : MAP_ZERO;
+    out->bytes = MIN(extent.bytes, layer->run_end - extent.host_offset);
     return 0;
 }
 
@@ -303,6 +355,16 @@ static int find_qcow2(struct layer *layer, uint64_t offset, uint64_t end, struct
     return 0;
 }
 
+static int find_layer(struct layer *layer, uint64_t offset, uint64_t end, struct map_extent *out,
+                      struct error *err)
+{
+    if (layer->foreign)
+        return find_foreign(layer, offset, end, out, err);
+    if (layer->is_qcow2)
+        return find_qcow2(layer, offset, end, out, err);
+    return find_raw(layer, offset, end, out);
+}
+
 int map_find(struct map *map, uint64_t offset, uint64_t end, unsigned depth, struct map_extent *out,
              struct error *err)
 {
@@ -319,8 +381,7 @@ int map_find(struct map *map, uint64_t offset, uint64_t end, unsigned depth, str
             return 0;
         }
         uint64_t layer_end = MIN(end, layer->size_bytes);
-        int result = layer->is_qcow2 ? find_qcow2(layer, offset, layer_end, out, err)
-                                     : find_raw(layer, offset, layer_end, out);
+        int result = find_layer(layer, offset, layer_end, out, err);
         if (layer->data_path && out->has_host)
             out->path = layer->data_path;
         if (result || out->kind != MAP_ABSENT)

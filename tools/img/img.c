@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "disk/foreign/foreign.h"
 #include "disk/lock.h"
 #include "disk/probe.h"
 
@@ -348,9 +349,14 @@ void img_close_file(struct loop *loop, struct io_file *file)
         loop_run_once(loop, true);
 }
 
-bool img_format_is_known(const char *format)
+bool img_format_is_native(const char *format)
 {
     return !strcmp(format, "raw") || !strcmp(format, "qcow2");
+}
+
+bool img_format_is_known(const char *format)
+{
+    return img_format_is_native(format) || foreign_is_known(format);
 }
 
 int img_find_format(struct io_file *file, const char *path, const char *given, const char **format)

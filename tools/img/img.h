@@ -100,7 +100,10 @@ void img_close_file(struct loop *loop, struct io_file *file);
 
 /* Sets *format to what was given, or to what the file looks like. 0, or 1 after saying why not. */
 int img_find_format(struct io_file *file, const char *path, const char *given, const char **format);
+/* To be read at least. */
 bool img_format_is_known(const char *format);
+/* And to be written to: raw or qcow2. */
+bool img_format_is_native(const char *format);
 
 /* The name that `image` gives its backing file, seen from here. The caller frees it. */
 char *img_resolve(const char *image, const char *name);

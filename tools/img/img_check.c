@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "disk/foreign/foreign_check.h"
 #include "disk/qcow2/qcow2_check.h"
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
+#include "tools/img/img_source.h"
 
 enum {
     STATUS_FAILED = 1,
@@ -57,6 +59,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     if (status)
         return status;
     arguments->image.writable = arguments->repair != QCOW2_REPAIR_NONE;
+    if (img_check_caches(NULL, arguments->cache))
+        return STATUS_FAILED;
     return img_image_take(names.list[0], &arguments->image);
 }
 
@@ -100,7 +104,8 @@ static void set_if(json_t *object, const char *key, uint64_t value)
         json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
-static void print_json(const struct arguments *arguments, const struct qcow2_check_result *r)
+static void print_json(const struct arguments *arguments, const struct qcow2_check_result *r,
+                       const char *format)
 {
     json_t *object = json_object();
     set_if(object, "image-end-offset", r->image_end_offset);
@@ -114,7 +119,7 @@ static void print_json(const struct arguments *arguments, const struct qcow2_che
     set_if(object, "fragmented-clusters", r->fragmented_clusters);
     set_if(object, "compressed-clusters", r->compressed_clusters);
     json_object_set_new(object, "filename", json_string(arguments->image.path));
-    json_object_set_new(object, "format", json_string("qcow2"));
+    json_object_set_new(object, "format", json_string(format));
     json_dumpf(object, stdout, JSON_INDENT(4));
     putchar('\n');
     json_decref(object);
@@ -149,10 +154,11 @@ static int check(struct io_file *file, struct arguments *arguments,
     return failed;
 }
 
-static int report(const struct arguments *arguments, const struct qcow2_check_result *result)
+static int report(const struct arguments *arguments, const struct qcow2_check_result *result,
+                  const char *format)
 {
     if (arguments->output == IMG_OUTPUT_JSON)
-        print_json(arguments, result);
+        print_json(arguments, result, format);
     else if (!arguments->quiet)
         print_human(result);
     if (result->check_errors)
@@ -160,6 +166,26 @@ static int report(const struct arguments *arguments, const struct qcow2_check_re
     if (result->corruptions)
         return STATUS_CORRUPT;
     return result->leaks ? STATUS_LEAKS : 0;
+}
+
+static int check_foreign(struct io_file *file, struct arguments *arguments, const char *format)
+{
+    struct qcow2_check_result result = {0};
+    struct foreign_check_result found;
+    struct error err = {0};
+    if (arguments->repair != QCOW2_REPAIR_NONE) {
+        img_error("%s images are only read: convert it, then check and repair the copy", format);
+        return STATUS_UNSUPPORTED;
+    }
+    const struct foreign_check_options options = {.path = arguments->image.path,
+                                                  .format = format,
+                                                  .no_lock = arguments->image.no_lock,
+                                                  .on_message = on_message,
+                                                  .opaque = arguments};
+    if (foreign_check(file, &options, &found, &err))
+        return img_error("Check failed: %s", err.text);
+    result.corruptions = found.corruptions;
+    return report(arguments, &result, format);
 }
 
 static int check_file(struct io_file *file, struct arguments *arguments)
@@ -173,10 +199,12 @@ static int check_file(struct io_file *file, struct arguments *arguments)
         img_error("This image format does not support checks");
         return STATUS_UNSUPPORTED;
     }
+    if (!img_format_is_native(format))
+        return check_foreign(file, arguments, format);
     if (check(file, arguments, &result, &err))
         return img_error(strncmp(err.text, "Could not open", 14) ? "Check failed: %s" : "%s",
                          err.text);
-    return report(arguments, &result);
+    return report(arguments, &result, format);
 }
 
 static int run(struct loop *loop, int argc, char **argv)
@@ -197,7 +225,8 @@ static int run(struct loop *loop, int argc, char **argv)
 const struct img_command img_check_command = {
     .name = "check",
     .synopsis = "[-q] [-f FMT] [--output=human|json] [-r leaks|all] [-U] FILENAME",
-    .help = "Checks a qcow2 image for lost and doubly used clusters.\n"
+    .help = "Checks a qcow2 image for lost and doubly used clusters, and the tables of VDI, VMDK,\n"
+            "VHD and VHDX images.\n"
             "  -f FMT          the format (default: found out from the file)\n"
             "  -r leaks        give lost space back\n"
             "  -r all          repair everything that can be repaired; make a copy first\n"

@@ -151,14 +151,10 @@ static int check_options(const struct arguments *arguments)
     return 0;
 }
 
-static int check_caches(const struct arguments *arguments)
+static bool has_preallocation(const struct img_options *options)
 {
-    struct disk_cache_mode mode;
-    if (arguments->source_cache && img_parse_cache(arguments->source_cache, &mode))
-        return img_error("Invalid source cache option: %s", arguments->source_cache);
-    if (img_parse_cache(arguments->cache, &mode))
-        return img_error("Invalid cache option: %s", arguments->cache);
-    return 0;
+    const char *mode = img_options_get(options, "preallocation");
+    return mode && strcmp(mode, "off");
 }
 
 /* What depends on the target's format. */
@@ -182,6 +178,8 @@ static int check_target(const struct arguments *arguments)
         return img_error("Use of backing file requires explicit backing format");
     if (arguments->compress && strcmp(format, "qcow2"))
         return img_error("Compression not supported for this file format");
+    if (arguments->compress && has_preallocation(&arguments->options))
+        return img_error("Compression and preallocation not supported at the same time");
     if (arguments->compress && arguments->keep_target)
         return img_error("-c writes new images only: leave out -n");
     if (arguments->bitmaps && arguments->source_count > 1)
@@ -213,14 +211,15 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (!status)
         status = check_options(arguments);
+    if (!status && names.count)
+        arguments->target_given = names.list[names.count - 1];
     if (status || img_options_wants_help(&arguments->options))
         return status;
     if (names.count < 2)
         return img_error("Must specify image file name");
     arguments->sources = names.list;
     arguments->source_count = names.count - 1;
-    arguments->target_given = names.list[names.count - 1];
-    if (check_caches(arguments))
+    if (img_check_caches(NULL, arguments->source_cache) || img_check_caches(arguments->cache, NULL))
         return 1;
     if (arguments->snapshot && arguments->source_count > 1)
         return img_error("No support for concatenating multiple snapshot");
@@ -455,7 +454,7 @@ static int run(struct loop *loop, int argc, char **argv)
     struct conversion conversion = {.loop = loop, .arguments = &arguments};
     int status = parse(&arguments, argc, argv);
     if (!status && img_options_wants_help(&arguments.options)) {
-        status = img_target_print_options(arguments.target_format);
+        status = img_target_print_options(arguments.target_format, arguments.target_given);
     } else if (!status) {
         img_target_init(&conversion.target);
         conversion.copy.loop = loop;

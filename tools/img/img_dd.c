@@ -168,8 +168,8 @@ static int run(struct loop *loop, int argc, char **argv)
     struct img_source input;
     if (parse(&arguments, argc, argv))
         return 1;
-    if (!img_format_is_known(arguments.output_format))
-        return img_error("Unknown file format '%s'", arguments.output_format);
+    if (!img_format_is_native(arguments.output_format))
+        return img_error("Unknown file format");
     const struct img_source_options options = {.path = arguments.input.path,
                                                .format = arguments.input.format,
                                                .no_lock = arguments.input.no_lock};

@@ -18,6 +18,7 @@
 #include "disk/qcow2/qcow2_snapshots.h"
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_info_foreign.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_snapshot_list.h"
 
@@ -35,6 +36,8 @@ struct info {
     uint64_t host_bytes;
     struct stat identity;
     bool is_qcow2;
+    uint64_t cluster_bytes; /* 0: it has no clusters */
+    struct img_info_foreign *foreign; /* what a VMDK tells of itself, or NULL */
     struct qcow2_header header;
     struct qcow2_snapshots snapshots;
     struct qcow2_bitmaps bitmaps;
@@ -69,6 +72,7 @@ static void info_fini(struct info *info)
         qcow2_bitmaps_free(&info->bitmaps);
         qcow2_header_fini(&info->header);
     }
+    img_info_foreign_free(info->foreign);
     free(info->path);
     free(info->backing_path);
 }
@@ -80,6 +84,7 @@ static int collect_qcow2(struct io_file *file, struct info *info)
         return img_error("%s", err.text);
     info->is_qcow2 = true;
     info->size_bytes = info->header.size_bytes;
+    info->cluster_bytes = qcow2_cluster_bytes(&info->header);
     if (info->header.has_backing) {
         info->backing_path = img_resolve(info->path, info->header.backing_path);
         if (!info->backing_path)
@@ -89,6 +94,16 @@ static int collect_qcow2(struct io_file *file, struct info *info)
         qcow2_bitmaps_read(file, &info->header, &info->bitmaps, &err))
         return img_error("Could not open '%s': %s", info->path, err.text);
     return 0;
+}
+
+static int collect_foreign(struct io_file *file, struct info *info)
+{
+    struct img_info_sizes sizes = {0};
+    int status = img_info_foreign_collect(file, info->path, info->format, &sizes, &info->foreign);
+    info->size_bytes = sizes.disk_bytes;
+    info->host_bytes = sizes.host_bytes;
+    info->cluster_bytes = sizes.cluster_bytes;
+    return status;
 }
 
 static int collect_open(struct io_file *file, const char *format, struct info *info)
@@ -102,6 +117,8 @@ static int collect_open(struct io_file *file, const char *format, struct info *i
         return 1;
     if (!strcmp(info->format, "qcow2"))
         return collect_qcow2(file, info);
+    if (!img_format_is_native(info->format))
+        return collect_foreign(file, info);
     info->size_bytes = (info->size_bytes + 511) / 512 * 512;
     return 0;
 }
@@ -205,6 +222,10 @@ static void print_human(const struct info *info)
     printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
            info->path, info->format, img_size_text(info->size_bytes, virtual), info->size_bytes,
            img_size_text(info->host_bytes, host));
+    if (info->cluster_bytes && !info->is_qcow2)
+        printf("cluster_size: %" PRIu64 "\n", info->cluster_bytes);
+    if (info->foreign)
+        img_info_foreign_print(info->foreign);
     if (!info->is_qcow2)
         return;
     if (info->header.crypt_method != QCOW2_CRYPT_NONE)
@@ -317,14 +338,16 @@ static json_t *info_json(const struct info *info)
     }
     json_object_set_new(object, "virtual-size", number(info->size_bytes));
     json_object_set_new(object, "filename", text(info->path));
-    if (info->is_qcow2)
-        json_object_set_new(object, "cluster-size", number(qcow2_cluster_bytes(header)));
+    if (info->cluster_bytes)
+        json_object_set_new(object, "cluster-size", number(info->cluster_bytes));
     json_object_set_new(object, "format", json_string(info->format));
     json_object_set_new(object, "actual-size", number(info->host_bytes));
     if (header->crypt_method != QCOW2_CRYPT_NONE)
         json_object_set_new(object, "encrypted", json_true());
     if (info->is_qcow2)
         json_object_set_new(object, "format-specific", specific_json(info));
+    if (info->foreign)
+        json_object_set_new(object, "format-specific", img_info_foreign_json(info->foreign));
     if (header->has_backing) {
         json_object_set_new(object, "full-backing-filename", text(info->backing_path));
         json_object_set_new(object, "backing-filename", text(header->backing_path));

@@ -39,7 +39,7 @@ static const struct option_type qcow2_options[] = {
     {"preallocation", VALUE_TEXT, NULL,
      "Preallocation mode (allowed values: off, metadata, falloc, full)"},
     {"compression_type", VALUE_TEXT, "zlib",
-     "Compression method used for image cluster compression (zlib, zstd)"},
+     "Compression method used for image cluster compression"},
     {"size", VALUE_SIZE, NULL, "Virtual disk size"},
     {"compat", VALUE_TEXT, NULL, "Compatibility level (v2 [0.10] or v3 [1.1])"},
     {"data_file", VALUE_TEXT, NULL, "File name of an external data file"},
@@ -48,15 +48,15 @@ static const struct option_type qcow2_options[] = {
     {"backing_fmt", VALUE_TEXT, NULL, "Image format of the base image"},
     {"lazy_refcounts", VALUE_SWITCH, "off", "Postpone refcount updates"},
     {"refcount_bits", VALUE_NUMBER, "16", "Width of a reference count entry in bits"},
-    {"nocow", VALUE_SWITCH, NULL, "Accepted and ignored"},
-    {"extent_size_hint", VALUE_SIZE, NULL, "Accepted and ignored"},
+    {"nocow", VALUE_SWITCH, NULL, "Turn off copy-on-write (valid only on btrfs)"},
+    {"extent_size_hint", VALUE_SIZE, NULL, "Extent size hint for the image file, 0 to disable"},
 };
 
 static const struct option_type raw_options[] = {
     {"size", VALUE_SIZE, NULL, "Virtual disk size"},
     {"preallocation", VALUE_TEXT, NULL, "Preallocation mode (allowed values: off, falloc, full)"},
-    {"nocow", VALUE_SWITCH, NULL, "Accepted and ignored"},
-    {"extent_size_hint", VALUE_SIZE, NULL, "Accepted and ignored"},
+    {"nocow", VALUE_SWITCH, NULL, "Turn off copy-on-write (valid only on btrfs)"},
+    {"extent_size_hint", VALUE_SIZE, NULL, "Extent size hint for the image file, 0 to disable"},
 };
 
 struct option_table {
@@ -96,7 +96,7 @@ void img_target_fini(struct img_target *target)
 
 int img_target_check_format(const struct img_target *target, struct error *err)
 {
-    if (!img_format_is_known(target->format))
+    if (!img_format_is_native(target->format))
         return error_set(err, EINVAL, "Unknown file format '%s'", target->format);
     return 0;
 }
@@ -124,7 +124,7 @@ static int parse_number(const struct option_type *type, const char *value, uint6
     char *end;
     errno = 0;
     *out = strtoull(value, &end, 0);
-    if (errno || *end || end == value || *value == '-')
+    if (errno || *end || end == value) /* -1 is a number, too, and too large for anything */
         return error_set(err, EINVAL, "Parameter '%s' expects a number", type->name);
     return 0;
 }
@@ -257,6 +257,19 @@ int img_target_set_backing(struct img_target *target, const char *path, const ch
 
 /* --- the backing file --- */
 
+static int measure_foreign(struct loop *loop, const char *path, const char *format,
+                           uint64_t *size_bytes, struct error *err)
+{
+    const struct disk_options options = {
+        .path = path, .format = format, .read_only = true, .no_lock = true};
+    struct disk *disk;
+    int result = disk_open(loop, &options, &disk, err);
+    if (result)
+        return result;
+    *size_bytes = disk_size_bytes(disk);
+    return disk_close_wait(disk);
+}
+
 static int measure_backing(struct io_file *file, const char *path, const char *format,
                            uint64_t *size_bytes, struct error *err)
 {
@@ -293,6 +306,8 @@ static int look_at_backing(struct io_file *file, const struct img_target *target
     int result = lock_image(file, path, true, err);
     if (result)
         return result;
+    if (!img_format_is_native(target->backing_format))
+        return measure_foreign(file->loop, path, target->backing_format, size_bytes, err);
     return measure_backing(file, path, target->backing_format, size_bytes, err);
 }
 
@@ -374,25 +389,52 @@ static void print_value(const struct img_target *target, const struct option_typ
 void img_target_print(const struct img_target *target)
 {
     struct option_table table = table_of(target->format);
-    printf("Formatting '%s', fmt=%s", target->path, target->format);
+    printf("Formatting '%s', fmt=%s", target->given_path ? target->given_path : target->path,
+           target->format);
     for (size_t i = 0; i < table.count; i++)
         print_value(target, &table.types[i]);
     putchar('\n');
     fflush(stdout);
 }
 
-int img_target_print_options(const char *format)
+static int compare_types(const void *a, const void *b)
+{
+    const struct option_type *const *first = a, *const *second = b;
+    return strcmp((*first)->name, (*second)->name);
+}
+
+/* What a person may use: what is only taken off hands stays unsaid. In qemu-img's layout. */
+static void print_types(const struct option_table *table, bool is_for_file)
+{
+    static const char *const type_names[] = {"str", "bool (on/off)", "size", "num"};
+    const struct option_type *sorted[ARRAY_SIZE(qcow2_options)];
+    for (size_t i = 0; i < table->count; i++)
+        sorted[i] = &table->types[i];
+    qsort(sorted, table->count, sizeof(sorted[0]), compare_types);
+    for (size_t i = 0; i < table->count; i++) {
+        char name[64];
+        bool is_hint =
+            !strcmp(sorted[i]->name, "nocow") || !strcmp(sorted[i]->name, "extent_size_hint");
+        if (!strncmp(sorted[i]->name, "encrypt", 7) || (is_hint && !is_for_file))
+            continue;
+        snprintf(name, sizeof(name), "%s=<%s>", sorted[i]->name, type_names[sorted[i]->type]);
+        printf("  %-22s - %s\n", name, sorted[i]->help);
+    }
+}
+
+int img_target_print_options(const char *format, bool is_for_file)
 {
     if (!img_format_is_known(format))
         return img_error("Unknown file format '%s'", format);
     struct option_table table = table_of(format);
-    static const char *const type_names[] = {"<str>", "<bool (on/off)>", "<size>", "<num>"};
-    puts("Supported options:");
-    for (size_t i = 0; i < table.count; i++) {
-        char name[64];
-        snprintf(name, sizeof(name), "%s=%s", table.types[i].name, type_names[table.types[i].type]);
-        printf("  %-22s - %s\n", name, table.types[i].help);
-    }
+    if (is_for_file)
+        puts("Supported options:");
+    else
+        printf("Supported %s options:\n", format);
+    print_types(&table, is_for_file);
+    if (!is_for_file)
+        puts("\nThe protocol level may support further options.\n"
+             "Specify the target filename to include those options.");
     return 0;
 }
 
