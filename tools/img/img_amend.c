@@ -39,8 +39,12 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return status;
     if (!arguments->options.count)
         return img_usage("Must specify options (-o)");
+    if (img_options_wants_help(&arguments->options) && arguments->image.format)
+        return 0;
     if (names.count != 1)
         return img_error("Expecting one image file name");
+    if (img_check_caches(arguments->cache, NULL))
+        return 1;
     arguments->image.writable = true;
     return img_image_take(names.list[0], &arguments->image);
 }
@@ -199,11 +203,40 @@ static int amend(struct loop *loop, const struct arguments *arguments,
     return status;
 }
 
+/* "-o help": the format is the one given, or that of the image. */
+static int print_options(struct loop *loop, const struct arguments *arguments)
+{
+    const struct img_file_options options = {.no_lock = true};
+    const char *format = arguments->image.format;
+    if (!format) {
+        struct io_file *file = img_open_file(loop, arguments->image.path, &options);
+        int status = file ? img_find_format(file, arguments->image.path, NULL, &format) : 1;
+        img_close_file(loop, file);
+        if (status)
+            return status;
+    }
+    if (!img_format_is_known(format))
+        return img_error("Unknown file format '%s'", format);
+    if (strcmp(format, "qcow2"))
+        return img_error("Format driver '%s' does not support option amendment", format);
+    puts("Amend options for 'qcow2':\n"
+         "  compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])\n"
+         "  lazy_refcounts=<bool (on/off)> - Postpone refcount updates\n"
+         "  refcount_bits=<num>    - Width of a reference count entry in bits\n"
+         "  size=<size>            - Virtual disk size");
+    return 0;
+}
+
 static int run(struct loop *loop, int argc, char **argv)
 {
     struct arguments arguments = {0};
     struct request request = {0};
     int status = parse(&arguments, argc, argv);
+    if (!status && img_options_wants_help(&arguments.options)) {
+        status = print_options(loop, &arguments);
+        img_options_free(&arguments.options);
+        return status;
+    }
     if (!status)
         status = parse_request(&arguments.options, &request);
     if (!status)

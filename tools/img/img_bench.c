@@ -122,6 +122,12 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     status = img_image_take(names.list[0], &arguments->image);
     if (status)
         return status;
+    struct disk_cache_mode mode;
+    if (arguments->cache && img_parse_cache(arguments->cache, &mode))
+        return img_error("Invalid cache mode");
+    if (arguments->aio && strcmp(arguments->aio, "threads") && strcmp(arguments->aio, "native") &&
+        strcmp(arguments->aio, "io_uring"))
+        return img_error("Invalid aio option: %s", arguments->aio);
     if (!arguments->write && arguments->flush_interval)
         return img_error("--flush-interval is only available in write tests");
     if (arguments->flush_interval && arguments->flush_interval < arguments->depth)
@@ -267,6 +273,7 @@ static int run(struct loop *loop, int argc, char **argv)
     const struct img_source_options options = {.path = arguments.image.path,
                                                .format = arguments.image.format,
                                                .cache = arguments.cache,
+                                               .aio = arguments.aio,
                                                .writable = arguments.write,
                                                .no_lock = arguments.image.no_lock};
     if (img_source_open(loop, &options, &source))

@@ -81,6 +81,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     if (status)
         return status;
     arguments->image.writable = true;
+    if (img_check_caches(arguments->cache, NULL))
+        return 1;
     return img_image_take(names.list[0], &arguments->image);
 }
 
@@ -165,7 +167,8 @@ static int find_base(struct commit *commit)
 static int on_disk(struct disk *disk, enum disk_op op, uint64_t offset, void *data, uint64_t bytes)
 {
     struct iovec iov = {data, bytes};
-    struct disk_request request = {.op = op, .offset = offset, .bytes = bytes};
+    struct disk_request request = {
+        .op = op, .flags = op == DISK_ZERO ? DISK_MAY_UNMAP : 0, .offset = offset, .bytes = bytes};
     if (data) {
         request.iov = &iov;
         request.iov_count = 1;

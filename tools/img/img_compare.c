@@ -55,6 +55,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)
         return status;
+    if (img_check_caches(NULL, arguments->cache))
+        return STATUS_NOT_OPENED;
     for (size_t i = 0; i < 2 && !status; i++) {
         arguments->images[i].is_options = arguments->image_opts;
         arguments->images[i].no_lock = arguments->no_lock;

@@ -6,10 +6,11 @@
 
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
+#include "tools/img/img_image.h"
 #include "tools/img/img_target.h"
 
 struct arguments {
-    const char *path;
+    const char *path_given, *path;
     const char *size_text;
     const char *format;
     const char *backing_path;
@@ -30,36 +31,41 @@ static int parse(struct arguments *arguments, int argc, char **argv)
 {
     struct img_names names;
     int status = img_parse(argc, argv, &syntax, arguments, &names);
+    if (!status && names.count)
+        arguments->path = names.list[0];
     if (status || img_options_wants_help(&arguments->options))
         return status;
     if (!names.count)
         return img_usage("Expecting image file name");
-    arguments->path = img_path(names.list[0]);
+    arguments->path_given = names.list[0];
     if (names.count > 1)
         arguments->size_text = names.list[1];
     if (names.count > 2)
         return img_usage("Unexpected argument: %s", names.list[2]);
-    return 0;
+    struct error err = {0};
+    arguments->path = img_image_new_path(arguments->path_given, &err);
+    return arguments->path ? 0 : img_error("%s: %s", arguments->path_given, err.text);
 }
 
 static int create(struct loop *loop, const struct arguments *arguments, struct img_target *target)
 {
     struct error err = {0};
     target->path = arguments->path;
+    target->given_path = arguments->path_given;
     target->format = arguments->format;
     if (img_target_check_format(target, &err))
-        return img_error("%s: %s", arguments->path, err.text);
+        return img_error("%s: %s", arguments->path_given, err.text);
     if (arguments->size_text && img_parse_image_size(arguments->size_text, &target->size_bytes))
         return 1;
     target->has_size = arguments->size_text;
     if (img_target_parse(target, &arguments->options, &err) ||
         img_target_set_backing(target, arguments->backing_path, arguments->backing_format, &err) ||
         img_target_settle(loop, target, !arguments->unsafe, &err))
-        return img_error("%s: %s", arguments->path, err.text);
+        return img_error("%s: %s", arguments->path_given, err.text);
     if (!arguments->quiet)
         img_target_print(target);
     if (img_target_create(loop, target, &err))
-        return img_error("%s: %s", arguments->path, err.text);
+        return img_error("%s: %s", arguments->path_given, err.text);
     return 0;
 }
 
@@ -69,7 +75,7 @@ static int run(struct loop *loop, int argc, char **argv)
     struct img_target target;
     int status = parse(&arguments, argc, argv);
     if (!status && img_options_wants_help(&arguments.options)) {
-        status = img_target_print_options(arguments.format);
+        status = img_target_print_options(arguments.format, arguments.path);
     } else if (!status) {
         img_target_init(&target);
         status = create(loop, &arguments, &target);

@@ -75,6 +75,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
         return status;
     if (!arguments->unsafe && !arguments->backing)
         return img_usage("Must specify backing file (-b) or use unsafe mode (-u)");
+    if (img_check_caches(arguments->cache, arguments->source_cache))
+        return 1;
     if (arguments->backing_format && !is_format_name(arguments->backing_format))
         return img_error("Invalid format name: '%s'", arguments->backing_format);
     return 0;
@@ -186,8 +188,11 @@ static int read_backing(struct img_source *source, uint64_t offset, uint8_t *dat
 static int write_top(struct rebase *rebase, uint64_t offset, uint8_t *data, uint64_t bytes)
 {
     struct iovec iov = {data, bytes};
+    bool is_zero = !data[0] && !memcmp(data, data + 1, bytes - 1);
     struct disk_request request = {
         .op = DISK_WRITE, .offset = offset, .bytes = bytes, .iov = &iov, .iov_count = 1};
+    if (is_zero)
+        request = (struct disk_request){.op = DISK_ZERO, .offset = offset, .bytes = bytes};
     return disk_run(rebase->top.disk, &request);
 }
 

@@ -30,6 +30,16 @@ int img_parse_cache(const char *name, struct disk_cache_mode *mode)
     return -1;
 }
 
+int img_check_caches(const char *cache, const char *source_cache)
+{
+    struct disk_cache_mode mode;
+    if (cache && img_parse_cache(cache, &mode))
+        return img_error("Invalid cache option: %s", cache);
+    if (source_cache && img_parse_cache(source_cache, &mode))
+        return img_error("Invalid source cache option: %s", source_cache);
+    return 0;
+}
+
 static int parse_aio(const char *name, enum disk_aio *aio)
 {
     if (!name)

@@ -34,5 +34,7 @@ int img_source_close(struct img_source *source);
 
 /* QEMU's names: none, writeback, writethrough, directsync, unsafe. -1 if unknown, nothing said. */
 int img_parse_cache(const char *name, struct disk_cache_mode *mode);
+/* -t and -T as a person gave them, each NULL if not given: 0, or 1 after saying what is wrong. */
+int img_check_caches(const char *cache, const char *source_cache);
 
 #endif

@@ -17,6 +17,7 @@
 
 struct img_target {
     const char *path;
+    const char *given_path; /* as the person wrote it, for the line "Formatting"; may be NULL */
     const char *format;
     uint64_t size_bytes;
     bool has_size;
@@ -49,7 +50,7 @@ int must_check img_target_create(struct loop *loop, const struct img_target *tar
 int must_check img_target_qcow2_options(const struct img_target *target,
                                         struct qcow2_create_options *options, struct error *err);
 
-/* -o help. Returns an exit status. */
-int img_target_print_options(const char *format);
+/* -o help, with or without a file's name beside it. Returns an exit status. */
+int img_target_print_options(const char *format, bool is_for_file);
 
 #endif
