@@ -36,6 +36,8 @@
 #define DISK_BACKING_DEPTH_MAX 64
 #define DISK_REQUEST_IOV_MAX   1024
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
+#define CACHE_CLEAN_INTERVAL_S 600  /* tables that a machine has not used for so long are dropped */
+#define IDLE_WRITEBACK_MS      1000 /* discarded space waits no longer for a flush of the guest */
 
 /* NBD server */
 #define NBD_CLIENTS_MAX         100

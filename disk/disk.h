@@ -75,6 +75,13 @@ struct disk_cache_mode {
     bool writeback; /* false: each write is followed by a flush (writethrough, directsync) */
 };
 
+/* Writes to metadata that a hostile map asks for are refused: how much metadata is looked at. */
+enum disk_overlap_check {
+    DISK_OVERLAP_CACHED,   /* also tables in the cache */
+    DISK_OVERLAP_CONSTANT, /* header, L1, refcount table, snapshot table */
+    DISK_OVERLAP_NONE,
+};
+
 struct disk_options {
     const char *path;
     const char *format; /* "raw", "qcow2", ...; NULL only for tools that probe and say so */
@@ -90,7 +97,16 @@ struct disk_options {
     bool no_data_file_name;     /* the format is a guess: do not follow such a name */
     struct disk_cache_mode cache;
     enum disk_aio aio;
-    uint64_t l2_cache_bytes; /* 0: QCOW2_CACHE_BYTES */
+    /* Of qcow2; qemu(1) has the words, docs/evisor.1 what they do here. 0: the default. */
+    uint64_t l2_cache_bytes;       /* QCOW2_CACHE_BYTES */
+    uint64_t refcount_cache_bytes; /* in addition; four slices */
+    uint32_t cache_entry_bytes;    /* the unit of the cache: QCOW2_SLICE_BYTES */
+    uint32_t cache_clean_s;        /* tables unused for so long leave the cache; 0: never */
+    uint32_t idle_writeback_ms;    /* freed space waits no longer for a flush; 0: for ever */
+    enum disk_overlap_check overlap_check;
+    /* Which freed clusters are given back to the host, if discard_unmap: by discards and zeroes of
+     * the guest, and all others (what was replaced, compressed or shared). */
+    bool keep_requested, discard_other;
 };
 
 /*

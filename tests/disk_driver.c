@@ -9,6 +9,7 @@
  * unmap) read OFFSET LENGTH          waits, then prints a checksum is OFFSET LENGTH BYTE waits,
  * then compares flush, wait, resize SIZE, dump FILE (all contents), size, sleep MS
  *
+ *   idle MS                     lets timers run
  *   create NAME, apply NAME, delete NAME, snapshots (lists them)
  *   vmstate SIZE, vmwrite OFFSET LENGTH BYTE, vmis OFFSET LENGTH BYTE
  *
@@ -212,6 +213,16 @@ static bool vmstate_line(struct driver *driver, const char *verb, uint64_t a, ui
     return true;
 }
 
+/* Lets the loop run, without a request. */
+static void idle(struct driver *driver, uint64_t ms)
+{
+    uint64_t end = loop_now_ns() + ms * 1000000;
+    while (loop_now_ns() < end) {
+        loop_run_once(&driver->loop, false);
+        usleep(1000);
+    }
+}
+
 static void run_line(struct driver *driver, const char *line)
 {
     char verb[16] = "", word[256] = "";
@@ -236,6 +247,8 @@ static void run_line(struct driver *driver, const char *line)
         dump(driver, word);
     else if (!strcmp(verb, "size"))
         printf("%llu\n", (unsigned long long)disk_size_bytes(driver->disk));
+    else if (!strcmp(verb, "idle"))
+        idle(driver, a);
     else if (!strcmp(verb, "sleep"))
         usleep((unsigned)a * 1000);
     else if (!strcmp(verb, "resize")) {
@@ -256,7 +269,7 @@ int main(int argc, char **argv)
     struct error err = {0};
     char line[512];
     struct disk_options options = {.discard_unmap = true, .cache.writeback = true};
-    for (int option; (option = getopt(argc, argv, "f:rRdtUc:w")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "f:rRdtUc:wi:e:C:")) != -1;) {
         if (option == 'f')
             options.format = optarg;
         options.read_only |= option == 'r';
@@ -268,13 +281,21 @@ int main(int argc, char **argv)
             options.aio = DISK_AIO_THREADS;
         if (option == 'w')
             options.cache.writeback = false;
+        if (option == 'i')
+            options.idle_writeback_ms = (uint32_t)strtoul(optarg, NULL, 0);
+        if (option == 'e')
+            options.cache_entry_bytes = (uint32_t)strtoul(optarg, NULL, 0);
+        if (option == 'C')
+            options.cache_clean_s = (uint32_t)strtoul(optarg, NULL, 0);
         if (option == 'c')
             options.l2_cache_bytes = strtoull(optarg, NULL, 0);
     }
     if (optind + 1 != argc) {
-        fprintf(stderr, "usage: disk_driver [-f FORMAT] [-rRdtUw] [-c CACHE] IMAGE <OPERATIONS\n"
-                        "-r read-only  -R keep space  -d O_DIRECT  -t threads  -U no lock  "
-                        "-w writethrough\n");
+        fprintf(stderr,
+                "usage: disk_driver [-f FORMAT] [-rRdtUw] [-c CACHE] [-e ENTRY] [-i MS] [-C S] "
+                "IMAGE <OPERATIONS\n"
+                "-r read-only  -R keep space  -d O_DIRECT  -t threads  -U no lock  "
+                "-w writethrough\n");
         return 1;
     }
     options.path = argv[optind];

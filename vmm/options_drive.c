@@ -227,7 +227,8 @@ static int set_cache_sizes(struct config_disk *disk, const struct keyval *list, 
 static int set_overlap_check(struct config_disk *disk, const struct keyval *list, struct error *err)
 {
     /* In the order of enum disk_overlap_check. */
-    const char *key = keyval_get(list, "overlap-check") ? "overlap-check" : "overlap-check.template";
+    const char *key =
+        keyval_get(list, "overlap-check") ? "overlap-check" : "overlap-check.template";
     const char *value = keyval_get(list, key);
     unsigned check = DISK_OVERLAP_CACHED;
     if (value && strcmp(value, "all") == 0)

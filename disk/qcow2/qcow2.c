@@ -169,6 +169,28 @@ static void free_memory(struct qcow2 *q)
     free(q);
 }
 
+static int set_tuning(struct qcow2 *q, const struct disk_options *options, struct error *err)
+{
+    uint32_t entry = options->cache_entry_bytes;
+    if (entry && (!is_power_of_2(entry) || entry < 512 || entry > q->cluster_bytes))
+        return error_set(err, EINVAL,
+                         "image '%s': L2 cache entry size must be a power of two between 512 and "
+                         "the cluster size (%" PRIu64 ")",
+                         options->path, q->cluster_bytes);
+    if (entry)
+        q->slice_bits = (uint32_t)__builtin_ctz(entry);
+    q->overlap_check = options->overlap_check;
+    q->keep_requested = options->keep_requested;
+    q->discard_other = options->discard_other;
+    uint64_t l2 = options->l2_cache_bytes ? options->l2_cache_bytes : QCOW2_CACHE_BYTES;
+    uint64_t refcounts = options->refcount_cache_bytes;
+    if (!refcounts && !options->l2_cache_bytes)
+        refcounts = 4 * qcow2_slice_bytes(q);
+    if (qcow2_cache_init(q, l2 + refcounts))
+        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    return 0;
+}
+
 static int open_image(struct qcow2 *q, const struct disk_options *options, struct error *err)
 {
     int result = refuse_features(&q->header, options, err);
@@ -182,13 +204,17 @@ static int open_image(struct qcow2 *q, const struct disk_options *options, struc
         return result;
     set_geometry(q);
     struct qcow2_tables tables;
-    uint64_t cache = options->l2_cache_bytes ? options->l2_cache_bytes : QCOW2_CACHE_BYTES;
-    if (qcow2_cache_init(q, cache))
-        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    result = set_tuning(q, options, err);
+    if (result)
+        return result;
     result = qcow2_tables_load(q, options->snapshot, &tables, err);
     if (!result)
         qcow2_tables_adopt(q, &tables);
-    return result ? result : qcow2_keeper_open(q, options->snapshot == NULL, err);
+    if (!result)
+        result = qcow2_keeper_open(q, options->snapshot == NULL, err);
+    if (!result)
+        qcow2_idle_init(q, options); /* last, because it must be closed */
+    return result;
 }
 
 static int qcow2_open(struct loop *loop, struct io_file *file, const struct disk_options *options,
@@ -232,6 +258,8 @@ static void on_file_closed(void *opaque)
         io_close(data_file, on_file_closed, q);
         return;
     }
+    if (qcow2_idle_close(q, on_file_closed))
+        return;
     void (*on_closed)(void *, int) = q->close.on_closed;
     void *owner = q->close.opaque;
     int result = q->close.result;

@@ -57,6 +57,7 @@ struct qcow2_slice {
     uint16_t pins;
     uint8_t kind;
     bool loading, dirty, writing;
+    bool is_used; /* since the cache was cleaned last */
     struct list waiters;
 };
 
@@ -95,6 +96,7 @@ struct qcow2_tables {
 struct qcow2_extent {
     uint64_t first, count; /* host clusters, each to lose one reference */
     bool is_table;
+    bool punch; /* its space goes back to the host */
 };
 
 struct qcow2_extents {
@@ -107,6 +109,16 @@ struct qcow2_new_table {
     uint8_t kind;
     bool needs_zeroes; /* its cluster held something before */
     bool is_linked;    /* done with */
+};
+
+/* qcow2_idle.c: times in loop_now_ns(), UINT64_MAX for never. */
+struct qcow2_idle {
+    struct loop_timer timer;
+    bool has_timer;
+    uint32_t writeback_ms;
+    uint64_t interval_ns;
+    uint64_t writeback_ns, clean_ns;
+    void (*on_closed)(void *opaque);
 };
 
 enum qcow2_op_state {
@@ -310,6 +322,9 @@ struct qcow2 {
     struct qcow2_codec *codecs;
     struct list codec_waiters;
     struct qcow2_flush flush;
+    struct qcow2_idle idle;
+    enum disk_overlap_check overlap_check;
+    bool keep_requested, discard_other;
     struct io_request corrupt_io;
     struct iovec corrupt_iov;
     uint8_t corrupt_bytes[8];
@@ -391,6 +406,8 @@ void qcow2_tables_fini(struct qcow2 *q);
 int must_check qcow2_cache_init(struct qcow2 *q, uint64_t bytes);
 void qcow2_cache_fini(struct qcow2 *q);
 void qcow2_cache_forget_all(struct qcow2 *q);
+/* Slices that were not used since the last call go, with their memory. False if none is left. */
+bool qcow2_cache_clean(struct qcow2 *q);
 /* The slice that holds byte `byte` of table `index`, in *out. 0, -EINPROGRESS or -errno. */
 int must_check qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t index,
                                uint64_t table_entry, uint64_t byte, struct qcow2_waiter *waiter,
@@ -435,6 +452,8 @@ int must_check qcow2_alloc_region(struct qcow2 *q, uint64_t count, struct qcow2_
 int must_check qcow2_free_reserve(struct qcow2 *q, size_t count);
 void qcow2_free_unreserve(struct qcow2 *q, size_t count);
 void qcow2_free(struct qcow2 *q, uint64_t first_cluster, uint64_t count, bool is_table);
+/* The same for what the guest does not want any more. */
+void qcow2_free_requested(struct qcow2 *q, uint64_t first_cluster, uint64_t count);
 /* Makes sure that L2 table `index` exists and is ours alone. */
 int must_check qcow2_table_own(struct qcow2 *q, uint32_t index, struct qcow2_waiter *waiter);
 /* The slice with a cluster's refcount; *out is NULL if there is none, which counts as zero. */
@@ -490,6 +509,14 @@ int must_check qcow2_data_file_open(struct qcow2 *q, const struct disk_options *
 /* Gives it the length q->resize.new_size_bytes; false if that is not needed. */
 bool qcow2_data_file_resize(struct qcow2 *q,
                             void (*on_done)(struct io_request *request, int result));
+
+/* qcow2_idle.c */
+void qcow2_idle_init(struct qcow2 *q, const struct disk_options *options);
+/* False if there is nothing to close. */
+bool qcow2_idle_close(struct qcow2 *q, void (*on_closed)(void *opaque));
+void qcow2_idle_dirty(struct qcow2 *q);  /* something waits for writeback */
+void qcow2_idle_freed(struct qcow2 *q);  /* and with it, space that goes back to the host */
+void qcow2_idle_loaded(struct qcow2 *q); /* a table came into the cache */
 
 /* qcow2_live.c: the format's operations on snapshots. */
 void qcow2_live_snapshot(struct node *node, const struct disk_snapshot_request *request,

@@ -65,12 +65,15 @@ static bool in_table(const struct qcow2_top *top, uint64_t host_offset, uint64_t
 bool qcow2_overlaps_metadata(const struct qcow2 *q, uint64_t host_offset, uint64_t bytes)
 {
     const struct qcow2_header *header = &q->header;
+    if (q->overlap_check == DISK_OVERLAP_NONE)
+        return false;
     if (host_offset < q->cluster_bytes || in_table(&q->l1, host_offset, bytes) ||
         in_table(&q->reftable, host_offset, bytes))
         return true;
     if (header->snapshot_count && ranges_overlap(host_offset, bytes, header->snapshots_offset, 1))
         return true;
-    return qcow2_table_is_cached(q, align_down(host_offset, q->cluster_bytes));
+    return q->overlap_check == DISK_OVERLAP_CACHED &&
+           qcow2_table_is_cached(q, align_down(host_offset, q->cluster_bytes));
 }
 
 static void note_new_table(struct qcow2 *q, enum qcow2_kind kind, uint32_t index, bool fresh)
@@ -307,16 +310,31 @@ void qcow2_free_unreserve(struct qcow2 *q, size_t count)
     q->free_reserved -= count;
 }
 
-void qcow2_free(struct qcow2 *q, uint64_t first_cluster, uint64_t count, bool is_table)
+static void add_freed(struct qcow2 *q, uint64_t first_cluster, uint64_t count, bool is_table,
+                      bool punch)
 {
     struct qcow2_extents *freed = &q->freed;
     struct qcow2_extent *last = freed->count ? &freed->items[freed->count - 1] : NULL;
-    if (last && last->first + last->count == first_cluster && last->is_table == is_table) {
+    if (last && last->first + last->count == first_cluster && last->is_table == is_table &&
+        last->punch == punch) {
         last->count += count;
         return;
     }
     CHECK(freed->count < freed->room);
-    freed->items[freed->count++] = (struct qcow2_extent){first_cluster, count, is_table};
+    freed->items[freed->count++] = (struct qcow2_extent){first_cluster, count, is_table, punch};
+}
+
+void qcow2_free(struct qcow2 *q, uint64_t first_cluster, uint64_t count, bool is_table)
+{
+    add_freed(q, first_cluster, count, is_table, q->node.unmap && q->discard_other);
+}
+
+void qcow2_free_requested(struct qcow2 *q, uint64_t first_cluster, uint64_t count)
+{
+    bool punch = q->node.unmap && !q->keep_requested;
+    add_freed(q, first_cluster, count, false, punch);
+    if (punch)
+        qcow2_idle_freed(q);
 }
 
 /* Copying a shared table: read it whole, write it to its new cluster, point to that. */

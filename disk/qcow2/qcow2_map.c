@@ -309,12 +309,14 @@ uint64_t qcow2_entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *fir
     return bytes ? ((host + bytes - 1) >> q->cluster_bits) - *first_cluster + 1 : 0;
 }
 
-static void drop_old(struct qcow2 *q, uint64_t entry)
+static void drop_old(struct qcow2 *q, uint64_t entry, bool requested)
 {
     uint64_t first, count = qcow2_entry_extent(q, entry, &first);
     if (entry & QCOW2_ENTRY_COMPRESSED)
         qcow2_codec_invalidate(q, entry);
-    if (count)
+    if (count && requested)
+        qcow2_free_requested(q, first, count);
+    else if (count)
         qcow2_free(q, first, count, false);
 }
 
@@ -336,7 +338,7 @@ void qcow2_map_publish(struct qcow2 *q, const struct qcow2_op *op)
         uint64_t bitmap = bitmap_at(q, op->slice, index);
         uint64_t host = op->host_offset + ((uint64_t)i << q->cluster_bits);
         if (!op->reuses)
-            drop_old(q, old);
+            drop_old(q, old, false);
         if (q->extended) {
             uint64_t mask = written_mask(q, op, i);
             if (old & QCOW2_ENTRY_COMPRESSED)
@@ -369,7 +371,7 @@ static void zero_cluster(struct qcow2 *q, struct qcow2_slice *slice, unsigned in
         if (zero == entry && bitmap == (q->extended ? ALL_ZERO : 0))
             return;
     } else {
-        drop_old(q, entry);
+        drop_old(q, entry, true);
     }
     set_entry(q, slice, index, zero, ALL_ZERO);
     qcow2_table_dirty(q, slice);

@@ -126,7 +126,7 @@ static bool release_some(struct qcow2 *q, const struct qcow2_extent *extent)
         return false;
     }
     uint64_t last = !result && slice ? last_references(q, slice, first, left) : 0;
-    if (q->node.unmap && last && !release->punched) {
+    if (extent->punch && last && !release->punched) {
         punch(q, first, last);
         if (qcow2_rule(PUNCH_FIRST))
             return false;

@@ -103,6 +103,34 @@ static void unhash(struct qcow2 *q, struct qcow2_slice *slice)
     *link = slice->hash_next;
 }
 
+static void drop(struct qcow2 *q, struct qcow2_slice *slice)
+{
+    unhash(q, slice);
+    slice->host_offset = UINT64_MAX;
+    list_remove(&slice->node);
+    list_push_front(&q->cache.lru, &slice->node);
+    if (is_aligned(qcow2_slice_bytes(q), 4096))
+        madvise(slice->data, qcow2_slice_bytes(q), MADV_DONTNEED);
+}
+
+bool qcow2_cache_clean(struct qcow2 *q)
+{
+    struct qcow2_cache *cache = &q->cache;
+    bool is_left = false;
+    for (uint32_t i = 0; i < cache->used; i++) {
+        struct qcow2_slice *slice = &cache->slices[i];
+        bool is_busy = slice->pins || slice->loading || slice->dirty || slice->writing;
+        if (slice->host_offset == UINT64_MAX)
+            continue;
+        if (!is_busy && !slice->is_used)
+            drop(q, slice);
+        else
+            is_left = true;
+        slice->is_used = false;
+    }
+    return is_left;
+}
+
 /* A slice without contents, taken from the file's least used one; NULL if all are busy. */
 static struct qcow2_slice *take(struct qcow2 *q)
 {
@@ -201,6 +229,8 @@ static int bring_in(struct qcow2 *q, enum qcow2_kind kind, uint32_t index, uint6
     slice->host_offset = host_offset;
     slice->kind = (uint8_t)kind;
     slice->table = index;
+    slice->is_used = true;
+    qcow2_idle_loaded(q);
     slice->hash_next = *bucket;
     *bucket = slice;
     if (load)
@@ -217,6 +247,8 @@ int qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t index, uint6
     uint64_t table = table_entry & QCOW2_ENTRY_OFFSET_MASK;
     uint64_t host_offset = table + align_down(byte, qcow2_slice_bytes(q));
     struct qcow2_slice *slice = find(q, host_offset);
+    if (slice)
+        slice->is_used = true;
     if (!slice)
         return bring_in(q, kind, index, host_offset, table_entry & QCOW2_BLANK, waiter, out);
     if (slice->loading) {
@@ -242,6 +274,8 @@ void qcow2_table_dirty(struct qcow2 *q, struct qcow2_slice *slice)
     list_push_back(&q->cache.dirty, &slice->node);
     if (++q->cache.dirty_count > q->cache.capacity / 2)
         qcow2_flush_want(q);
+    if (q->cache.dirty_count == 1)
+        qcow2_idle_dirty(q);
 }
 
 void qcow2_table_unpin(struct qcow2_slice *slice)

@@ -43,6 +43,48 @@ def test_snapshots_in_use(tmp_path, options):
     assert_clean(image)
 
 
+def test_trimmed_space_goes_back_without_a_flush(tmp_path):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "8M")
+    drive(image, ["write 0 8388608 17", "flush"])
+    used = image.stat().st_blocks
+    drive(image, ["discard 0 4194304", "wait", "idle 300"], ("-i", "20"))
+    assert image.stat().st_blocks * 512 <= used * 512 - 4194304
+    # While it is open, and killed then: what was given back was unmapped before.
+    drive(image, ["discard 4194304 2097152", "wait", "idle 300", "is 0 512 99"], ("-i", "20"),
+          status=1)
+    assert image.stat().st_blocks * 512 <= used * 512 - 6291456
+    assert qemu_img("check", image).status in (0, 3)
+    qemu_io(image, "read -P 0 0 6291456", "read -P 17 6291456 2097152", options=("-f", "qcow2"))
+
+
+@pytest.mark.parametrize("entry", [512, 4096, 65536])
+def test_small_cache_of_any_unit(tmp_path, entry):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=64k", image, "20G")
+    places = range(0, 20 << 30, 600 << 20)
+    lines = [f"write {at} 4096 {at % 251 + 1}" for at in places] + ["wait"]
+    drive(image, lines + [f"is {at} 4096 {at % 251 + 1}" for at in places],
+          ("-c", str(128 * 1024), "-e", str(entry)))
+    assert_clean(image)
+
+
+def test_unit_of_the_cache_must_fit(tmp_path):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "1M")
+    for entry in ("8192", "1000", "256"):
+        assert "power of two" in drive(image, ["size"], ("-e", entry), status=1)
+
+
+def test_unused_tables_leave_the_cache(tmp_path):
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", image, "4G")
+    drive(image, ["write 0 65536 17", "write 3221225472 65536 34", "flush", "idle 2200",
+                  "is 0 65536 17", "is 3221225472 65536 34", "write 65536 4096 51", "flush"],
+          ("-C", "1"))
+    assert_clean(image)
+
+
 def test_vm_state_does_not_show_when_the_disk_grows(tmp_path):
     image = tmp_path / "image"
     qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "2M")
