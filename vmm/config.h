@@ -36,6 +36,10 @@ struct config_chardev {
     bool is_server;
     bool wait;        /* server: hold the start until a client is there */
     bool is_mux;      /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
+    char *logfile;       /* a copy of the output, or NULL */
+    bool logappend;      /* keep what is in it */
+    uint64_t log_bytes;  /* so much of its end is kept; 0: all */
+    bool history;        /* UNIX, TCP: a client gets the last 64 KiB first */
     bool has_signals; /* STDIO: Ctrl-C interrupts evisor instead of going to the guest */
 };
 

@@ -173,7 +173,10 @@ const struct option_entry option_table[] = {
     {"chardev",
      "null|stdio|pty|file,path=PATH[,append=on]|socket,path=PATH,server=on[,wait=off]|"
      "socket,host=127.0.0.1,port=PORT,server=on[,wait=off],id=ID[,mux=on]",
-     "An end for -serial chardev:ID or -mon chardev=ID. With mux=on several of them share it.",
+     "An end for -serial chardev:ID or -mon chardev=ID. With mux=on several of them share it. "
+     "logfile=FILE keeps a copy of the output (logappend=on: behind what is in it; logsize=SIZE: "
+     "only so much of its end takes room); with history=on a socket's client first gets the last "
+     "64 KiB.",
      option_chardev, NULL, NULL},
     {"display", "none",
      "There never is a window; with none the terminal is left alone too, unless another option "
