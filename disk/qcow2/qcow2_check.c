@@ -496,7 +496,7 @@ static int clear_marks(struct qcow2_checker *checker, struct error *err)
         return 0;
     if (!(header->incompatible & marks) && !(header->autoclear & ~QCOW2_AUTOCLEAR_KNOWN))
         return 0;
-    int result = sync_file(checker, err);
+    int result = qcow2_rule(REPAIR_BEFORE_CLEAN) ? sync_file(checker, err) : 0;
     if (result)
         return result;
     header->incompatible &= ~marks;

@@ -95,7 +95,7 @@ static struct qcow2_chunks *chunks_of(struct qcow2 *q, const struct qcow2_slice 
     uint64_t entry = (is_l2 ? &q->l1 : &q->reftable)->entries[slice->table];
     bool is_new = entry & QCOW2_UNLINKED;
     if (is_l2)
-        return is_new && qcow2_rule(NEW_L2_FIRST) ? &q->flush.lower : &q->flush.upper;
+        return is_new ? &q->flush.lower : &q->flush.upper;
     return is_new && qcow2_rule(NEW_BLOCK_FIRST) ? &q->flush.fresh : &q->flush.lower;
 }
 
@@ -450,8 +450,8 @@ static void end_cycle(struct qcow2 *q, int result)
 /* It covers guest data too, even where no metadata changed. */
 static bool needs_lower_barrier(const struct qcow2_flush *flush)
 {
-    bool has_data = (flush->unsynced || flush->data_unsynced) && qcow2_rule(DATA_BARRIER);
-    return (has_data || flush->lower.count) && qcow2_rule(LOWER_BARRIER);
+    return (flush->unsynced || flush->data_unsynced || flush->lower.count) &&
+           qcow2_rule(LOWER_BARRIER);
 }
 
 /* One step of the cycle after another, until one has to wait. */

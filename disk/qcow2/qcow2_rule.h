@@ -16,7 +16,6 @@
     X(UPPER_BARRIER, "upper-barrier")     /* the map before a flush ends */                        \
     X(DATA_BARRIER, "data-barrier")       /* data written in place before a flush ends */          \
     X(NEW_BLOCK_FIRST, "new-block-first") /* a refcount block is written before its entry */       \
-    X(NEW_L2_FIRST, "new-l2-first")       /* an L2 table is written before its entry */            \
     X(MOVED_REFTABLE_FIRST, "moved-reftable-first") /* the table before the header's pointer */    \
     X(MOVED_L1_FIRST, "moved-l1-first")                                                            \
     X(TABLE_ZEROED, "table-zeroed") /* a new table's cluster is emptied */                         \
@@ -32,6 +31,7 @@
     X(SNAPSHOT_HEADER_SAFE, "snapshot-header-safe")   /* the switch before counting down */        \
     X(SNAPSHOT_COPIED_FIRST, "snapshot-copied-first") /* COPIED goes before a table is shared */   \
     X(REPAIR_BEFORE_SWITCH, "repair-before-switch")   /* new refcounts before the header */        \
+    X(REPAIR_BEFORE_CLEAN, "repair-before-clean")     /* all of a repair before the marks go */    \
     X(REPAIR_BEFORE_COPIED, "repair-before-copied")   /* refcounts before COPIED flags */          \
     X(RESIZE_ZEROES_FIRST, "resize-zeroes-first")     /* no old bytes past the old end */
 

@@ -16,9 +16,10 @@
 #include "tests/crash_sim/rules.h"
 #include "tests/crash_sim/workload.h"
 
-#define JOBS_MAX    64u
-#define GATE_STATES 400000u /* without finding anything: the rule is not guarded */
-#define NO_ITEM     UINT64_MAX
+#define JOBS_MAX     64u
+#define GATE_STATES  400000u /* without finding anything: the rule is not guarded */
+#define GATE_SECONDS 120u
+#define NO_ITEM      UINT64_MAX
 
 static const char help[] =
     "Usage: crash_sim [--states N] [--seed S] [--jobs J]\n"
@@ -99,6 +100,8 @@ static void work(struct shared *shared, unsigned job, const struct options *opti
 {
     struct scene_world world;
     int report = silence();
+    if (options->is_gate)
+        alarm(GATE_SECONDS); /* a broken engine may go round in circles, which is noticed too */
     scene_world_init(&world);
     world.report_fd = is_quiet ? STDERR_FILENO : report;
     if (options->broken)

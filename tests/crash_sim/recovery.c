@@ -30,7 +30,8 @@ struct attempt {
     uint32_t *snapshots; /* likewise, one after another */
     char names[CHECKER_SNAPSHOTS][32];
     unsigned snapshot_count;
-    uint64_t size_bytes, leaks;
+    uint64_t size_bytes, leaks, stale;
+    bool is_damaged; /* dirty, with refcounts that are too low: the repair has to be whole */
     uint64_t nested;
 };
 
@@ -50,6 +51,7 @@ static void remember(struct attempt *attempt)
     attempt->snapshots = attempt->written + places;
     attempt->size_bytes = checker->active.size_bytes;
     attempt->leaks = checker->leaks;
+    attempt->stale = checker->stale;
     attempt->snapshot_count = checker->snapshot_count;
     model_collect(model, checker, &checker->active, attempt->active);
     for (unsigned i = 0; i < checker->snapshot_count; i++) {
@@ -105,6 +107,8 @@ static void judge(const struct attempt *attempt, const struct cell_file *file, b
                 NULL, is_over, what);
     if (checker->leaks > attempt->leaks + (is_over ? 0 : REBUILD_SLACK))
         fail(attempt, what, "more clusters are leaked than before");
+    if (checker->stale > attempt->stale)
+        fail(attempt, what, "COPIED flags were set that the refcounts contradict");
 }
 
 static bool on_nested(void *opaque, const struct cell_file *file, uint32_t time)
@@ -221,11 +225,45 @@ static void reopen(struct attempt *attempt)
     scene->world->recoveries++;
 }
 
+/* --- damage: what an engine with lazy refcounts may leave --- */
+
+static void set_cell(struct attempt *attempt, uint64_t sector, const struct cell *cell)
+{
+    attempt->sim->cache.cells[sector] = cell;
+    attempt->sim->trace.start.cells[sector] = cell;
+}
+
+static uint64_t number(const struct attempt *attempt, uint64_t offset)
+{
+    const struct cell_file *file = &attempt->sim->cache;
+    return load_be64(cell_file_bytes(file, offset / CELL_BYTES) + offset % CELL_BYTES);
+}
+
+/* Marks the image dirty and forgets some of its refcounts, which nobody may then believe. */
+static void damage(struct attempt *attempt)
+{
+    const struct checker *checker = &attempt->scene->world->checker;
+    uint8_t header[CELL_BYTES];
+    memcpy(header, cell_file_bytes(&attempt->sim->cache, 0), CELL_BYTES);
+    store_be64(header + 72, load_be64(header + 72) | 1);
+    set_cell(attempt, 0, cell_make(&attempt->arena, header));
+    for (uint64_t at = 0; at < checker->reftable_bytes && at < CELL_BYTES; at += 8) {
+        uint64_t block = number(attempt, checker->reftable_offset + at) / CELL_BYTES;
+        for (uint64_t i = 0; block && i < checker->cluster_bytes / CELL_BYTES; i++)
+            if (block + i < attempt->sim->cache.count && cell_below(&attempt->random, 2))
+                set_cell(attempt, block + i, NULL);
+    }
+    attempt->is_damaged = true;
+    attempt->stale = 0;
+}
+
 void recovery_try(struct scene *scene, const struct cell_file *state, uint32_t time, uint64_t seed)
 {
     struct attempt attempt = {.scene = scene, .time = time, .random = seed | 1};
     remember(&attempt);
     attempt.sim = simdisk_create(&scene->world->loop, &attempt.arena, state, seed >> 8);
+    if (scene->plan->config.is_lazy && cell_below(&attempt.random, 2))
+        damage(&attempt);
     if (cell_below(&attempt.random, 2))
         repair(&attempt);
     else

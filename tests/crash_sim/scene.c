@@ -725,6 +725,10 @@ uint64_t scene_run(struct scene_world *world, const struct scene_plan *plan)
     scene.next_version = SEED_VERSION;
     scene.sim = simdisk_create(&world->loop, &scene.arena, &scene.start->file, plan->seed);
     scene.sim->fault = plan->fault;
+    if (plan->slow_one_in) {
+        scene.sim->slow_one_in = plan->slow_one_in;
+        scene.sim->slow_most = plan->slow_most;
+    }
     simdisk_note(scene.sim); /* time 0 is before everything */
     alloc_fault_arm(plan->fails_alloc ? plan->alloc_after : UINT64_MAX, plan->alloc_stays);
     run_workload(&scene);

@@ -62,7 +62,8 @@ struct scene_plan {
     bool fails_alloc, alloc_stays;
     uint64_t alloc_after;
     struct powercut_options cuts;
-    unsigned recover_one_in; /* states that production repairs and opens again; 0: none */
+    unsigned slow_one_in, slow_most; /* of the disk's requests (simdisk.h); 0: as usual */
+    unsigned recover_one_in;         /* states that production repairs and opens again; 0: none */
 };
 
 /* The images that workloads of one configuration start from. */

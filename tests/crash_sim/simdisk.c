@@ -213,9 +213,9 @@ static void simdisk_submit(struct io_file *file, struct io_request *request)
 {
     struct simdisk *disk = simdisk_of(file);
     prepare(disk, request);
-    /* Now and then one is overtaken by many. */
-    request->result =
-        cell_below(&disk->random, 8) ? 0 : (int)cell_below(&disk->random, 4 * disk->per_turn);
+    request->result = cell_below(&disk->random, disk->slow_one_in)
+                          ? 0
+                          : (int)cell_below(&disk->random, disk->slow_most);
     list_push_back(&disk->queue, &request->node);
     disk->queued++;
     loop_task_queue(&disk->run);
@@ -306,6 +306,8 @@ struct simdisk *simdisk_create(struct loop *loop, struct cell_arena *arena,
     disk->arena = arena;
     disk->random = seed * 2 + 1;
     disk->per_turn = 3;
+    disk->slow_one_in = 8;
+    disk->slow_most = 12;
     cell_file_copy(&disk->cache, start);
     cell_file_copy(&disk->trace.start, start);
     list_init(&disk->queue);

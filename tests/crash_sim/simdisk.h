@@ -61,7 +61,8 @@ struct simdisk {
     struct simdisk_trace trace;
     struct list queue; /* requests that have not been executed */
     unsigned queued;
-    unsigned per_turn; /* requests executed in one loop turn, at most */
+    unsigned per_turn;               /* requests executed in one loop turn, at most */
+    unsigned slow_one_in, slow_most; /* one in so many is overtaken by others, up to so often */
     struct loop_task run;
     struct simdisk_fault fault;
     uint64_t operations; /* that the fault counted */

@@ -34,6 +34,7 @@ enum step {
 #define PAIRS         (STEPS + STEPS * STEPS)
 #define FAULT_KINDS   11u
 #define FAULT_CONFIGS 12u
+#define RACES         48u
 #define FAULTS_MAX    400u /* places of one fault in one sequence */
 
 static const enum step triples[][3] = {
@@ -179,8 +180,11 @@ static void run_sequence(struct scene_world *world, uint64_t config, const enum 
                          unsigned count, uint64_t seed)
 {
     struct scene_plan plan = {.config = config_of(config), .seed = seed};
-    plan.cuts = (struct powercut_options){
-        .seed = seed >> 3, .all_of = count == 1 ? 4 : 2, .samples = count == 1 ? 16 : 5, .torn = 1};
+    plan.cuts = (struct powercut_options){.seed = seed >> 3,
+                                          .all_of = count == 1 ? 4 : 2,
+                                          .samples = count == 1 ? 16 : 5,
+                                          .torn = 1,
+                                          .one_in = count == 1 ? 1 : 3};
     plan.recover_one_in = 150;
     add_steps(&plan, steps, count);
     scene_run(world, &plan);
@@ -227,6 +231,33 @@ static void run_faults(struct scene_world *world, uint64_t config, enum step ste
         add_steps(&plan, steps, ARRAY_SIZE(steps));
         operations = MAX(operations, scene_run(world, &plan));
     }
+}
+
+/* --- races: what is under way when a cluster changes hands --- */
+
+static void run_race(struct scene_world *world, uint64_t config, uint64_t kind, uint64_t seed)
+{
+    static const enum step ends[] = {STEP_DISCARD, STEP_ZERO_UNMAP, STEP_SHRINK, STEP_STRADDLE};
+    struct scene_plan plan = {.config = config_of(config), .seed = seed};
+    uint64_t s = (UINT64_C(1) << plan.config.cluster_bits) / CELL_BYTES;
+    uint64_t cluster = ends[kind % 4] == STEP_DISCARD ? 0 : 5;
+    plan.config.has_snapshot = ends[kind % 4] == STEP_STRADDLE;
+    add(&plan, SCENE_FLUSH, 0, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        add(&plan, kind / 4 % 2 ? SCENE_READ : SCENE_WRITE, cluster * s, MIN(s, 4));
+        add_step(&plan, ends[kind % 4]);
+        add(&plan, SCENE_FLUSH, 0, 0);
+        add_step(&plan, STEP_ALLOCATE);
+        add(&plan, SCENE_WRITE, 7 * s, MIN(s, 4));
+        add(&plan, SCENE_FLUSH, 0, 0);
+        add(&plan, SCENE_WRITE, 4 * s, MIN(s, 4));
+    }
+    plan.slow_one_in = 6;
+    plan.slow_most = 40;
+    plan.cuts = (struct powercut_options){
+        .seed = seed >> 3, .all_of = 1, .samples = 3, .torn = 1, .one_in = 4};
+    plan.recover_one_in = 200;
+    scene_run(world, &plan);
 }
 
 /* --- random ones --- */
@@ -301,6 +332,10 @@ static void run_random(struct scene_world *world, uint64_t item, uint64_t seed)
     plan.cuts = (struct powercut_options){
         .seed = plan.seed >> 3, .all_of = 2, .samples = 6, .torn = 2, .one_in = 2};
     plan.recover_one_in = 150;
+    if (cell_below(&random, 3) == 0) {
+        plan.slow_one_in = 5;
+        plan.slow_most = 60;
+    }
     if (cell_below(&random, 4) == 0)
         set_fault(&plan, cell_below(&random, FAULT_KINDS), cell_below(&random, 60));
     scene_run(world, &plan);
@@ -310,7 +345,8 @@ static void run_random(struct scene_world *world, uint64_t item, uint64_t seed)
 
 #define FROM_TRIPLES (UINT64_C(1) * CONFIGS * PAIRS)
 #define FROM_FAULTS  (FROM_TRIPLES + CONFIGS * ARRAY_SIZE(triples))
-#define LISTED       (FROM_FAULTS + UINT64_C(1) * FAULT_CONFIGS * STEPS * FAULT_KINDS)
+#define FROM_RACES   (FROM_FAULTS + UINT64_C(1) * FAULT_CONFIGS * STEPS * FAULT_KINDS)
+#define LISTED       (FROM_RACES + UINT64_C(1) * CONFIGS * RACES)
 #define STRIDE       UINT64_C(7919) /* prime, and no divisor of LISTED */
 
 uint64_t workload_listed(void)
@@ -322,7 +358,8 @@ const char *workload_family(uint64_t item)
 {
     return item < FROM_TRIPLES  ? "sequences of one and two operations"
            : item < FROM_FAULTS ? "sequences of three operations"
-           : item < LISTED      ? "faults"
+           : item < FROM_RACES  ? "faults"
+           : item < LISTED      ? "races"
                                 : "random operations";
 }
 
@@ -350,7 +387,10 @@ void workload_run(struct scene_world *world, uint64_t item, uint64_t seed)
     } else if (item < FROM_FAULTS) {
         uint64_t index = item - FROM_TRIPLES;
         run_sequence(world, index % CONFIGS, triples[index / CONFIGS], 3, mixed);
-    } else if (item < LISTED) {
+    } else if (item >= FROM_RACES && item < LISTED) {
+        uint64_t index = item - FROM_RACES;
+        run_race(world, index % CONFIGS, index / CONFIGS, mixed);
+    } else if (item < FROM_RACES) {
         uint64_t index = item - FROM_FAULTS;
         run_faults(world, index % FAULT_CONFIGS, (enum step)(index / FAULT_CONFIGS % STEPS),
                    index / FAULT_CONFIGS / STEPS, mixed);
