@@ -17,7 +17,6 @@ struct qcow2_keeper {
     struct qcow2 *q;
     bool had_bitmaps; /* in the file: it must hear of it when there are none any more */
     struct loop_job job;
-    struct loop_task done; /* there was nothing to do */
     struct error err;
     int result;
     void (*on_stored)(struct qcow2 *q, int result);
@@ -28,11 +27,6 @@ static void on_stored(struct qcow2_keeper *keeper)
     if (keeper->result)
         log_error("image '%s': its bitmaps are lost: %s", keeper->q->node.path, keeper->err.text);
     keeper->on_stored(keeper->q, keeper->result);
-}
-
-static void on_done(struct loop_task *task)
-{
-    on_stored(container_of(task, struct qcow2_keeper, done));
 }
 
 static void on_job_done(struct loop_job *job)
@@ -64,7 +58,7 @@ void qcow2_keeper_store(struct qcow2 *q, void (*on_stored_by)(struct qcow2 *q, i
     if (!q->node.read_only && (keeper->had_bitmaps || has_persistent(&q->node)))
         loop_job_submit(q->node.loop, &keeper->job);
     else
-        loop_task_queue(&keeper->done);
+        on_stored(keeper);
 }
 
 static int load(struct qcow2 *q, struct error *err)
@@ -94,7 +88,6 @@ int qcow2_keeper_open(struct qcow2 *q, bool loads, struct error *err)
     keeper->q = q;
     keeper->job.work = work;
     keeper->job.on_done = on_job_done;
-    loop_task_init(q->node.loop, &keeper->done, LOOP_STAGE_COMPLETE, on_done);
     if (!q->header.has_bitmaps || !loads)
         return 0;
     if (!(q->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {

@@ -12,7 +12,7 @@
  * says that they are in use. */
 int must_check qcow2_keeper_open(struct qcow2 *q, bool loads, struct error *err);
 
-/* Everything else of the image is on the medium. `on_stored` comes later, on the loop. */
+/* Everything else of the image is on the medium. `on_stored` may come at once. */
 void qcow2_keeper_store(struct qcow2 *q, void (*on_stored)(struct qcow2 *q, int result));
 
 void qcow2_keeper_close(struct qcow2 *q);
