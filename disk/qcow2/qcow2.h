@@ -15,6 +15,7 @@
 #include "disk/format.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
+#include "disk/qcow2/qcow2_rule.h"
 #include "disk/qcow2/qcow2_snapshots.h"
 
 #define QCOW2_SLICE_BYTES 4096u /* the unit of the table cache; less if a cluster is smaller */
@@ -372,9 +373,9 @@ static inline struct io_file *qcow2_data(const struct qcow2 *q)
 static inline void qcow2_note_data(struct qcow2 *q)
 {
     if (q->external)
-        q->flush.data_unsynced = true;
+        q->flush.data_unsynced = qcow2_rule(DATA_BARRIER);
     else
-        q->flush.unsynced = true;
+        q->flush.unsynced |= qcow2_rule(DATA_BARRIER);
 }
 
 static inline void qcow2_wait(struct list *list, struct qcow2_waiter *waiter)
