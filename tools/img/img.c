@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "disk/foreign/foreign.h"
+#include "disk/foreign/foreign_writer.h"
 #include "disk/lock.h"
 #include "disk/probe.h"
 
@@ -352,6 +353,11 @@ void img_close_file(struct loop *loop, struct io_file *file)
 bool img_format_is_native(const char *format)
 {
     return !strcmp(format, "raw") || !strcmp(format, "qcow2");
+}
+
+bool img_format_is_writable(const char *format)
+{
+    return img_format_is_native(format) || foreign_writer_is_known(format);
 }
 
 bool img_format_is_known(const char *format)

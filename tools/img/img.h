@@ -104,6 +104,8 @@ int img_find_format(struct io_file *file, const char *path, const char *given, c
 bool img_format_is_known(const char *format);
 /* And to be written to: raw or qcow2. */
 bool img_format_is_native(const char *format);
+/* To be created: native, or by a writer of the foreign formats. */
+bool img_format_is_writable(const char *format);
 
 /* The name that `image` gives its backing file, seen from here. The caller frees it. */
 char *img_resolve(const char *image, const char *name);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "tools/img/img_args.h"
+#include "tools/img/img_bitmaps.h"
 #include "tools/img/img_copy.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
@@ -163,7 +164,7 @@ static int check_target(const struct arguments *arguments)
     const char *format = arguments->target_format;
     bool has_backing =
         arguments->backing_path || img_options_get(&arguments->options, "backing_file");
-    if (!img_format_is_known(format))
+    if (!(arguments->keep_target ? img_format_is_native : img_format_is_writable)(format))
         return img_error("Unknown file format '%s'", format);
     if (arguments->backing_path && strcmp(format, "qcow2"))
         return img_error("Backing file not supported for file format '%s'", format);
@@ -176,7 +177,7 @@ static int check_target(const struct arguments *arguments)
     if (has_backing && !arguments->backing_format &&
         !img_options_get(&arguments->options, "backing_fmt"))
         return img_error("Use of backing file requires explicit backing format");
-    if (arguments->compress && strcmp(format, "qcow2"))
+    if (arguments->compress && strcmp(format, "qcow2") && strcmp(format, "vmdk"))
         return img_error("Compression not supported for this file format");
     if (arguments->compress && has_preallocation(&arguments->options))
         return img_error("Compression and preallocation not supported at the same time");
@@ -326,6 +327,40 @@ static int convert_by_writer(struct conversion *conversion,
     return result;
 }
 
+static int finish_foreign(struct conversion *conversion, bool durable)
+{
+    struct img_copy *copy = &conversion->copy;
+    int result = durable ? io_sync_now(copy->writer_file) : 0;
+    if (!result)
+        result = foreign_writer_finish(copy->foreign, &conversion->err);
+    if (!result && durable)
+        result = io_sync_now(copy->writer_file);
+    if (result)
+        error_set_errno(&conversion->err, -result, "Could not flush the target");
+    return result;
+}
+
+/* A new VMDK or VDI image, written in one go. */
+static int convert_to_foreign(struct conversion *conversion)
+{
+    struct img_copy *copy = &conversion->copy;
+    const struct arguments *arguments = conversion->arguments;
+    copy->writer_file = img_create_file(conversion->loop, arguments->target, &conversion->err);
+    if (!copy->writer_file)
+        return -EIO;
+    int result = img_target_start_foreign(&conversion->target, copy->writer_file, &copy->foreign,
+                                          &conversion->err);
+    if (!result) {
+        copy->cluster_bytes = foreign_writer_unit(copy->foreign);
+        result = run_copy(conversion);
+    }
+    if (!result)
+        result = finish_foreign(conversion, strcmp(arguments->cache, "unsafe"));
+    foreign_writer_destroy(copy->foreign);
+    img_close_file(conversion->loop, copy->writer_file);
+    return result;
+}
+
 static int flush_target(struct conversion *conversion)
 {
     struct disk_request flush = {.op = DISK_FLUSH};
@@ -371,6 +406,8 @@ static int create_and_convert(struct conversion *conversion)
     const struct arguments *arguments = conversion->arguments;
     struct img_target *target = &conversion->target;
     struct qcow2_create_options options;
+    if (!img_format_is_native(target->format))
+        return convert_to_foreign(conversion);
     if (!strcmp(target->format, "qcow2")) {
         int result = img_target_qcow2_options(target, &options, &conversion->err);
         if (result)
@@ -441,10 +478,23 @@ static int convert(struct conversion *conversion)
     img_progress_end(!result);
     if (!result)
         return 0;
-    if (conversion->is_target_new)
-        unlink(arguments->target);
+    if (!arguments->keep_target)
+        img_target_abandon(arguments->target, conversion->is_target_new);
     return img_error("%s: error while converting %s: %s", arguments->target, target->format,
                      conversion->err.text);
+}
+
+static int convert_with_bitmaps(struct conversion *conversion)
+{
+    const struct arguments *arguments = conversion->arguments;
+    bool skip = arguments->skip_broken_bitmaps;
+    if (!arguments->bitmaps)
+        return convert(conversion);
+    struct disk *source = conversion->copy.sources[0].disk;
+    if (img_bitmaps_check(source, skip) || convert(conversion))
+        return 1;
+    return img_bitmaps_copy(conversion->loop, source, arguments->target, arguments->target_format,
+                            skip);
 }
 
 static int run(struct loop *loop, int argc, char **argv)
@@ -466,7 +516,7 @@ static int run(struct loop *loop, int argc, char **argv)
         if (!status)
             status = check_target(&arguments);
         if (!status)
-            status = convert(&conversion);
+            status = convert_with_bitmaps(&conversion);
         close_sources(&conversion);
         img_target_fini(&conversion.target);
     }

@@ -74,6 +74,7 @@ struct run {
     uint64_t total_bytes;  /* what progress is measured by */
     uint64_t placed_bytes; /* of these */
     uint64_t unit_bytes;   /* what is placed or skipped as a whole */
+    uint64_t packed_room;  /* for one of these, compressed */
     int result;
     struct error *err;
 };
@@ -145,6 +146,11 @@ static int is_untouched(struct run *run, uint64_t offset, bool *untouched)
     return result;
 }
 
+static bool makes_image(const struct img_copy *copy)
+{
+    return copy->writer || copy->foreign;
+}
+
 /* Cuts the next piece off. A piece of data is a multiple of the unit, but at the very end. */
 static int plan_next(struct run *run, struct piece *piece)
 {
@@ -161,7 +167,7 @@ static int plan_next(struct run *run, struct piece *piece)
     if (end >= run->copy->size_bytes)
         skip_end = run->copy->size_bytes;
     if (!is_data && skip_end > at) {
-        bool leave = untouched || (run->copy->writer && !run->copy->has_backing);
+        bool leave = untouched || (makes_image(run->copy) && !run->copy->has_backing);
         piece->is_zero = true;
         piece->bytes = leave ? 0 : skip_end - at;
         run->planned = skip_end;
@@ -185,6 +191,21 @@ static int plan_next(struct run *run, struct piece *piece)
 
 /* --- reading and packing --- */
 
+static bool packs(const struct img_copy *copy)
+{
+    return copy->compress || (copy->foreign && foreign_writer_packed_room(copy->foreign));
+}
+
+static uint32_t pack_unit(struct piece *piece, size_t index, const uint8_t *unit)
+{
+    const struct run *run = piece->run;
+    uint8_t *out = piece->packed + index * run->packed_room;
+    if (run->copy->foreign)
+        return foreign_writer_pack(run->copy->foreign, piece->offset / run->unit_bytes + index,
+                                   unit, out);
+    return (uint32_t)qcow2_pack(piece->packer, unit, run->unit_bytes, out);
+}
+
 static void pack(struct loop_job *job)
 {
     struct piece *piece = container_of(job, struct piece, job);
@@ -193,8 +214,7 @@ static void pack(struct loop_job *job)
         const uint8_t *cluster = piece->data + i * unit;
         piece->packed_bytes[i] = 0;
         if (!piece->run->copy->sparse_bytes || !is_zero(cluster, unit))
-            piece->packed_bytes[i] =
-                (uint32_t)qcow2_pack(piece->packer, cluster, unit, piece->packed + i * unit);
+            piece->packed_bytes[i] = pack_unit(piece, i, cluster);
     }
 }
 
@@ -208,7 +228,7 @@ static void read_finished(struct piece *piece)
     struct run *run = piece->run;
     uint64_t whole = align_up(piece->bytes, run->unit_bytes);
     memset(piece->data + piece->bytes, 0, whole - piece->bytes);
-    if (!run->copy->compress || run->result) {
+    if (!packs(run->copy) || run->result) {
         piece->state = PIECE_READY;
         return;
     }
@@ -329,6 +349,23 @@ static void add_write(struct piece *piece, uint64_t host_offset, void *data, siz
                                  .on_done = on_io_written};
 }
 
+static int place_foreign(struct piece *piece, size_t index, uint8_t *data)
+{
+    struct run *run = piece->run;
+    struct foreign_writer *writer = run->copy->foreign;
+    bool is_packed = packs(run->copy);
+    uint32_t bytes = is_packed ? piece->packed_bytes[index] : (uint32_t)run->unit_bytes;
+    uint64_t host_offset;
+    if (!bytes)
+        return -ENOMEM;
+    int result = foreign_writer_place(writer, piece->offset / run->unit_bytes + index, bytes,
+                                      &host_offset);
+    if (!result)
+        add_write(piece, host_offset, is_packed ? piece->packed + index * run->packed_room : data,
+                  bytes);
+    return result;
+}
+
 static int place_cluster(struct piece *piece, size_t index)
 {
     struct run *run = piece->run;
@@ -343,11 +380,13 @@ static int place_cluster(struct piece *piece, size_t index)
         if (copy->can_zero)
             return qcow2_writer_place_zero(copy->writer, cluster);
     }
+    if (copy->foreign)
+        return place_foreign(piece, index, data);
     if (copy->compress && piece->packed_bytes[index]) {
         uint32_t bytes = piece->packed_bytes[index];
         result = qcow2_writer_place_packed(copy->writer, cluster, bytes, &host_offset);
         if (!result)
-            add_write(piece, host_offset, piece->packed + index * run->unit_bytes, bytes);
+            add_write(piece, host_offset, piece->packed + index * run->packed_room, bytes);
         return result;
     }
     result = qcow2_writer_place(copy->writer, cluster, &host_offset);
@@ -434,7 +473,7 @@ static void place(struct piece *piece)
     piece->in_flight = 1;
     piece->writes_used = piece->iov_used = 0;
     if (!run->result && piece->bytes) {
-        if (run->copy->writer)
+        if (makes_image(run->copy))
             place_in_image(piece);
         else
             place_on_disk(piece);
@@ -546,22 +585,24 @@ static int piece_init(struct run *run, struct piece *piece)
     piece->job = (struct loop_job){.work = pack, .on_done = on_packed};
     if (!piece->data || !piece->reads || !piece->writes || !piece->iov)
         return -ENOMEM;
-    if (!copy->compress)
+    if (!packs(copy))
         return 0;
-    piece->packed = malloc(bytes);
+    piece->packed = malloc(piece->units * run->packed_room);
     piece->packed_bytes = calloc(piece->units, sizeof(*piece->packed_bytes));
-    piece->packer = qcow2_packer_create(copy->compression_type);
-    return piece->packed && piece->packed_bytes && piece->packer ? 0 : -ENOMEM;
+    if (!copy->foreign)
+        piece->packer = qcow2_packer_create(copy->compression_type);
+    return piece->packed && piece->packed_bytes && (piece->packer || copy->foreign) ? 0 : -ENOMEM;
 }
 
 int img_copy_run(struct img_copy *copy, struct error *err)
 {
     struct run run = {.copy = copy, .err = err};
-    CHECK(!copy->writer != !copy->target);
+    CHECK(!makes_image(copy) != !copy->target);
     CHECK(copy->depth && copy->depth <= IMG_COPY_DEPTH_MAX);
-    run.unit_bytes = copy->writer ? copy->cluster_bytes : copy->sparse_bytes;
+    run.unit_bytes = makes_image(copy) ? copy->cluster_bytes : copy->sparse_bytes;
     if (!run.unit_bytes || !is_power_of_2(run.unit_bytes) || run.unit_bytes > PIECE_BYTES)
-        run.unit_bytes = copy->writer ? copy->cluster_bytes : 4096;
+        run.unit_bytes = makes_image(copy) ? copy->cluster_bytes : 4096;
+    run.packed_room = copy->foreign ? foreign_writer_packed_room(copy->foreign) : run.unit_bytes;
     for (unsigned i = 0; i < copy->depth && !run.result; i++)
         run.result = piece_init(&run, &run.pieces[i]);
     if (run.result)

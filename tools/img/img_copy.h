@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "disk/disk.h"
+#include "disk/foreign/foreign_writer.h"
 #include "disk/map.h"
 #include "disk/qcow2/qcow2_pack.h"
 #include "disk/qcow2/qcow2_writer.h"
@@ -33,10 +34,11 @@ struct img_copy {
     uint64_t sparse_bytes; /* runs of zeroes at least this long are not written; 0: write all */
     unsigned map_depth;    /* layers of a source that count as its contents; 0: all */
 
-    /* Exactly one of these two is the target. */
+    /* Exactly one of these three is the target. */
     struct disk *target;
     bool target_is_zero; /* it reads as zeroes already */
     struct qcow2_writer *writer;
+    struct foreign_writer *foreign; /* needs writer_file only */
 
     /* With a writer. */
     struct io_file *writer_file;

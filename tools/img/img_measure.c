@@ -179,6 +179,8 @@ static int measure(struct loop *loop, const struct arguments *arguments,
     if (img_target_check_format(target, &err) ||
         img_target_parse(target, &arguments->options, &err))
         return img_error("%s", err.text);
+    if (!img_format_is_native(target->format))
+        return img_error("Format driver '%s' does not support size measurement", target->format);
     target->size_bytes = source ? disk_size_bytes(source->disk) : arguments->size_bytes;
     if (!strcmp(target->format, "raw"))
         out.required = out.full = align_up(target->size_bytes, 512);

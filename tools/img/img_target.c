@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -59,6 +60,16 @@ static const struct option_type raw_options[] = {
     {"extent_size_hint", VALUE_SIZE, NULL, "Extent size hint for the image file, 0 to disable"},
 };
 
+static const struct option_type vmdk_options[] = {
+    {"size", VALUE_SIZE, NULL, "Virtual disk size"},
+    {"subformat", VALUE_TEXT, NULL,
+     "VMDK kind, can be one of {monolithicSparse (default) | streamOptimized}"},
+};
+
+static const struct option_type vdi_options[] = {
+    {"size", VALUE_SIZE, NULL, "Virtual disk size"},
+};
+
 struct option_table {
     const struct option_type *types;
     size_t count;
@@ -68,6 +79,10 @@ static struct option_table table_of(const char *format)
 {
     if (!strcmp(format, "qcow2"))
         return (struct option_table){qcow2_options, ARRAY_SIZE(qcow2_options)};
+    if (!strcmp(format, "vmdk"))
+        return (struct option_table){vmdk_options, ARRAY_SIZE(vmdk_options)};
+    if (!strcmp(format, "vdi"))
+        return (struct option_table){vdi_options, ARRAY_SIZE(vdi_options)};
     return (struct option_table){raw_options, ARRAY_SIZE(raw_options)};
 }
 
@@ -96,7 +111,7 @@ void img_target_fini(struct img_target *target)
 
 int img_target_check_format(const struct img_target *target, struct error *err)
 {
-    if (!img_format_is_native(target->format))
+    if (!img_format_is_writable(target->format))
         return error_set(err, EINVAL, "Unknown file format '%s'", target->format);
     return 0;
 }
@@ -544,6 +559,38 @@ static int create_raw(struct io_file *file, const struct img_target *target,
     return result ? error_set_errno(err, -result, "Could not resize '%s'", target->path) : 0;
 }
 
+int img_target_start_foreign(const struct img_target *target, struct io_file *file,
+                             struct foreign_writer **out, struct error *err)
+{
+    const struct foreign_writer_options options = {
+        .format = target->format,
+        .subformat = img_options_get(&target->given, "subformat"),
+        .path = target->path,
+        .size_bytes = target->size_bytes,
+    };
+    return foreign_writer_create(file, &options, out, err);
+}
+
+static int create_foreign(struct io_file *file, const struct img_target *target, struct error *err)
+{
+    struct foreign_writer *writer;
+    int result = img_target_start_foreign(target, file, &writer, err);
+    if (result)
+        return result;
+    result = foreign_writer_finish(writer, err);
+    foreign_writer_destroy(writer);
+    return result;
+}
+
+void img_target_abandon(const char *path, bool is_new)
+{
+    struct stat info;
+    if (stat(path, &info) || !S_ISREG(info.st_mode))
+        return;
+    if (truncate(path, 0) || is_new)
+        unlink(path);
+}
+
 int img_target_create(struct loop *loop, const struct img_target *target, struct error *err)
 {
     struct qcow2_create_options options;
@@ -560,10 +607,14 @@ int img_target_create(struct loop *loop, const struct img_target *target, struct
     struct io_file *file = img_create_file(loop, target->path, err);
     if (!file)
         return err->code ? -err->code : -EIO;
-    result = is_qcow2 ? create_qcow2(loop, target, &options, file, err)
-                      : create_raw(file, target, mode, err);
+    if (is_qcow2)
+        result = create_qcow2(loop, target, &options, file, err);
+    else if (!strcmp(target->format, "raw"))
+        result = create_raw(file, target, mode, err);
+    else
+        result = create_foreign(file, target, err);
     img_close_file(loop, file);
-    if (result && is_new)
-        unlink(target->path);
+    if (result)
+        img_target_abandon(target->path, is_new);
     return result;
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "disk/foreign/foreign_writer.h"
 #include "disk/qcow2/qcow2_create.h"
 #include "tools/img/img.h"
 
@@ -46,11 +47,20 @@ void img_target_print(const struct img_target *target);
 int must_check img_target_create(struct loop *loop, const struct img_target *target,
                                  struct error *err);
 
+/* For an image that was begun and could not be completed: nothing may take it for a whole one. What
+ * was there before is lost by then; only a file of our own making is removed. Fit for signal
+ * handlers. */
+void img_target_abandon(const char *path, bool is_new);
+
 /* After settle, for qcow2: what img_target_create would make, checked. Points into `target`. */
 int must_check img_target_qcow2_options(const struct img_target *target,
                                         struct qcow2_create_options *options, struct error *err);
 
 /* -o help, with or without a file's name beside it. Returns an exit status. */
 int img_target_print_options(const char *format, bool is_for_file);
+
+/* For targets in a foreign format: begins to write it into `file`, which is empty. */
+int must_check img_target_start_foreign(const struct img_target *target, struct io_file *file,
+                                        struct foreign_writer **out, struct error *err);
 
 #endif
