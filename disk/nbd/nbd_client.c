@@ -363,6 +363,7 @@ int nbd_client_open(struct nbd_server *server, int fd)
     client->timer.opaque = client;
     loop_timer_arm(&client->timer, loop_now_ns() + NBD_HANDSHAKE_MS * UINT64_C(1000000));
     list_push_back(&server->clients, &client->node);
+    server->client_count++;
     nbd_handshake_begin(client);
     update_watch(client);
     return 0;

@@ -39,7 +39,6 @@ static void on_listener_ready(struct loop_watch *watch, int events)
         close(fd);
         return;
     }
-    server->client_count++;
     update_watch(server);
 }
 
