@@ -295,7 +295,7 @@ static bool check_copied(struct checker *c, uint64_t at)
     if (!(entry & FLAG_COPIED))
         return true;
     uint64_t cluster = (entry & HOST_MASK) >> c->cluster_bits;
-    if (c->references[cluster] != 1)
+    if (c->references[cluster] != 1 && !c->is_dirty)
         return wrong(c, "COPIED on a shared cluster", at);
     c->stale += refcount(c, cluster) != 1 && !c->is_dirty;
     return true;

@@ -14,6 +14,9 @@
 #define WRITES        3u
 #define WRITE_SECTORS 4u
 #define READS         16u
+#define ENTRY_HOST    UINT64_C(0x00fffffffffffe00)
+#define ENTRY_COPIED  (UINT64_C(1) << 63)
+#define ENTRY_PACKED  (UINT64_C(1) << 62)
 #define FIRST_VERSION 0x5000u
 #define REBUILD_SLACK                                                                              \
     32u /* clusters of a new refcount structure, and what writes have under way                    \
@@ -31,7 +34,6 @@ struct attempt {
     char names[CHECKER_SNAPSHOTS][32];
     unsigned snapshot_count;
     uint64_t size_bytes, leaks, stale;
-    bool is_damaged; /* dirty, with refcounts that are too low: the repair has to be whole */
     uint64_t nested;
 };
 
@@ -239,21 +241,51 @@ static uint64_t number(const struct attempt *attempt, uint64_t offset)
     return load_be64(cell_file_bytes(file, offset / CELL_BYTES) + offset % CELL_BYTES);
 }
 
-/* Marks the image dirty and forgets some of its refcounts, which nobody may then believe. */
-static void damage(struct attempt *attempt)
+static void forget_refcounts(struct attempt *attempt)
 {
     const struct checker *checker = &attempt->scene->world->checker;
-    uint8_t header[CELL_BYTES];
-    memcpy(header, cell_file_bytes(&attempt->sim->cache, 0), CELL_BYTES);
-    store_be64(header + 72, load_be64(header + 72) | 1);
-    set_cell(attempt, 0, cell_make(&attempt->arena, header));
     for (uint64_t at = 0; at < checker->reftable_bytes && at < CELL_BYTES; at += 8) {
         uint64_t block = number(attempt, checker->reftable_offset + at) / CELL_BYTES;
         for (uint64_t i = 0; block && i < checker->cluster_bytes / CELL_BYTES; i++)
             if (block + i < attempt->sim->cache.count && cell_below(&attempt->random, 2))
                 set_cell(attempt, block + i, NULL);
     }
-    attempt->is_damaged = true;
+}
+
+/* Every cluster of a sector of an L2 table says that it is nobody else's, true or not. */
+static void set_copied(struct attempt *attempt, uint64_t sector)
+{
+    uint8_t entries[CELL_BYTES];
+    unsigned step = attempt->scene->plan->config.is_extended ? 16 : 8;
+    memcpy(entries, cell_file_bytes(&attempt->sim->cache, sector), CELL_BYTES);
+    for (unsigned i = 0; i < CELL_BYTES; i += step) {
+        uint64_t entry = load_be64(entries + i);
+        bool is_plain = entry & ENTRY_HOST && !(entry & ENTRY_PACKED);
+        store_be64(entries + i, is_plain ? entry | ENTRY_COPIED : entry);
+    }
+    set_cell(attempt, sector, cell_make(&attempt->arena, entries));
+}
+
+static void falsify_copied(struct attempt *attempt)
+{
+    const struct checker *checker = &attempt->scene->world->checker;
+    for (uint64_t i = 0; i < checker->active.l1_entries && i < CELL_BYTES / 8; i++) {
+        uint64_t l2 = number(attempt, checker->active.l1_offset + i * 8) & ENTRY_HOST;
+        uint64_t sector = l2 / CELL_BYTES;
+        if (l2 && sector < attempt->sim->cache.count && cell_below(&attempt->random, 2))
+            set_copied(attempt, sector);
+    }
+}
+
+/* Marks the image dirty, and makes some of what nobody may believe then wrong. */
+static void damage(struct attempt *attempt)
+{
+    uint8_t header[CELL_BYTES];
+    memcpy(header, cell_file_bytes(&attempt->sim->cache, 0), CELL_BYTES);
+    store_be64(header + 72, load_be64(header + 72) | 1);
+    set_cell(attempt, 0, cell_make(&attempt->arena, header));
+    forget_refcounts(attempt);
+    falsify_copied(attempt);
     attempt->stale = 0;
 }
 
