@@ -4,7 +4,9 @@
  * because a guest reads a cluster in many pieces.
  *
  * A codec is a place for one cluster. It is idle (empty or holding a cluster) or busy with the
- * operations that wait for its cluster. The packed data is hostile: the output is exactly one
+ * operations that wait for its cluster. A deflated cluster is unpacked up to where it was asked
+ * for, and all of it when it is asked for once more: small reads here and there need half the work,
+ * and reading on costs one more job. The packed data is hostile: the output is never more than one
  * cluster, whatever the stream says.
  */
 #include "build/config.h"
@@ -31,6 +33,8 @@ struct codec {
     uint64_t entry;   /* what it holds or is getting; 0: nothing that anyone may find */
     uint8_t *packed, *plain;
     size_t packed_bytes;
+    size_t valid;        /* so much of the cluster is unpacked */
+    size_t wanted;       /* so much will be when the job is done */
     struct list waiting; /* operations */
     struct iovec iov;
     struct io_request io;
@@ -141,6 +145,22 @@ static void give_to(const struct codec *codec, const struct qcow2_request *reque
               bytes);
 }
 
+static size_t end_in_cluster(const struct qcow2_op *op)
+{
+    return (size_t)((op->offset & (op->q->cluster_bytes - 1)) + op->bytes);
+}
+
+/* Others may have joined that want more of the cluster. */
+static bool is_enough(const struct codec *codec)
+{
+    list_for_each(node, &codec->waiting)
+    {
+        if (end_in_cluster(list_entry(node, struct qcow2_op, codec_node)) > codec->valid)
+            return false;
+    }
+    return true;
+}
+
 static void codec_ended(struct codec *codec, int result)
 {
     struct qcow2 *q = codec->q;
@@ -164,13 +184,16 @@ static void codec_ended(struct codec *codec, int result)
 static int unpack_zlib(struct codec *codec)
 {
     z_stream *stream = &codec->zlib;
-    if (inflateReset(stream) != Z_OK)
-        return -EIO;
-    stream->next_in = codec->packed;
-    stream->avail_in = (uInt)codec->packed_bytes;
-    stream->next_out = codec->plain;
-    stream->avail_out = (uInt)codec->q->cluster_bytes;
-    int result = inflate(stream, Z_FINISH);
+    if (!codec->valid) {
+        if (inflateReset(stream) != Z_OK)
+            return -EIO;
+        stream->next_in = codec->packed;
+        stream->avail_in = (uInt)codec->packed_bytes;
+    }
+    stream->next_out = codec->plain + codec->valid;
+    stream->avail_out = (uInt)(codec->wanted - codec->valid);
+    int result =
+        inflate(stream, codec->wanted == codec->q->cluster_bytes ? Z_FINISH : Z_SYNC_FLUSH);
     bool has_ended = result == Z_STREAM_END || result == Z_BUF_ERROR || result == Z_OK;
     return has_ended && stream->avail_out == 0 ? 0 : -EIO;
 }
@@ -203,10 +226,26 @@ static void on_unpack(struct loop_job *job)
     codec->result = unpack_zlib(codec);
 }
 
+static void unpack(struct codec *codec, size_t wanted);
+
 static void on_unpacked(struct loop_job *job)
 {
     struct codec *codec = container_of(job, struct codec, job);
-    codec_ended(codec, codec->result);
+    if (codec->result == 0)
+        codec->valid = codec->wanted;
+    if (codec->result == 0 && !is_enough(codec))
+        unpack(codec, codec->q->cluster_bytes);
+    else
+        codec_ended(codec, codec->result);
+}
+
+static void unpack(struct codec *codec, size_t wanted)
+{
+    /* zstd unpacks whole blocks, of which a cluster is one. */
+    codec->wanted = codec->has_zlib ? wanted : codec->q->cluster_bytes;
+    codec->job.work = on_unpack;
+    codec->job.on_done = on_unpacked;
+    loop_job_submit(codec->q->node.loop, &codec->job);
 }
 
 static void on_packed_read(struct io_request *io, int result)
@@ -216,9 +255,12 @@ static void on_packed_read(struct io_request *io, int result)
         codec_ended(codec, result);
         return;
     }
-    codec->job.work = on_unpack;
-    codec->job.on_done = on_unpacked;
-    loop_job_submit(codec->q->node.loop, &codec->job);
+    size_t wanted = 0;
+    list_for_each(node, &codec->waiting)
+    {
+        wanted = MAX(wanted, end_in_cluster(list_entry(node, struct qcow2_op, codec_node)));
+    }
+    unpack(codec, wanted);
 }
 
 static void start_codec(struct codec *codec, uint64_t entry)
@@ -228,6 +270,7 @@ static void start_codec(struct codec *codec, uint64_t entry)
     uint64_t offset = entry & ((UINT64_C(1) << shift) - 1);
     uint64_t sectors = ((entry & QCOW2_PACKED_BITS) >> shift) + 1;
     codec->entry = entry;
+    codec->valid = 0;
     codec->packed_bytes = sectors * 512 - (offset & 511);
     codec->iov = (struct iovec){codec->packed, codec->packed_bytes};
     codec->io = (struct io_request){
@@ -259,14 +302,17 @@ int qcow2_codec_read(struct qcow2_request *request, const struct qcow2_plan *pla
     if (result)
         return result;
     struct codec *codec = find_entry(q->codecs, plan->entry);
-    if (codec && !is_busy(codec)) {
+    uint64_t end = (request->cursor & (q->cluster_bytes - 1)) + plan->bytes;
+    if (codec && !is_busy(codec) && codec->valid >= end) {
         give_to(codec, request, request->cursor, plan->bytes);
         list_remove(&codec->node);
         list_push_back(&q->codecs->idle, &codec->node);
         return 0;
     }
-    bool joins = codec != NULL;
-    if (!joins)
+    bool joins = codec && is_busy(codec), goes_on = codec && !joins;
+    if (goes_on)
+        list_remove(&codec->node);
+    else if (!joins)
         codec = take_codec(q);
     if (!codec && !q->codecs->count)
         return -ENOMEM;
@@ -282,7 +328,9 @@ int qcow2_codec_read(struct qcow2_request *request, const struct qcow2_plan *pla
     }
     op->state = QCOW2_OP_UNPACK;
     list_push_back(&codec->waiting, &op->codec_node);
-    if (!joins)
+    if (goes_on)
+        unpack(codec, q->cluster_bytes);
+    else if (!joins)
         start_codec(codec, plan->entry);
     return 0;
 }
