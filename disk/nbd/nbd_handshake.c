@@ -169,7 +169,7 @@ static void send_info(struct nbd_client *client, uint32_t option, enum nbd_info 
         client->closing ? NULL : new_reply(client, option, NBD_REP_INFO, 2 + length, &data);
     if (!out)
         return;
-    store_be16(data, type);
+    store_be16(data, (uint16_t)type);
     memcpy(data + 2, bytes, length);
     nbd_client_send(client, out);
 }
