@@ -30,15 +30,19 @@ static bool is_there(const struct chardev *chardev)
 
 size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t length)
 {
-    if (chardev->is_closing || !is_there(chardev))
+    if (chardev->is_closing)
         return length;
-    loop_task_queue(&chardev->flush);
-    return ring_put(&chardev->output, bytes, length);
+    if (is_there(chardev)) {
+        loop_task_queue(&chardev->flush);
+        length = ring_put(&chardev->output, bytes, length);
+    }
+    chardev_log_take(chardev, bytes, length);
+    return length;
 }
 
 /* --- the end of links and of the chardev --- */
 
-static void release(struct chardev *chardev)
+void chardev_release(struct chardev *chardev)
 {
     CHECK(chardev->handles > 0);
     if (--chardev->handles == 0 && chardev->is_closing)
@@ -52,7 +56,7 @@ static void release_link(struct chardev_link *link)
     if (--link->handles > 0 || !link->is_closing)
         return;
     free(link);
-    release(chardev);
+    chardev_release(chardev);
 }
 
 static struct chardev_link *link_of_in(struct chardev_end *end)
@@ -421,7 +425,12 @@ int chardev_accept(struct chardev *chardev)
         close(fd);
         return result;
     }
-    return chardev_link_up(chardev, fd, copy);
+    int result = chardev_link_up(chardev, fd, copy);
+    if (!result) {
+        chardev_log_replay(chardev);
+        loop_task_queue(&chardev->flush);
+    }
+    return result;
 }
 
 int chardev_watch_listener(struct chardev *chardev)
@@ -443,6 +452,7 @@ static void on_finish(struct loop_task *task)
     void *opaque = chardev->on_closed_opaque;
     loop_task_cancel(&chardev->deliver);
     loop_task_cancel(&chardev->flush);
+    chardev_log_close(chardev);
     free(chardev);
     if (on_closed)
         on_closed(opaque);
@@ -464,7 +474,9 @@ int chardev_create(struct loop *loop, const struct config_chardev *config, struc
     loop_task_init(loop, &chardev->flush, LOOP_STAGE_NOTIFY, on_flush);
     loop_task_init(loop, &chardev->finish, LOOP_STAGE_COMPLETE, on_finish);
     chardev_init_users(chardev);
-    int result = chardev_open(chardev, err);
+    int result = chardev_log_open(chardev, err);
+    if (!result)
+        result = chardev_open(chardev, err);
     if (result) {
         chardev_close(chardev, NULL, NULL);
         return result;
@@ -491,12 +503,12 @@ const struct config_chardev *chardev_config(const struct chardev *chardev)
 
 static void on_listener_closed(struct loop_watch *watch)
 {
-    release(container_of(watch, struct chardev, listener_watch));
+    chardev_release(container_of(watch, struct chardev, listener_watch));
 }
 
 static void on_pty_timer_closed(struct loop_timer *timer)
 {
-    release(container_of(timer, struct chardev, pty_timer));
+    chardev_release(container_of(timer, struct chardev, pty_timer));
 }
 
 static void stop_listening(struct chardev *chardev)
@@ -526,5 +538,5 @@ void chardev_close(struct chardev *chardev, void (*on_closed)(void *opaque), voi
         link_down(chardev->link);
     if (chardev->config->kind == CHARDEV_STDIO)
         terminal_restore();
-    release(chardev);
+    chardev_release(chardev);
 }

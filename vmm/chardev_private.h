@@ -85,6 +85,20 @@ struct chardev_link {
     bool is_hung_up; /* a pty that nobody has open */
 };
 
+/* What is kept of the output: for the next client, and on its way to the logfile. */
+struct chardev_log {
+    int fd; /* -1: no logfile */
+    uint64_t limit_bytes, punched_bytes;
+    bool has_failed;
+    struct loop_job job;
+    bool job_is_running;
+    const uint8_t *job_bytes;
+    size_t job_length;
+    ssize_t result; /* or -errno */
+    struct chardev_ring history, pending;
+    uint8_t history_bytes[CHARDEV_OUTPUT_BYTES], pending_bytes[CHARDEV_OUTPUT_BYTES];
+};
+
 struct chardev {
     struct loop *loop;
     const struct config_chardev *config;
@@ -97,7 +111,8 @@ struct chardev {
     void *on_quit_opaque;
     struct chardev_ring output;
     uint8_t output_bytes[CHARDEV_OUTPUT_BYTES];
-    bool has_lost_output;      /* and has said so */
+    bool has_lost_output; /* and has said so */
+    struct chardev_log log;
     struct chardev_link *link; /* NULL: nobody is there */
     int listener;              /* -1: no server */
     bool listener_is_polled;
@@ -111,7 +126,9 @@ struct chardev {
     void *on_closed_opaque;
 };
 
-/* chardev.c. The descriptors become the link's; -1 for a direction that does not exist. */
+/* chardev.c. A handle less; with the last one a closing chardev is freed. */
+void chardev_release(struct chardev *chardev);
+/* The descriptors become the link's; -1 for a direction that does not exist. */
 int must_check chardev_link_up(struct chardev *chardev, int in_fd, int out_fd);
 /* The next client of the listener becomes the link. -EAGAIN if there is none. */
 int must_check chardev_accept(struct chardev *chardev);
@@ -128,6 +145,13 @@ void chardev_take_input(struct chardev *chardev, const uint8_t *bytes, size_t le
 void chardev_deliver(struct chardev *chardev);
 void chardev_tell_writable(struct chardev *chardev);
 void chardev_tell_open(struct chardev *chardev, bool is_open);
+
+/* chardev_log.c */
+int must_check chardev_log_open(struct chardev *chardev, struct error *err);
+void chardev_log_take(struct chardev *chardev, const void *bytes, size_t length);
+/* Queues the history as output for a client that has just come. */
+void chardev_log_replay(struct chardev *chardev);
+void chardev_log_close(struct chardev *chardev);
 
 /* chardev_open.c */
 int must_check chardev_open(struct chardev *chardev, struct error *err);

@@ -151,6 +151,7 @@ void vm_config_fini(struct vm_config *config)
         free(config->chardevs[i].id);
         free(config->chardevs[i].path);
         free(config->chardevs[i].host);
+        free(config->chardevs[i].logfile);
     }
     free(config->disks);
     free(config->nics);

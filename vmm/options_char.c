@@ -17,7 +17,6 @@
     "vc|pipe|serial|tty|parallel|parport|ringbuf|memory|msmouse|wctablet|braille|testdev|udp|"     \
     "spicevmc|spiceport|console|hub|qemu-vdagent"
 
-static const char no_log[] = "copies of the output are not there; use a file chardev";
 static const char listens_only[] = "evisor only listens; add server=on,wait=off";
 
 static const struct keyval_known socket_known[] = {
@@ -29,6 +28,7 @@ static const struct keyval_known socket_known[] = {
     {"server", NULL, NULL},
     {"wait", NULL, NULL},
     {"mux", NULL, NULL},
+    {"history", NULL, NULL},
     {"nodelay", "*", NULL},
     {"delay", "*", NULL},
     {"ipv4", "*", NULL},
@@ -37,23 +37,23 @@ static const struct keyval_known socket_known[] = {
     {"websocket", "off", "there is no websocket; use a plain connection"},
     {"reconnect", "0", listens_only},
     {"abstract", "off", "abstract names are not safe; use a path"},
-    {"logfile", "", no_log},
-    {"logappend", "off", no_log},
+    {"logfile", NULL, NULL},
+    {"logappend", NULL, NULL},  {"logsize", NULL, NULL},
     {0}};
 static const struct keyval_known file_known[] = {
     {"backend", NULL, NULL},      {"id", NULL, NULL},
     {"path", NULL, NULL},         {"append", NULL, NULL},
-    {"mux", NULL, NULL},          {"logfile", "", no_log},
-    {"logappend", "off", no_log}, {0}};
+    {"mux", NULL, NULL},          {"logfile", NULL, NULL},
+    {"logappend", NULL, NULL},  {"logsize", NULL, NULL}, {0}};
 static const struct keyval_known plain_known[] = {
     {"backend", NULL, NULL}, {"id", NULL, NULL},           {"mux", NULL, NULL},
-    {"logfile", "", no_log}, {"logappend", "off", no_log}, {0}};
+    {"logfile", NULL, NULL}, {"logappend", NULL, NULL},  {"logsize", NULL, NULL}, {0}};
 static const struct keyval_known stdio_known[] = {{"backend", NULL, NULL},
                                                   {"id", NULL, NULL},
                                                   {"mux", NULL, NULL},
                                                   {"signal", NULL, NULL},
-                                                  {"logfile", "", no_log},
-                                                  {"logappend", "off", no_log},
+                                                  {"logfile", NULL, NULL},
+                                                  {"logappend", NULL, NULL},  {"logsize", NULL, NULL},
                                                   {0}};
 
 static struct config_chardev *find_chardev(struct vm_config *config, const char *id)
@@ -173,6 +173,15 @@ static int check_mux(const struct vm_config *config, const struct config_chardev
     return 0;
 }
 
+static int read_log(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    keyval_string(list, "logfile", &chardev->logfile);
+    int result = keyval_bool(list, "logappend", &chardev->logappend, err);
+    if (!result)
+        result = keyval_size(list, "logsize", 1, &chardev->log_bytes, err);
+    return result ? result : keyval_bool(list, "history", &chardev->history, err);
+}
+
 /* Adds what the checked list describes. The id must not be taken. */
 static int add_chardev(struct options *options, struct keyval *list, const char *id,
                        struct error *err)
@@ -193,6 +202,8 @@ static int add_chardev(struct options *options, struct keyval *list, const char 
     result = backend->read(chardev, list, err);
     if (!result)
         result = keyval_bool(list, "mux", &chardev->is_mux, err);
+    if (!result)
+        result = read_log(chardev, list, err);
     return result ? result : check_mux(config, chardev, list, err);
 }
 

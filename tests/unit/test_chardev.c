@@ -317,6 +317,72 @@ static void test_clients_come_and_go(void **state)
     assert_int_equal(access(path, F_OK), -1);
 }
 
+/* The history holds the last bytes, in order, and exactly as many as fit. */
+static void test_a_client_gets_the_history_first(void **state)
+{
+    (void)state;
+    static char block[CHARDEV_OUTPUT_BYTES], got[CHARDEV_OUTPUT_BYTES + 16];
+    struct config_chardev config = unix_server;
+    config.path = path;
+    config.history = true;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    memset(block, 'x', sizeof(block));
+    assert_int_equal(char_write(first.backend, "forgotten", 9), 9);
+    assert_int_equal(char_write(first.backend, block, sizeof(block)), sizeof(block));
+    assert_int_equal(char_write(first.backend, "end", 3), 3);
+    for (int round = 0; round < 2; round++) {
+        int client = connect_client();
+        size_t length = 0;
+        assert_int_equal(fcntl(client, F_SETFL, O_NONBLOCK), 0);
+        for (int i = 0; i < 100; i++) {
+            turn(2);
+            ssize_t more = read(client, got + length, sizeof(got) - length);
+            length += more > 0 ? (size_t)more : 0;
+        }
+        assert_int_equal(length, CHARDEV_OUTPUT_BYTES);
+        assert_memory_equal(got, block, CHARDEV_OUTPUT_BYTES - 3);
+        assert_memory_equal(got + CHARDEV_OUTPUT_BYTES - 3, "end", 3);
+        close(client);
+        turn(5);
+    }
+    close_and_wait(chardev);
+}
+
+/* With and without a client, all of it by the time of on_closed, only its end in blocks. */
+static void test_a_logfile_has_what_was_said(void **state)
+{
+    (void)state;
+    char log[sizeof(folder) + 8], *got = calloc(1, 1 << 20);
+    struct config_chardev config = {.kind = CHARDEV_NULL, .id = "c", .logfile = log};
+    static char block[32768];
+    struct stat status;
+    snprintf(log, sizeof(log), "%s/log", folder);
+    config.log_bytes = 64 * 1024;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    for (int i = 0; i < 16; i++) {
+        memset(block, 'a' + i, sizeof(block));
+        assert_int_equal(char_write(first.backend, block, sizeof(block)), sizeof(block));
+        turn(20);
+    }
+    close_and_wait(chardev);
+    int fd = open(log, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, got, 1 << 20, 0), 16 * sizeof(block));
+    assert_memory_equal(got + 15 * sizeof(block), block, sizeof(block));
+    assert_int_equal(got[14 * sizeof(block)], 'a' + 14);
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true(status.st_blocks * 512 <= 64 * 1024 + 64 * 1024 + 4096);
+    close(fd);
+    config.logfile = "/nowhere/log";
+    struct error err = {0};
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/nowhere/log"));
+    turn(3);
+    unlink(log);
+    free(got);
+}
+
 static void test_the_second_client_waits_for_the_first(void **state)
 {
     (void)state;
@@ -590,6 +656,8 @@ int main(int count, char **arguments)
         TEST(test_a_full_disk_loses_output_only),
         TEST(test_what_cannot_be_opened_is_named),
         TEST(test_clients_come_and_go),
+        TEST(test_a_client_gets_the_history_first),
+        TEST(test_a_logfile_has_what_was_said),
         TEST(test_the_second_client_waits_for_the_first),
         TEST(test_a_reader_that_never_reads_holds_nobody_up),
         TEST(test_input_waits_for_room_and_nothing_is_lost),
