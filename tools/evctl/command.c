@@ -100,12 +100,19 @@ static void add_base(json_t *words, const json_t *config)
 static void add_sockets(json_t *words)
 {
     static const char *const fixed[] = {
-        "-display", "none",
-        "-chardev", "socket,id=console,path=console,server=on,wait=off",
-        "-serial",  "chardev:console",
-        "-qmp",     "unix:qmp,server=on,wait=off",
-        "-pidfile", "pid",
-        "-device",  "virtio-rng-pci",
+        "-display",
+        "none",
+        "-chardev",
+        "socket,id=console,path=console,server=on,wait=off,history=on,logfile=console.log,logsize="
+        "16M",
+        "-serial",
+        "chardev:console",
+        "-qmp",
+        "unix:qmp,server=on,wait=off",
+        "-pidfile",
+        "pid",
+        "-device",
+        "virtio-rng-pci",
     };
     for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
         add(words, "%s", fixed[i]);
