@@ -121,10 +121,12 @@ def test_protocols_are_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_data_file_is_not_followed(tmp_path):
-    qemu_img("create", "-f", "qcow2", "-o", "data_file=/tmp/nonexistent-data", tmp_path / "x", "1M")
+def test_a_missing_data_file_is_an_error(tmp_path):
+    qemu_img("create", "-f", "qcow2", "-o", f"data_file={tmp_path}/data", tmp_path / "x", "1M")
+    (tmp_path / "data").unlink()
     result = evisor_img("convert", tmp_path / "x", tmp_path / "out")
-    assert result.status == 1 and result.err.count("\n") == 1, result
+    assert result.status == 1 and result.err.count("\n") == 1 and "data" in result.err, result
+    assert evisor_img("info", tmp_path / "x").status == 0  # which opens no second file
 
 
 def test_amend(tmp_path):

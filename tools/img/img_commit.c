@@ -205,6 +205,8 @@ static int copy_all(struct commit *commit)
             result = copy_extent(commit, &extent, data);
         at += result ? 0 : extent.bytes;
         img_progress_report(NULL, at, size);
+        if (!result && img_progress_is_cancelled(NULL))
+            result = -EINTR;
     }
     if (!result)
         result = on_disk(commit->base.disk, DISK_FLUSH, 0, NULL, 0);

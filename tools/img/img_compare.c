@@ -166,6 +166,10 @@ static int compare_range(struct comparison *comparison, uint64_t start, uint64_t
             return status;
         offset += bytes;
         img_progress_report(NULL, offset, total);
+        if (img_progress_is_cancelled(NULL)) {
+            img_error("interrupted");
+            return STATUS_NOT_READ;
+        }
     }
     return 0;
 }

@@ -174,7 +174,7 @@ static int check_target(const struct arguments *arguments)
     if (has_backing && arguments->source_count > 1)
         return img_error("Having a backing file for the target makes no sense when concatenating "
                          "multiple input images");
-    if (has_backing && !arguments->backing_format &&
+    if (has_backing && !arguments->keep_target && !arguments->backing_format &&
         !img_options_get(&arguments->options, "backing_fmt"))
         return img_error("Use of backing file requires explicit backing format");
     if (arguments->compress && strcmp(format, "qcow2") && strcmp(format, "vmdk"))

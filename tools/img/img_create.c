@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* img_create: evisor-img create: a new, empty image. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/img/img.h"
 #include "tools/img/img_args.h"
@@ -47,6 +49,27 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     return arguments->path ? 0 : img_error("%s: %s", arguments->path_given, err.text);
 }
 
+static const char *begun_path;
+static bool is_begun_new;
+
+/* Preallocation may take long. There is nothing to save, so it ends at once. */
+static void on_signal(int number)
+{
+    img_target_abandon(begun_path, is_begun_new);
+    raise(number); /* the handler is gone by now */
+}
+
+static void abandon_on_signal(const char *path)
+{
+    const struct sigaction action = {.sa_handler = on_signal,
+                                     .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
+    begun_path = path;
+    is_begun_new = access(path, F_OK);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+}
+
 static int create(struct loop *loop, const struct arguments *arguments, struct img_target *target)
 {
     struct error err = {0};
@@ -64,6 +87,7 @@ static int create(struct loop *loop, const struct arguments *arguments, struct i
         return img_error("%s: %s", arguments->path_given, err.text);
     if (!arguments->quiet)
         img_target_print(target);
+    abandon_on_signal(arguments->path);
     if (img_target_create(loop, target, &err))
         return img_error("%s: %s", arguments->path_given, err.text);
     return 0;

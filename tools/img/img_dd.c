@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
+#include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
 #include "tools/img/img_target.h"
 
@@ -112,6 +114,10 @@ static int copy(const struct arguments *arguments, struct disk *from, struct dis
     uint8_t *data = malloc(CHUNK_BYTES);
     int result = data ? 0 : -ENOMEM;
     for (uint64_t done = 0; done < bytes && !result; done += CHUNK_BYTES) {
+        if (img_progress_is_cancelled(NULL)) {
+            result = -EINTR;
+            break;
+        }
         uint64_t chunk = MIN(bytes - done, CHUNK_BYTES);
         result = transfer(from, DISK_READ, start + done, data, chunk);
         if (!result)
@@ -149,6 +155,8 @@ static int write_output(struct loop *loop, const struct arguments *arguments, st
 {
     uint64_t start, bytes = range(arguments, disk_size_bytes(from), &start);
     struct img_source output;
+    bool is_new = access(arguments->output, F_OK);
+    img_progress_start(false); /* before there is anything to clean up */
     if (create_output(loop, arguments, bytes))
         return 1;
     const struct img_source_options options = {
@@ -159,6 +167,8 @@ static int write_output(struct loop *loop, const struct arguments *arguments, st
     int result = img_source_close(&output);
     if (!status && result)
         status = img_error("Could not close '%s': %s", arguments->output, strerror(-result));
+    if (status)
+        img_target_abandon(arguments->output, is_new);
     return status;
 }
 

@@ -188,11 +188,8 @@ static int read_backing(struct img_source *source, uint64_t offset, uint8_t *dat
 static int write_top(struct rebase *rebase, uint64_t offset, uint8_t *data, uint64_t bytes)
 {
     struct iovec iov = {data, bytes};
-    bool is_zero = !data[0] && !memcmp(data, data + 1, bytes - 1);
     struct disk_request request = {
         .op = DISK_WRITE, .offset = offset, .bytes = bytes, .iov = &iov, .iov_count = 1};
-    if (is_zero)
-        request = (struct disk_request){.op = DISK_ZERO, .offset = offset, .bytes = bytes};
     return disk_run(rebase->top.disk, &request);
 }
 
@@ -229,6 +226,9 @@ static int copy_differences(struct rebase *rebase)
         }
         at += extent.bytes;
         img_progress_report(NULL, at, size);
+        if (img_progress_is_cancelled(NULL))
+            return img_error("interrupted; '%s' keeps its backing file",
+                             rebase->arguments->image.path);
     }
     struct disk_request flush = {.op = DISK_FLUSH};
     int result = disk_run(rebase->top.disk, &flush);

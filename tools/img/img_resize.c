@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* img_resize: evisor-img resize: another virtual size for an image. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
+#include "tools/img/img_preallocate.h"
 #include "tools/img/img_source.h"
 
 struct arguments {
@@ -42,6 +41,8 @@ static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
     struct img_names names;
+    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return img_parse(argc, argv, &syntax, arguments, &names); /* prints it */
     if (argc < 3)
         return img_usage("Not enough arguments");
     arguments->size_text = argv[--argc];
@@ -85,17 +86,6 @@ static void on_resized(void *opaque, int result, const struct error *err)
         outcome->err = *err;
 }
 
-static int preallocate_raw(const struct arguments *arguments, uint64_t old, uint64_t size)
-{
-    int fd = open(arguments->image.path, O_RDWR | O_CLOEXEC);
-    int result = fd < 0 ? errno : posix_fallocate(fd, (off_t)old, (off_t)(size - old));
-    if (fd >= 0)
-        close(fd);
-    if (result)
-        return img_error("Could not preallocate '%s': %s", arguments->image.path, strerror(result));
-    return 0;
-}
-
 static int check_change(const struct arguments *arguments, const struct img_source *source,
                         uint64_t size)
 {
@@ -108,13 +98,9 @@ static int check_change(const struct arguments *arguments, const struct img_sour
                          "image's end. Before performing such an operation, make sure there is no "
                          "important data there.");
     }
-    if (!arguments->preallocation)
-        return 0;
-    if (strcmp(source->format, "raw"))
-        return img_error("--preallocation=%s is not supported for growing %s images; leave it out",
-                         arguments->preallocation, source->format);
-    if (strcmp(arguments->preallocation, "falloc") && strcmp(arguments->preallocation, "full"))
-        return img_error("Unsupported preallocation mode: %s", arguments->preallocation);
+    if (arguments->preallocation && !strcmp(arguments->preallocation, "metadata") &&
+        !strcmp(source->format, "raw"))
+        return img_error("Unsupported preallocation mode: metadata");
     return 0;
 }
 
@@ -130,9 +116,13 @@ static int resize(struct loop *loop, const struct arguments *arguments, struct i
     if (outcome.result)
         return img_error("Could not resize '%s': %s", arguments->image.path,
                          outcome.err.code ? outcome.err.text : strerror(-outcome.result));
-    if (arguments->preallocation)
-        return preallocate_raw(arguments, old, size);
-    return 0;
+    if (!arguments->preallocation)
+        return 0;
+    int result =
+        img_preallocate(loop, source, arguments->image.path, arguments->preallocation, old);
+    return result ? img_error("Could not preallocate '%s': %s", arguments->image.path,
+                              strerror(-result))
+                  : 0;
 }
 
 static int run(struct loop *loop, int argc, char **argv)
@@ -160,7 +150,8 @@ const struct img_command img_resize_command = {
     .help = "Changes the virtual size of an image. The guest's partitions stay as they are.\n"
             "  -f FMT                the format (default: found out from the file)\n"
             "  --shrink              allow a smaller size: what lies beyond it is lost\n"
-            "  --preallocation=MODE  off, falloc or full (raw, growing)\n"
+            "  --preallocation=MODE  off, metadata (qcow2), falloc or full: give the new part its\n"
+            "                        place in the file at once\n"
             "  -q                    say nothing\n"
             "Examples:\n"
             "  evisor-img resize disk.qcow2 +10G\n"
