@@ -125,6 +125,8 @@ static const struct pci_device_ops mch_ops = {.config_written = mch_config_writt
 static void set_up_functions(struct pci_host *host)
 {
     store_le64(host->mch.config + MCH_PCIEXBAR, PCI_HOST_ECAM_BASE | PCIEXBAR_ON);
+    /* Firmware copies itself into RAM where the first of these says that it is not there yet. */
+    memset(host->mch.config + MCH_PAM0, 0, PAM_REGISTERS);
     store_le32(host->lpc.config + LPC_PMBASE, ACPI_PM_BASE | 1);
     host->lpc.config[LPC_ACPI_CNTL] = ACPI_CNTL_ON;
     memset(host->lpc.config + LPC_PIRQ_A, PIRQ_OFF, 4);

@@ -72,7 +72,7 @@ static int set_order(const struct keyval *list, const char *key, char order[4], 
         if (strchr(at + 1, *at))
             return error_set(err, EINVAL, "-boot: %s=%s names '%c' twice", key, letters, *at);
     }
-    strcpy(order, letters);
+    snprintf(order, 4, "%s", letters);
     return 0;
 }
 

@@ -156,10 +156,14 @@ static void test_reset_register(void **state)
     assert_int_equal(fake_board_in8(&board, 0xcf9), 0x06);
     fake_board_out32(&board, 0xcf8, address(0, 0, 0, 0x3c));
     fake_board_out8(&board, 0xcfc, 0x55);
+    fake_board_out32(&board, 0xcf8, address(0, 0, 0, 0x90));
+    fake_board_out32(&board, 0xcfc, 0xffffffff);
+    assert_int_equal(port_read(0, 0, 0x90), 0x33333333); /* PAM */
     host->device.ops->reset(&host->device);
     assert_int_equal(fake_board_in8(&board, 0xcf9), 0);
     assert_int_equal(fake_board_in32(&board, 0xcf8), 0);
     assert_int_equal(port_read(0, 0, 0x3c) & 0xff, 0);
+    assert_int_equal(port_read(0, 0, 0x90), 0);
     fake_board_out8(&board, 0xcf9, 0x0e);
     assert_int_equal(resets, 2);
     fake_board_out32(&board, 0xcf8, 0xffffffff); /* the dword port is not the register */
