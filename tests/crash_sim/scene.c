@@ -360,6 +360,12 @@ static void open_disk(struct scene *scene)
         scene_fail(scene, "opening", err.text, simdisk_now(scene->sim));
 }
 
+struct live {
+    struct disk_snapshot_request request;
+    struct scene *scene;
+    int result;
+};
+
 struct closing {
     struct scene *scene;
     int result;
@@ -541,6 +547,35 @@ static int act_on_snapshot(struct scene *scene, enum scene_op_kind kind, const c
     return result;
 }
 
+static void on_live_done(struct disk_snapshot_request *request, int result, const struct error *err)
+{
+    struct live *live = container_of(request, struct live, request);
+    (void)err;
+    live->result = result;
+    live->scene->in_flight--;
+}
+
+/* The same on the disk in use, which holds requests meanwhile. */
+static int act_live(struct scene *scene, enum scene_op_kind kind, const char *name)
+{
+    struct live live = {.scene = scene};
+    live.request = (struct disk_snapshot_request){
+        .action = kind == SCENE_SNAPSHOT_CREATE   ? DISK_SNAPSHOT_CREATE
+                  : kind == SCENE_SNAPSHOT_DELETE ? DISK_SNAPSHOT_DELETE
+                                                  : DISK_SNAPSHOT_APPLY,
+        .name = name,
+        .on_done = on_live_done,
+    };
+    scene->in_flight++;
+    alloc_fault_resume();
+    disk_snapshot(scene->disk, &live.request);
+    alloc_fault_pause();
+    drain(scene, 0);
+    check_result(scene, live.result, "a snapshot of a disk in use");
+    scene->is_untrusted = live.result != 0;
+    return live.result;
+}
+
 static struct model_snapshot *newest_snapshot(struct scene *scene)
 {
     for (uint32_t i = scene->model.snapshot_count; i-- > 0;)
@@ -559,6 +594,7 @@ static void remember_contents(struct scene *scene, struct model_snapshot *snapsh
     model_collect(&scene->model, checker, &checker->active, snapshot->values);
 }
 
+/* On the disk in use, or on the closed image. */
 static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
 {
     char name[16];
@@ -574,7 +610,8 @@ static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
         snapshot->delete_submitted = began;
     if (kind == SCENE_SNAPSHOT_APPLY)
         model_apply_begin(&scene->model, snapshot, began);
-    int result = act_on_snapshot(scene, kind, snapshot->name);
+    int result = scene->disk ? act_live(scene, kind, snapshot->name)
+                             : act_on_snapshot(scene, kind, snapshot->name);
     uint32_t ended = simdisk_note(scene->sim);
     if (kind == SCENE_SNAPSHOT_CREATE && !result)
         snapshot->created = ended;
@@ -585,19 +622,29 @@ static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
     scene->has_failed |= result != 0;
 }
 
+/* So that what the image holds is known before it is preserved. */
+static bool flush_now(struct scene *scene)
+{
+    static const struct scene_op flush = {.kind = SCENE_FLUSH};
+    start_request(scene, &flush);
+    drain(scene, 0);
+    return scene->flush_result == 0;
+}
+
 /* False: the scene ends, for the image cannot be used any more. */
-static bool snapshot_op(struct scene *scene, enum scene_op_kind kind)
+static bool snapshot_op(struct scene *scene, enum scene_op_kind kind, bool is_live)
 {
     drain(scene, 0);
     if (scene->model.snapshot_count == MODEL_SNAPSHOTS ||
         (kind != SCENE_SNAPSHOT_CREATE && !newest_snapshot(scene)))
         return true;
-    if (close_disk(scene))
+    if (is_live ? !flush_now(scene) : close_disk(scene) != 0)
         return false;
     do_snapshot(scene, kind);
     if (scene->has_failed)
         return false;
-    open_disk(scene);
+    if (!scene->disk)
+        open_disk(scene);
     if (scene->disk)
         scene->sectors = (uint32_t)(disk_size_bytes(scene->disk) / CELL_BYTES);
     return scene->disk != NULL;
@@ -619,7 +666,7 @@ static bool run_op(struct scene *scene, const struct scene_op *op)
     case SCENE_SNAPSHOT_CREATE:
     case SCENE_SNAPSHOT_DELETE:
     case SCENE_SNAPSHOT_APPLY:
-        return snapshot_op(scene, op->kind);
+        return snapshot_op(scene, op->kind, op->is_live);
     case SCENE_RESIZE:
         resize(scene, op->first);
         return true;
@@ -639,16 +686,13 @@ static bool run_op(struct scene *scene, const struct scene_op *op)
  * over has left nothing behind, unless a barrier failed. */
 static void finish_work(struct scene *scene)
 {
-    static const struct scene_op flush = {.kind = SCENE_FLUSH};
     uint64_t failed;
     drain(scene, 0);
     scene->sim->fault.result = 0;
     alloc_fault_disarm(&failed);
-    for (unsigned i = 0; i < 2; i++) {
-        start_request(scene, &flush);
-        drain(scene, 0);
-    }
-    if (scene->flush_result && !scene->sim->failed_syncs)
+    for (unsigned i = 0; i < 2; i++)
+        flush_now(scene);
+    if (scene->flush_result && !scene->sim->failed_syncs && !scene->is_untrusted)
         scene_fail(scene, "a flush fails after the fault is over", strerror(-scene->flush_result),
                    simdisk_now(scene->sim));
     for (uint32_t i = 0; i < scene->model.place_count; i++) {

@@ -51,6 +51,7 @@ struct scene_op {
     uint32_t first, count; /* sectors */
     bool is_fua;
     bool is_alone; /* starts when all before it have ended */
+    bool is_live;  /* of snapshots: on the disk in use, not on the closed image */
 };
 
 struct scene_plan {
@@ -100,6 +101,7 @@ struct scene {
     uint64_t random, states;
     int resize_result, flush_result; /* of the last one */
     bool has_failed;                 /* something did, and so may the rest */
+    bool is_untrusted; /* a snapshot failed half-way: the engine writes nothing any more */
 };
 
 void scene_world_init(struct scene_world *world);

@@ -126,7 +126,9 @@ static void put_entry(struct builder *b, uint64_t guest_cluster, uint8_t *entry)
             fill_cluster(b, guest_cluster, STALE_VERSION, b->bytes + value);
             value |= FLAG_COPIED;
         }
-        /* fall through */
+        value |= has_flags && !b->o->is_extended;
+        bitmap = all << 32;
+        break;
     case SEEDIMAGE_ZERO:
         value |= has_flags && !b->o->is_extended;
         bitmap = all << 32;

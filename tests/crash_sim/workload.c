@@ -174,6 +174,8 @@ static void add_steps(struct scene_plan *plan, const enum step *steps, unsigned 
     /* In half of them each waits for the one before, as a careful guest does. */
     for (unsigned i = 0; i < plan->op_count; i++)
         plan->ops[i].is_alone = plan->seed & 16;
+    for (unsigned i = 0; i < plan->op_count; i++)
+        plan->ops[i].is_live = plan->seed >> 7 & 1;
 }
 
 static void run_sequence(struct scene_world *world, uint64_t config, const enum step *steps,
@@ -309,6 +311,7 @@ static void random_op(const struct scene_plan *plan, uint64_t *random, struct sc
     uint64_t dice = cell_below(random, 40);
     if (dice < 3) {
         op->kind = (enum scene_op_kind)(SCENE_SNAPSHOT_CREATE + dice);
+        op->is_live = cell_below(random, 2);
     } else if (dice == 3) {
         op->kind = SCENE_RESIZE;
         op->first =
