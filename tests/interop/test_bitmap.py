@@ -232,6 +232,9 @@ def test_snapshots_beside_bitmaps(tmp_path):
     assert evisor_img("snapshot", "-c", "s", image).status == 0
     assert listed(image) == {"b": (65536, ["auto"])}
     assert_clean(image)
+    for tool in (evisor_img, qemu_img):  # the bitmap would not know what changed
+        result = tool("snapshot", "-a", "s", image)
+        assert result.status == 1 and "Device has active dirty bitmaps" in result.err
     assert evisor_img("snapshot", "-d", "s", image).status == 0
     assert listed(image) == {"b": (65536, ["auto"])}
     assert_clean(image)

@@ -95,6 +95,18 @@ static int list(struct io_file *file, const struct arguments *arguments)
     return 0;
 }
 
+/* They would not know what changes. */
+static int refuse_bitmaps(struct io_file *file, const char *path, struct error *err)
+{
+    struct qcow2_header header;
+    int result = qcow2_header_read(file, path, &header, err);
+    if (result)
+        return result;
+    bool has_bitmaps = header.has_bitmaps && header.autoclear & QCOW2_AUTOCLEAR_BITMAPS;
+    qcow2_header_fini(&header);
+    return has_bitmaps ? error_set(err, EBUSY, "Device has active dirty bitmaps") : 0;
+}
+
 static int act(struct io_file *file, const struct arguments *arguments)
 {
     const char *path = arguments->image.path, *name = arguments->name;
@@ -105,7 +117,7 @@ static int act(struct io_file *file, const struct arguments *arguments)
             return img_error("Could not create snapshot '%s': %s", name, err.text);
         return 0;
     case 'a':
-        if (qcow2_snapshot_apply(file, path, name, &err))
+        if (refuse_bitmaps(file, path, &err) || qcow2_snapshot_apply(file, path, name, &err))
             return img_error("Could not apply snapshot '%s': %s", name,
                              err.code ? err.text
                                       : "Failed to load snapshot: No such file or directory");
