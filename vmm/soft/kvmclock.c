@@ -32,7 +32,8 @@ struct pvclock_wall_clock {
     uint32_t nsec;
 } __attribute__((packed));
 
-static pthread_once_t measured = PTHREAD_ONCE_INIT;
+static pthread_once_t started = PTHREAD_ONCE_INIT, measured = PTHREAD_ONCE_INIT;
+static uint64_t start_ns, start_tsc;
 static uint32_t host_tsc_khz;
 static uint32_t multiplier; /* ns = (ticks << shift or >> -shift) * multiplier >> 32 */
 static int8_t shift;
@@ -62,10 +63,23 @@ static void set_scale(uint64_t hz)
     multiplier = (uint32_t)((NS_PER_SECOND << 32) / scaled);
 }
 
+static void take_start(void)
+{
+    start_ns = clock_ns(CLOCK_MONOTONIC);
+    start_tsc = kvmclock_host_tsc();
+}
+
+void kvmclock_start(void)
+{
+    pthread_once(&started, take_start);
+}
+
+/* Guests ask long after the start: then there is nothing left to wait for. */
 static void measure(void)
 {
-    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC), start_tsc = kvmclock_host_tsc(), now_ns;
+    uint64_t now_ns;
 
+    kvmclock_start();
     do {
         now_ns = clock_ns(CLOCK_MONOTONIC);
     } while (now_ns - start_ns < CALIBRATION_NS);
@@ -116,11 +130,13 @@ void kvmclock_update(struct soft_cpu *cpu)
 
 void kvmclock_write_wall_clock(struct soft_cpu *cpu)
 {
+    if (!cpu->kvm_wall_clock)
+        return;
     uint64_t up_ns = kvmclock_ticks_to_ns(kvmclock_host_tsc() - cpu->vm->tsc_base);
-    uint64_t start_ns = clock_ns(CLOCK_REALTIME) - up_ns;
+    uint64_t boot_ns = clock_ns(CLOCK_REALTIME) - up_ns;
     struct pvclock_wall_clock wall = {.version = 2,
-                                      .sec = (uint32_t)(start_ns / NS_PER_SECOND),
-                                      .nsec = (uint32_t)(start_ns % NS_PER_SECOND)};
+                                      .sec = (uint32_t)(boot_ns / NS_PER_SECOND),
+                                      .nsec = (uint32_t)(boot_ns % NS_PER_SECOND)};
 
     write_guest(cpu, cpu->kvm_wall_clock, &wall, sizeof(wall));
 }

@@ -7,6 +7,8 @@
 
 /* Writes the vCPU's time page, if the guest has named one. */
 void kvmclock_update(struct soft_cpu *cpu);
+/* As early as possible: from then on the TSC's frequency is measured. Any number of times. */
+void kvmclock_start(void);
 /* Writes the time of day at the machine's start to where MSR 0x4b564d00 says. */
 void kvmclock_write_wall_clock(struct soft_cpu *cpu);
 
