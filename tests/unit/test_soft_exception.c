@@ -450,6 +450,22 @@ static void test_interrupt_waits_for_sti_and_one_more(void **state)
     assert_int_equal(soft_guest_frame(&guest, 0), SOFT_GUEST_CODE + 4);
 }
 
+/* MSR 0x4b564d00: a guest that names no place gets no clock written anywhere. */
+static void test_wall_clock(void **state)
+{
+    (void)state;
+    static const uint8_t none[12];
+    uint64_t place = SOFT_GUEST_DATA;
+    struct accel_msrs msrs = {.header.nmsrs = 1};
+    msrs.entries[0] = (struct kvm_msr_entry){.index = 0x4b564d00};
+    memset(guest.ram, 0, sizeof(none));
+    assert_int_equal(soft_accel_ops.vcpu_set_msrs(guest.vcpu, &msrs), 1);
+    assert_memory_equal(guest.ram, none, sizeof(none));
+    msrs.entries[0].data = place;
+    assert_int_equal(soft_accel_ops.vcpu_set_msrs(guest.vcpu, &msrs), 1);
+    assert_memory_not_equal(guest.ram + place, none, sizeof(none));
+}
+
 static void test_alignment_check(void **state)
 {
     (void)state;
@@ -482,6 +498,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_syscall_and_sysret, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_selectors, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_control_registers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_wall_clock, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_trap_flag, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_breakpoints, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_traps_wait_for_the_stack_pointer, set_up, tear_down),
