@@ -97,6 +97,8 @@ struct accel_vcpu_state {
     struct kvm_vcpu_events events;
     struct kvm_mp_state mp_state;
     struct kvm_lapic_state lapic;
+    struct kvm_xcrs xcrs; /* none where the host has no XSAVE: then xsave is nothing either */
+    struct kvm_xsave xsave;
 };
 
 enum accel_state_group {
@@ -107,7 +109,8 @@ enum accel_state_group {
     ACCEL_STATE_EVENTS = 1 << 4,
     ACCEL_STATE_MP = 1 << 5,
     ACCEL_STATE_LAPIC = 1 << 6,
-    ACCEL_STATE_ALL = (1 << 7) - 1,
+    ACCEL_STATE_XSAVE = 1 << 7, /* XCR0 and what it rules, FPU's part included */
+    ACCEL_STATE_ALL = (1 << 8) - 1,
 };
 
 struct accel_ops {

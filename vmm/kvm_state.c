@@ -15,6 +15,24 @@
     X(ACCEL_STATE_MP, KVM_GET_MP_STATE, KVM_SET_MP_STATE, &(state)->mp_state)                      \
     X(ACCEL_STATE_EVENTS, KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &(state)->events)
 
+/* KVM has these ioctls where the host has XSAVE. */
+static int get_extended(int fd, struct accel_vcpu_state *out)
+{
+    out->xcrs.nr_xcrs = 0;
+    if (ioctl(fd, KVM_GET_XCRS, &out->xcrs) < 0)
+        return errno == EINVAL ? 0 : -errno;
+    return ioctl(fd, KVM_GET_XSAVE, &out->xsave) < 0 ? -errno : 0;
+}
+
+static int set_extended(int fd, const struct accel_vcpu_state *state)
+{
+    if (!state->xcrs.nr_xcrs)
+        return 0;
+    if (ioctl(fd, KVM_SET_XCRS, &state->xcrs) < 0 || ioctl(fd, KVM_SET_XSAVE, &state->xsave) < 0)
+        return -errno;
+    return 0;
+}
+
 int kvm_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups, struct accel_vcpu_state *out)
 {
     int fd = ((struct kvm_vcpu *)vcpu)->fd;
@@ -23,7 +41,7 @@ int kvm_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups, struct accel_vc
         return -errno;
     FOR_EACH_GROUP(GET, out)
 #undef GET
-    return 0;
+    return groups & ACCEL_STATE_XSAVE ? get_extended(fd, out) : 0;
 }
 
 int kvm_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
@@ -35,7 +53,7 @@ int kvm_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
         return -errno;
     FOR_EACH_GROUP(SET, state)
 #undef SET
-    return 0;
+    return groups & ACCEL_STATE_XSAVE ? set_extended(fd, state) : 0;
 }
 
 int kvm_vcpu_get_msrs(struct accel_vcpu *vcpu, struct accel_msrs *msrs)

@@ -82,7 +82,6 @@ static void enter_user_mode(bool is_32)
     cpu->seg[SOFT_CS].selector = is_32 ? 0x23 : 0x33;
     cpu->seg[SOFT_CS].attributes = is_32 ? 0xc0fb : 0xa0fb;
     cpu->cpl = 3;
-    cpu->cpuid_1_ecx = cpu->cpuid_7_ebx = cpu->cpuid_ext_ecx = UINT32_MAX;
     soft_update_mode(cpu);
     mmu_flush_all(cpu);
 }

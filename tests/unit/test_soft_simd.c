@@ -3,6 +3,7 @@
  * XSAVE and VEX in the software CPU: layouts, and the rules that no comparison with the host's user
  * mode can show: who may, when there is #UD, #NM or #GP, and what goes on after a fault.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -617,6 +618,28 @@ static void test_state_moves(void **state)
     assert_int_equal(guest.cpu->ymm[1][0], 33);
 }
 
+/* What a reset puts back. */
+static void test_xcr0_is_state(void **state)
+{
+    static struct accel_vcpu_state fresh;
+    const struct accel_ops *ops = &soft_accel_ops;
+
+    (void)state;
+    assert_int_equal(ops->vcpu_get_state(guest.vcpu, ACCEL_STATE_ALL, &fresh), 0);
+    assert_int_equal(fresh.xcrs.nr_xcrs, 1);
+    assert_int_equal(fresh.xcrs.xcrs[0].value, XCR0_X87);
+    soft_guest_code(&guest, END);
+    enable(XCR0_X87 | XCR0_SSE);
+    set_numbers();
+    assert_int_equal(ops->vcpu_set_state(guest.vcpu, ACCEL_STATE_ALL, &fresh), 0);
+    assert_int_equal(guest.cpu->xcr0, XCR0_X87);
+    assert_int_equal(guest.cpu->ymm[3][3], 0);
+    assert_int_equal(guest.cpu->ymm[3][19], has_avx() ? 0 : 3 * 32 + 19 + 1);
+    fresh.xcrs.xcrs[0].value = XCR0_SSE;
+    assert_int_equal(ops->vcpu_set_state(guest.vcpu, ACCEL_STATE_XSAVE, &fresh), -EINVAL);
+    assert_int_equal(guest.cpu->xcr0, XCR0_X87);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -641,6 +664,7 @@ int main(void)
         TEST(test_gather_goes_on_after_a_fault),
         TEST(test_masked_store_touches_only_its_elements),
         TEST(test_state_moves),
+        TEST(test_xcr0_is_state),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

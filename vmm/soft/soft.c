@@ -92,6 +92,7 @@ static int soft_vm_create(unsigned vcpu_count, struct accel_vm **out, struct err
         free(vm);
         return error_set(err, ENOMEM, "no memory for the machine; free some or use less of it");
     }
+    kvmclock_start();
     soft_exec_init();
     vm->accel.ops = &soft_accel_ops;
     ioevent_init(&vm->ioevents);
@@ -279,8 +280,7 @@ static int soft_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups,
 static int soft_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
                                const struct accel_vcpu_state *state)
 {
-    state_set(cpu_of(vcpu), groups, state);
-    return 0;
+    return state_set(cpu_of(vcpu), groups, state) ? 0 : -EINVAL;
 }
 
 static int soft_vcpu_get_msrs(struct accel_vcpu *vcpu, struct accel_msrs *msrs)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* state: registers, segments, events and debug registers as KVM_GET_* and KVM_SET_* know them. */
+/* state: registers, segments, events, debug registers and XCR0 as KVM_GET_* and KVM_SET_* know
+ * them. */
 #include "vmm/soft/state.h"
 
 #include "vmm/soft/fpu.h"
@@ -7,6 +8,7 @@
 #include "vmm/soft/mmu.h"
 #include "vmm/soft/segment.h"
 #include "vmm/soft/system.h"
+#include "vmm/soft/xsave.h"
 
 /* --- General registers --- */
 
@@ -207,6 +209,30 @@ static void set_debug_registers(struct soft_cpu *cpu, const struct kvm_debugregs
     soft_update_mode(cpu);
 }
 
+/* --- XCR0 and its state --- */
+
+static void get_extended(const struct soft_cpu *cpu, struct accel_vcpu_state *out)
+{
+    memset(&out->xcrs, 0, sizeof(out->xcrs));
+    out->xcrs.nr_xcrs = 1;
+    out->xcrs.xcrs[0].value = cpu->xcr0;
+    xsave_get_state(cpu, &out->xsave);
+}
+
+static bool set_extended(struct soft_cpu *cpu, const struct accel_vcpu_state *state)
+{
+    const struct kvm_xcrs *xcrs = &state->xcrs;
+
+    if (!xcrs->nr_xcrs)
+        return true;
+    if (xcrs->nr_xcrs != 1 || xcrs->xcrs[0].xcr ||
+        !xsave_is_valid_xcr0(cpu, xcrs->xcrs[0].value) || !xsave_set_state(cpu, &state->xsave))
+        return false;
+    cpu->xcr0 = xcrs->xcrs[0].value;
+    soft_update_mode(cpu);
+    return true;
+}
+
 void state_get(struct soft_cpu *cpu, unsigned groups, struct accel_vcpu_state *out)
 {
     if (groups & ACCEL_STATE_REGS)
@@ -223,10 +249,14 @@ void state_get(struct soft_cpu *cpu, unsigned groups, struct accel_vcpu_state *o
         out->mp_state.mp_state = get_run_state(cpu);
     if (groups & ACCEL_STATE_LAPIC)
         lapic_get_state(&cpu->lapic, &out->lapic);
+    if (groups & ACCEL_STATE_XSAVE)
+        get_extended(cpu, out);
 }
 
-void state_set(struct soft_cpu *cpu, unsigned groups, const struct accel_vcpu_state *state)
+bool state_set(struct soft_cpu *cpu, unsigned groups, const struct accel_vcpu_state *state)
 {
+    if (groups & ACCEL_STATE_XSAVE && !set_extended(cpu, state))
+        return false;
     if (groups & ACCEL_STATE_REGS)
         set_regs(cpu, &state->regs);
     if (groups & ACCEL_STATE_SREGS)
@@ -242,4 +272,5 @@ void state_set(struct soft_cpu *cpu, unsigned groups, const struct accel_vcpu_st
     if (groups & ACCEL_STATE_LAPIC)
         lapic_set_state(&cpu->lapic, &state->lapic);
     atomic_store(&cpu->poll, 1);
+    return true;
 }

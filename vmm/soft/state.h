@@ -6,6 +6,7 @@
 #include "vmm/soft/cpu.h"
 
 void state_get(struct soft_cpu *cpu, unsigned groups, struct accel_vcpu_state *out);
-void state_set(struct soft_cpu *cpu, unsigned groups, const struct accel_vcpu_state *state);
+/* False, with nothing changed: XCR0 or the area of XSAVE could not be so. */
+bool state_set(struct soft_cpu *cpu, unsigned groups, const struct accel_vcpu_state *state);
 
 #endif
