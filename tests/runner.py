@@ -203,6 +203,15 @@ def qemu_iotests(tally):
         tally.add(name, outcome, seconds, detail)
 
 
+def crash(tally):
+    """Power cuts and faults under the disk engine, and whether each of its rules is needed."""
+    stage("power cuts: the disk engine on a simulated disk")
+    run_command(tally, "crash: a million states", ["tests/crash", "--states", "1000000", "--seed",
+                                                   "1"], 1200)
+    run_command(tally, "crash: every rule of order, broken, is noticed",
+                ["tests/crash", "--gate", "--states", "200000"], 900)
+
+
 def proof(tally):
     """What compares the software CPU with the host's, and looks for races and crashes."""
     stage("the software CPU against the host's, its threads under TSan, parsers under fuzzing")
@@ -211,13 +220,13 @@ def proof(tally):
     for name in ("tsan_soft_smp", "tsan_soft_lapic"):
         run_cmocka(tally, BUILD / "tests" / name,
                    {"TSAN_OPTIONS": "suppressions=tests/tsan.supp"})
-    for name in ("fuzz_soft", "fuzz_control", "fuzz_frames"):
+    for name in ("fuzz_soft", "fuzz_control", "fuzz_frames", "fuzz_nbd"):
         run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
                                              "-rss_limit_mb=2048", "-timeout=30"], 240)
 
 
 STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
-          "guest": guests, "kvm": kvm, "proof": proof}
+          "crash": crash, "guest": guests, "kvm": kvm, "proof": proof}
 
 
 def measure():
