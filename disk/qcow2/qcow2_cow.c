@@ -17,6 +17,7 @@
 #include "disk/qcow2/qcow2_rule.h"
 
 #define COW_BUFFER_BYTES (32 * 1024 * 1024u) /* in use; who needs more waits */
+#define MERGE_BYTES      (16 * 1024u)        /* of data between two edges that one read fetches */
 
 struct idle_buffer {
     struct idle_buffer *next;
@@ -176,6 +177,19 @@ static void append_edge(struct qcow2_op *op, enum qcow2_edge edge, uint8_t *buff
         op->iov[op->iov_count++] = (struct iovec){buffer, bytes};
 }
 
+/* Both edges come by one read, with the old data between them: into head_buffer. */
+static bool is_merged(const struct qcow2_op *op)
+{
+    return op->head == QCOW2_EDGE_COPY && op->tail == QCOW2_EDGE_COPY && !op->tail_buffer;
+}
+
+static uint8_t *tail_data(const struct qcow2_op *op)
+{
+    if (is_merged(op))
+        return op->head_buffer + (op->offset + op->bytes - op->cow_start);
+    return op->tail_buffer;
+}
+
 /* Head, data and tail in one write. */
 static void start_write(struct qcow2_op *op)
 {
@@ -186,7 +200,7 @@ static void start_write(struct qcow2_op *op)
     op->state = QCOW2_OP_COW_WRITE;
     append_edge(op, op->head, op->head_buffer, op->offset - op->cow_start);
     qcow2_op_append_data(op);
-    append_edge(op, op->tail, op->tail_buffer, op->cow_end - data_end);
+    append_edge(op, op->tail, tail_data(op), op->cow_end - data_end);
     op->io = (struct io_request){
         .kind = IO_WRITE,
         .offset = op->host_offset + (start - align_down(op->offset, q->cluster_bytes)),
@@ -240,6 +254,12 @@ static void start_reads(struct qcow2_op *op)
                                           .on_done = on_tail_read};
     op->state = QCOW2_OP_COW_READ;
     op->reads_left = (op->head == QCOW2_EDGE_COPY) + (op->tail == QCOW2_EDGE_COPY);
+    if (is_merged(op)) {
+        op->reads_left = 1;
+        op->head_read.bytes = op->head_iov.iov_len = op->cow_end - op->cow_start;
+        qcow2_submit(node, &op->head_read);
+        return;
+    }
     if (op->head == QCOW2_EDGE_COPY)
         qcow2_submit(node, &op->head_read);
     if (op->tail == QCOW2_EDGE_COPY)
@@ -251,10 +271,13 @@ static struct qcow2_op *make_op(struct qcow2_request *request, const struct qcow
                                 enum qcow2_edge head, enum qcow2_edge tail)
 {
     struct qcow2 *q = request->q;
+    bool merged = head == QCOW2_EDGE_COPY && tail == QCOW2_EDGE_COPY &&
+                  plan->bytes <= MERGE_BYTES && plan->cow_end - plan->cow_start <= q->cluster_bytes;
+    bool wants_tail = tail == QCOW2_EDGE_COPY && !merged;
     uint8_t *head_buffer = head == QCOW2_EDGE_COPY ? buffer_get(q) : NULL;
-    uint8_t *tail_buffer = tail == QCOW2_EDGE_COPY ? buffer_get(q) : NULL;
+    uint8_t *tail_buffer = wants_tail ? buffer_get(q) : NULL;
     struct qcow2_op *op = NULL;
-    if ((head != QCOW2_EDGE_COPY || head_buffer) && (tail != QCOW2_EDGE_COPY || tail_buffer))
+    if ((head != QCOW2_EDGE_COPY || head_buffer) && (!wants_tail || tail_buffer))
         op = qcow2_op_get(request, request->cursor, plan->bytes);
     if (!op) {
         buffer_put(q, head_buffer);

@@ -173,3 +173,19 @@ def test_small_reads_of_compressed_clusters(tmp_path, kind):
         lines.append(f"read {offset} {length}")
         sums.append(f"{zlib.crc32(contents[offset:offset + length]):08x}")
     assert drive(image, lines, ("-r",)).split() == sums
+
+
+@pytest.mark.parametrize("cluster", ["512", "4k", "2M"])
+@pytest.mark.parametrize("bits", [1, 2, 8, 64])
+def test_every_width_of_refcounts(tmp_path, cluster, bits):
+    image = tmp_path / "image"
+    made = qemu_img("create", "-q", "-f", "qcow2", "-o",
+                    f"cluster_size={cluster},refcount_bits={bits}", image, "16M")
+    assert made.status == 0, made
+    drive(image, ["write 0 5000192 17", "write 9000448 3000320 34", "wait", "flush",
+                  "unmap 1048576 2097152", "wait", "flush", "write 2097152 1024 51", "wait",
+                  "zero 9000448 4096", "flush", "resize 33554432", "write 33000448 4096 68"])
+    assert_clean(image)
+    qemu_io(image, "read -P 17 0 1048576", "read -P 0 1048576 1048576", "read -P 51 2097152 1024",
+            "read -P 17 3145728 1854464", "read -P 0 9000448 4096", "read -P 34 9004544 2996224",
+            "read -P 68 33000448 4096", options=("-f", "qcow2"))
