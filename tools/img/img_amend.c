@@ -247,7 +247,7 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_amend_command = {
     .name = "amend",
-    .synopsis = "[-p] [-q] [-f FMT] [-t CACHE] [--force] -o OPTIONS FILENAME",
+    .synopsis = "[--image-opts] [-p] [-q] [-f FMT] [-t CACHE] [--force] -o OPTIONS FILENAME",
     .help = "Changes options of a qcow2 image that is not in use.\n"
             "  -o compat=0.10|1.1        the version\n"
             "  -o lazy_refcounts=on|off  write refcounts late; repaired after a crash\n"

@@ -287,10 +287,10 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_bench_command = {
     .name = "bench",
-    .synopsis =
-        "[-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP] [-t CACHE] [-w]\n"
-        "          [--flush-interval=N [--no-drain]] [--pattern=BYTE] [--stats] [-n] [-i AIO] "
-        "[-q] [-U]\n          FILENAME",
+    .synopsis = "[--image-opts] [-c COUNT] [-d DEPTH] [-f FMT] [-o OFFSET] [-s SIZE] [-S STEP]\n"
+                "          [-t CACHE] [-w] [--flush-interval=N [--no-drain]] [--pattern=BYTE] "
+                "[--stats] [-n]\n"
+                "          [-i AIO] [-q] [-U] FILENAME",
     .help = "Sends requests one after the other and takes the time.\n"
             "  -c COUNT              requests (75000)\n"
             "  -d DEPTH              in flight at once (64)\n"

@@ -224,7 +224,9 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_check_command = {
     .name = "check",
-    .synopsis = "[-q] [-f FMT] [--output=human|json] [-r leaks|all] [-U] FILENAME",
+    .synopsis =
+        "[--image-opts] [-q] [-f FMT] [--output=human|json] [-r leaks|all] [-T CACHE] [-U]\n"
+        "          FILENAME",
     .help = "Checks a qcow2 image for lost and doubly used clusters, and the tables of VDI, VMDK,\n"
             "VHD and VHDX images.\n"
             "  -f FMT          the format (default: found out from the file)\n"

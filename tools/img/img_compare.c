@@ -240,7 +240,8 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_compare_command = {
     .name = "compare",
-    .synopsis = "[-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] FILENAME1 FILENAME2",
+    .synopsis = "[--image-opts] [-f FMT] [-F FMT] [-T CACHE] [-p] [-q] [-s] [-U] FILENAME1\n"
+                "          FILENAME2",
     .help = "Tells whether two images read the same. Where one is longer, the rest must be zero.\n"
             "  -f FMT, -F FMT    the formats (default: found out from the files)\n"
             "  -s                strict: sizes and what is allocated must be the same, too\n"

@@ -26,6 +26,7 @@ static const struct img_arg args[] = {
     IMG_TEXT('F', NULL, backing_format), IMG_TEXT('b', NULL, backing_path),
     IMG_TEXT('f', NULL, format),         IMG_OPTIONS('o', NULL, options),
     IMG_SWITCH('q', NULL, quiet),        IMG_SWITCH('u', NULL, unsafe),
+    IMG_TEXT(0, "size", size_text),
 };
 static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 0, SIZE_MAX, NULL};
 
@@ -40,6 +41,8 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     if (!names.count)
         return img_usage("Expecting image file name");
     arguments->path_given = names.list[0];
+    if (names.count > 1 && arguments->size_text)
+        return img_error("The image size must be specified only once");
     if (names.count > 1)
         arguments->size_text = names.list[1];
     if (names.count > 2)
@@ -111,11 +114,13 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_create_command = {
     .name = "create",
-    .synopsis = "[-q] [-f FMT] [-b BACKING_FILE -F BACKING_FMT [-u]] [-o OPTIONS] FILENAME [SIZE]",
+    .synopsis = "[-q] [-f FMT] [-b BACKING_FILE -F BACKING_FMT [-u]] [-o OPTIONS] FILENAME\n"
+                "          [SIZE | --size SIZE]",
     .help = "Makes an empty image. SIZE may be left out if there is a backing file.\n"
             "  -f FMT            raw (the default) or qcow2\n"
             "  -b FILE -F FMT    start from the contents of FILE, which stays as it is\n"
             "  -u                do not open the backing file\n"
+            "  --size SIZE       the same as SIZE behind the name\n"
             "  -o KEY=VALUE,...  options of the format; '-o help' lists them\n"
             "  -q                do not say what is made\n"
             "Examples:\n"

@@ -192,7 +192,8 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_dd_command = {
     .name = "dd",
-    .synopsis = "[-U] [-f FMT] [-O FMT] [bs=SIZE] [count=N] [skip=N] if=INPUT of=OUTPUT",
+    .synopsis =
+        "[--image-opts] [-U] [-f FMT] [-O FMT] [bs=SIZE] [count=N] [skip=N] if=INPUT of=OUTPUT",
     .help = "Copies a range of one image into a new image.\n"
             "  -f FMT, -O FMT    formats of input (default: found out) and output (raw)\n"
             "  bs=SIZE           size of a block (512)\n"

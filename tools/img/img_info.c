@@ -36,7 +36,7 @@ struct info {
     uint64_t host_bytes;
     struct stat identity;
     bool is_qcow2;
-    uint64_t cluster_bytes; /* 0: it has no clusters */
+    uint64_t cluster_bytes;           /* 0: it has no clusters */
     struct img_info_foreign *foreign; /* what a VMDK tells of itself, or NULL */
     struct qcow2_header header;
     struct qcow2_snapshots snapshots;
@@ -439,7 +439,7 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_info_command = {
     .name = "info",
-    .synopsis = "[-f FMT] [--output=human|json] [--backing-chain] [-U] FILENAME",
+    .synopsis = "[--image-opts] [-f FMT] [--output=human|json] [--backing-chain] [-U] FILENAME",
     .help = "Shows format, sizes, backing file, snapshots and features of an image.\n"
             "  -f FMT            the format (default: found out from the file)\n"
             "  --output=json     for programs\n"

@@ -176,7 +176,8 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_map_command = {
     .name = "map",
-    .synopsis = "[-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILENAME",
+    .synopsis =
+        "[--image-opts] [-f FMT] [--output=human|json] [-s OFFSET] [-l LENGTH] [-U] FILENAME",
     .help = "Shows which parts of an image hold data, and where in which file.\n"
             "  -f FMT                  the format (default: found out from the file)\n"
             "  --output=json           everything, also zeroes and holes, for programs\n"

@@ -215,13 +215,15 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_measure_command = {
     .name = "measure",
-    .synopsis = "[--output=human|json] [-O FMT] [-o OPTIONS] [--size N | [-f FMT] [-U] FILENAME]",
+    .synopsis = "[--output=human|json] [-O FMT] [-o OPTIONS]\n"
+                "          [--size N | [--image-opts] [-f FMT] [-l SNAPSHOT] [-U] FILENAME]",
     .help = "Tells how large the file of a new image would be: with the contents of FILENAME, and\n"
             "when all of it is written.\n"
             "  -O FMT            format of the new image: raw (the default) or qcow2\n"
             "  -o KEY=VALUE,...  its options\n"
             "  --size N          a new, empty disk of this size\n"
             "  -f FMT            format of FILENAME (default: found out from the file)\n"
+            "  -l SNAPSHOT       the disk as an internal snapshot of FILENAME has it\n"
             "  --output=json     for programs\n"
             "Example:\n"
             "  evisor-img measure -O qcow2 disk.raw\n",

@@ -318,8 +318,9 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_rebase_command = {
     .name = "rebase",
-    .synopsis = "[-f FMT] [-t CACHE] [-T CACHE] [-p] [-q] [-u] [-U] -b BACKING_FILE\n"
-                "          [-F BACKING_FMT] FILENAME",
+    .synopsis =
+        "[--image-opts] [-f FMT] [-t CACHE] [-T CACHE] [-p] [-q] [-u] [-U] -b BACKING_FILE\n"
+        "          [-F BACKING_FMT] FILENAME",
     .help =
         "Gives an overlay another backing file; what the overlay shows stays the same.\n"
         "  -b FILE    the new backing file; \"\" for none\n"

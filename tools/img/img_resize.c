@@ -146,7 +146,7 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_resize_command = {
     .name = "resize",
-    .synopsis = "[-f FMT] [--preallocation=MODE] [-q] [--shrink] FILENAME [+|-]SIZE",
+    .synopsis = "[--image-opts] [-f FMT] [--preallocation=MODE] [-q] [--shrink] FILENAME [+|-]SIZE",
     .help = "Changes the virtual size of an image. The guest's partitions stay as they are.\n"
             "  -f FMT                the format (default: found out from the file)\n"
             "  --shrink              allow a smaller size: what lies beyond it is lost\n"

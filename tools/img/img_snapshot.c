@@ -157,7 +157,7 @@ static int run(struct loop *loop, int argc, char **argv)
 
 const struct img_command img_snapshot_command = {
     .name = "snapshot",
-    .synopsis = "[-q] [-U] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILENAME",
+    .synopsis = "[--image-opts] [-q] [-U] [-l | -a SNAPSHOT | -c SNAPSHOT | -d SNAPSHOT] FILENAME",
     .help = "Lists, creates, applies and deletes internal snapshots of a qcow2 image. The image\n"
             "must not be in use; for a running machine use its control socket.\n"
             "  -l           list (the default)\n"
