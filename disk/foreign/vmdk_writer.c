@@ -243,6 +243,8 @@ static int vmdk_start(struct foreign_writer *writer, const struct foreign_writer
                          subformat);
     if (options->size_bytes / SECTOR >= SECTORS_MAX)
         return error_set(err, EFBIG, "a VMDK image in one file holds less than 2 TiB");
+    if (!options->size_bytes)
+        return error_set(err, EINVAL, "an empty disk cannot be a VMDK image; give it a size");
     struct vmdk_writer *vmdk = writer->format = calloc(1, sizeof(*vmdk));
     if (!vmdk)
         return error_set(err, ENOMEM, "no memory to write '%s'", options->path);
