@@ -306,6 +306,14 @@ static int zero_or_punch(struct qcow2_request *request, uint64_t most, bool unma
     return zero_data(request, true, *bytes);
 }
 
+/* Zeroes that have to be written: no more than what lies over the backing file. */
+static uint64_t bytes_to_write(const struct qcow2_request *request, uint64_t whole)
+{
+    const struct qcow2 *q = request->q;
+    uint64_t covered = q->node.backing->size_bytes - request->cursor;
+    return MIN(MIN(whole, ZERO_WRITE_BYTES), align_up(covered, q->cluster_bytes));
+}
+
 static int zero_step(struct qcow2_request *request, uint64_t *bytes)
 {
     struct qcow2_plan plan;
@@ -317,7 +325,7 @@ static int zero_step(struct qcow2_request *request, uint64_t *bytes)
     }
     if (whole && can_map_zero(request))
         return zero_or_punch(request, whole, unmap, bytes);
-    uint64_t part = whole ? MIN(whole, ZERO_WRITE_BYTES) : bytes_to_boundary(request);
+    uint64_t part = whole ? bytes_to_write(request, whole) : bytes_to_boundary(request);
     int result = qcow2_plan_read(request->q, request->cursor, part, &request->waiter, &plan);
     if (result)
         return result;
