@@ -13,7 +13,7 @@
 #include "tests/crash_sim/cell.h"
 
 #define CHECKER_SNAPSHOTS 16u
-#define CHECKER_UNPACKED  8u
+#define CHECKER_UNPACKED  64u
 
 struct checker_table {
     uint64_t l1_offset, l1_entries;

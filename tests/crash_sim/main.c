@@ -177,7 +177,8 @@ static int run_all(const struct options *options)
            "  %s; %" PRIu64 " faults; %" PRIu64 " states opened and written to, %" PRIu64
            " repaired, %" PRIu64 " of the states are cuts during those; %.1f s, %.0f states/s\n",
            (uint64_t)shared->states, (uint64_t)shared->scenes, options->seed,
-           position - position / 8 >= listed ? "all listed sequences" : "a sample of the sequences",
+           position - position / 16 >= listed ? "all listed sequences"
+                                              : "a sample of the sequences",
            (uint64_t)shared->faults, (uint64_t)shared->recoveries, (uint64_t)shared->repairs,
            (uint64_t)shared->nested, seconds, (double)shared->states / seconds);
     return 0;

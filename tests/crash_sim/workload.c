@@ -186,7 +186,7 @@ static void run_sequence(struct scene_world *world, uint64_t config, const enum 
                                           .all_of = count == 1 ? 4 : 2,
                                           .samples = count == 1 ? 16 : 5,
                                           .torn = 1,
-                                          .one_in = count == 1 ? 1 : 3};
+                                          .one_in = count == 1 ? 1 : 5};
     plan.recover_one_in = 150;
     add_steps(&plan, steps, count);
     scene_run(world, &plan);
@@ -257,7 +257,7 @@ static void run_race(struct scene_world *world, uint64_t config, uint64_t kind, 
     plan.slow_one_in = 6;
     plan.slow_most = 40;
     plan.cuts = (struct powercut_options){
-        .seed = seed >> 3, .all_of = 1, .samples = 3, .torn = 1, .one_in = 4};
+        .seed = seed >> 3, .all_of = 1, .samples = 3, .torn = 1, .one_in = 8};
     plan.recover_one_in = 200;
     scene_run(world, &plan);
 }
@@ -368,8 +368,8 @@ const char *workload_family(uint64_t item)
 
 uint64_t workload_order(uint64_t position)
 {
-    uint64_t randoms = position / 8, listed = position - randoms;
-    if (position % 8 == 7)
+    uint64_t randoms = position / 16, listed = position - randoms;
+    if (position % 16 == 15)
         return LISTED + randoms;
     return listed < LISTED ? listed * STRIDE % LISTED : LISTED + position;
 }
