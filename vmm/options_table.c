@@ -92,17 +92,26 @@ const struct option_entry option_table[] = {
 
     HEADING("Disks"),
     {"drive",
-     "file=FILE[,format=raw|qcow2][,if=virtio|none][,id=ID][,index=N][,media=disk|cdrom]"
+     "file=FILE[,format=raw|qcow2|vdi|vmdk|vpc|vhdx][,if=virtio|none][,id=ID][,index=N][,media=disk|cdrom]"
      "[,readonly=on|off][,cache=MODE][,discard=unmap|ignore][,aio=threads|native|io_uring]"
      "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
-     "[,l2-cache-size=SIZE]",
+     "[,cache-size=SIZE][,l2-cache-size=SIZE][,refcount-cache-size=SIZE]"
+     "[,l2-cache-entry-size=SIZE][,cache-clean-interval=SECONDS]"
+     "[,pass-discard-request=on|off][,pass-discard-other=on|off]"
+     "[,overlap-check=cached|constant|none][,data-file.filename=FILE]",
      "A disk. With if=virtio, which is the default, the guest sees it as a virtio disk; with "
      "if=none it waits for a -device. Say which format the image has: without format= the names "
      "*.qcow2, *.raw and *.iso tell, and of any other image its contents, unless it builds on "
-     "another file; that one needs format=qcow2. "
+     "another file; that one needs format=qcow2. Images of VirtualBox (vdi), VMware (vmdk) and "
+     "Hyper-V (vpc, vhdx) need readonly=on. "
      "cache is writeback (the default), none, writethrough, directsync or unsafe. discard is "
      "unmap by default: space that the guest frees goes back to the host. werror and rerror are "
-     "report, ignore, stop or enospc. A comma in a file's name is written twice.",
+     "report, ignore, stop or enospc. A comma in a file's name is written twice. "
+     "qcow2 keeps 32M of its tables in memory, enough for 256G in clusters of 64K, and drops what "
+     "was not used for 600 seconds. Space that the guest discards is given back within a second or "
+     "at its next flush. lazy-refcounts is accepted and changes nothing: refcounts are written with "
+     "the barrier that the data needs anyway. The data file that an image names is opened only if "
+     "format=qcow2 is said, relative to the working directory.",
      option_drive, NULL, NULL},
     {"hda", "FILE", "Short for -drive file=FILE,index=0; -hdb, -hdc and -hdd are index 1 to 3.",
      option_hd, NULL, NULL},
