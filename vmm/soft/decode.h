@@ -121,6 +121,8 @@ void decode_set_target(struct soft_decoder *d, struct soft_op *op, int64_t displ
  * and look at d->mode for EM, TS, MP and OSFXSR.
  */
 enum soft_decoded sse_decode(struct soft_decoder *d, uint8_t opcode);
+/* LDMXCSR and STMXCSR, ModRM read and found to be one of them. */
+enum soft_decoded sse_decode_mxcsr(struct soft_decoder *d);
 enum soft_decoded x87_decode(struct soft_decoder *d, uint8_t opcode);
 
 #endif

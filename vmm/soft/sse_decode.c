@@ -141,12 +141,10 @@ static enum soft_decoded decode_fence(struct soft_decoder *d)
     return SOFT_DECODED;
 }
 
-static enum soft_decoded decode_mxcsr(struct soft_decoder *d)
+enum soft_decoded sse_decode_mxcsr(struct soft_decoder *d)
 {
     bool is_load = (d->reg & 7) == 2;
 
-    if (d->mode & (SOFT_MODE_EM | SOFT_MODE_NO_SSE))
-        return SOFT_UNDEFINED;
     if (d->mode & SOFT_MODE_TS)
         return decode_emit_raise(d, SOFT_NM, 0);
     decode_emit_call_mem(d, SOP_call_c, is_load ? fxsave_run_ldmxcsr : fxsave_run_stmxcsr, 4,
@@ -180,7 +178,7 @@ static enum soft_decoded decode_group_ae(struct soft_decoder *d)
         return decode_fxsave(d);
     case 2:
     case 3:
-        return decode_mxcsr(d);
+        return d->mode & (SOFT_MODE_EM | SOFT_MODE_NO_SSE) ? SOFT_UNDEFINED : sse_decode_mxcsr(d);
     case 4:
     case 5:
     case 6:

@@ -58,19 +58,33 @@ bool sse_compute_trapping(struct soft_cpu *cpu, sse_stub *stub, void *work, unsi
     return true;
 }
 
+/* The same opcodes in all four widths, which the prefix tells apart. */
+#define WIDTH(X, suffix, bytes)                                                                    \
+    X(0x51, sqrt##suffix, bytes)                                                                   \
+    X(0x58, add##suffix, bytes)                                                                    \
+    X(0x59, mul##suffix, bytes)                                                                    \
+    X(0x5c, sub##suffix, bytes)                                                                    \
+    X(0x5d, min##suffix, bytes)                                                                    \
+    X(0x5e, div##suffix, bytes)                                                                    \
+    X(0x5f, max##suffix, bytes)
+/* And in two. */
+#define PACKED(X, suffix)                                                                          \
+    X(0x7c, hadd##suffix, 16)                                                                      \
+    X(0x7d, hsub##suffix, 16)                                                                      \
+    X(0xd0, addsub##suffix, 16)
+
 #define FLOAT(name, bytes)                                                                         \
     SSE_STUB(name, #name)                                                                          \
     SSE_FLOAT_REG_RUN(name)                                                                        \
     SSE_FLOAT_MEM_RUN(name, bytes)
-#define FLOAT4(name) FLOAT(name##ps, 16) FLOAT(name##pd, 16) FLOAT(name##ss, 4) FLOAT(name##sd, 8)
+#define DEFINE(opcode, name, bytes) FLOAT(name, bytes)
 
-FLOAT4(sqrt)
-FLOAT4(add)
-FLOAT4(mul)
-FLOAT4(sub)
-FLOAT4(min)
-FLOAT4(div)
-FLOAT4(max)
+WIDTH(DEFINE, ps, 16)
+WIDTH(DEFINE, pd, 16)
+WIDTH(DEFINE, ss, 4)
+WIDTH(DEFINE, sd, 8)
+PACKED(DEFINE, ps)
+PACKED(DEFINE, pd)
 FLOAT(rsqrtps, 16)
 FLOAT(rsqrtss, 4)
 FLOAT(rcpps, 16)
@@ -85,12 +99,6 @@ FLOAT(cvttps2dq, 16)
 FLOAT(cvtdq2pd, 8)
 FLOAT(cvtpd2dq, 16)
 FLOAT(cvttpd2dq, 16)
-FLOAT(haddps, 16)
-FLOAT(haddpd, 16)
-FLOAT(hsubps, 16)
-FLOAT(hsubpd, 16)
-FLOAT(addsubps, 16)
-FLOAT(addsubpd, 16)
 
 /* --- Compare with a predicate: one stub for each of the eight --- */
 
@@ -232,85 +240,44 @@ TO_GENERAL(cvttsd2si, 8)
 
 /* --- The table --- */
 
+#define ENTRY(opcode, name, bytes)      [opcode] = FORM(name, bytes),
+#define ENTRY_SSE3(opcode, name, bytes) [opcode] = FORM(name, bytes, .feature = SSE_FEATURE_SSE3),
 #define FORM(name, bytes, ...)                                                                     \
     {                                                                                              \
         .reg = name##_reg, .mem = name##_mem, .size = bytes, __VA_ARGS__                           \
     }
 
-const struct sse_form sse_float_forms[SSE_PREFIXES][256] =
-    {
-        [SSE_NONE] =
-            {
-                [0x2e] = FORM(ucomiss, 4, .flags = SSE_FLAGS),
-                [0x2f] = FORM(comiss, 4, .flags = SSE_FLAGS),
-                [0x51] = FORM(sqrtps, 16),
-                [0x52] = FORM(rsqrtps, 16),
-                [0x53] = FORM(rcpps, 16),
-                [0x58] = FORM(addps, 16),
-                [0x59] = FORM(mulps, 16),
-                [0x5a] = FORM(cvtps2pd, 8),
-                [0x5b] = FORM(cvtdq2ps, 16),
-                [0x5c] = FORM(subps, 16),
-                [0x5d] = FORM(minps, 16),
-                [0x5e] = FORM(divps, 16),
-                [0x5f] = FORM(maxps, 16),
-                [0xc2] = FORM(cmpps, 16, .flags = SSE_IMM8),
-            },
-        [SSE_66] =
-            {
-                [0x2e] = FORM(ucomisd, 8, .flags = SSE_FLAGS),
+const struct sse_form sse_float_forms[SSE_PREFIXES][256] = {
+    [SSE_NONE] = {[0x2e] = FORM(ucomiss, 4, .flags = SSE_FLAGS),
+                  [0x2f] = FORM(comiss, 4, .flags = SSE_FLAGS),
+                  [0x52] = FORM(rsqrtps, 16),
+                  [0x53] = FORM(rcpps, 16),
+                  [0x5a] = FORM(cvtps2pd, 8),
+                  [0x5b] = FORM(cvtdq2ps, 16),
+                  [0xc2] = FORM(cmpps, 16, .flags = SSE_IMM8),
+                  WIDTH(ENTRY, ps, 16)},
+    [SSE_66] = {[0x2e] = FORM(ucomisd, 8, .flags = SSE_FLAGS),
                 [0x2f] = FORM(comisd, 8, .flags = SSE_FLAGS),
-                [0x51] = FORM(sqrtpd, 16),
-                [0x58] = FORM(addpd, 16),
-                [0x59] = FORM(mulpd, 16),
                 [0x5a] = FORM(cvtpd2ps, 16),
                 [0x5b] = FORM(cvtps2dq, 16),
-                [0x5c] = FORM(subpd, 16),
-                [0x5d] = FORM(minpd, 16),
-                [0x5e] = FORM(divpd, 16),
-                [0x5f] = FORM(maxpd, 16),
-                [0x7c] = FORM(haddpd, 16, .feature = SSE_FEATURE_SSE3),
-                [0x7d] = FORM(hsubpd, 16, .feature = SSE_FEATURE_SSE3),
                 [0xc2] = FORM(cmppd, 16, .flags = SSE_IMM8),
-                [0xd0] = FORM(addsubpd, 16, .feature = SSE_FEATURE_SSE3),
                 [0xe6] = FORM(cvttpd2dq, 16),
-            },
-        [SSE_F3] =
-            {
-                [0x2a] = FORM(cvtsi2ss, 4, .flags = SSE_WIDE_MEM),
+                WIDTH(ENTRY, pd, 16) PACKED(ENTRY_SSE3, pd)},
+    [SSE_F3] = {[0x2a] = FORM(cvtsi2ss, 4, .flags = SSE_WIDE_MEM),
                 [0x2c] = FORM(cvttss2si, 4),
                 [0x2d] = FORM(cvtss2si, 4),
-                [0x51] = FORM(sqrtss, 4),
                 [0x52] = FORM(rsqrtss, 4),
                 [0x53] = FORM(rcpss, 4),
-                [0x58] = FORM(addss, 4),
-                [0x59] = FORM(mulss, 4),
                 [0x5a] = FORM(cvtss2sd, 4),
                 [0x5b] = FORM(cvttps2dq, 16),
-                [0x5c] = FORM(subss, 4),
-                [0x5d] = FORM(minss, 4),
-                [0x5e] = FORM(divss, 4),
-                [0x5f] = FORM(maxss, 4),
                 [0xc2] = FORM(cmpss, 4, .flags = SSE_IMM8),
                 [0xe6] = FORM(cvtdq2pd, 8),
-            },
-        [SSE_F2] =
-            {
-                [0x2a] = FORM(cvtsi2sd, 4, .flags = SSE_WIDE_MEM),
+                WIDTH(ENTRY, ss, 4)},
+    [SSE_F2] = {[0x2a] = FORM(cvtsi2sd, 4, .flags = SSE_WIDE_MEM),
                 [0x2c] = FORM(cvttsd2si, 8),
                 [0x2d] = FORM(cvtsd2si, 8),
-                [0x51] = FORM(sqrtsd, 8),
-                [0x58] = FORM(addsd, 8),
-                [0x59] = FORM(mulsd, 8),
                 [0x5a] = FORM(cvtsd2ss, 8),
-                [0x5c] = FORM(subsd, 8),
-                [0x5d] = FORM(minsd, 8),
-                [0x5e] = FORM(divsd, 8),
-                [0x5f] = FORM(maxsd, 8),
-                [0x7c] = FORM(haddps, 16, .feature = SSE_FEATURE_SSE3),
-                [0x7d] = FORM(hsubps, 16, .feature = SSE_FEATURE_SSE3),
                 [0xc2] = FORM(cmpsd, 8, .flags = SSE_IMM8),
-                [0xd0] = FORM(addsubps, 16, .feature = SSE_FEATURE_SSE3),
                 [0xe6] = FORM(cvtpd2dq, 16),
-            },
+                WIDTH(ENTRY, sd, 8) PACKED(ENTRY_SSE3, ps)},
 };

@@ -6,7 +6,6 @@
  * them, are those of SSE; the others are in vex_stubs.c and vex_move.c.
  */
 #include "vmm/soft/bmi.h"
-#include "vmm/soft/fxsave.h"
 #include "vmm/soft/vex.h"
 
 #define CPUID_1_ECX_FMA  (1u << 12)
@@ -95,15 +94,9 @@ static enum soft_decoded decode_borrowed(struct soft_decoder *d, const struct ve
 static enum soft_decoded decode_mxcsr(struct soft_decoder *d, const struct vex_prefix *prefix)
 {
     decode_modrm(d);
-    bool is_load = (d->reg & 7) == 2;
-
     if (!decode_is_mem(d) || prefix->l || prefix->has_vvvv || (d->reg & 7) < 2 || (d->reg & 7) > 3)
         return SOFT_UNDEFINED;
-    if (d->mode & SOFT_MODE_TS)
-        return decode_emit_raise(d, SOFT_NM, 0);
-    decode_emit_call_mem(d, SOP_call_c, is_load ? fxsave_run_ldmxcsr : fxsave_run_stmxcsr, 4,
-                         is_load ? SOFT_READ : SOFT_WRITE);
-    return SOFT_DECODED;
+    return sse_decode_mxcsr(d);
 }
 
 static enum soft_decoded decode_zero(struct soft_decoder *d, const struct vex_prefix *prefix)
