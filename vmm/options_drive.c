@@ -102,18 +102,26 @@ static const char *format_of_name(const char *path)
     return strncmp(path, "/dev/", 5) == 0 ? "raw" : NULL;
 }
 
+/* Formats of others that a machine can read. */
+static bool is_foreign(const char *format)
+{
+    return keyval_name_index("vdi|vmdk|vpc|vhdx", format) >= 0;
+}
+
 static int set_format(struct config_disk *disk, const struct keyval *list, struct error *err)
 {
     const char *format = text_of(list, "format", "driver");
     if (!format)
         format = format_of_name(disk->options.path);
-    if (format && keyval_name_index("raw|qcow2|host_device|file", format) < 0)
+    if (format && keyval_name_index("raw|qcow2|host_device|file", format) < 0 &&
+        !is_foreign(format))
         return error_set(err, ENOTSUP,
                          "%s: format %s cannot run a machine; convert it: evisor-img convert -O "
                          "qcow2 %s NEW.qcow2",
                          list->option, format, disk->options.path);
     if (format)
-        disk->options.format = options_copy(strcmp(format, "qcow2") == 0 ? "qcow2" : "raw");
+        disk->options.format =
+            options_copy(strcmp(format, "qcow2") == 0 || is_foreign(format) ? format : "raw");
     /* A file's name is no reason to open what its header names. */
     disk->options.no_data_file_name = !text_of(list, "format", "driver");
     return 0;
@@ -186,6 +194,12 @@ static int set_access(struct config_disk *disk, const struct keyval *list, struc
     if (!result && force_share && !disk->options.read_only)
         result = error_set(err, EINVAL, "%s: force-share=on needs readonly=on", list->option);
     disk->options.no_lock = !locking || force_share;
+    const char *format = disk->options.format;
+    if (!result && format && is_foreign(format) && !disk->options.read_only)
+        result = error_set(err, EROFS,
+                           "%s: %s images are only read; add readonly=on, or convert it: evisor-img "
+                           "convert -O qcow2 %s NEW.qcow2",
+                           list->option, format, disk->options.path);
     return result;
 }
 

@@ -279,6 +279,7 @@ static void test_bad_drives(void **state)
     refuse("-kernel k -drive if=virtio", "file=PATH");
     refuse("-kernel k -drive file=x,if=ide", "use if=virtio");
     refuse("-kernel k -drive file=x,format=vmdk", "evisor-img convert");
+    refuse("-kernel k -drive file=x,format=qed,readonly=on", "evisor-img convert");
     refuse("-kernel k -drive file=x,fromat=raw", "did you mean 'format'?");
     refuse("-kernel k -drive file=x,cache=fast", "writeback");
     refuse("-kernel k -drive file=x,aio=fast", "io_uring");
