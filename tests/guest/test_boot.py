@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A stock kernel boots, sees its machine, ends and starts again as it should."""
 
+import pathlib
 import re
 import subprocess
 
@@ -43,6 +44,36 @@ def test_small_memory_and_topology(start, diskless):
     assert siblings == "0-1"
     cores = machine.check("cat /sys/devices/system/cpu/cpu3/topology/core_siblings_list")
     assert cores == "0-3"
+
+
+def features(machine):
+    return set(machine.check("grep -m1 ^flags /proc/cpuinfo").split(":")[1].split())
+
+
+def host_features():
+    return set(pathlib.Path("/proc/cpuinfo").read_text().split("flags")[1].split("\n")[0].split())
+
+
+def test_the_cpu_has_what_the_host_has(start, diskless):
+    machine = start(diskless, "-nic", "none")
+    machine.expect("GUEST-INIT", 120)
+    level = {"sse4_2", "popcnt", "xsave", "avx", "avx2", "fma", "f16c", "bmi1", "bmi2", "abm",
+             "movbe"}
+    assert features(machine) & level == host_features() & level | {"xsave", "movbe"}
+    log = machine.check("dmesg | grep x86/fpu")
+    assert ("AVX registers" in log) == ("avx" in host_features())
+
+
+@pytest.mark.parametrize("cpu, gone, kept", [
+    ("x86-64-v2", {"xsave", "avx", "avx2", "fma", "bmi1", "movbe"}, {"sse4_2", "popcnt"}),
+    ("max,-avx2,bmi1=off", {"avx2", "bmi1"}, {"sse4_2"}),
+    ("max,-xsave", {"xsave", "xsaveopt", "avx", "avx2", "fma"}, {"sse4_2", "popcnt"})])
+def test_cpu_features_switched_off(start, diskless, cpu, gone, kept):
+    machine = start(diskless, "-nic", "none", "-cpu", cpu)
+    machine.expect("GUEST-INIT", 120)
+    assert not features(machine) & gone
+    assert features(machine) >= kept & host_features()
+    assert "WARNING" not in machine.check("dmesg")
 
 
 @pytest.mark.box
