@@ -38,7 +38,7 @@ static bool has_suffix(const char *path, const char *suffix)
     return length > more && strcasecmp(path + length - more, suffix) == 0;
 }
 
-static int run_tar(json_t *words, const char *what, struct error *err)
+static int run_tar(json_t *words, const char *archive, const char *what, struct error *err)
 {
     char *tar = run_find("tar", err);
     if (!tar) {
@@ -46,6 +46,8 @@ static int run_tar(json_t *words, const char *what, struct error *err)
         return -ENOENT;
     }
     int result = run_program(tar, words, what, NULL, err);
+    if (result && err->code == EIO)
+        error_prefix(err, "%s: tar", archive);
     free(tar);
     return result;
 }
@@ -106,7 +108,7 @@ static int pack(const struct export *export, const char *target, struct error *e
     json_array_append_new(words, json_sprintf("%s.ovf", export->stem));
     for (size_t i = 0; i < export->disk_count; i++)
         json_array_append_new(words, json_string(export->disks[i].file));
-    return run_tar(words, "packing", err);
+    return run_tar(words, target, "packing", err);
 }
 
 static int write_export(struct export *export, const char *target, bool is_ova, struct error *err)
@@ -283,7 +285,7 @@ static int unpack(const char *archive, const char *folder, struct error *err)
         return error_set_errno(err, errno, "cannot make %s", folder);
     return run_tar(json_pack("[s, s, s, s, s, s, s]", "--no-same-owner", "--no-same-permissions",
                              "--no-overwrite-dir", "-C", folder, "-xf", archive),
-                   "unpacking", err);
+                   archive, "unpacking", err);
 }
 
 static void folder_of(const char *path, char *folder, size_t size)

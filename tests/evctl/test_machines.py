@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""Machines as folders, without a guest: names, broken files, two commands at once, lack of space."""
+import fcntl
+import json
+import re
+import resource
+import shutil
+import subprocess
+import time
+
+import pytest
+
+
+def test_commands_that_are_not_there_name_the_nearest(evctl):
+    evctl.fails(2, ["did you mean 'list'"], "lsit")
+    evctl.fails(2, ["did you mean 'info'"], "showvminfo", "x")
+    evctl.fails(2, ["did you mean 'disk resize'"], "disk", "resise")
+    evctl.fails(2, ["--memory"], "create", "x", "--memroy", "1G")
+    evctl.fails(2, ["NAME"], "start")
+    evctl.fails(2, ["too much"], "start", "a", "b")
+    evctl.fails(3, ["there is no machine 'nobody'"], "start", "nobody")
+
+
+def test_every_command_helps_with_an_example(evctl):
+    names = re.findall(r"^  ([a-z]+(?: (?:create|resize|info|add|del|list|revert|delete))?) ",
+                       evctl("help").out.split("Every command")[0], re.MULTILINE)
+    assert len(names) > 35
+    for name in names:
+        text = evctl(*name.split(), "--help").out
+        assert "--json" in text and "Example:" in text and f"usage: evctl {name}" in text, name
+
+
+@pytest.mark.parametrize("name", ["with space", "comma,equals=1", "ümlaut", "日本", "quote'\"", "a" * 64,
+                                  "$(x);|&", "per%cent"])
+def test_names_with_odd_characters(evctl, guest, name):
+    evctl("create", name, *guest.diskless, "--disk", "10M")
+    evctl("start", name, "--paused")
+    assert evctl("info", name, "--json").json()["name"] == name
+    assert evctl.state(name) in ("paused", "prelaunch")
+    assert evctl("qmp", name, "query-name").json() == {"name": name}
+    evctl("stop", "--force", name)
+    assert evctl("list", "--names").out == name + "\n"
+    evctl("delete", name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", ".hidden", "a\nb", "a" * 65])
+def test_names_that_cannot_be(evctl, name):
+    evctl.fails(2, ["cannot be a machine's name"], "create", "--", name)
+
+
+def test_a_name_is_taken_once(evctl):
+    evctl("create", "web")
+    evctl.fails(1, ["already"], "create", "web")
+    assert evctl("list", "--names").out == "web\n"
+
+
+def test_a_create_that_fails_leaves_nothing(evctl, tmp_path):
+    evctl.fails(2, ["no such file"], "create", "web", "--disk", "nonsense")
+    evctl.fails(1, ["no.qcow2"], "create", "web", "--image", tmp_path / "no.qcow2")
+    evctl.fails(2, ["MAC"], "create", "web", "--net", "user,mac=zz")
+    evctl.fails(3, ["there is no network"], "create", "web", "--net", "lab")
+    evctl.fails(2, ["--cpus"], "create", "web", "--cpus", "0")
+    evctl.fails(2, ["--memory"], "create", "web", "--memory", "1K")
+    evctl.fails(2, ["debian"], "create", "web", "--os", "debain")
+    assert list(evctl.store.iterdir()) == []
+
+
+def test_no_space_for_the_image(evctl, guest):
+    limit = 1 << 20
+
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    result = evctl("create", "web", "--image", guest.image, check=False, preexec_fn=small)
+    assert result.status == 1 and "File too large" in result.err, result
+    assert list(evctl.store.iterdir()) == []
+
+
+@pytest.mark.parametrize("content, word", [
+    ("", "machine.json"), ("{", "line 1"), ("[]", "object"), ('{"format": 1}', "missing"),
+    ('{"format": 2}', "missing"), ("x" * 100000, "line 1"), ("\0\0\0", "line 1")])
+def test_a_broken_description_is_named_and_can_be_deleted(evctl, content, word):
+    evctl("create", "bad")
+    evctl("create", "good")
+    (evctl.store / "bad/machine.json").write_text(content)
+    evctl.fails(1, ["bad/machine.json", word, "--force"], "start", "bad")
+    evctl.fails(1, ["machine.json"], "info", "bad")
+    states = {row["name"]: row["state"] for row in evctl("list", "--json").json()}
+    assert states == {"bad": "broken", "good": "stopped"}
+    evctl("delete", "--force", "bad")
+    assert evctl("list", "--names").out == "good\n"
+
+
+@pytest.mark.parametrize("key, value", [
+    ("cpus", 0), ("cpus", "2"), ("memory-mib", -1), ("memory-mib", 1 << 60), ("format", 9),
+    ("surprise", 1), ("disks", [{"id": "a/b", "file": "x", "format": "raw", "kind": "disk"}]),
+    ("nics", [{"id": "net0", "mode": "user", "mac": "x", "forwards": ["nonsense"]}])])
+def test_a_description_with_wrong_values(evctl, key, value):
+    evctl("create", "bad")
+    path = evctl.store / "bad/machine.json"
+    config = json.loads(path.read_text())
+    config[key] = value
+    path.write_text(json.dumps(config))
+    evctl.fails(1, ["bad/machine.json"], "start", "bad")
+
+
+def test_two_commands_at_once(evctl):
+    evctl("create", "web")
+    with open(evctl.store / "web/lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = evctl("set", "web", "--cpus", "2", check=False)
+        assert result.status == 5 and "another evctl command" in result.err, result
+        # Looking needs no lock.
+        evctl("info", "web")
+        evctl("list")
+    many = [evctl.start_process("attach", "web", "nic", "user") for _ in range(6)]
+    for process in many:
+        assert process.wait(60) == 0, process.communicate()
+    nics = evctl("info", "web", "--json").json()["nics"]
+    assert sorted(nic["id"] for nic in nics) == [f"net{i}" for i in range(7)]
+
+
+def test_two_starts_at_once_make_one_machine(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    processes = [evctl.start_process("start", "web", "--paused") for _ in range(4)]
+    statuses = sorted(process.wait(60) for process in processes)
+    assert statuses == [0, 4, 4, 4]
+    evctl("stop", "--force", "web")
+
+
+def test_a_start_that_fails_says_what_evisor_says(evctl, guest):
+    evctl("create", "web", *guest.diskless, "--disk", "10M")
+    (evctl.store / "web/disk0.qcow2").unlink()
+    evctl.fails(1, ["did not start", "disk0.qcow2"], "start", "web")
+    assert evctl.state("web") == "stopped"
+
+
+def test_a_long_home(evctl, guest, tmp_path):
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    evctl.environment["XDG_DATA_HOME"] = str(deep)
+    evctl("create", "web", *guest.diskless)
+    evctl("start", "web", "--paused")
+    assert evctl("qmp", "web", "query-status").json()["running"] is False
+    evctl("delete", "--force", "web")
+
+
+def test_json_of_errors(evctl):
+    result = evctl("start", "nobody", "--json", check=False)
+    assert result.json()["error"]["status"] == 3 == result.status
+    assert "nobody" in result.json()["error"]["message"]
+
+
+def test_qmp_arguments(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    evctl("start", "web", "--paused")
+    assert "VM status" in evctl("qmp", "web", "human-monitor-command",
+                                "command-line=info status").json()
+    assert "VM status" in evctl("qmp", "web", "human-monitor-command",
+                                '{"command-line": "info status"}').json()
+    evctl.fails(1, ["nonsense"], "qmp", "web", "nonsense")
+    evctl.fails(2, ["KEY=VALUE"], "qmp", "web", "query-status", "nonsense")
+    stats = evctl("stats", "web", "--json").json()
+    assert stats[0]["resident-bytes"] > 0 and "cpu-percent" in stats[0]
+    assert [row["name"] for row in evctl("top", "--json").json()] == ["web"]
+
+
+def test_list_asks_no_stopped_machine_and_survives_a_silent_one(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    for number in range(50):
+        shutil.copytree(evctl.store / "web", evctl.store / f"m{number}")
+    evctl("start", "web", "--paused")
+    pid = evctl("info", "web", "--json").json()["pid"]
+    subprocess.run(["kill", "-STOP", str(pid)], check=True)
+    try:
+        began = time.monotonic()
+        assert evctl.state("web") == "no answer"
+        assert time.monotonic() - began < 30
+    finally:
+        subprocess.run(["kill", "-CONT", str(pid)], check=True)
+    assert len(evctl("list", "--json").json()) == 51
+    trace = shutil.which("strace")
+    if trace:
+        evctl("stop", "--force", "web")
+        calls = subprocess.run([trace, "-f", "-e", "trace=connect", *evctl.command("list")],
+                               env=evctl.environment, capture_output=True, text=True, check=True)
+        assert "connect(" not in calls.stderr
+
+
+def test_disk_info_and_shrinking(evctl):
+    evctl("create", "web", "--disk", "1G")
+    assert evctl("disk", "info", "web", "--json").json()[0]["virtual-size"] == 1 << 30
+    evctl.fails(2, ["--shrink"], "disk", "resize", "web", "disk0", "512M")
+    evctl("disk", "resize", "web", "disk0", "2G")
+    assert evctl("disk", "info", "web", "disk0", "--json").json()[0]["virtual-size"] == 2 << 30
+    evctl.fails(3, ["no disk 'disk9'"], "disk", "info", "web", "disk9")
+
+
+def test_networks_by_name(evctl):
+    evctl.fails(7, ["hostonly"], "net", "create", "lab", "--mode", "hostonly")
+    evctl.fails(2, ["--bridge"], "net", "create", "lab", "--mode", "bridged")
+    evctl.fails(2, ["subnet"], "net", "create", "lab", "--mode", "user", "--subnet", "10.0.0.0")
+    evctl("net", "create", "nat2", "--mode", "user", "--subnet", "10.7.0.0/24")
+    evctl.fails(1, ["already"], "net", "create", "nat2")
+    evctl("create", "web", "--net", "nat2")
+    assert evctl("net", "list", "--json").json()[0]["machines"] == ["web"]
+    evctl("set", "web", "--net", "net0=user")
+    evctl("net", "delete", "nat2")
+    evctl.fails(3, ["no network"], "net", "delete", "nat2")

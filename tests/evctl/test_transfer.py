@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""export and import; completion and the manual."""
+import io
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+
+from conftest import BUILD, TOP
+
+OVF = """<?xml version="1.0"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:o="http://schemas.dmtf.org/ovf/envelope/1"
+  xmlns:r="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
+  <References><File o:id="f" o:href="{href}"/></References>
+  <DiskSection><Disk o:diskId="d" o:fileRef="f" o:capacity="1048576"/></DiskSection>
+  <VirtualSystem o:id="appliance"><VirtualHardwareSection>
+    <Item><r:ResourceType>3</r:ResourceType><r:VirtualQuantity>2</r:VirtualQuantity></Item>
+    <Item><r:AllocationUnits>byte * 2^30</r:AllocationUnits><r:ResourceType>4</r:ResourceType>
+      <r:VirtualQuantity>1</r:VirtualQuantity></Item>
+    <Item><r:ResourceType>10</r:ResourceType></Item>
+    <Item><r:HostResource>ovf:/disk/d</r:HostResource><r:ResourceType>17</r:ResourceType></Item>
+  </VirtualHardwareSection></VirtualSystem>
+</Envelope>"""
+
+VBOX = """<?xml version="1.0"?>
+<VirtualBox xmlns="http://www.virtualbox.org/" version="1.16-linux">
+  <Machine uuid="{{1}}" name="Old Box">
+    <MediaRegistry><HardDisks><HardDisk uuid="{{2}}" location="disk.vdi" format="VDI"/></HardDisks>
+    </MediaRegistry>
+    <Hardware><CPU count="3"/><Memory RAMSize="768"/><Network>
+      <Adapter slot="0" enabled="true"><DisabledModes><InternalNetwork name="x"/></DisabledModes>
+        <NAT><Forwarding name="ssh" proto="1" hostport="2222" guestport="22"/></NAT></Adapter>
+      <Adapter slot="1" enabled="true"><BridgedInterface name="eth0"/></Adapter>
+      <Adapter slot="2" enabled="false"><NAT/></Adapter></Network></Hardware>
+    <StorageControllers><StorageController name="SATA"><AttachedDevice type="HardDisk" port="0">
+      <Image uuid="{{2}}"/></AttachedDevice></StorageController></StorageControllers>
+  </Machine>
+</VirtualBox>""".replace("{{", "{").replace("}}", "}")
+
+VMX = """.encoding = "UTF-8"
+displayName = "Old Ware"
+memsize = "640"
+numvcpus = "2"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "disk.vmdk"
+ide1:0.present = "TRUE"
+ide1:0.deviceType = "cdrom-raw"
+ide1:0.fileName = "auto detect"
+ethernet0.present = "TRUE"
+ethernet0.connectionType = "nat"
+"""
+
+
+@pytest.fixture
+def raw(tmp_path):
+    path = tmp_path / "disk.raw"
+    path.write_bytes(b"contents of the disk" * 1000 + bytes(3 << 20))
+    return path
+
+
+def same_contents(qemu_img, path, raw):
+    return "identical" in qemu_img("compare", "-f", "qcow2", "-F", "raw", path, raw)
+
+
+def test_export_and_import_again(evctl, qemu_img, raw, tmp_path):
+    evctl("create", "web & co", "--image", raw, "--cpus", "2", "--memory", "300M", "--net", "user",
+          "--net", "user")
+    target = tmp_path / "out.ova"
+    evctl("export", "web & co", target)
+    with tarfile.open(target) as archive:
+        assert archive.getnames() == ["out.ovf", "disk0.vmdk"]
+        archive.extract("disk0.vmdk", tmp_path)
+    assert "identical" in qemu_img("compare", "-f", "vmdk", "-F", "raw", tmp_path / "disk0.vmdk", raw)
+    evctl("import", target, "again")
+    info = evctl("info", "again", "--json").json()
+    assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 300, 2)
+    assert same_contents(qemu_img, evctl.store / "again/disk0.qcow2", raw)
+    evctl.fails(1, ["already"], "export", "web & co", target)
+    evctl.fails(2, [".ova"], "export", "web & co", tmp_path / "out.zip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == \
+        ["disk.raw", "disk0.vmdk", "home", "out.ova"]
+
+
+def test_export_as_ovf(evctl, raw, tmp_path):
+    evctl("create", "web", "--image", raw)
+    (tmp_path / "out").mkdir()
+    evctl("export", "web", tmp_path / "out/web.ovf")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["disk0.vmdk", "web.ovf"]
+    evctl("import", tmp_path / "out/web.ovf", "again")
+    assert len(evctl("info", "again", "--json").json()["disks"]) == 1
+    if shutil.which("xmllint"):
+        subprocess.run(["xmllint", "--noout", tmp_path / "out/web.ovf"], check=True)
+
+
+def test_import_of_an_appliance(evctl, qemu_img, raw, tmp_path):
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw,
+             tmp_path / "d.vmdk")
+    (tmp_path / "appliance.ovf").write_text(OVF.format(href="d.vmdk"))
+    evctl("import", tmp_path / "appliance.ovf")
+    info = evctl("info", "appliance", "--json").json()
+    assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 1024, 1)
+    assert same_contents(qemu_img, evctl.store / "appliance/disk0.qcow2", raw)
+
+
+def test_import_of_vbox(evctl, qemu_img, raw, tmp_path):
+    qemu_img("convert", "-f", "raw", "-O", "vdi", raw, tmp_path / "disk.vdi")
+    (tmp_path / "old.vbox").write_text(VBOX)
+    evctl("import", tmp_path / "old.vbox")
+    info = evctl("info", "old", "--json").json()
+    assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (3, 768, 2)
+    assert info["nics"][0]["forwards"] == ["tcp:127.0.0.1:2222-:22"]
+    assert same_contents(qemu_img, evctl.store / "old/disk0.qcow2", raw)
+
+
+def test_import_of_vmx(evctl, qemu_img, raw, tmp_path):
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", raw, tmp_path / "disk.vmdk")
+    (tmp_path / "old.vmx").write_text(VMX)
+    evctl("import", tmp_path / "old.vmx", "ware")
+    info = evctl("info", "ware", "--json").json()
+    assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 640, 1)
+    assert [disk["kind"] for disk in info["disks"]] == ["disk"]
+    assert same_contents(qemu_img, evctl.store / "ware/disk0.qcow2", raw)
+
+
+def make_ova(path, description, **files):
+    with tarfile.open(path, "w") as archive:
+        for name, content in {"a.ovf": description.encode(), **files}.items():
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                entry.type, entry.linkname = tarfile.SYMTYPE, content
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("description, files", [
+    (OVF.format(href="missing.vmdk"), {}),
+    (OVF.format(href="/etc/passwd"), {}),
+    (OVF.format(href="../../../etc/passwd"), {}),
+    (OVF.format(href="link"), {"link": "/etc/passwd"}),
+    (OVF.format(href="d.vmdk"), {"d.vmdk": b"no image at all" * 100}),
+    ("<Envelope>", {}),
+    ("<!DOCTYPE x [<!ENTITY a 'b'>]><Envelope>&a;</Envelope>", {}),
+    ("<a>" * 1000, {}),
+    ("not xml", {}),
+    ("<Envelope/>", {})])
+def test_archives_that_mean_harm_or_are_broken(evctl, tmp_path, description, files):
+    make_ova(tmp_path / "bad.ova", description, **files)
+    result = evctl("import", tmp_path / "bad.ova", "bad", check=False)
+    if files.get("d.vmdk"):
+        # Bytes without a signature are a raw image, as everywhere.
+        assert result.status in (0, 1), result
+    else:
+        assert result.status == 1 and result.err.count("\n") == 1, result
+        assert evctl("list", "--names").out == ""
+
+
+def test_files_that_are_no_descriptions(evctl, tmp_path):
+    evctl.fails(2, [".vbox", "--image"], "import", tmp_path / "x.zip")
+    evctl.fails(1, ["No such file"], "import", tmp_path / "x.ova")
+    (tmp_path / "x.ova").write_bytes(b"\0" * 100)
+    evctl.fails(1, [".ova"], "import", tmp_path / "x.ova")
+    (tmp_path / "x.vmx").write_bytes(b"\xff\xfe" * 100)
+    evctl.fails(1, ["x.vmx"], "import", tmp_path / "x.vmx")
+
+
+def complete(evctl, *words):
+    """What bash offers for the last word."""
+    script = evctl("completion", "bash").out
+    line = " ".join(f"'{word}'" for word in words)
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\nCOMP_WORDS=(evctl {line}); COMP_CWORD={len(words)}; _evctl; "
+         "printf '%s\\n' \"${COMPREPLY[@]}\""], capture_output=True, text=True, check=True,
+        env={**evctl.environment, "PATH": f"{BUILD}:/usr/bin:/bin"})
+    return done.stdout.split("\n")[:-1]
+
+
+def test_completion(evctl):
+    evctl("create", "web")
+    evctl("create", "db")
+    assert complete(evctl, "cre") == ["create"]
+    assert complete(evctl, "snapshot", "rev") == ["revert"]
+    assert complete(evctl, "start", "w") == ["web"]
+    assert "--wait-ip" in complete(evctl, "start", "--")
+    assert complete(evctl, "snapshot", "create", "d") == ["db"]
+    assert "--memory" in complete(evctl, "create", "--me")
+    zsh = evctl("completion", "zsh").out
+    assert zsh.startswith("#compdef evctl\n")
+    if shutil.which("zsh"):
+        subprocess.run(["zsh", "-n"], input=zsh, text=True, check=True)
+    evctl.fails(2, ["bash or zsh"], "completion", "fish")
+
+
+def test_the_manual_is_current(evctl):
+    manual = (TOP / "docs/evctl.1").read_text()
+    done = subprocess.run([str(BUILD / "evctl"), "manual"], input=manual, text=True,
+                          capture_output=True, check=True)
+    assert done.stdout == manual, "run tools/update-man"
+    for command in ("VBoxManage", "virsh", "vmrun", "snapshot create"):
+        assert command.replace("-", "\\-") in manual
