@@ -220,39 +220,76 @@ static int write_all(struct store *store, struct error *err)
     return result ? result : qcow2_edit_sync(&store->edit, err);
 }
 
-/* Writes a header that differs in one sector at once; else it is told not to trust in bitmaps while
- * its parts are written. */
-static int write_header(struct store *store, const uint8_t *old, uint8_t *new, struct error *err)
+static int write_sector(struct store *store, const uint8_t *header, uint64_t at, struct error *err)
 {
-    struct qcow2_edit *edit = &store->edit;
+    int result = qcow2_edit_write(&store->edit, at, header + at, SECTOR, err);
+    return result ? result : qcow2_edit_sync(&store->edit, err);
+}
+
+/* The header as it was, but for sector 0: bitmaps do not count, the backing file's name is where
+ * the new header has it. */
+static int write_interim(struct store *store, uint8_t *old, const uint8_t *new, struct error *err)
+{
+    store_be64(old + QCOW2_OFF_AUTOCLEAR,
+               load_be64(old + QCOW2_OFF_AUTOCLEAR) & ~QCOW2_AUTOCLEAR_BITMAPS);
+    store_be64(old + QCOW2_OFF_BACKING_OFFSET, load_be64(new + QCOW2_OFF_BACKING_OFFSET));
+    return write_sector(store, old, 0, err);
+}
+
+/* Where extensions grow, the name behind them moves. It goes to where neither header has anything,
+ * and is there before anything points to it. */
+static int move_name(struct store *store, const uint8_t *old, uint8_t *new, struct error *err)
+{
+    uint64_t from = load_be64(new + QCOW2_OFF_BACKING_OFFSET);
+    uint64_t bytes = load_be32(new + QCOW2_OFF_BACKING_BYTES);
+    uint64_t was_at = load_be64(old + QCOW2_OFF_BACKING_OFFSET);
+    uint64_t to = align_up(MAX(from, was_at) + bytes, SECTOR);
+    int result = 0;
+    if (!from || from == was_at || to + bytes > store->edit.cluster_bytes)
+        return 0;
+    memcpy(new + to, new + from, bytes);
+    store_be64(new + QCOW2_OFF_BACKING_OFFSET, to);
+    store->edit.header.backing_offset = to;
+    for (uint64_t at = to; at < to + bytes && !result; at += SECTOR)
+        result = write_sector(store, new, at, err);
+    return result;
+}
+
+/* An extension is there before sector 0 or a pointer to it says so, and goes after that. */
+static int write_in_order(struct store *store, uint8_t *old, uint8_t *new, struct error *err)
+{
+    uint64_t autoclear = load_be64(new + QCOW2_OFF_AUTOCLEAR);
+    uint64_t sectors = store->edit.cluster_bytes / SECTOR;
+    bool is_growing = store->count != 0;
+    int result = move_name(store, old, new, err);
+    if (!result)
+        result = write_interim(store, old, new, err);
+    store_be64(new + QCOW2_OFF_AUTOCLEAR, autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
+    for (uint64_t i = 0; i < sectors && !result; i++) {
+        uint64_t at = (is_growing ? sectors - 1 - i : i) * SECTOR;
+        if (memcmp(old + at, new + at, SECTOR))
+            result = write_sector(store, new, at, err);
+    }
+    store_be64(new + QCOW2_OFF_AUTOCLEAR, autoclear);
+    if (!result && autoclear & QCOW2_AUTOCLEAR_BITMAPS)
+        result = write_sector(store, new, 0, err);
+    return result;
+}
+
+/* Writes a header that differs in one sector at once; else bitmaps do not count while its parts are
+ * written. */
+static int write_header(struct store *store, uint8_t *old, uint8_t *new, struct error *err)
+{
     uint64_t differs = 0, last = 0;
-    for (uint64_t at = 0; at < edit->cluster_bytes; at += SECTOR)
+    for (uint64_t at = 0; at < store->edit.cluster_bytes; at += SECTOR)
         if (memcmp(old + at, new + at, SECTOR)) {
             differs++;
             last = at;
         }
     if (!differs)
         return 0;
-    if (differs == 1) {
-        int result = qcow2_edit_write(edit, last, new + last, SECTOR, err);
-        return result ? result : qcow2_edit_sync(edit, err);
-    }
-    uint64_t autoclear = load_be64(new + QCOW2_OFF_AUTOCLEAR);
-    uint8_t first[SECTOR];
-    memcpy(first, old, SECTOR);
-    store_be64(first + QCOW2_OFF_AUTOCLEAR, autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
-    store_be64(new + QCOW2_OFF_AUTOCLEAR, autoclear & ~QCOW2_AUTOCLEAR_BITMAPS);
-    int result = qcow2_edit_write(edit, 0, first, SECTOR, err);
-    if (!result)
-        result = qcow2_edit_sync(edit, err);
-    if (!result)
-        result = qcow2_edit_write(edit, 0, new, edit->cluster_bytes, err);
-    if (!result)
-        result = qcow2_edit_sync(edit, err);
-    store_be64(new + QCOW2_OFF_AUTOCLEAR, autoclear);
-    if (!result && autoclear & QCOW2_AUTOCLEAR_BITMAPS)
-        result = qcow2_edit_write(edit, 0, new, SECTOR, err);
-    return result ? result : qcow2_edit_sync(edit, err);
+    return differs == 1 ? write_sector(store, new, last, err)
+                        : write_in_order(store, old, new, err);
 }
 
 static int switch_over(struct store *store, struct error *err)
