@@ -42,31 +42,6 @@ static int fail(int result, const struct error *err)
     return status;
 }
 
-int cmd_help(struct evctl_call *call, struct error *err)
-{
-    char name[128];
-    if (call->argument_count == 0) {
-        help_print_all(stdout);
-        return 0;
-    }
-    snprintf(name, sizeof(name), "%s%s%s", call->arguments[0], call->argument_count > 1 ? " " : "",
-             call->argument_count > 1 ? call->arguments[1] : "");
-    for (unsigned i = 0; i < evctl_command_count; i++) {
-        if (strcmp(evctl_commands[i].name, name) != 0)
-            continue;
-        help_print_command(stdout, &evctl_commands[i]);
-        return 0;
-    }
-    if (call->argument_count == 1)
-        for (unsigned i = 0; i < evctl_command_count; i++)
-            if (strncmp(evctl_commands[i].name, name, strlen(name)) == 0 &&
-                evctl_commands[i].name[strlen(name)] == ' ') {
-                help_print_group(stdout, name);
-                return 0;
-            }
-    return error_set(err, EINVAL, "'%s' is not a command; 'evctl help' lists them", name);
-}
-
 static int run(int argc, char **argv, struct error *err)
 {
     static struct evctl_call call;

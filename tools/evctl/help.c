@@ -74,6 +74,31 @@ void help_print_command(FILE *to, const struct evctl_command *command)
         fprintf(to, "\nExample:\n  %s\n", command->example);
 }
 
+int cmd_help(struct evctl_call *call, struct error *err)
+{
+    char name[128];
+    if (call->argument_count == 0) {
+        help_print_all(stdout);
+        return 0;
+    }
+    snprintf(name, sizeof(name), "%s%s%s", call->arguments[0], call->argument_count > 1 ? " " : "",
+             call->argument_count > 1 ? call->arguments[1] : "");
+    for (unsigned i = 0; i < evctl_command_count; i++) {
+        if (strcmp(evctl_commands[i].name, name) != 0)
+            continue;
+        help_print_command(stdout, &evctl_commands[i]);
+        return 0;
+    }
+    if (call->argument_count == 1)
+        for (unsigned i = 0; i < evctl_command_count; i++)
+            if (strncmp(evctl_commands[i].name, name, strlen(name)) == 0 &&
+                evctl_commands[i].name[strlen(name)] == ' ') {
+                help_print_group(stdout, name);
+                return 0;
+            }
+    return error_set(err, EINVAL, "'%s' is not a command; 'evctl help' lists them", name);
+}
+
 /* --- completion --- */
 
 static const char *const word_names[] = {
