@@ -92,7 +92,8 @@ const struct option_entry option_table[] = {
 
     HEADING("Disks"),
     {"drive",
-     "file=FILE[,format=raw|qcow2|vdi|vmdk|vpc|vhdx][,if=virtio|none][,id=ID][,index=N][,media=disk|cdrom]"
+     "file=FILE[,format=raw|qcow2|vdi|vmdk|vpc|vhdx][,if=virtio|none][,id=ID][,index=N][,media="
+     "disk|cdrom]"
      "[,readonly=on|off][,cache=MODE][,discard=unmap|ignore][,aio=threads|native|io_uring]"
      "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
      "[,cache-size=SIZE][,l2-cache-size=SIZE][,refcount-cache-size=SIZE]"
@@ -109,7 +110,8 @@ const struct option_entry option_table[] = {
      "report, ignore, stop or enospc. A comma in a file's name is written twice. "
      "qcow2 keeps 32M of its tables in memory, enough for 256G in clusters of 64K, and drops what "
      "was not used for 600 seconds. Space that the guest discards is given back within a second or "
-     "at its next flush. lazy-refcounts is accepted and changes nothing: refcounts are written with "
+     "at its next flush. lazy-refcounts is accepted and changes nothing: refcounts are written "
+     "with "
      "the barrier that the data needs anyway. The data file that an image names is opened only if "
      "format=qcow2 is said, relative to the working directory.",
      option_drive, NULL, NULL},

@@ -257,6 +257,34 @@ static void test_drives(void **state)
     assert_string_equal(config.disks[2].id, "none0");
 }
 
+static void test_how_qcow2_is_tuned(void **state)
+{
+    (void)state;
+    take("-kernel k -drive file=a.qcow2");
+    const struct disk_options *options = &config.disks[0].options;
+    assert_true(options->no_data_file_name); /* its name alone is not to be trusted */
+    assert_int_equal(options->cache_clean_s, CACHE_CLEAN_INTERVAL_S);
+    assert_int_equal(options->idle_writeback_ms, IDLE_WRITEBACK_MS);
+    assert_false(options->keep_requested || options->discard_other);
+    take("-kernel k -drive file=a,format=qcow2,cache-size=8M,refcount-cache-size=1M,"
+         "l2-cache-entry-size=16k,cache-clean-interval=7,lazy-refcounts=on,"
+         "pass-discard-request=off,pass-discard-snapshot=on,pass-discard-other=on,"
+         "overlap-check=constant,data-file.filename=/d");
+    options = &config.disks[0].options;
+    assert_false(options->no_data_file_name);
+    assert_string_equal(options->data_file_path, "/d");
+    assert_int_equal(options->l2_cache_bytes, 7 * MIB);
+    assert_int_equal(options->refcount_cache_bytes, MIB);
+    assert_int_equal(options->cache_entry_bytes, 16384);
+    assert_int_equal(options->cache_clean_s, 7);
+    assert_true(options->keep_requested && options->discard_other);
+    assert_int_equal(options->overlap_check, DISK_OVERLAP_CONSTANT);
+    refuse("-kernel k -drive file=a,cache-size=1M,l2-cache-size=2M", "may not exceed");
+    refuse("-kernel k -drive file=a,cache-size=4M,l2-cache-size=2M,refcount-cache-size=1M",
+           "at the same time");
+    refuse("-kernel k -drive file=a,overlap-check=all", "cached");
+}
+
 static void test_the_order_of_disks(void **state)
 {
     (void)state;
@@ -697,6 +725,7 @@ int main(void)
         cmocka_unit_test_teardown(test_cpu_and_accel, tear_down),
         cmocka_unit_test_teardown(test_what_runs, tear_down),
         cmocka_unit_test_teardown(test_drives, tear_down),
+        cmocka_unit_test_teardown(test_how_qcow2_is_tuned, tear_down),
         cmocka_unit_test_teardown(test_the_order_of_disks, tear_down),
         cmocka_unit_test_teardown(test_bad_drives, tear_down),
         cmocka_unit_test_teardown(test_network, tear_down),
