@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The same command lines, given to both tools: the same output, errors, exit status."""
-import shlex
-import shutil
-
 import pytest
 
-from conftest import evisor_img, qemu_img, qemu_io
+from conftest import assert_same
 
 COMMANDS = """
 map -f qcow2 base.q
@@ -107,42 +104,6 @@ nonsense
 """.strip().split("\n")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("words")
-
-    def sparse(name, size, *pieces):
-        with open(folder / name, "wb") as file:
-            file.truncate(size)
-            for offset, data in pieces:
-                file.seek(offset)
-                file.write(data)
-    noise = bytes(range(256)) * 256
-    sparse("s.raw", 2 << 20, (4 << 16, noise))
-    sparse("s2.raw", 2 << 20, (4 << 16, noise), (1000, b"x"))
-    sparse("s3.raw", 3 << 20, (4 << 16, noise))
-    sparse("s4.raw", 3 << 20, (4 << 16, noise), ((2 << 20) + 5000, b"x"))
-    for name in ("base.q", "base2.q", "snap.q"):
-        qemu_img("create", "-f", "qcow2", name, "4M", cwd=folder)
-        qemu_io(name, "write 0 128k", "write -z 1M 128k", cwd=folder)
-    qemu_img("snapshot", "-c", "first", "snap.q", cwd=folder)
-    qemu_img("snapshot", "-c", "a name that is longer than its column", "snap.q", cwd=folder)
-    qemu_img("create", "-f", "qcow2", "-b", "base.q", "-F", "qcow2", "top.q", cwd=folder)
-    qemu_io("top.q", "write 64k 64k", "write -z 2M 64k", cwd=folder)
-    qemu_img("create", "-f", "qcow2", "-o", "extended_l2=on", "ext.q", "1M", cwd=folder)
-    qemu_io("ext.q", "write 4k 4k", "write -z 16k 8k", cwd=folder)
-    qemu_img("convert", "-c", "-O", "qcow2", "s.raw", "c.q", cwd=folder)
-    return folder
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_same_words(images, pair, command):
-    results = []
-    for directory, tool in zip(pair, (evisor_img, qemu_img)):
-        for file in images.iterdir():
-            shutil.copy(file, directory)  # keeps holes
-        results.append(tool(*shlex.split(command), cwd=directory))
-    ours, theirs = results
-    assert ours.status == theirs.status, f"{ours}\n{theirs}"
-    assert ours.out == theirs.out
-    assert ours.err == theirs.err.replace("qemu-img", "evisor-img")
+    assert_same(images, pair, command)

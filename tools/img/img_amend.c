@@ -194,7 +194,7 @@ static int amend(struct loop *loop, const struct arguments *arguments,
     struct io_file *file = img_open_file(loop, arguments->image.path, &options);
     if (!file)
         return 1;
-    img_progress_start(arguments->progress);
+    img_progress_start(arguments->progress && !arguments->quiet);
     int status = amend_header(file, arguments, request);
     img_close_file(loop, file);
     if (!status && request->has_size)

@@ -48,6 +48,16 @@ static int parse_number(const char *text, const char *name, uint64_t max, uint64
     return 0;
 }
 
+static int parse_bytes(const char *text, const char *name, uint64_t max, uint64_t *out)
+{
+    if (img_parse_named_size(text, name, out))
+        return 1;
+    if (*out > max)
+        return img_error("Invalid %s specified. Must be between 0 and %llu.", name,
+                         (unsigned long long)max);
+    return 0;
+}
+
 static int on_count(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
@@ -63,19 +73,19 @@ static int on_depth(void *opaque, const char *value)
 static int on_offset(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
-    return parse_number(value, "offset", INT64_MAX, &arguments->offset);
+    return parse_bytes(value, "offset", INT64_MAX, &arguments->offset);
 }
 
 static int on_size(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
-    return parse_number(value, "buffer size", INT32_MAX, &arguments->bytes);
+    return parse_bytes(value, "buffer size", INT32_MAX, &arguments->bytes);
 }
 
 static int on_step(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
-    return parse_number(value, "step size", INT32_MAX, &arguments->step);
+    return parse_bytes(value, "step_size", INT32_MAX, &arguments->step);
 }
 
 static int on_pattern(void *opaque, const char *value)

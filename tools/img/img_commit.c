@@ -255,7 +255,7 @@ static int copy_into_base(struct commit *commit)
     if (img_source_open(commit->loop, &base, &commit->base) ||
         img_source_open(commit->loop, &top, &commit->top))
         return 1;
-    img_progress_start(arguments->progress);
+    img_progress_start(arguments->progress && !arguments->quiet);
     int result = grow_base(commit);
     if (!result)
         result = copy_all(commit);

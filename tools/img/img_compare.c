@@ -195,7 +195,7 @@ static int compare(struct comparison *comparison)
         say(arguments, "Strict mode: Image size mismatch!", 0);
         return STATUS_DIFFERENT;
     }
-    img_progress_start(arguments->progress);
+    img_progress_start(arguments->progress && !arguments->quiet);
     int status = compare_contents(comparison);
     if (!status) {
         img_progress_report(NULL, 1, 1);

@@ -77,7 +77,9 @@ static int parse_depth(const char *text, unsigned *depth)
 
 static int parse_sparse(const char *text, uint64_t *bytes)
 {
-    if (img_parse_size(text, 1, bytes) || *bytes % 512 || *bytes > SPARSE_MAX)
+    if (img_parse_named_size(text, "buffer size for sparse output", bytes))
+        return 1;
+    if (*bytes % 512 || *bytes > SPARSE_MAX)
         return img_error("Invalid buffer size for sparse output specified. Valid sizes are "
                          "multiples of 512 up to %d. Select 0 to disable sparse detection "
                          "(fully allocates output).",
@@ -281,7 +283,7 @@ static void on_lost(void *opaque, uint64_t offset, int error)
 static int run_copy(struct conversion *conversion)
 {
     struct img_copy *copy = &conversion->copy;
-    copy->counts_data = conversion->arguments->progress;
+    copy->counts_data = conversion->arguments->progress && !conversion->arguments->quiet;
     copy->on_progress = img_progress_report;
     copy->is_cancelled = img_progress_is_cancelled;
     copy->on_lost = on_lost;
@@ -382,10 +384,7 @@ static int convert_by_disk(struct conversion *conversion)
     if (result)
         return result;
     if (disk_size_bytes(copy->target) < copy->size_bytes)
-        result = error_set(&conversion->err, EINVAL,
-                           "output file is smaller than input file: %" PRIu64 " < %" PRIu64
-                           " bytes; resize it first",
-                           disk_size_bytes(copy->target), copy->size_bytes);
+        result = error_set(&conversion->err, EINVAL, "output file is smaller than input file");
     if (!result)
         result = run_copy(conversion);
     if (!result)
@@ -460,9 +459,15 @@ static int convert(struct conversion *conversion)
     const struct arguments *arguments = conversion->arguments;
     struct img_target *target = &conversion->target;
     int result;
-    img_progress_start(arguments->progress); /* before there is anything to clean up */
+    img_progress_start(arguments->progress &&
+                       !arguments->quiet); /* before there is anything to clean up */
     target->path = arguments->target;
     target->format = arguments->target_format;
+    if (arguments->keep_target && access(arguments->target, F_OK)) {
+        img_progress_end(false);
+        return img_error("Could not open '%s': Could not open '%s': %s", arguments->target_given,
+                         arguments->target, strerror(errno));
+    }
     if (arguments->keep_target) {
         conversion->copy.target_is_zero = arguments->target_is_zero;
         result = convert_by_disk(conversion);
@@ -480,6 +485,8 @@ static int convert(struct conversion *conversion)
         return 0;
     if (!arguments->keep_target)
         img_target_abandon(arguments->target, conversion->is_target_new);
+    if (arguments->keep_target)
+        return img_error("%s", conversion->err.text);
     return img_error("%s: error while converting %s: %s", arguments->target, target->format,
                      conversion->err.text);
 }
@@ -513,6 +520,8 @@ static int run(struct loop *loop, int argc, char **argv)
         conversion.copy.rate = arguments.rate;
         conversion.copy.salvage = arguments.salvage;
         status = open_sources(&conversion);
+        if (!status && arguments.bitmaps && strcmp(conversion.sources[0].format, "qcow2"))
+            status = img_error("Source lacks bitmap support");
         if (!status)
             status = check_target(&arguments);
         if (!status)

@@ -30,13 +30,6 @@ static int parse_block_size(const char *text, uint64_t *out)
     return 0;
 }
 
-static int parse_blocks(const char *text, const char *name, uint64_t *out)
-{
-    if (img_parse_size(text, 1, out))
-        return img_error("Invalid %s specified: '%s' is no number of blocks.", name, text);
-    return 0;
-}
-
 static int parse_operand(struct arguments *arguments, char *operand)
 {
     char *value = strchr(operand, '=');
@@ -50,10 +43,10 @@ static int parse_operand(struct arguments *arguments, char *operand)
     else if (!strcmp(operand, "bs"))
         return parse_block_size(value, &arguments->block_bytes);
     else if (!strcmp(operand, "skip"))
-        return parse_blocks(value, "skip", &arguments->skip);
+        return img_parse_named_size(value, "skip", &arguments->skip) ? 1 : 0;
     else if (!strcmp(operand, "count")) {
         arguments->has_count = true;
-        return parse_blocks(value, "count", &arguments->count);
+        return img_parse_named_size(value, "count", &arguments->count) ? 1 : 0;
     } else
         return img_error("unrecognized operand %s", operand);
     return 0;

@@ -81,10 +81,10 @@ static int on_protocol_path(struct definition *d, const struct img_option *optio
 static int on_force_share(struct definition *d, const struct img_option *option)
 {
     bool share;
-    if (d->image->no_lock)
-        return img_error("--force-share/-U conflicts with image options");
     if (take_switch(d->given, option, &share))
         return 1;
+    if (!share && d->image->no_lock)
+        return img_error("--force-share/-U conflicts with image options");
     if (share && d->image->writable)
         return cannot_open(d->given, "force-share=on can only be used with read-only images%s", "",
                            NULL);

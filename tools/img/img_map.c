@@ -15,25 +15,16 @@ struct arguments {
     uint64_t start, length;
 };
 
-static int parse_range(const char *text, const char *name, uint64_t *out)
-{
-    if (!img_parse_size(text, 1, out) && *out <= (uint64_t)INT64_MAX)
-        return 0;
-    return img_error("Invalid %s specified. You may use k, M, G, T, P or E suffixes for kilobytes, "
-                     "megabytes, gigabytes, terabytes, petabytes and exabytes.",
-                     name);
-}
-
 static int on_start(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
-    return parse_range(value, "start offset", &arguments->start);
+    return img_parse_named_size(value, "start offset", &arguments->start) ? 1 : 0;
 }
 
 static int on_length(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
-    return parse_range(value, "max length", &arguments->length);
+    return img_parse_named_size(value, "max length", &arguments->length) ? 1 : 0;
 }
 
 static const struct img_arg args[] = {

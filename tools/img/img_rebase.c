@@ -284,7 +284,7 @@ static int copy_safely(struct rebase *rebase)
 {
     int status = open_all(rebase);
     if (!status) {
-        img_progress_start(rebase->arguments->progress);
+        img_progress_start(rebase->arguments->progress && !rebase->arguments->quiet);
         status = copy_differences(rebase);
         img_progress_end(!status);
     }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "tools/img/img_args.h"
@@ -67,7 +68,7 @@ static int new_size(const char *text, uint64_t old, uint64_t *out)
         return img_error("The new image size is too large");
     if (!bytes)
         return img_error("New image size must be positive");
-    *out = align_up(bytes, 512);
+    *out = bytes;
     return 0;
 }
 
@@ -104,18 +105,20 @@ static int check_change(const struct arguments *arguments, const struct img_sour
     return 0;
 }
 
-static int resize(struct loop *loop, const struct arguments *arguments, struct img_source *source)
+static int resize(struct loop *loop, const struct arguments *arguments, struct img_source *source,
+                  uint64_t *new_bytes)
 {
     uint64_t old = disk_size_bytes(source->disk), size = 0;
     struct outcome outcome = {0};
     if (new_size(arguments->size_text, old, &size) || check_change(arguments, source, size))
         return 1;
-    disk_resize(source->disk, size, on_resized, &outcome);
+    disk_resize(source->disk, align_up(size, 512), on_resized, &outcome);
     while (!outcome.done)
         loop_run_once(loop, true);
     if (outcome.result)
         return img_error("Could not resize '%s': %s", arguments->image.path,
                          outcome.err.code ? outcome.err.text : strerror(-outcome.result));
+    *new_bytes = size;
     if (!arguments->preallocation)
         return 0;
     int result =
@@ -135,8 +138,13 @@ static int run(struct loop *loop, int argc, char **argv)
         .path = arguments.image.path, .format = arguments.image.format, .writable = true};
     if (img_source_open(loop, &options, &source))
         return 1;
-    int status = resize(loop, &arguments, &source);
+    uint64_t size = 0;
+    bool is_raw = !strcmp(source.format, "raw");
+    int status = resize(loop, &arguments, &source, &size);
     int result = img_source_close(&source);
+    /* The engine counts in sectors; a raw file may end within one. */
+    if (!status && !result && is_raw && size % 512 && truncate(arguments.image.path, (off_t)size))
+        result = -errno;
     if (!status && result)
         status = img_error("Could not resize '%s': %s", arguments.image.path, strerror(-result));
     if (!status && !arguments.quiet)

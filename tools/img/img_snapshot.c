@@ -2,6 +2,7 @@
 /* img_snapshot: evisor-img snapshot: internal snapshots of a qcow2 image that is not in use. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "disk/qcow2/qcow2_header.h"
@@ -107,6 +108,28 @@ static int refuse_bitmaps(struct io_file *file, const char *path, struct error *
     return has_bitmaps ? error_set(err, EBUSY, "Device has active dirty bitmaps") : 0;
 }
 
+/* Deleting goes by the name alone: somebody's name may be another one's id. */
+static int delete_named(struct io_file *file, const char *path, const char *name, struct error *err)
+{
+    struct qcow2_header header;
+    struct qcow2_snapshots snapshots;
+    char *id = NULL;
+    int result = qcow2_header_read(file, path, &header, err);
+    if (result)
+        return result;
+    result = qcow2_snapshots_read(file, &header, &snapshots, err);
+    qcow2_header_fini(&header);
+    if (result)
+        return result;
+    for (size_t i = 0; i < snapshots.count && !id; i++)
+        if (!strcmp(snapshots.list[i].name, name))
+            id = strdup(snapshots.list[i].id);
+    qcow2_snapshots_free(&snapshots);
+    result = id ? qcow2_snapshot_delete(file, path, id, err) : -ENOENT;
+    free(id);
+    return result;
+}
+
 static int act(struct io_file *file, const struct arguments *arguments)
 {
     const char *path = arguments->image.path, *name = arguments->name;
@@ -123,7 +146,7 @@ static int act(struct io_file *file, const struct arguments *arguments)
                                       : "Failed to load snapshot: No such file or directory");
         return 0;
     case 'd':
-        if (qcow2_snapshot_delete(file, path, name, &err))
+        if (delete_named(file, path, name, &err))
             return img_error("Could not delete snapshot '%s': %s", name,
                              err.code ? err.text : "snapshot not found");
         return 0;

@@ -358,8 +358,7 @@ int img_target_settle(struct loop *loop, struct img_target *target, bool open_it
             target->size_bytes = backing_bytes;
         target->has_size = true;
     } else if (target->backing_path && !target->backing_format) {
-        return error_set(err, EINVAL,
-                         "Backing file specified without backing format: name it with -F");
+        return error_set(err, EINVAL, "Backing file specified without backing format");
     }
     if (!target->has_size)
         return error_set(err, EINVAL, "Image creation needs a size parameter");
@@ -394,7 +393,7 @@ static void print_value(const struct img_target *target, const struct option_typ
     if (!given)
         return;
     printf(" %s=", type->name);
-    if ((type->type == VALUE_SIZE || type->type == VALUE_NUMBER) &&
+    if ((type->type == VALUE_SIZE || type->type == VALUE_NUMBER) && *given != '-' &&
         !parse_number(type, given, &number, NULL))
         printf("%" PRIu64, number);
     else
