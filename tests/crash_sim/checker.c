@@ -7,10 +7,11 @@
 #include <string.h>
 #include <zlib.h>
 
-#define HOST_MASK   UINT64_C(0x00fffffffffffe00)
-#define FLAG_COPIED (UINT64_C(1) << 63)
-#define FLAG_PACKED (UINT64_C(1) << 62)
-#define SPARE       64u /* clusters past the end of the file that may be counted */
+#define HOST_MASK         UINT64_C(0x00fffffffffffe00)
+#define FLAG_COPIED       (UINT64_C(1) << 63)
+#define FLAG_PACKED       (UINT64_C(1) << 62)
+#define BITMAPS_EXTENSION 0x23852875u
+#define SPARE             64u /* clusters past the end of the file that may be counted */
 
 enum role {
     ROLE_NONE,
@@ -49,12 +50,18 @@ static uint64_t place(unsigned bits, uint64_t offset, uint64_t *rest)
 
 static bool check_extensions(struct checker *c, uint64_t at)
 {
+    c->bitmap_count = 0;
     for (;;) {
         if (at + 8 > c->cluster_bytes)
             return wrong(c, "header extensions do not end", at);
         uint64_t type = number(c, at, 4), bytes = number(c, at + 4, 4);
         if (!type)
             return true;
+        if (type == BITMAPS_EXTENSION && number(c, 88, 8) & 1) {
+            c->bitmap_count = (unsigned)number(c, at + 8, 4);
+            c->bitmap_directory_bytes = number(c, at + 16, 8);
+            c->bitmap_directory = number(c, at + 24, 8);
+        }
         at += 8 + (bytes + 7) / 8 * 8;
     }
 }
@@ -232,6 +239,43 @@ static bool read_snapshots(struct checker *c)
            (!(table & (c->cluster_bytes - 1)) && count(c, table, at - table, ROLE_SINGLE));
 }
 
+static bool count_bitmap(struct checker *c, const struct checker_bitmap *bitmap)
+{
+    if (!count(c, bitmap->table_offset, bitmap->table_entries * 8, ROLE_SINGLE))
+        return false;
+    for (uint64_t i = 0; i < bitmap->table_entries; i++) {
+        uint64_t entry = number(c, bitmap->table_offset + i * 8, 8), host = entry & HOST_MASK;
+        if (entry & ~(HOST_MASK | 1) || host & (c->cluster_bytes - 1) || (host && entry & 1))
+            return wrong(c, "a bad entry of a bitmap's table", entry);
+        if (host && !count(c, host, c->cluster_bytes, ROLE_SINGLE))
+            return false;
+    }
+    return true;
+}
+
+static bool read_bitmaps(struct checker *c)
+{
+    uint64_t at = c->bitmap_directory, end = at + c->bitmap_directory_bytes;
+    if (c->bitmap_count > CHECKER_BITMAPS)
+        return wrong(c, "too many bitmaps", c->bitmap_count);
+    if (c->bitmap_count && !count(c, at, c->bitmap_directory_bytes, ROLE_SINGLE))
+        return false;
+    for (unsigned i = 0; i < c->bitmap_count; i++) {
+        struct checker_bitmap *bitmap = &c->bitmaps[i];
+        bitmap->table_offset = number(c, at, 8);
+        bitmap->table_entries = number(c, at + 8, 4);
+        bitmap->is_in_use = number(c, at + 12, 4) & 1;
+        bitmap->granularity_bits = (unsigned)number(c, at + 17, 1);
+        uint64_t name = number(c, at + 18, 2), extra = number(c, at + 20, 4);
+        if (number(c, at + 16, 1) != 1 || !name || extra || at + 24 + name > end)
+            return wrong(c, "a bad entry of the bitmap directory", at);
+        if (!count_bitmap(c, bitmap))
+            return false;
+        at = (at + 24 + name + 7) / 8 * 8;
+    }
+    return true;
+}
+
 /* --- the comparison --- */
 
 /* One sector of a refcount block; `first` is the cluster of its first entry. */
@@ -339,7 +383,7 @@ bool checker_open(struct checker *c, const struct cell_file *file)
         return false;
     make_room(c);
     if (!count(c, 0, c->cluster_bytes, ROLE_SINGLE) || !count_refcounts(c) || !read_snapshots(c) ||
-        !count_table(c, &c->active))
+        !read_bitmaps(c) || !count_table(c, &c->active))
         return false;
     for (unsigned i = 0; i < c->snapshot_count; i++)
         if (!count_table(c, &c->snapshots[i].table))
@@ -424,6 +468,17 @@ void checker_map(struct checker *c, const struct checker_table *table, uint64_t 
         map->kind = CHECKER_ZERO;
     else
         map->kind = map->host ? CHECKER_DATA : CHECKER_BACKING;
+}
+
+bool checker_bitmap_has(const struct checker *c, const struct checker_bitmap *bitmap,
+                        uint64_t offset)
+{
+    uint64_t bit = offset >> bitmap->granularity_bits, rest;
+    uint64_t index = place(c->cluster_bits, bit / 8, &rest);
+    if (index >= bitmap->table_entries)
+        return false;
+    uint64_t entry = number(c, bitmap->table_offset + index * 8, 8), host = entry & HOST_MASK;
+    return host ? number(c, host + rest, 1) >> bit % 8 & 1 : entry & 1;
 }
 
 enum checker_kind checker_sector(const struct checker *c, const struct checker_map *map,

@@ -13,6 +13,7 @@
 #include "tests/crash_sim/cell.h"
 
 #define CHECKER_SNAPSHOTS 16u
+#define CHECKER_BITMAPS   4u
 #define CHECKER_UNPACKED  64u
 
 struct checker_table {
@@ -23,6 +24,13 @@ struct checker_table {
 struct checker_snapshot {
     struct checker_table table;
     char name[32];
+};
+
+/* A persistent dirty bitmap, valid as the header says. */
+struct checker_bitmap {
+    uint64_t table_offset, table_entries;
+    unsigned granularity_bits;
+    bool is_in_use; /* not to be believed */
 };
 
 /* A compressed cluster that was unpacked, for the next state that has it. */
@@ -40,6 +48,9 @@ struct checker {
     struct checker_table active;
     struct checker_snapshot snapshots[CHECKER_SNAPSHOTS];
     unsigned snapshot_count;
+    struct checker_bitmap bitmaps[CHECKER_BITMAPS];
+    unsigned bitmap_count;
+    uint64_t bitmap_directory, bitmap_directory_bytes;
     uint64_t leaks; /* clusters counted too high */
     uint64_t stale; /* COPIED flags that disagree with a refcount that is too high: no harm yet */
     uint64_t recounted; /* dirty: clusters counted too low */
@@ -77,6 +88,10 @@ bool checker_open(struct checker *checker, const struct cell_file *file);
 
 void checker_map(struct checker *checker, const struct checker_table *table, uint64_t cluster,
                  struct checker_map *map);
+/* Whether the bitmap says that the byte has changed. */
+bool checker_bitmap_has(const struct checker *checker, const struct checker_bitmap *bitmap,
+                        uint64_t offset);
+
 /* Sector `sector` of the mapped cluster: CHECKER_ZERO, _DATA (with *version as `lba`'s, or
  * CELL_FOREIGN), _BACKING or _BROKEN. */
 enum checker_kind checker_sector(const struct checker *checker, const struct checker_map *map,

@@ -353,6 +353,34 @@ static enum model_verdict judge_snapshots(struct model *model, struct checker *c
     return MODEL_GOOD;
 }
 
+/* What differs from the start, when all bitmaps were made, must be dirty in all that may be
+ * believed. */
+static enum model_verdict judge_bitmaps(struct model *model, struct checker *checker)
+{
+    struct checker_map map;
+    uint64_t mapped = UINT64_MAX;
+    uint32_t least = model->size.versions[0].value;
+    for (uint32_t i = 0; i < model->size.count; i++)
+        least = MIN(least, model->size.versions[i].value);
+    for (uint32_t i = 0; checker->bitmap_count && i < model->place_count; i++) {
+        const struct model_place *place = &model->places[i];
+        uint64_t offset = (uint64_t)place->lba * CELL_BYTES;
+        /* What was cut off once is new, and clean, after a growth. */
+        if (place->lba >= least || read_place(model, checker, &checker->active, place, &map,
+                                              &mapped) == place->versions[0].value)
+            continue;
+        for (unsigned k = 0; k < checker->bitmap_count; k++) {
+            const struct checker_bitmap *bitmap = &checker->bitmaps[k];
+            if (bitmap->is_in_use || checker_bitmap_has(checker, bitmap, offset))
+                continue;
+            snprintf(model->why, sizeof(model->why), "a bitmap misses the change of sector %u",
+                     place->lba);
+            return MODEL_LOST;
+        }
+    }
+    return MODEL_GOOD;
+}
+
 static enum model_verdict judge_leaks(struct model *model, const struct checker *checker,
                                       uint32_t time)
 {
@@ -375,5 +403,7 @@ enum model_verdict model_judge(struct model *model, struct checker *checker, uin
     enum model_verdict verdict = judge_active(model, checker, time);
     if (verdict == MODEL_GOOD)
         verdict = judge_snapshots(model, checker, time);
+    if (verdict == MODEL_GOOD)
+        verdict = judge_bitmaps(model, checker);
     return verdict == MODEL_GOOD ? judge_leaks(model, checker, time) : verdict;
 }

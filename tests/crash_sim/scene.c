@@ -386,6 +386,8 @@ static int close_disk(struct scene *scene)
 {
     struct closing closing = {scene, 0};
     uint32_t began = simdisk_note(scene->sim);
+    if (scene->plan->has_bitmap)
+        model_may_leak(&scene->model, began, 2 * LEAK_SLACK);
     scene->in_flight++;
     disk_close(scene->disk, on_disk_closed, &closing);
     drain(scene, 0);
@@ -638,7 +640,9 @@ static bool flush_now(struct scene *scene)
 static bool snapshot_op(struct scene *scene, enum scene_op_kind kind, bool is_live)
 {
     drain(scene, 0);
+    /* Going back to a snapshot is refused where there are bitmaps. */
     if (scene->model.snapshot_count == MODEL_SNAPSHOTS ||
+        (kind == SCENE_SNAPSHOT_APPLY && scene->plan->has_bitmap) ||
         (kind != SCENE_SNAPSHOT_CREATE && !newest_snapshot(scene)))
         return true;
     if (is_live ? !flush_now(scene) : close_disk(scene) != 0)
@@ -716,12 +720,26 @@ static void finish_work(struct scene *scene)
     drain(scene, 0);
 }
 
+static void add_bitmap(struct scene *scene)
+{
+    struct dirty_bitmap *bitmap;
+    struct error err = {0};
+    uint64_t granularity = scene->plan->config.cluster_bits == 21 ? 65536 : 512;
+    alloc_fault_resume();
+    int result = disk_add_bitmap(scene->disk, "b0", granularity, true, &bitmap, &err);
+    alloc_fault_pause();
+    if (result && !may_fail(scene))
+        scene_fail(scene, "adding a bitmap", err.text, simdisk_now(scene->sim));
+}
+
 static void run_workload(struct scene *scene)
 {
     const struct scene_plan *plan = scene->plan;
     bool goes_on;
     open_disk(scene);
     goes_on = scene->disk != NULL;
+    if (goes_on && plan->has_bitmap)
+        add_bitmap(scene);
     for (unsigned i = 0; goes_on && i < plan->op_count; i++) {
         goes_on = run_op(scene, &plan->ops[i]);
         if (goes_on && !plan->ops[i].is_alone)
@@ -748,6 +766,8 @@ static void check_clean(struct scene *scene)
     snprintf(detail, sizeof(detail), "%llu clusters leaked (%llu at the start), %llu COPIED wrong",
              (unsigned long long)checker->leaks, (unsigned long long)scene->model.ballast,
              (unsigned long long)checker->stale);
+    if (scene->plan->has_bitmap && (checker->bitmap_count != 1 || checker->bitmaps[0].is_in_use))
+        scene_fail(scene, "after closing", "the bitmap was not kept", time);
     if (checker->leaks != scene->model.ballast || checker->stale || checker->is_dirty)
         scene_fail(scene, "not clean after closing", detail, time);
 }

@@ -58,7 +58,8 @@ struct scene_plan {
     struct scene_config config;
     struct scene_op ops[SCENE_OPS_MAX];
     unsigned op_count;
-    uint64_t seed; /* of the disk's order and of the states that are sampled */
+    bool has_bitmap; /* the engine keeps a persistent dirty bitmap */
+    uint64_t seed;   /* of the disk's order and of the states that are sampled */
     struct simdisk_fault fault;
     bool fails_alloc, alloc_stays;
     uint64_t alloc_after;

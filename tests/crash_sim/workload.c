@@ -188,6 +188,7 @@ static void run_sequence(struct scene_world *world, uint64_t config, const enum 
                                           .torn = 1,
                                           .one_in = count == 1 ? 1 : 5};
     plan.recover_one_in = 150;
+    plan.has_bitmap = (seed >> 9) % 4 == 0;
     add_steps(&plan, steps, count);
     scene_run(world, &plan);
 }
@@ -335,6 +336,7 @@ static void run_random(struct scene_world *world, uint64_t item, uint64_t seed)
     plan.cuts = (struct powercut_options){
         .seed = plan.seed >> 3, .all_of = 2, .samples = 6, .torn = 2, .one_in = 2};
     plan.recover_one_in = 150;
+    plan.has_bitmap = plan.config.version == 3 && cell_below(&random, 4) == 0;
     if (cell_below(&random, 3) == 0) {
         plan.slow_one_in = 5;
         plan.slow_most = 60;
