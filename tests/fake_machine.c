@@ -92,6 +92,8 @@ static int set_state(struct accel_vcpu *cpu, unsigned groups, const struct accel
         to->sregs = state->sregs;
     if (groups & ACCEL_STATE_FPU)
         to->fpu = state->fpu;
+    if (groups & ACCEL_STATE_XSAVE)
+        to->xsave = state->xsave;
     if (groups & ACCEL_STATE_EVENTS)
         to->events = state->events;
     return 0;

@@ -12,9 +12,14 @@
 
 #include "vmm/gdb_private.h"
 
-#define GROUPS (ACCEL_STATE_REGS | ACCEL_STATE_SREGS | ACCEL_STATE_FPU)
+#define GROUPS (ACCEL_STATE_REGS | ACCEL_STATE_SREGS | ACCEL_STATE_FPU | ACCEL_STATE_XSAVE)
 
-enum special { PLAIN, TAG_WORD };
+/* In XSAVE's area: which components are not in their initial state, and the upper halves of YMM. */
+#define XSTATE_BV_OFFSET 512
+#define XSTATE_YMM       4u
+#define YMM_OFFSET       576
+
+enum special { PLAIN, TAG_WORD, YMM_HIGH };
 
 struct gdb_register {
     const char *name, *type;
@@ -43,6 +48,11 @@ struct gdb_register {
 #define SSE(number)                                                                                \
     {                                                                                              \
         "xmm" #number, "uint128", 16, AT(fpu.xmm[number]), NULL, PLAIN                             \
+    }
+#define YMM_AT(number) 16, offsetof(struct accel_vcpu_state, xsave) + YMM_OFFSET + 16 * (number)
+#define AVX(number)                                                                                \
+    {                                                                                              \
+        "ymm" #number "h", "uint128", 16, YMM_AT(number), NULL, YMM_HIGH                           \
     }
 #define CONTROL(name)                                                                              \
     {                                                                                              \
@@ -115,7 +125,28 @@ static const struct gdb_register registers[] = {
     CONTROL(cr4),
     CONTROL(cr8),
     CONTROL(efer),
+    {"ymm0h", "uint128", 16, YMM_AT(0), "org.gnu.gdb.i386.avx", YMM_HIGH},
+    AVX(1),
+    AVX(2),
+    AVX(3),
+    AVX(4),
+    AVX(5),
+    AVX(6),
+    AVX(7),
+    AVX(8),
+    AVX(9),
+    AVX(10),
+    AVX(11),
+    AVX(12),
+    AVX(13),
+    AVX(14),
+    AVX(15),
 };
+
+static bool is_in_use(const struct accel_vcpu_state *state)
+{
+    return ((const uint8_t *)state->xsave.region)[XSTATE_BV_OFFSET] & XSTATE_YMM;
+}
 
 /* FXSAVE keeps one bit a register, "in use"; gdb wants two, 0 for valid and 3 for empty. */
 static uint32_t expand_tags(uint8_t tags)
@@ -140,7 +171,8 @@ static void get_one(const struct gdb_register *reg, const struct accel_vcpu_stat
                     uint8_t bytes[16])
 {
     memset(bytes, 0, 16);
-    memcpy(bytes, (const char *)state + reg->offset, reg->state_bytes);
+    if (reg->special != YMM_HIGH || is_in_use(state))
+        memcpy(bytes, (const char *)state + reg->offset, reg->state_bytes);
     if (reg->special == TAG_WORD) {
         uint32_t word = expand_tags(bytes[0]);
         memcpy(bytes, &word, sizeof(word));
@@ -150,8 +182,15 @@ static void get_one(const struct gdb_register *reg, const struct accel_vcpu_stat
 static void set_one(const struct gdb_register *reg, struct accel_vcpu_state *state,
                     const uint8_t bytes[16])
 {
+    uint8_t *area = (uint8_t *)state->xsave.region;
     uint32_t word;
     memcpy(&word, bytes, sizeof(word));
+    if (reg->special == YMM_HIGH && !is_in_use(state)) {
+        if (!word && !memcmp(bytes, bytes + 4, 12))
+            return;
+        memset(area + YMM_OFFSET, 0, 16 * 16);
+        area[XSTATE_BV_OFFSET] |= XSTATE_YMM;
+    }
     if (reg->special == TAG_WORD)
         state->fpu.ftwx = fold_tags(word);
     else
@@ -212,6 +251,8 @@ int gdb_read_register(struct accel_vcpu *cpu, unsigned number, char *hex, size_t
 /* The one group that a register is in: the others must not be written back without need. */
 static unsigned group_of(const struct gdb_register *reg)
 {
+    if (reg->special == YMM_HIGH)
+        return ACCEL_STATE_XSAVE;
     if (reg->offset >= offsetof(struct accel_vcpu_state, fpu))
         return ACCEL_STATE_FPU;
     return reg->offset >= offsetof(struct accel_vcpu_state, sregs) ? ACCEL_STATE_SREGS

@@ -48,12 +48,16 @@ int kvm_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
                        const struct accel_vcpu_state *state)
 {
     int fd = ((struct kvm_vcpu *)vcpu)->fd;
+    /* FPU's part of it may be older than FPU. */
+    int result = groups & ACCEL_STATE_XSAVE ? set_extended(fd, state) : 0;
+    if (result)
+        return result;
 #define SET(group, get, set, field)                                                                \
     if ((groups & (group)) && ioctl(fd, set, field) < 0)                                           \
         return -errno;
     FOR_EACH_GROUP(SET, state)
 #undef SET
-    return groups & ACCEL_STATE_XSAVE ? set_extended(fd, state) : 0;
+    return 0;
 }
 
 int kvm_vcpu_get_msrs(struct accel_vcpu *vcpu, struct accel_msrs *msrs)

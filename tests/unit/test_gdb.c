@@ -229,6 +229,24 @@ static void test_registers(void **state)
     expect("p0", "0000000000000000");
 }
 
+/* They count only if the area says that they are in use; writing one says so. */
+static void test_upper_halves(void **state)
+{
+    (void)state;
+    struct accel_vcpu_state *cpu = &rig.machine.cpus[0].state;
+    uint8_t *area = (uint8_t *)cpu->xsave.region;
+    memset(area, 0, sizeof(cpu->xsave.region));
+    memset(area + 576, 0xee, 256);
+    expect("p41", "00000000000000000000000000000000");
+    expect("P42=00000000000000000000000000000000", "OK");
+    assert_int_equal(area[512], 0);
+    expect("P42=00112233445566778899aabbccddeeff", "OK");
+    assert_int_equal(area[512], 4);
+    expect("p41", "00000000000000000000000000000000");
+    expect("p42", "00112233445566778899aabbccddeeff");
+    assert_memory_equal(area + 576 + 16, "\x00\x11\x22\x33", 4);
+}
+
 static void test_memory(void **state)
 {
     (void)state;
@@ -522,6 +540,7 @@ int main(void)
         TEST(test_greeting),
         TEST(test_the_description_has_every_register),
         TEST(test_registers),
+        TEST(test_upper_halves),
         TEST(test_memory),
         TEST(test_breakpoints_in_code),
         TEST(test_a_breakpoint_that_the_guest_overwrote),
