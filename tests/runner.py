@@ -223,6 +223,18 @@ def proof(tally):
     for name in ("fuzz_soft", "fuzz_control", "fuzz_frames", "fuzz_nbd"):
         run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
                                              "-rss_limit_mb=2048", "-timeout=30"], 240)
+    for kind in ("qcow2", "foreign"):
+        fuzz_images(tally, kind)
+
+
+def fuzz_images(tally, kind):
+    """No crash, no hang, no allocation out of proportion, from whole images on."""
+    corpus = f"build/tests/corpus-{kind}"
+    run_command(tally, f"fuzz_{kind}: seeds",
+                ["python3", "-B", "tests/fuzz/seeds.py", kind, corpus], 120)
+    run_command(tally, f"fuzz_{kind}: 30 s", [
+        f"build/tests/fuzz_{kind}", "-max_len=65536", "-timeout=10", "-malloc_limit_mb=64",
+        "-rss_limit_mb=1024", "-max_total_time=30", corpus], 240)
 
 
 STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
