@@ -127,7 +127,5 @@ struct vhdx_log_place {
 };
 int must_check vhdx_log_read(struct foreign *foreign, const struct vhdx_log_place *place,
                              uint8_t **memory, struct error *err);
-/* A CRC32C over `bytes` in which the four at `hole` count as zeroes. */
-uint32_t vhdx_checksum(const uint8_t *data, uint64_t bytes, uint64_t hole);
 
 #endif

@@ -10,8 +10,8 @@
 
 static const struct foreign_writer_ops *find_ops(const char *format)
 {
-    static const struct foreign_writer_ops *const all[] = {&foreign_vmdk_writer,
-                                                           &foreign_vdi_writer};
+    static const struct foreign_writer_ops *const all[] = {
+        &foreign_vmdk_writer, &foreign_vdi_writer, &foreign_vpc_writer, &foreign_vhdx_writer};
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         if (!strcmp(all[i]->format, format))
             return all[i];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * foreign_writer: a new VMDK or VDI image written from start to end in one go, for convert. Decides
- * where units (grains, blocks) go and keeps the tables; the caller writes the data. Blocks on table
- * writes.
+ * foreign_writer: a new VMDK, VDI, VHD or VHDX image written from start to end in one go, for
+ * convert. Decides where units (grains, blocks) go and keeps the tables; the caller writes the
+ * data. Blocks on table writes.
  *
  * Units are placed in rising order. The header comes last: until then the file is no image. Nothing
  * is made durable: that is up to the caller.
@@ -19,7 +19,7 @@
 struct foreign_writer;
 
 struct foreign_writer_options {
-    const char *format;    /* "vmdk" or "vdi" */
+    const char *format;    /* "vmdk", "vdi", "vpc" or "vhdx" */
     const char *subformat; /* vmdk: "monolithicSparse" (also NULL) or "streamOptimized" */
     const char *path;      /* a VMDK names itself */
     uint64_t size_bytes;

@@ -27,6 +27,7 @@ struct foreign_writer {
     void *format;
 };
 
-extern const struct foreign_writer_ops foreign_vmdk_writer, foreign_vdi_writer;
+extern const struct foreign_writer_ops foreign_vmdk_writer, foreign_vdi_writer, foreign_vpc_writer,
+    foreign_vhdx_writer;
 
 #endif

@@ -9,44 +9,26 @@
 #include <stdlib.h>
 
 #include "disk/foreign/foreign_private.h"
+#include "disk/foreign/vhdx.h"
 
-#define VHDX_HEADER_BYTES  4096u
-#define VHDX_TABLE_BYTES   65536u
 #define VHDX_REGIONS_MAX   2047u
 #define VHDX_ITEMS_MAX     2047u
 #define VHDX_LOG_BYTES_MAX (64 * MIB)
-#define VHDX_DISK_MAX      (64 * TIB)
 
-enum {
-    VHDX_AT_HEADER_1 = 64 * 1024,
-    VHDX_AT_HEADER_2 = 128 * 1024,
-    VHDX_AT_REGIONS_1 = 192 * 1024,
-    VHDX_AT_REGIONS_2 = 256 * 1024,
-};
-
-enum vhdx_block { /* bits 0 to 2 of a BAT entry */
-                  VHDX_NOT_PRESENT,
-                  VHDX_UNDEFINED,
-                  VHDX_ZERO,
-                  VHDX_UNMAPPED,
-                  VHDX_PRESENT = 6,
-                  VHDX_PARTLY_PRESENT,
-};
-
-static const uint8_t region_bat[16] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
-                                       0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
-static const uint8_t region_metadata[16] = {0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 0x9a, 0x4b,
-                                            0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e};
-static const uint8_t item_parameters[16] = {0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d,
-                                            0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b};
-static const uint8_t item_disk_size[16] = {0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48,
-                                           0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8};
-static const uint8_t item_page83[16] = {0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45,
-                                        0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46};
-static const uint8_t item_logical[16] = {0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47,
-                                         0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f};
-static const uint8_t item_physical[16] = {0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44,
-                                          0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56};
+const uint8_t vhdx_region_bat[VHDX_GUID_BYTES] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
+                                                  0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
+const uint8_t vhdx_region_metadata[VHDX_GUID_BYTES] = {
+    0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 0x9a, 0x4b, 0xb8, 0xfe, 0x57, 0x5f, 0x05, 0x0f, 0x88, 0x6e};
+const uint8_t vhdx_item_parameters[VHDX_GUID_BYTES] = {
+    0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7, 0x6b};
+const uint8_t vhdx_item_disk_size[VHDX_GUID_BYTES] = {
+    0x24, 0x42, 0xa5, 0x2f, 0x1b, 0xcd, 0x76, 0x48, 0xb2, 0x11, 0x5d, 0xbe, 0xd8, 0x3b, 0xf4, 0xb8};
+const uint8_t vhdx_item_page83[VHDX_GUID_BYTES] = {0xab, 0x12, 0xca, 0xbe, 0xe6, 0xb2, 0x23, 0x45,
+                                                   0x93, 0xef, 0xc3, 0x09, 0xe0, 0x00, 0xc7, 0x46};
+const uint8_t vhdx_item_logical[VHDX_GUID_BYTES] = {0x1d, 0xbf, 0x41, 0x81, 0x6f, 0xa9, 0x09, 0x47,
+                                                    0xba, 0x47, 0xf2, 0x33, 0xa8, 0xfa, 0xab, 0x5f};
+const uint8_t vhdx_item_physical[VHDX_GUID_BYTES] = {
+    0xc7, 0x48, 0xa3, 0xcd, 0x5d, 0x44, 0x71, 0x44, 0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56};
 
 struct region {
     uint64_t offset;
@@ -119,9 +101,9 @@ static int take_region(struct foreign *foreign, struct vhdx *vhdx, const uint8_t
 {
     struct region region = {load_le64(entry + 16), load_le32(entry + 24)};
     struct region *out = NULL;
-    if (!memcmp(entry, region_bat, 16))
+    if (!memcmp(entry, vhdx_region_bat, 16))
         out = &vhdx->bat;
-    else if (!memcmp(entry, region_metadata, 16))
+    else if (!memcmp(entry, vhdx_region_metadata, 16))
         out = &vhdx->metadata;
     if (!out && load_le32(entry + 28) & 1)
         return foreign_refuse(foreign, err, "it needs a kind of region that is not known");
@@ -189,12 +171,13 @@ static int take_item(struct foreign *foreign, struct vhdx *vhdx, const uint8_t *
                      struct error *err)
 {
     uint8_t value[8] = {0};
-    bool is_parameters = !memcmp(entry, item_parameters, 16);
-    bool is_size = !memcmp(entry, item_disk_size, 16);
-    bool is_sector = !memcmp(entry, item_logical, 16);
+    bool is_parameters = !memcmp(entry, vhdx_item_parameters, 16);
+    bool is_size = !memcmp(entry, vhdx_item_disk_size, 16);
+    bool is_sector = !memcmp(entry, vhdx_item_logical, 16);
     uint32_t offset = load_le32(entry + 16), bytes = load_le32(entry + 20);
     if (!is_parameters && !is_size && !is_sector) {
-        bool is_known = !memcmp(entry, item_page83, 16) || !memcmp(entry, item_physical, 16);
+        bool is_known =
+            !memcmp(entry, vhdx_item_page83, 16) || !memcmp(entry, vhdx_item_physical, 16);
         /* A parent locator is a required item as well, but the parameters tell of it first. */
         if (!is_known && load_le32(entry + 24) & 4 && !(vhdx->flags & 2))
             return foreign_refuse(foreign, err, "it needs metadata of a kind that is not known");
@@ -227,7 +210,7 @@ static int read_metadata(struct foreign *foreign, struct vhdx *vhdx, struct erro
     for (int pass = 0; pass < 2; pass++) /* the parameters decide how others are seen */
         for (uint32_t i = 0; i < count && !result; i++) {
             const uint8_t *entry = table + 32 + i * 32;
-            if (!memcmp(entry, item_parameters, 16) == !pass)
+            if (!memcmp(entry, vhdx_item_parameters, 16) == !pass)
                 result = take_item(foreign, vhdx, entry, err);
         }
     free(table);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 #include "disk/foreign/foreign_private.h"
+#include "disk/foreign/vhdx.h"
 
 #define LOG_SECTOR       4096u
 #define LOG_HEADER_BYTES 64u

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "disk/foreign/foreign_check.h"
-#include "disk/foreign/foreign_private.h"
+#include "disk/foreign/vhdx.h"
 #include "tests/fuzz/fuzz_disk.h"
 
 #define READ_BYTES 65536u

@@ -30,6 +30,8 @@ WRITTEN = {
     "vdi": ("vdi", ""),
     "vmdk": ("vmdk", "subformat=monolithicSparse"),
     "vmdk-stream": ("vmdk", "subformat=streamOptimized"),
+    "vhd": ("vpc", ""),
+    "vhdx": ("vhdx", "subformat=dynamic"),
 }
 
 
@@ -136,7 +138,8 @@ def test_what_evisor_writes_qemu_reads(tmp_path, name, size):
     made = evisor_img("convert", "-f", "raw", "-O", kind, *extra, "disk.raw", "image", cwd=tmp_path)
     assert made.status == 0, made
     for tool in (qemu_img, evisor_img):
-        assert tool("check", "-f", kind, "image", cwd=tmp_path).status == 0
+        # qemu-img has no checks for VHD.
+        assert tool("check", "-f", kind, "image", cwd=tmp_path).status in (0, 63)
         same = tool("compare", "-f", kind, "-F", "raw", "image", "disk.raw", cwd=tmp_path)
         assert same.status == 0, same
     words = ("info", "--output=json", "-f", kind, "image")

@@ -342,7 +342,7 @@ static int finish_foreign(struct conversion *conversion, bool durable)
     return result;
 }
 
-/* A new VMDK or VDI image, written in one go. */
+/* A new image in a foreign format, written in one go. */
 static int convert_to_foreign(struct conversion *conversion)
 {
     struct img_copy *copy = &conversion->copy;

@@ -66,6 +66,12 @@ static const struct option_type vmdk_options[] = {
      "VMDK kind, can be one of {monolithicSparse (default) | streamOptimized}"},
 };
 
+/* vpc and vhdx. */
+static const struct option_type vhd_options[] = {
+    {"size", VALUE_SIZE, NULL, "Virtual disk size"},
+    {"subformat", VALUE_TEXT, NULL, "Type of virtual hard disk: dynamic (the default)"},
+};
+
 static const struct option_type vdi_options[] = {
     {"size", VALUE_SIZE, NULL, "Virtual disk size"},
 };
@@ -81,6 +87,8 @@ static struct option_table table_of(const char *format)
         return (struct option_table){qcow2_options, ARRAY_SIZE(qcow2_options)};
     if (!strcmp(format, "vmdk"))
         return (struct option_table){vmdk_options, ARRAY_SIZE(vmdk_options)};
+    if (!strcmp(format, "vpc") || !strcmp(format, "vhdx"))
+        return (struct option_table){vhd_options, ARRAY_SIZE(vhd_options)};
     if (!strcmp(format, "vdi"))
         return (struct option_table){vdi_options, ARRAY_SIZE(vdi_options)};
     return (struct option_table){raw_options, ARRAY_SIZE(raw_options)};
