@@ -97,22 +97,18 @@ static void add_base(json_t *words, const json_t *config)
         add_text(words, config, texts[i]);
 }
 
+static const char console_chardev[] =
+    "socket,id=console,path=console,server=on,wait=off,history=on,logfile=console.log,logsize=16M";
+
 static void add_sockets(json_t *words)
 {
     static const char *const fixed[] = {
-        "-display",
-        "none",
-        "-chardev",
-        "socket,id=console,path=console,server=on,wait=off,history=on,logfile=console.log,logsize="
-        "16M",
-        "-serial",
-        "chardev:console",
-        "-qmp",
-        "unix:qmp,server=on,wait=off",
-        "-pidfile",
-        "pid",
-        "-device",
-        "virtio-rng-pci",
+        "-display", "none",
+        "-chardev", console_chardev,
+        "-serial",  "chardev:console",
+        "-qmp",     "unix:qmp,server=on,wait=off",
+        "-pidfile", "pid",
+        "-device",  "virtio-rng-pci",
     };
     for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
         add(words, "%s", fixed[i]);
