@@ -36,8 +36,9 @@
 #define DISK_BACKING_DEPTH_MAX 64
 #define DISK_REQUEST_IOV_MAX   1024
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
-#define CACHE_CLEAN_INTERVAL_S 600  /* tables that a machine has not used for so long are dropped */
-#define IDLE_WRITEBACK_MS      1000 /* discarded space waits no longer for a flush of the guest */
+#define CACHE_CLEAN_INTERVAL_S 600 /* tables that a machine has not used for so long are dropped   \
+                                    */
+#define IDLE_WRITEBACK_MS 1000     /* discarded space waits no longer for a flush of the guest */
 
 /* NBD server */
 #define NBD_CLIENTS_MAX         100
@@ -45,8 +46,9 @@
 #define NBD_REQUESTS_MAX        64 /* of one client in flight */
 #define NBD_REQUEST_BYTES_MAX   (32u * 1024 * 1024)
 #define NBD_CLIENT_BUFFER_BYTES (64u * 1024 * 1024) /* of all its requests together */
-#define NBD_KEPT_BUFFER_BYTES   (64u * 1024) /* a slot keeps this much for the next request */
-#define NBD_INPUT_BYTES         (64u * 1024) /* read ahead; an option must fit */
+#define NBD_KEPT_BUFFER_BYTES   (1024u * 1024) /* a slot keeps this much for the next request */
+#define NBD_KEPT_CLIENT_BYTES   (16u * 1024 * 1024) /* all of them together */
+#define NBD_INPUT_BYTES         (64u * 1024)        /* read ahead; an option must fit */
 #define NBD_OPTION_BYTES_MAX    (32u * 1024)
 #define NBD_OUTPUT_BYTES_MAX    (1024 * 1024) /* replies to options that a client does not read */
 #define NBD_EXTENTS_MAX         1024          /* of one context in one reply */

@@ -102,6 +102,7 @@ struct nbd_request *nbd_request_get(struct nbd_client *client, size_t bytes, int
         return NULL;
     struct nbd_request *request =
         list_entry(list_pop_front(&client->idle), struct nbd_request, node);
+    client->kept_bytes -= request->buffer_bytes;
     if (bytes > request->buffer_bytes) {
         free(request->buffer);
         request->buffer_bytes = align_up(bytes, ALIGNMENT);
@@ -118,11 +119,13 @@ void nbd_request_put(struct nbd_request *request)
 {
     struct nbd_client *client = request->client;
     client->buffer_bytes -= request->buffer_bytes;
-    if (request->buffer_bytes > NBD_KEPT_BUFFER_BYTES) {
+    if (request->buffer_bytes > NBD_KEPT_BUFFER_BYTES ||
+        client->kept_bytes + request->buffer_bytes > NBD_KEPT_CLIENT_BYTES) {
         free(request->buffer);
         request->buffer = NULL;
         request->buffer_bytes = 0;
     }
+    client->kept_bytes += request->buffer_bytes;
     list_push_front(&client->idle, &request->node);
 }
 

@@ -107,8 +107,9 @@ struct nbd_client {
     size_t out_bytes; /* of option replies that wait */
     struct nbd_request requests[NBD_REQUESTS_MAX];
     struct list idle;
-    unsigned in_flight; /* on the disk */
-    uint64_t buffer_bytes;
+    unsigned in_flight;    /* on the disk */
+    uint64_t buffer_bytes; /* of slots in use */
+    uint64_t kept_bytes;   /* of idle ones */
 };
 
 /* nbd_server.c */
