@@ -14,6 +14,7 @@
 #include "disk/dirty.h"
 #include "disk/qcow2/qcow2_bitmaps.h"
 #include "disk/qcow2/qcow2_edit.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 #define SECTOR              512u
 #define ALL_ONES            UINT64_C(1) /* a table entry without a cluster */
@@ -99,7 +100,7 @@ int qcow2_bitmaps_set_in_use(struct io_file *file, const struct qcow2_header *he
     }
     if (!result)
         result = io_write_now(file, header->bitmaps.directory_offset, directory, bytes);
-    if (!result)
+    if (!result && qcow2_rule(BITMAPS_IN_USE))
         result = io_sync_now(file);
     free(directory);
     return result ? error_set_errno(err, -result, "Could not mark bitmaps as in use") : 0;
@@ -217,7 +218,7 @@ static int write_all(struct store *store, struct error *err)
     if (!result && store->count)
         result = qcow2_edit_write(&store->edit, store->directory_offset, store->directory,
                                   store->directory_bytes, err);
-    return result ? result : qcow2_edit_sync(&store->edit, err);
+    return result || !qcow2_rule(BITMAPS_FIRST) ? result : qcow2_edit_sync(&store->edit, err);
 }
 
 static int write_sector(struct store *store, const uint8_t *header, uint64_t at, struct error *err)

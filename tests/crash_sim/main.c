@@ -171,16 +171,14 @@ static int run_all(const struct options *options)
     if (!wait_for_all(children, options->jobs, shared, options))
         return 1;
     double seconds = seconds_since(began_ns);
-    uint64_t listed = workload_listed(), position = shared->position;
     printf("crash_sim: %" PRIu64 " states of %" PRIu64 " workloads, seed %" PRIu64
            ": 0 corruptions, 0 lost flushed sectors, 0 foreign sectors\n"
            "  %s; %" PRIu64 " faults; %" PRIu64 " states opened and written to, %" PRIu64
            " repaired, %" PRIu64 " of the states are cuts during those; %.1f s, %.0f states/s\n",
            (uint64_t)shared->states, (uint64_t)shared->scenes, options->seed,
-           position - position / 16 >= listed ? "all listed sequences"
-                                              : "a sample of the sequences",
-           (uint64_t)shared->faults, (uint64_t)shared->recoveries, (uint64_t)shared->repairs,
-           (uint64_t)shared->nested, seconds, (double)shared->states / seconds);
+           workload_coverage(shared->position), (uint64_t)shared->faults,
+           (uint64_t)shared->recoveries, (uint64_t)shared->repairs, (uint64_t)shared->nested,
+           seconds, (double)shared->states / seconds);
     return 0;
 }
 

@@ -665,6 +665,15 @@ static bool can_discard(const struct scene *scene)
     return config->version == 3 || config->backing == SCENE_NO_BACKING;
 }
 
+static bool reopen(struct scene *scene)
+{
+    drain(scene, 0);
+    if (close_disk(scene))
+        return false;
+    open_disk(scene);
+    return scene->disk != NULL;
+}
+
 static bool run_op(struct scene *scene, const struct scene_op *op)
 {
     if (op->is_alone)
@@ -674,6 +683,8 @@ static bool run_op(struct scene *scene, const struct scene_op *op)
     case SCENE_SNAPSHOT_DELETE:
     case SCENE_SNAPSHOT_APPLY:
         return snapshot_op(scene, op->kind, op->is_live);
+    case SCENE_REOPEN:
+        return reopen(scene);
     case SCENE_RESIZE:
         resize(scene, op->first);
         return true;

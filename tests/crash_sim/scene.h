@@ -41,6 +41,7 @@ enum scene_op_kind {
     SCENE_FLUSH,
     SCENE_READ,
     SCENE_RESIZE, /* to `first` sectors */
+    SCENE_REOPEN,
     SCENE_SNAPSHOT_CREATE,
     SCENE_SNAPSHOT_DELETE, /* the newest there is, as apply */
     SCENE_SNAPSHOT_APPLY,

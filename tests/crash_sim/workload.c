@@ -28,6 +28,7 @@ enum step {
     STEP_GROW_L1,
     STEP_SHRINK,
     STEPS,
+    STEP_REOPEN, /* in some sequences only */
 };
 
 #define CONFIGS       36u
@@ -58,6 +59,9 @@ static const enum step triples[][3] = {
     {STEP_STRADDLE, STEP_ZERO, STEP_STRADDLE},
     {STEP_OVERWRITE, STEP_FLUSH, STEP_OVERWRITE},
     {STEP_ALLOCATE, STEP_DISCARD, STEP_ALLOCATE},
+    {STEP_REOPEN, STEP_OVERWRITE, STEP_FLUSH},
+    {STEP_OVERWRITE, STEP_REOPEN, STEP_OVERWRITE},
+    {STEP_ALLOCATE, STEP_REOPEN, STEP_DISCARD},
 };
 
 /* --- configurations --- */
@@ -153,6 +157,10 @@ static void add_step(struct scene_plan *plan, enum step step)
         break;
     case STEP_SHRINK:
         add(plan, SCENE_RESIZE, 5 * s + s / 2, 0);
+        break;
+    case STEP_REOPEN:
+        add(plan, SCENE_REOPEN, 0, 0);
+        plan->has_bitmap = true;
         break;
     case STEPS:
         break;
@@ -352,12 +360,8 @@ static void run_random(struct scene_world *world, uint64_t item, uint64_t seed)
 #define FROM_FAULTS  (FROM_TRIPLES + CONFIGS * ARRAY_SIZE(triples))
 #define FROM_RACES   (FROM_FAULTS + UINT64_C(1) * FAULT_CONFIGS * STEPS * FAULT_KINDS)
 #define LISTED       (FROM_RACES + UINT64_C(1) * CONFIGS * RACES)
-#define STRIDE       UINT64_C(7919) /* prime, and no divisor of LISTED */
-
-uint64_t workload_listed(void)
-{
-    return LISTED;
-}
+#define OTHERS       (LISTED - FROM_FAULTS)
+#define STRIDE       UINT64_C(7919) /* prime, and no divisor of either */
 
 const char *workload_family(uint64_t item)
 {
@@ -368,12 +372,26 @@ const char *workload_family(uint64_t item)
                                 : "random operations";
 }
 
+/* Of sixteen one is random; of five others one is a fault or a race, while there are sequences. */
 uint64_t workload_order(uint64_t position)
 {
-    uint64_t randoms = position / 16, listed = position - randoms;
+    uint64_t randoms = position / 16, rest = position - randoms;
+    uint64_t sequence = rest - rest / 5, other = rest / 5;
     if (position % 16 == 15)
         return LISTED + randoms;
-    return listed < LISTED ? listed * STRIDE % LISTED : LISTED + position;
+    if (rest % 5 != 4 && sequence < FROM_FAULTS)
+        return sequence * STRIDE % FROM_FAULTS;
+    if (sequence >= FROM_FAULTS)
+        other = rest - FROM_FAULTS;
+    return other < OTHERS ? FROM_FAULTS + other * STRIDE % OTHERS : LISTED + position;
+}
+
+const char *workload_coverage(uint64_t position)
+{
+    uint64_t rest = position - position / 16;
+    return rest >= LISTED                   ? "all sequences, faults and races of the list"
+           : rest - rest / 5 >= FROM_FAULTS ? "all sequences of one to three operations"
+                                            : "a sample of the sequences";
 }
 
 void workload_run(struct scene_world *world, uint64_t item, uint64_t seed)

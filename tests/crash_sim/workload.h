@@ -9,12 +9,12 @@
 
 #include "tests/crash_sim/scene.h"
 
-/* The number of items that are no random ones; those follow. */
-uint64_t workload_listed(void);
 /* The item that comes at `position`: listed ones well mixed, with random ones in between. */
 uint64_t workload_order(uint64_t position);
 /* Runs an item. `seed` varies what is drawn in it. */
 void workload_run(struct scene_world *world, uint64_t item, uint64_t seed);
+/* What has been covered when the items before this position are done. */
+const char *workload_coverage(uint64_t position);
 /* In a word or two. */
 const char *workload_family(uint64_t item);
 
