@@ -24,6 +24,14 @@ static void update_watch(struct nbd_server *server)
                        server->client_count < clients_max(server) ? UV_READABLE : 0);
 }
 
+/* Descriptors or memory are out: the next one comes in when somebody has left. */
+static void on_refused(struct nbd_server *server, int result)
+{
+    log_limited("nbd: cannot serve one more client: %s", strerror(-result));
+    if (server->client_count)
+        loop_watch_set(&server->watch, 0);
+}
+
 static void on_listener_ready(struct loop_watch *watch, int events)
 {
     struct nbd_server *server = watch->opaque;
@@ -31,12 +39,14 @@ static void on_listener_ready(struct loop_watch *watch, int events)
     (void)events;
     if (fd == -EPERM)
         log_limited("nbd: a client of another user was turned away");
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM)
+        on_refused(server, fd);
     if (fd < 0)
         return;
     int result = nbd_client_open(server, fd);
     if (result) {
-        log_limited("nbd: cannot serve one more client: %s", strerror(-result));
         close(fd);
+        on_refused(server, result);
         return;
     }
     update_watch(server);

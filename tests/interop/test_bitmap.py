@@ -195,6 +195,17 @@ def test_marked_before_the_first_write(tmp_path):
     assert listed(image) == {"b": (65536, ["auto"])}
 
 
+def test_opening_that_fails_half_way(tmp_path):
+    base, image = tmp_path / "base.raw", tmp_path / "a.qcow2"
+    base.write_bytes(bytes(MIB))
+    make(image, "1M", "-b", str(base), "-F", "raw")
+    bitmap(evisor_img, "--add", image, "b")
+    base.rename(tmp_path / "gone")
+    assert evisor_img("serve", "-k", tmp_path / "s", image).status == 1
+    (tmp_path / "gone").rename(base)
+    assert listed(image) == {"b": (65536, ["auto"])}
+
+
 def test_a_program_without_bitmaps_wrote(tmp_path):
     """The autoclear bit is gone: what the extension points at counts for nothing any more."""
     image = make(tmp_path / "a.qcow2")

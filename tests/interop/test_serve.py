@@ -152,6 +152,16 @@ def test_read_only(tmp_path):
     assert image.read_bytes() == before
 
 
+def test_read_only_where_need_be(tmp_path):
+    image = make(tmp_path / "a.vdi", "2M", "vdi")
+    qemu_io(image, "write -P 3 1M 64k", options=("-f", "vdi"))
+    assert evisor_img("serve", "-k", tmp_path / "s", image).status == 1
+    with serve(image, "--auto-read-only") as server:
+        qemu_io(server.uri, "read -P 3 1M 64k", options=("-r", "-f", "raw"))
+        client = server.connect()
+        assert go(client)[1] & 2
+
+
 @needs_libnbd
 def test_temporary_writes(tmp_path):
     image = make(tmp_path / "a.qcow2", "1M")

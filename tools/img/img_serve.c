@@ -351,9 +351,24 @@ static int serve(struct serving *serving)
     return result ? 1 : 0;
 }
 
-static bool is_writable(const struct arguments *arguments)
+/* Images of other programs are only read. */
+static bool is_foreign(struct loop *loop, const struct arguments *arguments)
+{
+    const struct img_file_options options = {.no_lock = true};
+    const char *format = NULL;
+    struct io_file *file = img_open_file(loop, arguments->image.path, &options);
+    if (!file)
+        return false;
+    int status = img_find_format(file, arguments->image.path, arguments->image.format, &format);
+    img_close_file(loop, file);
+    return !status && !img_format_is_native(format);
+}
+
+static bool is_writable(struct loop *loop, const struct arguments *arguments)
 {
     if (arguments->read_only)
+        return false;
+    if (arguments->may_be_read_only && is_foreign(loop, arguments))
         return false;
     bool is_refused =
         access(arguments->image.path, W_OK) < 0 && (errno == EACCES || errno == EROFS);
@@ -369,7 +384,7 @@ static int open_image(struct serving *serving)
         .cache = arguments->cache,
         .discard = arguments->discard,
         .aio = arguments->aio,
-        .writable = is_writable(arguments),
+        .writable = is_writable(serving->loop, arguments),
         .no_lock = arguments->image.no_lock,
         .snapshot = arguments->load_snapshot,
         .no_map = true,
@@ -422,7 +437,7 @@ const struct img_command img_serve_command = {
         "  -b, --bind ADDRESS        another loopback address\n"
         "  -f, --format FMT          the format (default: found out from the file)\n"
         "  -r, --read-only           refuse writes\n"
-        "  --auto-read-only          refuse writes if the file cannot be written\n"
+        "  --auto-read-only          refuse writes if the image cannot be written\n"
         "  -l, --load-snapshot NAME  an internal snapshot, read-only\n"
         "  -s, --snapshot            keep writes in a temporary file, lost at the end\n"
         "  -t, --persistent          stay when the last client has gone\n"
