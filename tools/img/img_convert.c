@@ -544,7 +544,8 @@ const struct img_command img_convert_command = {
     .help =
         "Copies the contents of images (one behind the other) into a new image.\n"
         "  -f FMT            format of the sources (default: found out from the files)\n"
-        "  -O FMT            format of the output: raw (the default) or qcow2\n"
+        "  -O FMT            format of the output: raw (the default), qcow2, vmdk, vdi,\n"
+            "                    vpc or vhdx\n"
         "  -c                compress (qcow2; zlib, or -o compression_type=zstd)\n"
         "  -o KEY=VALUE,...  options of the output's format; '-o help' lists them\n"
         "  -B FILE -F FMT    write only what differs from FILE, and name it as backing file\n"

@@ -117,7 +117,7 @@ const struct img_command img_create_command = {
     .synopsis = "[-q] [-f FMT] [-b BACKING_FILE -F BACKING_FMT [-u]] [-o OPTIONS] FILENAME\n"
                 "          [SIZE | --size SIZE]",
     .help = "Makes an empty image. SIZE may be left out if there is a backing file.\n"
-            "  -f FMT            raw (the default) or qcow2\n"
+            "  -f FMT            raw (the default), qcow2, vmdk, vdi, vpc or vhdx\n"
             "  -b FILE -F FMT    start from the contents of FILE, which stays as it is\n"
             "  -u                do not open the backing file\n"
             "  --size SIZE       the same as SIZE behind the name\n"

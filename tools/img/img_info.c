@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * img_info: evisor-img info: what an image says about itself. Opens the file named and, only if
- * asked by --backing-chain, the files below it; never a data file.
+ * asked by --backing-chain, the files below it; never a data file. A VMDK in several files is one
+ * image: its extents, which lie in the same folder, are looked at too.
  */
 #include <errno.h>
 #include <inttypes.h>
