@@ -195,6 +195,37 @@ def test_disk_info_and_shrinking(evctl):
     evctl.fails(3, ["no disk 'disk9'"], "disk", "info", "web", "disk9")
 
 
+def test_ssh_goes_through_the_forwarded_port(evctl, guest, tmp_path):
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/ssh"
+    fake.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    fake.chmod(0o755)
+    evctl.environment["PATH"] = f"{tmp_path / 'bin'}:/usr/bin:/bin"
+    evctl("create", "web", *guest.diskless, "--os", "debian")
+    evctl.fails(4, ["not running"], "ssh", "web")
+    evctl("start", "web", "--paused")
+    words = evctl("ssh", "web", "ls", "-l").out.split("\n")
+    port = words[words.index("-p") + 1]
+    assert "debian@127.0.0.1" in words and words[-3:] == ["ls", "-l", ""]
+    # The rule that was made stays, and is used again.
+    assert evctl("forward", "list", "web", "--json").json()[0]["host"] == f"127.0.0.1:{port}"
+    assert port in evctl("ssh", "--user", "me", "web").out.split("\n")
+    assert evctl("ssh", "--json", "web").json() == {"host": "127.0.0.1", "port": int(port)}
+
+
+def test_linked_clones_protect_their_base(evctl, guest):
+    evctl("create", "web", "--disk", "10M", *guest.diskless)
+    evctl("snapshot", "create", "web", "first")
+    evctl("clone", "web", "one", "--linked")
+    for words in (("start", "web"), ("delete", "web"), ("detach", "web", "disk0", "--delete"),
+                  ("snapshot", "revert", "web", "first")):
+        evctl.fails(5, ["'one' is a linked clone"], *words)
+    evctl("clone", "one", "two")
+    evctl("start", "one", "--paused")
+    evctl("delete", "--force", "one")
+    evctl("start", "web", "--paused")
+
+
 def test_networks_by_name(evctl):
     evctl.fails(7, ["hostonly"], "net", "create", "lab", "--mode", "hostonly")
     evctl.fails(2, ["--bridge"], "net", "create", "lab", "--mode", "bridged")

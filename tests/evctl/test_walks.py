@@ -48,6 +48,8 @@ def test_snapshot_before_installing_then_revert_then_clone(evctl, guest):
         evctl("start", name)
         evctl.wait_console(name, PROMPT)
         assert answer in evctl.type(name, "cat /etc/installed\n", answer)
+    evctl.fails(5, ["'without' is a linked clone", "ruin"], "start", "web")
+    evctl.fails(5, ["'without' is a linked clone"], "delete", "web")
     uuids = {evctl("info", name, "--json").json()["uuid"] for name in ("web", "with", "with2")}
     macs = {evctl("info", name, "--json").json()["nics"][0]["mac"]
             for name in ("web", "with", "with2")}

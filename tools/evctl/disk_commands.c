@@ -283,6 +283,8 @@ static int snapshot(struct evctl_call *call, const char *action, const char *don
         result = disks_check_snapshots(&machine, err);
     if (!result)
         result = check_listed(&machine, name, !makes, err);
+    if (!result && strcmp(action, "-a") == 0)
+        result = disks_check_unlinked(&machine, "the way back", err);
     if (!result)
         result = apply(&machine, action, name, err);
     if (!result) {

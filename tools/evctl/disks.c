@@ -118,8 +118,9 @@ int disks_add_copy(struct machine *machine, const char *image, bool is_linked, c
                            : copy_image(from, format, to, "qcow2", err);
     if (!result && size)
         result = grow(to, size, err);
-    if (!result)
-        model_add_disk(machine->config, "disk", "disk0.qcow2", "qcow2");
+    json_t *disk = result ? NULL : model_add_disk(machine->config, "disk", "disk0.qcow2", "qcow2");
+    if (disk && is_linked)
+        json_object_set_new(disk, "base", json_string(from));
     free(from);
     free(format);
     free(to);
@@ -143,9 +144,49 @@ int disks_clone(const struct machine *from, struct machine *to, json_t *disk, bo
     if (!result) {
         json_object_set_new(disk, "file", json_string(file));
         json_object_set_new(disk, "format", json_string(is_iso ? "raw" : "qcow2"));
+        json_object_del(disk, "base");
+        if (is_linked && !is_iso)
+            json_object_set_new(disk, "base", json_string(source));
     }
     free(source);
     free(target);
+    return result;
+}
+
+/* --- linked clones --- */
+
+static bool builds_on(const json_t *config, const char *folder)
+{
+    size_t i, length = strlen(folder);
+    json_t *disk;
+    json_array_foreach(json_object_get(config, "disks"), i, disk)
+    {
+        const char *base = model_text(disk, "base");
+        if (strncmp(base, folder, length) == 0 && base[length] == '/')
+            return true;
+    }
+    return false;
+}
+
+int disks_check_unlinked(const struct machine *machine, const char *what, struct error *err)
+{
+    json_t *names = store_names(err), *name;
+    size_t i;
+    int result = names ? 0 : -err->code;
+    json_array_foreach(names, i, name)
+    {
+        struct machine other;
+        if (result || machine_open(json_string_value(name), MACHINE_BROKEN_OK, &other, NULL))
+            continue;
+        if (builds_on(other.config, machine->folder))
+            result = error_set(err, EBUSY,
+                               "'%s' is a linked clone of '%s': its disk builds on this one's, and "
+                               "%s would ruin it; delete the clone first, or work in another "
+                               "clone of '%s'",
+                               other.name, machine->name, what, machine->name);
+        machine_close(&other);
+    }
+    json_decref(names);
     return result;
 }
 

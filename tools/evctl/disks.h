@@ -19,6 +19,12 @@ int must_check disks_add_seed(struct machine *machine, const char *user_data, st
  */
 int must_check disks_clone(const struct machine *from, struct machine *to, json_t *disk,
                            bool is_linked, struct error *err);
+/*
+ * -EBUSY if disks of other machines build on this one's, so that `what` would ruin them; their
+ * names are in the sentence.
+ */
+int must_check disks_check_unlinked(const struct machine *machine, const char *what,
+                                    struct error *err);
 /* The disks that snapshots are of: writable and qcow2. -ENOTSUP if one is not qcow2. */
 int must_check disks_check_snapshots(const struct machine *machine, struct error *err);
 /* evisor-img info of one disk. NULL with err set. */

@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
@@ -83,7 +84,7 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
 
 int life_start(struct machine *machine, bool is_paused, struct error *err)
 {
-    char *program = run_find("evisor", err);
+    char *program = disks_check_unlinked(machine, "a run", err) ? NULL : run_find("evisor", err);
     json_t *words = program ? model_command(machine, is_paused, err) : NULL;
     if (!words) {
         free(program);
@@ -276,7 +277,9 @@ int cmd_delete(struct evctl_call *call, struct error *err)
     int result = machine_open(call->arguments[0], flags, &machine, err);
     if (result)
         return result;
-    if (machine_pid(machine.folder_fd))
+    if (!is_forced)
+        result = disks_check_unlinked(&machine, "its deletion", err);
+    if (!result && machine_pid(machine.folder_fd))
         result = end_by_force(&machine, err);
     if (!result)
         result = machine_remove(&machine, err);

@@ -35,11 +35,9 @@ static const struct field machine_fields[] = {{"format", JSON_INTEGER, true},
                                               {"disks", JSON_ARRAY, true},
                                               {"nics", JSON_ARRAY, true},
                                               {NULL, JSON_NULL, false}};
-static const struct field disk_fields[] = {{"id", JSON_STRING, true},
-                                           {"file", JSON_STRING, true},
-                                           {"format", JSON_STRING, true},
-                                           {"kind", JSON_STRING, true},
-                                           {NULL, JSON_NULL, false}};
+static const struct field disk_fields[] = {
+    {"id", JSON_STRING, true},   {"file", JSON_STRING, true},  {"format", JSON_STRING, true},
+    {"kind", JSON_STRING, true}, {"base", JSON_STRING, false}, {NULL, JSON_NULL, false}};
 static const struct field nic_fields[] = {
     {"id", JSON_STRING, true},       {"mode", JSON_STRING, true},    {"mac", JSON_STRING, true},
     {"network", JSON_STRING, false}, {"bridge", JSON_STRING, false}, {"tap", JSON_STRING, false},

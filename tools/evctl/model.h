@@ -5,9 +5,9 @@
  *
  *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib,
  *   accel, kernel, initrd, append, bios, boot, user (for ssh): texts that may be missing,
- *   disks: [{id, file, format, kind: "disk" or "iso"}], a file without '/' lies in the folder,
- *   nics: [{id, mode, mac, network, bridge, forwards: ["tcp:127.0.0.1:2222-:22"]}],
- *   mode being user, internal or bridged.
+ *   disks: [{id, file, format, kind: "disk" or "iso", base}], a file without '/' lies in the
+ * folder; base is the image that a linked clone's disk builds on, nics: [{id, mode, mac, network,
+ * bridge, forwards: ["tcp:127.0.0.1:2222-:22"]}], mode being user, internal or bridged.
  */
 #ifndef TOOLS_EVCTL_MODEL_H
 #define TOOLS_EVCTL_MODEL_H

@@ -40,7 +40,7 @@ static const struct evctl_option set_options[] = {
     {0}};
 static const struct evctl_option clone_options[] = {
     {"linked", 'l', NULL, WORD_TEXT,
-     "overlays on the original's disks, which must then stay as they are"},
+     "overlays on the original's disks; as long as there is one, the original does not start"},
     {0}};
 static const struct evctl_option delete_options[] = {
     {"force", 'f', NULL, WORD_TEXT, "end it first if it runs; works on a broken description too"},
