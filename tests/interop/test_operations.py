@@ -23,24 +23,12 @@ class Image:
         self.log = []
         self.base = None
         size = source.choice([1 << 20, 3 << 20, (1 << 20) + 512 * 7])
-        cluster = source.choice(["512", "4k", "64k", "64k", "2M"])
-        options = [f"cluster_size={cluster}"]
-        self.cluster = {"512": 512, "4k": 4096, "64k": 65536, "2M": 2 << 20}[cluster]
-        if source.random() < 0.2:
-            options.append("compat=0.10")
-        else:
-            if source.random() < 0.3 and cluster in ("64k", "2M"):
-                options.append("extended_l2=on")
-            options.append(f"refcount_bits={source.choice([4, 8, 16, 32, 64])}")
-            if source.random() < 0.2:
-                options.append("lazy_refcounts=on")
-        # Data in a file of its own: no snapshots then, and "raw" must hold the disk by itself.
-        self.data_file = None
-        self.raw = False
-        if "compat=0.10" not in options and source.random() < 0.25:
-            self.data_file = folder / "data"
-            self.raw = source.random() < 0.5
-            options += ["data_file=data", f"data_file_raw={'on' if self.raw else 'off'}"]
+        self.cluster = source.choice([512, 4096, 16384, 65536, 65536, 2 << 20])
+        self.bitmaps = {}
+        self.is_v3 = source.random() >= 0.2
+        self.refcount_bits, self.data_file, self.raw = 16, None, False
+        options = [f"cluster_size={self.cluster}"]
+        options += self.newer_options() if self.is_v3 else ["compat=0.10"]
         self.model = bytearray(size)
         words = ["create", "-f", "qcow2", "-o", ",".join(options)]
         if source.random() < 0.5 and not self.raw:
@@ -50,6 +38,23 @@ class Image:
             self.model[:len(data)] = data
             words += ["-b", "base", "-F", "raw"]
         self.tool(*words, self.path, size)
+
+    def newer_options(self):
+        """What only version 3 has, in any combination."""
+        source, options = self.source, []
+        self.refcount_bits = source.choice([1, 2, 4, 8, 16, 32, 64])
+        options.append(f"refcount_bits={self.refcount_bits}")
+        if source.random() < 0.3 and self.cluster >= 16384:
+            options.append("extended_l2=on")
+        if source.random() < 0.2:
+            options.append("lazy_refcounts=on")
+        if source.random() < 0.4:
+            options.append("compression_type=zstd")
+        if source.random() < 0.2:
+            self.data_file = self.folder / "data"
+            self.raw = source.random() < 0.5  # "raw" must hold the disk by itself
+            options += ["data_file=data", f"data_file_raw={'on' if self.raw else 'off'}"]
+        return options
 
     def tool(self, *words, statuses=(0,)):
         tool = self.source.choice([evisor_img, qemu_img])
@@ -94,7 +99,7 @@ class Image:
         self.model[offset:offset + length] = bytes(length)
 
     def resize(self):
-        if self.snapshots or self.base:
+        if self.snapshots or self.base or self.bitmaps:
             return  # what shows beyond an old end is another story
         size = self.source.randrange(1, 4 << 20) // 512 * 512 + 512
         if size < len(self.model):
@@ -120,10 +125,11 @@ class Image:
             self.tool("snapshot", verb, name, self.path)
 
     def snapshot(self):
-        if self.data_file:
-            return
         choice = self.source.randrange(3)
-        if choice == 0 and len(self.snapshots) < 5:
+        if self.data_file or self.bitmaps:
+            return  # neither tool snapshots the one; theirs loses a snapshot beside the other
+        most = 5 if self.refcount_bits > 4 else min(5, 2 ** self.refcount_bits - 2)
+        if choice == 0 and len(self.snapshots) < most:
             name = f"s{self.source.randrange(1000)}"
             if name not in self.snapshots:
                 self.act_on_snapshot("-c", name)
@@ -143,11 +149,37 @@ class Image:
         words = ["convert", "-O", "qcow2"]
         if self.source.random() < 0.5:
             words.append("-c")
+        if self.source.random() < 0.3:
+            words += ["-o", "compression_type=zstd"]
+        if self.bitmaps:
+            words.append("--bitmaps")
         self.tool(*words, self.path, self.folder / "converted")
         os.replace(self.folder / "converted", self.path)
         self.base = None
-        self.data_file = None
-        self.cluster = 65536
+        self.cluster, self.refcount_bits = 65536, 16
+        self.is_v3, self.data_file = True, None
+
+    def bitmap(self):
+        """Adds or removes one; both tools then see the same ones, in the same state."""
+        if not self.is_v3 or self.snapshots:
+            return
+        name = f"b{self.source.randrange(4)}"
+        if name in self.bitmaps:
+            self.tool("bitmap", "--remove", "-f", "qcow2", self.path, name)
+            del self.bitmaps[name]
+        else:
+            on = self.source.random() < 0.6
+            granularity = self.source.choice([4096, 65536])
+            self.tool("bitmap", "--add", "--enable" if on else "--disable", "-g", granularity, "-f",
+                      "qcow2", self.path, name)
+            self.bitmaps[name] = (granularity, ["auto"] if on else [])
+
+    def compare_bitmaps(self):
+        for tool in (evisor_img, qemu_img):
+            data = tool("info", "--output=json", self.path).json()["format-specific"]["data"]
+            seen = {bitmap["name"]: (bitmap["granularity"], bitmap["flags"])
+                    for bitmap in data.get("bitmaps", [])}
+            assert seen == self.bitmaps, f"{tool.__name__}: {self.log}"
 
     def commit(self):
         if not self.base or self.snapshots or self.source.random() < 0.5:
@@ -161,6 +193,7 @@ class Image:
         self.base = None
 
     def compare(self):
+        self.compare_bitmaps()
         back = self.folder / "back"
         self.tool("convert", "-f", "qcow2", "-O", "raw", self.path, back)
         contents = back.read_bytes()
@@ -183,7 +216,7 @@ def test_operations(tmp_path, seed):
     image = Image(tmp_path, source)
     operations = [image.write] * 6 + [image.zero] * 3 + [
         image.resize, image.snapshot, image.snapshot, image.snapshot, image.convert, image.commit,
-        image.flatten]
+        image.flatten, image.bitmap]
     for step in range(STEPS):
         source.choice(operations)()
         if step % 6 == 5:
