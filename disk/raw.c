@@ -207,7 +207,8 @@ static int raw_open(struct loop *loop, struct io_file *file, const struct disk_o
         return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
     }
     list_init(&raw->slots);
-    raw->node.size_bytes = align_down(length, 512);
+    /* The last bytes of a file that ends within a sector count: what follows them reads as zeroes. */
+    raw->node.size_bytes = align_up(length, 512);
     raw->node.discard_granularity = file->block_bytes;
     *out = &raw->node;
     return 0;

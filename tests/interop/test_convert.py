@@ -209,3 +209,13 @@ def test_refused(pair, words):
     assert not (pair[0] / "out").exists()
     assert results[0].status == results[1].status == 1
     assert results[0].err.startswith("evisor-img: ")
+
+
+def test_a_raw_file_that_ends_within_a_sector_keeps_its_last_bytes(tmp_path):
+    (tmp_path / "odd.raw").write_bytes(bytes(range(250)) * 4)
+    assert evisor_img("convert", "-f", "raw", "-O", "qcow2", "odd.raw", "odd.qcow2",
+                      cwd=tmp_path).status == 0
+    for tool in (evisor_img, qemu_img):
+        assert tool("compare", "-f", "raw", "-F", "qcow2", "odd.raw", "odd.qcow2",
+                    cwd=tmp_path).status == 0
+    assert qemu_img("info", "--output=json", "odd.qcow2", cwd=tmp_path).json()["virtual-size"] == 1024
