@@ -16,6 +16,8 @@
 #include "tests/acceltable/machine_setup.h"
 #include "vmm/accel.h"
 
+#define CR4_OSXSAVE 0x40000u
+
 #define EXITS_MAX   32
 #define PATCHES_MAX 32
 #define KICK_MS     4
@@ -150,6 +152,10 @@ static void set_state(struct input *in, enum guest_mode mode)
     state.sregs.cr0 ^= (take(in) & 1) ? take_word(in, 4) & 0x5005003e : 0;
     if (mode == MODE_V86)
         state.regs.rflags |= 1 << 17;
+    if (take(in) & 1) {
+        state.sregs.cr4 |= CR4_OSXSAVE;
+        state.xcrs.xcrs[0].value = __builtin_cpu_supports("avx") ? 7 : 3;
+    }
     unused_result(soft_accel_ops.vcpu_set_state(machine.vcpu, ACCEL_STATE_ALL, &state));
 }
 
