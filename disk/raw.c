@@ -207,7 +207,7 @@ static int raw_open(struct loop *loop, struct io_file *file, const struct disk_o
         return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
     }
     list_init(&raw->slots);
-    /* The last bytes of a file that ends within a sector count: what follows them reads as zeroes. */
+    /* Of a file that ends within a sector the rest of it reads as zeroes. */
     raw->node.size_bytes = align_up(length, 512);
     raw->node.discard_granularity = file->block_bytes;
     *out = &raw->node;
