@@ -12,15 +12,11 @@
 #include "disk/qcow2/qcow2_snapshot.h"
 #include "tests/crash_sim/alloc_fault.h"
 #include "tests/crash_sim/recovery.h"
-#include "tests/crash_sim/seedimage.h"
 
-#define PLACES_MAX   1024u
-#define KINDS_MAX    64u
-#define TURNS_MAX    100000u /* after which a workload that has not ended never will */
-#define SEED_VERSION 1u
-#define STARTS_MAX   256u
-#define SEEDED_MAX   80u /* clusters that the start image or its backing can have */
-#define LEAK_SLACK   16u /* clusters of tables that one operation may have under way */
+#define TURNS_MAX     100000u /* after which a workload that has not ended never will */
+#define FIRST_VERSION 1u      /* what the start image holds; writes come after it */
+#define SEEDED_MAX    80u     /* clusters that the start image or its backing can have */
+#define LEAK_SLACK    16u     /* clusters of tables that one operation may have under way */
 
 struct work {
     struct disk_request request;
@@ -30,237 +26,42 @@ struct work {
     uint8_t *data;
 };
 
-/* --- geometry --- */
-
-static uint32_t per_cluster(const struct scene_config *config)
-{
-    return (1u << config->cluster_bits) / CELL_BYTES;
-}
-
-uint32_t scene_clusters(const struct scene_config *config)
-{
-    return config->cluster_bits == 9 ? 68 : 8;
-}
-
-static uint32_t clusters_per_l2(const struct scene_config *config)
-{
-    return 1u << (config->cluster_bits - (config->is_extended ? 4 : 3));
-}
-
-uint32_t scene_clusters_max(const struct scene_config *config)
-{
-    return (scene_clusters(config) / clusters_per_l2(config) + 1) * clusters_per_l2(config) + 1;
-}
-
-uint32_t scene_offsets(const struct scene_config *config, uint32_t offsets[SCENE_OFFSETS])
-{
-    static const uint32_t of_64k[] = {0, 1, 2, 3, 4, 5, 8, 62, 63, 64, 65, 66, 124, 126, 127};
-    static const uint32_t of_2m[] = {0,    1,    127,  128,  129,  130, 2046,
-                                     2047, 2048, 2049, 2176, 4094, 4095};
-    uint32_t n = MIN(per_cluster(config), 8);
-    for (uint32_t i = 0; i < n; i++)
-        offsets[i] = i;
-    if (config->cluster_bits == 16)
-        memcpy(offsets, of_64k, sizeof(of_64k));
-    if (config->cluster_bits == 21)
-        memcpy(offsets, of_2m, sizeof(of_2m));
-    return config->cluster_bits == 16   ? ARRAY_SIZE(of_64k)
-           : config->cluster_bits == 21 ? ARRAY_SIZE(of_2m)
-                                        : n;
-}
-
-/* The raw backing reaches past the disk, the qcow2 one ends before it. */
-static uint32_t base_clusters(const struct scene_config *config)
-{
-    if (config->backing == SCENE_NO_BACKING)
-        return 0;
-    return scene_clusters(config) + (config->backing == SCENE_RAW_BACKING ? 2 : -2u);
-}
-
-/* What the first clusters of the disk are. */
-static const uint8_t first_kinds[] = {SEEDIMAGE_DATA,      SEEDIMAGE_NONE, SEEDIMAGE_PACKED,
-                                      SEEDIMAGE_PACKED,    SEEDIMAGE_ZERO, SEEDIMAGE_DATA,
-                                      SEEDIMAGE_ZERO_KEPT, SEEDIMAGE_NONE};
-
-static void choose_kinds(const struct scene_config *config, uint8_t kinds[KINDS_MAX])
-{
-    memset(kinds, SEEDIMAGE_NONE, KINDS_MAX);
-    memcpy(kinds, first_kinds, sizeof(first_kinds));
-    if (config->cluster_bits == 9)
-        kinds[62] = kinds[63] = SEEDIMAGE_DATA;
-}
-
-static uint32_t kind_count(const struct scene_config *config)
-{
-    return MIN(scene_clusters(config), KINDS_MAX);
-}
-
 /* --- the world --- */
 
 void scene_world_init(struct scene_world *world)
 {
     memset(world, 0, sizeof(*world));
     alloc_fault_pause();
-    world->starts = calloc(STARTS_MAX, sizeof(world->starts[0]));
-    CHECK(world->starts && loop_init(&world->loop) == 0);
-}
-
-static void forget_starts(struct scene_world *world)
-{
-    for (unsigned i = 0; i < world->start_count; i++) {
-        cell_file_fini(&world->starts[i].file);
-        cell_file_fini(&world->starts[i].base);
-        cell_arena_fini(&world->starts[i].arena);
-    }
-    world->start_count = 0;
-    /* They know cells by their place in memory. */
-    checker_fini(&world->checker);
-    checker_fini(&world->second);
-}
-
-static void make_base(struct scene_start *start, const struct seedimage_options *like)
-{
-    const struct scene_config *config = &start->config;
-    uint8_t kinds[KINDS_MAX + 8], sector[CELL_BYTES];
-    uint32_t clusters = base_clusters(config), sectors = clusters * per_cluster(config);
-    if (config->backing == SCENE_QCOW2_BACKING) {
-        memset(kinds, SEEDIMAGE_DATA, sizeof(kinds));
-        const struct seedimage_options options = {.cluster_bits = config->cluster_bits,
-                                                  .version = 3,
-                                                  .refcount_order = 4,
-                                                  .sectors = sectors,
-                                                  .kinds = kinds,
-                                                  .kind_count = clusters,
-                                                  .offsets = like->offsets,
-                                                  .offset_count = like->offset_count,
-                                                  .data_version = CELL_BACKING};
-        seedimage_make(&options, &start->arena, &start->base);
-        return;
-    }
-    cell_file_reserve(&start->base, sectors);
-    for (uint32_t i = 0; i < clusters * like->offset_count; i++) {
-        uint32_t lba =
-            i / like->offset_count * per_cluster(config) + like->offsets[i % like->offset_count];
-        cell_fill(sector, lba, CELL_BACKING);
-        start->base.cells[lba] = cell_make(&start->arena, sector);
-    }
-    start->base.length_bytes = (uint64_t)sectors * CELL_BYTES;
-}
-
-static void make_start(struct scene_start *start)
-{
-    const struct scene_config *config = &start->config;
-    uint8_t kinds[KINDS_MAX];
-    uint32_t offsets[SCENE_OFFSETS];
-    choose_kinds(config, kinds);
-    struct seedimage_options options = {
-        .cluster_bits = config->cluster_bits,
-        .version = config->version,
-        .refcount_order = config->refcount_order,
-        .is_extended = config->is_extended,
-        .is_lazy = config->is_lazy,
-        .has_backing = config->backing != SCENE_NO_BACKING,
-        .has_snapshot = config->has_snapshot,
-        .sectors = (uint64_t)scene_clusters(config) * per_cluster(config),
-        .stale = config->fullness == SCENE_ROOMY ? 2 : 0,
-        .fills_blocks = config->fullness == SCENE_FULL_BLOCKS,
-        .fills_reftable = config->fullness == SCENE_FULL_REFTABLE,
-        .spare = config->spare,
-        .kinds = kinds,
-        .kind_count = kind_count(config),
-        .offsets = offsets,
-        .offset_count = scene_offsets(config, offsets),
-        .data_version = SEED_VERSION,
-    };
-    start->ballast = seedimage_make(&options, &start->arena, &start->file);
-    if (config->backing != SCENE_NO_BACKING)
-        make_base(start, &options);
-}
-
-static bool is_same(const struct scene_config *a, const struct scene_config *b)
-{
-    return a->cluster_bits == b->cluster_bits && a->version == b->version &&
-           a->refcount_order == b->refcount_order && a->backing == b->backing &&
-           a->is_lazy == b->is_lazy && a->is_extended == b->is_extended &&
-           a->has_snapshot == b->has_snapshot && a->fullness == b->fullness && a->spare == b->spare;
-}
-
-static const struct scene_start *get_start(struct scene_world *world,
-                                           const struct scene_config *config)
-{
-    for (unsigned i = 0; i < world->start_count; i++)
-        if (is_same(&world->starts[i].config, config))
-            return &world->starts[i];
-    if (world->start_count == STARTS_MAX)
-        forget_starts(world);
-    struct scene_start *start = &world->starts[world->start_count++];
-    *start = (struct scene_start){.config = *config};
-    make_start(start);
-    return start;
+    CHECK(loop_init(&world->loop) == 0);
 }
 
 void scene_world_fini(struct scene_world *world)
 {
     loop_run(&world->loop);
     loop_fini(&world->loop);
-    forget_starts(world);
-    free(world->starts);
+    origin_cache_fini(&world->origins);
+    checker_fini(&world->checker);
+    checker_fini(&world->second);
 }
 
-/* --- the model's start --- */
-
-static uint32_t add_places(const struct scene_config *config, uint32_t cluster, uint32_t *lbas,
-                           uint32_t n)
+static const struct origin *get_origin(struct scene_world *world,
+                                       const struct origin_config *config)
 {
-    uint32_t offsets[SCENE_OFFSETS], count = scene_offsets(config, offsets);
-    for (uint32_t i = 0; i < count; i++)
-        lbas[n++] = cluster * per_cluster(config) + offsets[i];
-    return n;
-}
-
-static void start_snapshot(struct model *model)
-{
-    struct model_snapshot *snapshot = model_snapshot_begin(model, "s0", 0);
-    snapshot->created = 0;
-    for (uint32_t i = 0; i < model->place_count; i++)
-        snapshot->values[i] = model->places[i].versions[0].value;
-}
-
-static void start_model(struct scene *scene)
-{
-    const struct scene_config *config = &scene->plan->config;
-    uint32_t lbas[PLACES_MAX], n = 0, clusters = scene_clusters(config);
-    uint32_t base = base_clusters(config);
-    uint8_t kinds[KINDS_MAX];
-    choose_kinds(config, kinds);
-    for (uint32_t i = 0; i < clusters + 2; i++)
-        n = add_places(config, i, lbas, n);
-    n = add_places(config, scene_clusters_max(config) - 1, lbas, n);
-    model_init(&scene->model, lbas, n, per_cluster(config));
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t cluster = lbas[i] / per_cluster(config);
-        uint8_t kind = cluster < kind_count(config) ? kinds[cluster] : SEEDIMAGE_NONE;
-        uint32_t backing = cluster < base ? CELL_BACKING : CELL_ZERO, value = CELL_ZERO;
-        if (kind == SEEDIMAGE_DATA || kind == SEEDIMAGE_PACKED)
-            value = SEED_VERSION;
-        /* Version 2 knows no clusters of zeroes. */
-        bool is_none = kind == SEEDIMAGE_NONE || (value == CELL_ZERO && config->version == 2);
-        if (is_none && cluster < clusters)
-            value = backing;
-        model_start_with(&scene->model, lbas[i], value, backing);
+    bool forgot;
+    const struct origin *origin = origin_get(&world->origins, config, &forgot);
+    /* They know cells by their place in memory. */
+    if (forgot) {
+        checker_fini(&world->checker);
+        checker_fini(&world->second);
     }
-    model_start_size(&scene->model, clusters * per_cluster(config));
-    scene->model.ballast = scene->start->ballast;
-    if (config->has_snapshot)
-        start_snapshot(&scene->model);
-    scene->sectors = clusters * per_cluster(config);
+    return origin;
 }
 
 /* --- failing --- */
 
 void scene_fail(const struct scene *scene, const char *what, const char *detail, uint32_t time)
 {
-    const struct scene_config *c = &scene->plan->config;
+    const struct origin_config *c = &scene->plan->config;
     dprintf(scene->world->report_fd,
             "crash_sim: %s: %s\n"
             "  state %llu, time %u of %u; clusters of %u, version %u, backing %d%s%s%s, "
@@ -308,8 +109,8 @@ static struct node *open_base(struct scene *scene, struct error *err)
     struct node *base = NULL;
     struct disk_options options = {.path = "base", .read_only = true};
     const struct format_ops *format =
-        scene->plan->config.backing == SCENE_RAW_BACKING ? &raw_format : &qcow2_format;
-    scene->base_sim = simdisk_create(&scene->world->loop, &scene->arena, &scene->start->base, 7);
+        scene->plan->config.backing == ORIGIN_RAW_BACKING ? &raw_format : &qcow2_format;
+    scene->base_sim = simdisk_create(&scene->world->loop, &scene->arena, &scene->origin->base, 7);
     alloc_fault_resume();
     int result = format->open(&scene->world->loop, &scene->base_sim->file, &options, &base, err);
     alloc_fault_pause();
@@ -345,7 +146,7 @@ struct disk *scene_open(struct scene *scene, struct simdisk *sim, struct error *
                                    .discard_unmap = true,
                                    .cache.writeback = true,
                                    .l2_cache_bytes = 1};
-    if (scene->plan->config.backing != SCENE_NO_BACKING && !(base = open_base(scene, err)))
+    if (scene->plan->config.backing != ORIGIN_NO_BACKING && !(base = open_base(scene, err)))
         return NULL;
     alloc_fault_resume();
     int result = disk_open_file(&scene->world->loop, &sim->file, base, &options, &disk, err);
@@ -498,7 +299,8 @@ static void start_request(struct scene *scene, const struct scene_op *op)
         model_begin(&scene->model, work->first, work->count,
                     kind == DISK_WRITE ? scene->next_version : CELL_ZERO, work->began);
         model_may_leak(&scene->model, work->began,
-                       2 * (work->count / per_cluster(&scene->plan->config) + 2) + LEAK_SLACK);
+                       2 * (work->count / origin_per_cluster(&scene->plan->config) + 2) +
+                           LEAK_SLACK);
     }
     scene->in_flight++;
     alloc_fault_resume();
@@ -521,7 +323,7 @@ static void resize(struct scene *scene, uint32_t sectors)
     uint32_t began = simdisk_note(scene->sim);
     model_resize_begin(&scene->model, sectors, began);
     model_may_leak(&scene->model, began,
-                   MIN((most - least) / per_cluster(&scene->plan->config), SEEDED_MAX) +
+                   MIN((most - least) / origin_per_cluster(&scene->plan->config), SEEDED_MAX) +
                        LEAK_SLACK);
     scene->in_flight++;
     disk_resize(scene->disk, (uint64_t)sectors * CELL_BYTES, on_resized, scene);
@@ -605,7 +407,7 @@ static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
     char name[16];
     struct model_snapshot *snapshot = newest_snapshot(scene);
     uint32_t began = simdisk_note(scene->sim);
-    model_may_leak(&scene->model, began, 4 * KINDS_MAX + 4 * LEAK_SLACK);
+    model_may_leak(&scene->model, began, 4 * SEEDED_MAX + 4 * LEAK_SLACK);
     if (kind == SCENE_SNAPSHOT_CREATE) {
         snprintf(name, sizeof(name), "n%u", ++scene->next_snapshot);
         snapshot = model_snapshot_begin(&scene->model, name, began);
@@ -661,8 +463,8 @@ static bool snapshot_op(struct scene *scene, enum scene_op_kind kind, bool is_li
 
 static bool can_discard(const struct scene *scene)
 {
-    const struct scene_config *config = &scene->plan->config;
-    return config->version == 3 || config->backing == SCENE_NO_BACKING;
+    const struct origin_config *config = &scene->plan->config;
+    return config->version == 3 || config->backing == ORIGIN_NO_BACKING;
 }
 
 static bool reopen(struct scene *scene)
@@ -700,12 +502,6 @@ static bool run_op(struct scene *scene, const struct scene_op *op)
     return true;
 }
 
-static bool is_packed(const struct scene *scene, uint32_t lba)
-{
-    uint32_t cluster = lba / per_cluster(&scene->plan->config);
-    return cluster < ARRAY_SIZE(first_kinds) && first_kinds[cluster] == SEEDIMAGE_PACKED;
-}
-
 /* All of the palette must read as the model says, and can be written and flushed: a fault that is
  * over has left nothing behind, unless a barrier failed. */
 static void finish_work(struct scene *scene)
@@ -724,7 +520,8 @@ static void finish_work(struct scene *scene)
     for (uint32_t i = 0; i < scene->model.place_count; i++) {
         struct scene_op read = {.kind = SCENE_READ, .first = scene->model.places[i].lba};
         read.count = 1;
-        if (read.first < scene->sectors && !(is_hasty && is_packed(scene, read.first)))
+        if (read.first < scene->sectors &&
+            !(is_hasty && origin_is_packed(&scene->plan->config, read.first)))
             start_request(scene, &read);
         drain(scene, 8);
     }
@@ -806,10 +603,10 @@ uint64_t scene_run(struct scene_world *world, const struct scene_plan *plan)
 {
     struct scene scene = {.world = world, .plan = plan, .random = plan->seed * 2 + 1};
     uint64_t failed, operations;
-    scene.start = get_start(world, &plan->config);
-    start_model(&scene);
-    scene.next_version = SEED_VERSION;
-    scene.sim = simdisk_create(&world->loop, &scene.arena, &scene.start->file, plan->seed);
+    scene.origin = get_origin(world, &plan->config);
+    scene.sectors = origin_start_model(scene.origin, &scene.model);
+    scene.next_version = FIRST_VERSION;
+    scene.sim = simdisk_create(&world->loop, &scene.arena, &scene.origin->file, plan->seed);
     scene.sim->fault = plan->fault;
     if (plan->slow_one_in) {
         scene.sim->slow_one_in = plan->slow_one_in;

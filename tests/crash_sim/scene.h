@@ -6,32 +6,11 @@
 #ifndef TESTS_CRASH_SIM_SCENE_H
 #define TESTS_CRASH_SIM_SCENE_H
 
-#include "tests/crash_sim/model.h"
+#include "tests/crash_sim/origin.h"
 #include "tests/crash_sim/powercut.h"
 
 #define SCENE_OPS_MAX 64u
-#define SCENE_OFFSETS 24u
 #define SCENE_FAILED  3 /* exit status */
-
-enum scene_backing {
-    SCENE_NO_BACKING,
-    SCENE_RAW_BACKING,
-    SCENE_QCOW2_BACKING,
-};
-
-enum scene_fullness {
-    SCENE_ROOMY,
-    SCENE_FULL_BLOCKS,   /* the next cluster but a few needs a new refcount block */
-    SCENE_FULL_REFTABLE, /* ... which needs a longer refcount table */
-};
-
-struct scene_config {
-    unsigned cluster_bits, version, refcount_order;
-    enum scene_backing backing;
-    bool is_lazy, is_extended, has_snapshot;
-    enum scene_fullness fullness;
-    unsigned spare; /* clusters before it is full */
-};
 
 enum scene_op_kind {
     SCENE_WRITE,
@@ -56,7 +35,7 @@ struct scene_op {
 };
 
 struct scene_plan {
-    struct scene_config config;
+    struct origin_config config;
     struct scene_op ops[SCENE_OPS_MAX];
     unsigned op_count;
     bool has_bitmap; /* the engine keeps a persistent dirty bitmap */
@@ -69,20 +48,11 @@ struct scene_plan {
     unsigned recover_one_in;         /* states that production repairs and opens again; 0: none */
 };
 
-/* The images that workloads of one configuration start from. */
-struct scene_start {
-    struct scene_config config;
-    struct cell_arena arena;
-    struct cell_file file, base;
-    uint64_t ballast;
-};
-
 /* What scenes of one process share. */
 struct scene_world {
     struct loop loop;
     struct checker checker, second; /* the second for states within states */
-    struct scene_start *starts;     /* images made before */
-    unsigned start_count;
+    struct origin_cache origins;
     /* Counted over all scenes. */
     uint64_t scenes, states, recoveries, repairs, nested, faults;
     const char *replay; /* what to tell a person who wants to see a failure again */
@@ -92,7 +62,7 @@ struct scene_world {
 struct scene {
     struct scene_world *world;
     const struct scene_plan *plan;
-    const struct scene_start *start;
+    const struct origin *origin;
     struct model model;
     struct cell_arena arena;
     struct simdisk *sim, *base_sim;
@@ -108,12 +78,6 @@ struct scene {
 
 void scene_world_init(struct scene_world *world);
 void scene_world_fini(struct scene_world *world);
-
-/* Guest clusters of the disk at the start, and in which of their sectors there is data. */
-uint32_t scene_clusters(const struct scene_config *config);
-uint32_t scene_offsets(const struct scene_config *config, uint32_t offsets[SCENE_OFFSETS]);
-/* The most that a workload may grow the disk to, in clusters. */
-uint32_t scene_clusters_max(const struct scene_config *config);
 
 /* Runs the workload and judges all states. Ends the process with SCENE_FAILED at the first bad one.
  * Returns how many operations of the host's disk (or allocations) the plan's fault could hit. */

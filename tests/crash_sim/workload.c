@@ -69,26 +69,26 @@ static const enum step triples[][3] = {
 static const unsigned cluster_bits[] = {9, 12, 16, 21};
 
 /* Four sizes of clusters, the two large ones with extended L2 as well; backing; lazy refcounts. */
-static struct scene_config config_of(uint64_t index)
+static struct origin_config config_of(uint64_t index)
 {
     uint64_t shape = index % 6;
-    struct scene_config config = {0};
+    struct origin_config config = {0};
     config.cluster_bits = shape < 4 ? cluster_bits[shape] : cluster_bits[shape - 2];
     config.is_extended = shape >= 4;
     config.version = 3;
     config.refcount_order = 4;
-    config.backing = (enum scene_backing)(index / 6 % 3);
+    config.backing = (enum origin_backing)(index / 6 % 3);
     config.is_lazy = index / 18 % 2;
     return config;
 }
 
 /* Leaves room for `spare` clusters only. Large ones would make a file of gigabytes. */
-static void make_full(struct scene_config *config, unsigned spare)
+static void make_full(struct origin_config *config, unsigned spare)
 {
     if (config->cluster_bits > 12)
         return;
     config->refcount_order = 6;
-    config->fullness = config->cluster_bits == 9 ? SCENE_FULL_REFTABLE : SCENE_FULL_BLOCKS;
+    config->fullness = config->cluster_bits == 9 ? ORIGIN_FULL_REFTABLE : ORIGIN_FULL_BLOCKS;
     config->spare = spare;
 }
 
@@ -104,7 +104,7 @@ static void add(struct scene_plan *plan, enum scene_op_kind kind, uint64_t first
 static void add_step(struct scene_plan *plan, enum step step)
 {
     uint64_t s = (UINT64_C(1) << plan->config.cluster_bits) / CELL_BYTES;
-    uint64_t some = MIN(s, 6), edge = MIN(s, 2), clusters = scene_clusters(&plan->config);
+    uint64_t some = MIN(s, 6), edge = MIN(s, 2), clusters = origin_clusters(&plan->config);
     switch (step) {
     case STEP_ALLOCATE:
         add(plan, SCENE_WRITE, s + (s > 2), some - (s > 2));
@@ -153,7 +153,7 @@ static void add_step(struct scene_plan *plan, enum step step)
         add(plan, SCENE_RESIZE, clusters * s + s + s / 2, 0);
         break;
     case STEP_GROW_L1:
-        add(plan, SCENE_RESIZE, (uint64_t)scene_clusters_max(&plan->config) * s, 0);
+        add(plan, SCENE_RESIZE, (uint64_t)origin_clusters_max(&plan->config) * s, 0);
         break;
     case STEP_SHRINK:
         add(plan, SCENE_RESIZE, 5 * s + s / 2, 0);
@@ -273,9 +273,9 @@ static void run_race(struct scene_world *world, uint64_t config, uint64_t kind, 
 
 /* --- random ones --- */
 
-static struct scene_config random_config(uint64_t *random)
+static struct origin_config random_config(uint64_t *random)
 {
-    struct scene_config config = config_of(cell_below(random, CONFIGS));
+    struct origin_config config = config_of(cell_below(random, CONFIGS));
     if (!config.is_extended && cell_below(random, 5) == 0) {
         config.version = 2;
         config.is_lazy = false;
@@ -288,9 +288,9 @@ static struct scene_config random_config(uint64_t *random)
     return config;
 }
 
-static void random_range(const struct scene_config *config, uint64_t *random, struct scene_op *op)
+static void random_range(const struct origin_config *config, uint64_t *random, struct scene_op *op)
 {
-    uint32_t offsets[SCENE_OFFSETS], count = scene_offsets(config, offsets);
+    uint32_t offsets[ORIGIN_OFFSETS], count = origin_offsets(config, offsets);
     uint32_t s = (1u << config->cluster_bits) / CELL_BYTES;
     uint32_t cluster = (uint32_t)cell_below(random, 10);
     if (config->cluster_bits == 9 && cell_below(random, 3) == 0)
@@ -313,7 +313,7 @@ static void random_op(const struct scene_plan *plan, uint64_t *random, struct sc
         SCENE_WRITE, SCENE_WRITE, SCENE_WRITE,      SCENE_WRITE,   SCENE_WRITE, SCENE_WRITE,
         SCENE_ZERO,  SCENE_READ,  SCENE_ZERO_UNMAP, SCENE_DISCARD, SCENE_FLUSH, SCENE_FLUSH};
     uint32_t s = (1u << plan->config.cluster_bits) / CELL_BYTES;
-    uint32_t clusters = scene_clusters(&plan->config);
+    uint32_t clusters = origin_clusters(&plan->config);
     *op = (struct scene_op){.kind = kinds[cell_below(random, ARRAY_SIZE(kinds))]};
     op->is_alone = cell_below(random, 4) == 0;
     op->is_fua = cell_below(random, 16) == 0;
@@ -326,7 +326,7 @@ static void random_op(const struct scene_plan *plan, uint64_t *random, struct sc
         op->first =
             s * (4 + (uint32_t)cell_below(random, clusters)) + (uint32_t)cell_below(random, s);
         if (cell_below(random, 4) == 0)
-            op->first = scene_clusters_max(&plan->config) * s;
+            op->first = origin_clusters_max(&plan->config) * s;
     } else {
         random_range(&plan->config, random, op);
     }
