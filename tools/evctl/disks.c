@@ -227,27 +227,9 @@ int disks_check_snapshots(const struct machine *machine, struct error *err)
 
 /* --- the seed --- */
 
-static char *read_whole(const char *path, struct error *err)
-{
-    char *text = calloc(1, SEED_FILE_MAX_BYTES + 2);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 || !text ? -1 : read(fd, text, SEED_FILE_MAX_BYTES + 1);
-    if (length < 0)
-        error_set_errno(err, errno, "--user-data %s", path);
-    else if (length > SEED_FILE_MAX_BYTES)
-        error_set(err, EFBIG, "--user-data %s: it has more than %d KiB", path,
-                  SEED_FILE_MAX_BYTES / 1024);
-    if (fd >= 0)
-        close(fd);
-    if (length >= 0 && length <= SEED_FILE_MAX_BYTES)
-        return text;
-    free(text);
-    return NULL;
-}
-
 int disks_add_seed(struct machine *machine, const char *user_data, struct error *err)
 {
-    char *text = read_whole(user_data, err), *meta = NULL;
+    char *meta = NULL, *text = store_read_file(user_data, SEED_FILE_MAX_BYTES, NULL, err);
     if (!text)
         return -err->code;
     CHECK(asprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n",

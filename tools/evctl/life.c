@@ -21,7 +21,6 @@
 
 #define START_PATIENCE_MS 30000
 #define LOOK_MS           5
-#define ADDRESS_LOOK_MS   200
 
 static uint64_t after_ms(uint64_t ms)
 {

@@ -280,32 +280,12 @@ static json_t *read_vmx(char *text, const char *path, struct error *err)
 
 /* --- by the name --- */
 
-static char *read_whole(const char *path, size_t *length, struct error *err)
-{
-    FILE *file = fopen(path, "re");
-    char *text = calloc(1, DESCRIPTION_MAX_BYTES + 2);
-    CHECK(text);
-    *length = file ? fread(text, 1, DESCRIPTION_MAX_BYTES + 1, file) : 0;
-    bool ok = file && !ferror(file);
-    int code = errno;
-    if (file)
-        fclose(file);
-    if (ok && *length <= DESCRIPTION_MAX_BYTES)
-        return text;
-    if (ok)
-        error_set(err, EFBIG, "%s: it has more than 4 MiB, too much for a description", path);
-    else
-        error_set_errno(err, code, "%s", path);
-    free(text);
-    return NULL;
-}
-
 json_t *portable_read(const char *path, struct error *err)
 {
     size_t length;
     const char *dot = strrchr(path, '.');
     bool is_vmx = dot && strcasecmp(dot, ".vmx") == 0, is_vbox = dot && !strcasecmp(dot, ".vbox");
-    char *text = read_whole(path, &length, err);
+    char *text = store_read_file(path, DESCRIPTION_MAX_BYTES, &length, err);
     json_t *plan = NULL;
     if (text && is_vmx) {
         plan = read_vmx(text, path, err);

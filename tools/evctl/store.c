@@ -281,15 +281,18 @@ static int remove_one(const char *path, const struct stat *status, int kind, str
     return remove(path) < 0 ? errno : 0;
 }
 
+int store_remove_tree(const char *folder)
+{
+    int result = nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    return result < 0 ? -errno : -result;
+}
+
 int machine_remove(struct machine *machine, struct error *err)
 {
     /* The description goes first: what is left after a failure is no machine any more. */
     unlinkat(machine->folder_fd, STORE_CONFIG_FILE, 0);
-    int result = nftw(machine->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    if (result)
-        return error_set_errno(err, result < 0 ? errno : result, "cannot remove all of %s",
-                               machine->folder);
-    return 0;
+    int result = store_remove_tree(machine->folder);
+    return result ? error_set_errno(err, -result, "cannot remove all of %s", machine->folder) : 0;
 }
 
 /* --- state --- */
@@ -353,4 +356,26 @@ char *machine_path(const struct machine *machine, const char *file)
     else
         CHECK(asprintf(&path, "%s/%s", machine->folder, file) > 0);
     return path;
+}
+
+char *store_read_file(const char *path, size_t max_bytes, size_t *length, struct error *err)
+{
+    FILE *file = fopen(path, "re");
+    if (!file) {
+        error_set_errno(err, errno, "%s", path);
+        return NULL;
+    }
+    char *text = calloc(1, max_bytes + 2);
+    CHECK(text);
+    size_t got = fread(text, 1, max_bytes + 1, file);
+    int code = ferror(file) ? errno : got > max_bytes ? EFBIG : 0;
+    fclose(file);
+    if (length)
+        *length = got;
+    if (!code)
+        return text;
+    free(text);
+    error_set(err, code, "%s: %s", path,
+              code == EFBIG ? "it is too large for what it should be" : strerror(code));
+    return NULL;
 }

@@ -58,6 +58,10 @@ pid_t machine_pid(int folder_fd);
 
 /* Writes machine.json: whole or not at all. */
 int must_check machine_save(struct machine *machine, struct error *err);
+/* A small file as a text that the caller frees; NULL with err set, also above `max_bytes`. */
+char *store_read_file(const char *path, size_t max_bytes, size_t *length, struct error *err);
+/* Removes a folder with all that is in it, following no links. 0 or -errno. */
+int store_remove_tree(const char *folder);
 /* A path inside the folder; the caller frees it. */
 char *machine_path(const struct machine *machine, const char *file);
 

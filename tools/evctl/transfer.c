@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +19,6 @@
 #include "tools/evctl/portable.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
-
-static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *where)
-{
-    (void)status, (void)kind, (void)where;
-    return remove(path) < 0 ? errno : 0;
-}
-
-static void remove_folder(const char *path)
-{
-    unused_result(nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS));
-}
 
 static bool has_suffix(const char *path, const char *suffix)
 {
@@ -148,7 +136,7 @@ static int export_to(struct export *export, const char *target, struct error *er
         return error_set_errno(err, errno, "cannot make the folder %s", export->folder);
     int result = write_export(export, target, is_ova, err);
     if (is_ova)
-        remove_folder(export->folder);
+        unused_result(store_remove_tree(export->folder));
     if (result && is_ova)
         unlink(target);
     return result;
@@ -308,7 +296,7 @@ static int import_file(struct machine *machine, const char *path, struct error *
         result = -err->code;
     }
     if (is_archive)
-        remove_folder(unpacked);
+        unused_result(store_remove_tree(unpacked));
     json_decref(plan);
     free(description);
     free(unpacked);
