@@ -140,12 +140,12 @@ void boot_load(const struct boot *boot, const struct memory *memory, uint64_t rs
     CHECK(guest_mem_write(mem, BOOT_CMDLINE_GPA, boot->cmdline, strlen(boot->cmdline) + 1));
     if (boot->initrd.size)
         CHECK(guest_mem_write(mem, boot->initrd_gpa, boot->initrd.bytes, boot->initrd.size));
-    if (boot->kind == BOOT_BZIMAGE) {
+    if (boot->kind == BOOT_BZIMAGE)
         load_page_tables(mem);
-        boot_bzimage_load(boot, memory, rsdp_gpa);
-    } else {
+    if (boot->kind == BOOT_PVH)
         boot_pvh_load(boot, memory, rsdp_gpa);
-    }
+    else
+        boot_bzimage_load(boot, memory, rsdp_gpa);
 }
 
 static struct kvm_segment segment(uint16_t selector, uint8_t type, bool is_long)
@@ -189,6 +189,6 @@ void boot_set_cpu(const struct boot *boot, struct accel_vcpu_state *state)
         .rflags = 2,
         .rsp = BOOT_STACK_GPA,
         .rsi = BOOT_ZERO_PAGE_GPA,
-        .rbx = BOOT_PVH_INFO_GPA,
+        .rbx = boot->kind == BOOT_PVH ? BOOT_PVH_INFO_GPA : 0,
     };
 }

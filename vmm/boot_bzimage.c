@@ -9,7 +9,8 @@
 
 #define SETUP_HEADER_OFFSET 0x1f1
 #define HEADER_MAGIC        0x53726448 /* "HdrS" */
-#define PROTOCOL_MIN        0x020c     /* the first with a 64-bit entry */
+#define PROTOCOL_MIN        0x020a     /* the first that says how much memory it unpacks in */
+#define PROTOCOL_64         0x020c     /* the first with a 64-bit entry */
 #define ENTRY_64_OFFSET     0x200
 
 /* The file's header as far as it is there; the rest reads as zero. */
@@ -28,12 +29,16 @@ static size_t setup_size(const struct setup_header *header)
     return ((size_t)(header->setup_sects ? header->setup_sects : 4) + 1) * 512;
 }
 
+static bool has_64bit_entry(const struct setup_header *header)
+{
+    return header->version >= PROTOCOL_64 && header->xloadflags & XLF_KERNEL_64;
+}
+
 static int check_protocol(const struct setup_header *header, const char *path, struct error *err)
 {
-    if (header->version < PROTOCOL_MIN || !(header->xloadflags & XLF_KERNEL_64))
+    if (header->version < PROTOCOL_MIN)
         return error_set(err, ENOTSUP,
-                         "kernel '%s' has no 64-bit entry (boot protocol %u.%02u): use a 64-bit "
-                         "kernel, Linux 3.8 or later",
+                         "kernel '%s' is too old (boot protocol %u.%02u): use Linux 2.6.31 or later",
                          path, header->version >> 8, header->version & 0xff);
     if (!(header->loadflags & LOADED_HIGH))
         return error_set(err, ENOTSUP, "kernel '%s' is a zImage: use a bzImage", path);
@@ -64,15 +69,15 @@ int boot_bzimage_parse(struct boot *boot, const char *path, struct error *err)
         result = check_size(boot, &header, path, err);
     if (result)
         return result;
-    boot->kind = BOOT_BZIMAGE;
+    boot->kind = has_64bit_entry(&header) ? BOOT_BZIMAGE : BOOT_BZIMAGE_32;
     boot->load_gpa = BOOT_HIGH_RAM;
-    boot->entry = boot->load_gpa + ENTRY_64_OFFSET;
+    boot->entry = boot->load_gpa + (boot->kind == BOOT_BZIMAGE ? ENTRY_64_OFFSET : 0);
     /* It unpacks at its preferred address and needs init_size bytes from there on. */
     uint64_t unpack_at = MAX(header.pref_address, boot->load_gpa);
     if (__builtin_add_overflow(unpack_at, (uint64_t)header.init_size, &boot->kernel_end))
         boot->kernel_end = UINT64_MAX;
     boot->initrd_limit = (uint64_t)header.initrd_addr_max + 1;
-    if (header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G)
+    if (boot->kind == BOOT_BZIMAGE && header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G)
         boot->initrd_limit = MEMORY_LOW_MAX;
     return 0;
 }

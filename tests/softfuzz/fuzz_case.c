@@ -260,14 +260,11 @@ static bool is_safe_32(const struct fuzz_parsed *p)
 
     /*
      * Let off by name: VCVTPS2PH has set its flags in MXCSR when a store is forbidden; LOCK MOV
-     * CR0 is CR8 on some; the x87 may hold a store back before it is forbidden; ARPL minds a
-     * forbidden write only if it writes; and, known to differ, bit strings with 16-bit addresses
-     * do not wrap at 64 KiB here.
+     * CR0 is CR8 on some; the x87 may hold a store back before it is forbidden.
      */
     bool is_odd = (p->is_vex && p->has_cs && p->map == 3 && p->opcode == 0x1d) ||
                   (p->map == 1 && p->has_lock && (p->opcode & 0xfd) == 0x20) ||
-                  (p->map == 0 && p->has_cs && ((p->opcode & 0xf8) == 0xd8 || p->opcode == 0x63)) ||
-                  (p->has_67 && is_bit_string(p));
+                  (p->map == 0 && p->has_cs && (p->opcode & 0xf8) == 0xd8);
 
     if (p->segment || is_odd || (is_near && p->has_66))
         return false;
@@ -283,6 +280,8 @@ static bool is_safe_32(const struct fuzz_parsed *p)
     case 0x1f:
     case 0x9a:
     case 0xea:
+    case 0xc4: /* LES and LDS, where they are not VEX */
+    case 0xc5:
     case 0xce: /* INTO */
         return false;
     default:

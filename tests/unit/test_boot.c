@@ -105,6 +105,24 @@ static void test_loads_a_bzimage(void **state)
     boot_close(&boot);
 }
 
+/* A 32-bit kernel starts at its first byte, in flat 32-bit segments without paging. */
+static void test_bzimage_without_a_64_bit_entry(void **state)
+{
+    (void)state;
+    static uint8_t kernel[KERNEL_BYTES];
+    struct setup_header *header = make_bzimage(kernel);
+    header->xloadflags = 0;
+    assert_int_equal(open_kernel(kernel, sizeof(kernel), NULL), 0);
+    boot_load(&boot, &memory, 0);
+    struct accel_vcpu_state cpu = {0};
+    boot_set_cpu(&boot, &cpu);
+    assert_true(cpu.regs.rip == BOOT_HIGH_RAM && cpu.regs.rsi == BOOT_ZERO_PAGE_GPA);
+    assert_true(cpu.regs.rbx == 0 && cpu.sregs.efer == 0);
+    assert_true(cpu.sregs.cs.db && !cpu.sregs.cs.l && cpu.sregs.cs.limit == UINT32_MAX);
+    assert_int_equal(cpu.sregs.cr0 & 0x80000001, 1);
+    boot_close(&boot);
+}
+
 static void test_a_second_load_repairs_the_first(void **state)
 {
     (void)state;
@@ -129,11 +147,8 @@ static void test_refuses_foreign_and_broken_bzimages(void **state)
     refuse("#!/bin/sh\n", 10, "not a Linux kernel");
     for (size_t length = 0x1f1 + sizeof(*header); length + 16 <= KERNEL_BYTES; length += 977)
         refuse(kernel, length, "cut short");
-    header->version = 0x020b;
-    refuse(kernel, KERNEL_BYTES, "no 64-bit entry");
-    header = make_bzimage(kernel);
-    header->xloadflags = 0;
-    refuse(kernel, KERNEL_BYTES, "no 64-bit entry");
+    header->version = 0x0209;
+    refuse(kernel, KERNEL_BYTES, "too old");
     header = make_bzimage(kernel);
     header->loadflags = 0;
     refuse(kernel, KERNEL_BYTES, "zImage");
@@ -278,6 +293,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_loads_a_bzimage),
+        TEST(test_bzimage_without_a_64_bit_entry),
         TEST(test_a_second_load_repairs_the_first),
         TEST(test_refuses_foreign_and_broken_bzimages),
         TEST(test_refuses_what_does_not_fit),

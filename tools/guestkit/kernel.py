@@ -7,8 +7,8 @@ from . import packages
 
 
 class Kernel:
-    def __init__(self, package="linux-image-cloud-amd64", suite=None):
-        self.folder = packages.unpack(package, suite)
+    def __init__(self, package="linux-image-cloud-amd64", suite=None, architecture=None):
+        self.folder = packages.unpack(package, suite, architecture)
         self.image = next((self.folder / "boot").glob("vmlinuz-*"))
         self.version = self.image.name[len("vmlinuz-"):]
         roots = [self.folder / "lib/modules", self.folder / "usr/lib/modules"]

@@ -80,17 +80,20 @@ def install(names, why):
         raise Failure("apt-get could not install " + " ".join(wanted)) from error
 
 
-def _suite_options(suite, kind="deb"):
+def _suite_options(suite, kind="deb", architecture=None):
     """Options that make apt see one other suite of Debian, in a state folder of its own."""
-    state = cache_folder() / "apt" / (suite if kind == "deb" else f"{suite}-{kind}")
+    words = [suite, kind if kind != "deb" else "", architecture or ""]
+    state = cache_folder() / "apt" / "-".join(word for word in words if word)
     for part in ("state/lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     (state / "sources.list").write_text(
-        f"{kind} [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+        f"{kind} [{f'arch={architecture} ' if architecture else ''}signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
         f"http://deb.debian.org/debian {suite} main\n")
     return ["-o", f"Dir::State={state}/state", "-o", f"Dir::Cache={state}/cache",
             "-o", f"Dir::Etc::SourceList={state}/sources.list", "-o", "Dir::Etc::SourceParts=/dev/null",
-            "-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root"]
+            "-o", "Dir::State::status=/var/lib/dpkg/status", "-o", "APT::Sandbox::User=root",
+            *(["-o", f"APT::Architecture={architecture}",
+               "-o", f"APT::Architectures={architecture}"] if architecture else [])]
 
 
 def source_options(suite):
@@ -109,12 +112,13 @@ def resolve(name, options=()):
     return name
 
 
-def unpack(name, suite=None):
+def unpack(name, suite=None, architecture=None):
     """
     Fetches a package and unpacks it into the cache, never installing it. Returns the folder.
-    `suite` names another suite of Debian than this system's.
+    `suite` names another suite of Debian than this system's, `architecture` (which needs a suite)
+    another architecture.
     """
-    options = _suite_options(suite) if suite else []
+    options = _suite_options(suite, architecture=architecture) if suite else []
     if suite:
         updated = subprocess.run(["apt-get", "-qq", *options, "update"], capture_output=True,
                                  text=True, check=False)
@@ -123,7 +127,7 @@ def unpack(name, suite=None):
     elif _apt_lists_are_empty():
         _apt("update")
     name = resolve(name, options)
-    folder = cache_folder() / name
+    folder = cache_folder() / (f"{name}_{architecture}" if architecture else name)
     if folder.exists():
         return folder
     print(f"fetching package {name}", flush=True)

@@ -81,13 +81,14 @@ def _applets():
     return [path for path in listing.stdout.split() if path not in ("bin/busybox", "linuxrc")]
 
 
-def make_initramfs(kernel, path, init=INITRAMFS_INIT, modules=None, extra=None):
+def make_initramfs(kernel, path, init=INITRAMFS_INIT, modules=None, extra=None,
+                   busybox="/bin/busybox"):
     """Writes the initramfs; `extra` maps further paths to bytes."""
     image = Initramfs()
     for folder in ("dev", "proc", "sys", "root", "tmp", "run", "mnt"):
         image.folder(folder)
     image.character_device("dev/console", 5, 1)
-    image.file("bin/busybox", pathlib.Path("/bin/busybox").read_bytes(), 0o755)
+    image.file("bin/busybox", pathlib.Path(busybox).read_bytes(), 0o755)
     for applet in _applets():
         image.link(f"bin/{applet.rpartition('/')[2]}", "/bin/busybox")
     order = kernel.loading_order(MODULES if modules is None else modules)

@@ -46,6 +46,17 @@ bool segment_load(struct soft_cpu *cpu, unsigned index, uint16_t selector);
 bool segment_check(struct soft_cpu *cpu, unsigned index, uint32_t offset, unsigned size,
                    bool is_write, uint64_t *linear);
 
+#define SEGMENT_FLAT_END UINT64_C(0xfffff000) /* no operand that begins below it can be too long */
+
+/* Data that may be read and written at every offset; its base need not be 0. */
+static inline bool segment_is_flat(const struct soft_segment *segment)
+{
+    unsigned looked_at = SEG_P | SEG_S | SEG_CODE | SEG_EXPAND | SEG_WRITABLE;
+
+    return segment->limit == UINT32_MAX &&
+           (segment->attributes & looked_at) == (SEG_P | SEG_S | SEG_WRITABLE);
+}
+
 /* SOP_address_segment: the operand's linear address into SOFT_REG_TEMP. */
 bool segment_address(struct soft_cpu *cpu, const struct soft_op *op);
 
