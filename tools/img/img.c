@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -303,6 +304,13 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
     return NULL;
 }
 
+static volatile sig_atomic_t has_made_file;
+
+bool img_has_made_file(void)
+{
+    return has_made_file;
+}
+
 struct io_file *img_create_file(struct loop *loop, const char *path, struct error *err)
 {
     const struct io_options io = {.aio = DISK_AIO_THREADS};
@@ -321,6 +329,8 @@ struct io_file *img_create_file(struct loop *loop, const char *path, struct erro
     }
     uint64_t length = 0;
     int result = lock_image(file, path, false, err);
+    if (!result)
+        has_made_file = true;
     if (!result)
         result = io_length(file, &length);
     /* Emptying an empty file would make some file systems flush it at the end. */

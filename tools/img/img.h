@@ -96,6 +96,8 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
                               const struct img_file_options *options);
 /* Makes the file, or empties it; it is locked and writable. NULL after saying what is wrong. */
 struct io_file *img_create_file(struct loop *loop, const char *path, struct error *err);
+/* It did so once at least: what the target holds is this program's. For signal handlers, too. */
+bool img_has_made_file(void);
 void img_close_file(struct loop *loop, struct io_file *file);
 
 /* Sets *format to what was given, or to what the file looks like. 0, or 1 after saying why not. */

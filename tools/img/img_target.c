@@ -592,7 +592,8 @@ static int create_foreign(struct io_file *file, const struct img_target *target,
 void img_target_abandon(const char *path, bool is_new)
 {
     struct stat info;
-    if (stat(path, &info) || !S_ISREG(info.st_mode))
+    /* A file that could not be opened or locked is somebody else's, and stays as it is. */
+    if (!img_has_made_file() || stat(path, &info) || !S_ISREG(info.st_mode))
         return;
     if (truncate(path, 0) || is_new)
         unlink(path);
