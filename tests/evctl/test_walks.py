@@ -122,8 +122,9 @@ def test_a_killed_evisor_is_a_stopped_machine(evctl, guest):
     evctl("create", "web", *guest.diskless)
     pid = evctl("start", "web", "--json").json()["pid"]
     os.kill(pid, signal.SIGKILL)
-    while evctl.state("web") != "stopped":
+    while "pid" in evctl("info", "web", "--json").json():
         pass
+    assert evctl.state("web") == "stopped"
     assert evctl("info", "web", "--json").json()["ended-in-order"] is False
     evctl.fails(4, ["not running"], "console", "web")
     evctl("start", "web")

@@ -52,6 +52,13 @@ static void ask(struct asked *asked, const struct machine *machine)
         unused_result(send(asked->qmp.fd, question, sizeof(question) - 1, MSG_NOSIGNAL) < 0);
 }
 
+/* QEMU's word for "paused before it ever ran" means nothing to a person. */
+static json_t *state_word(const json_t *status)
+{
+    const char *word = model_text(status, "status");
+    return json_string(strcmp(word, "prelaunch") == 0 ? "paused" : word);
+}
+
 /* False once nothing more is to come. */
 static bool take_answer(struct asked *asked)
 {
@@ -60,8 +67,8 @@ static bool take_answer(struct asked *asked)
     while ((result = qmp_receive(&asked->qmp, &message)) == 1) {
         bool is_it = json_object_get(message, "id");
         if (is_it)
-            json_object_set(asked->row, "state",
-                            json_object_get(json_object_get(message, "return"), "status"));
+            json_object_set_new(asked->row, "state",
+                                state_word(json_object_get(message, "return")));
         json_decref(message);
         if (is_it)
             return false;
@@ -180,7 +187,7 @@ static void add_live(const struct machine *machine, json_t *info)
     if (qmp_open(machine, &qmp, NULL))
         return;
     if (qmp_execute(&qmp, "query-status", NULL, &status, NULL) == 0)
-        json_object_set(info, "state", json_object_get(status, "status"));
+        json_object_set_new(info, "state", state_word(status));
     if (qmp_execute(&qmp, "query-kvm", NULL, &kvm, NULL) == 0)
         json_object_set_new(
             info, "accelerator",
