@@ -35,7 +35,7 @@ enum step {
 #define PAIRS         (STEPS + STEPS * STEPS)
 #define FAULT_KINDS   11u
 #define FAULT_CONFIGS 12u
-#define RACES         48u
+#define RACES         50u
 #define FAULTS_MAX    400u /* places of one fault in one sequence */
 
 static const enum step triples[][3] = {
@@ -248,22 +248,29 @@ static void run_faults(struct scene_world *world, uint64_t config, enum step ste
 
 static void run_race(struct scene_world *world, uint64_t config, uint64_t kind, uint64_t seed)
 {
-    static const enum step ends[] = {STEP_DISCARD, STEP_ZERO_UNMAP, STEP_SHRINK, STEP_STRADDLE};
+    static const enum step ends[][3] = {
+        {STEP_DISCARD, STEP_DISCARD, STEP_DISCARD},
+        {STEP_ZERO_UNMAP, STEP_ZERO_UNMAP, STEP_ZERO_UNMAP},
+        {STEP_SHRINK, STEP_SHRINK, STEP_SHRINK},
+        {STEP_STRADDLE, STEP_STRADDLE, STEP_STRADDLE},
+        {STEP_INTO_KEPT, STEP_INTO_KEPT, STEP_NEW_TABLE},
+    };
+    const enum step *end = ends[kind % 5];
     struct scene_plan plan = {.config = config_of(config), .seed = seed};
     uint64_t s = (UINT64_C(1) << plan.config.cluster_bits) / CELL_BYTES;
-    uint64_t cluster = ends[kind % 4] == STEP_DISCARD ? 0 : 5;
-    plan.config.has_snapshot = ends[kind % 4] == STEP_STRADDLE;
+    uint64_t cluster = end[0] == STEP_DISCARD ? 0 : 5;
+    plan.config.has_snapshot = end[0] == STEP_STRADDLE;
     add(&plan, SCENE_FLUSH, 0, 0);
     for (unsigned i = 0; i < 3; i++) {
-        add(&plan, kind / 4 % 2 ? SCENE_READ : SCENE_WRITE, cluster * s, MIN(s, 4));
-        add_step(&plan, ends[kind % 4]);
+        add(&plan, kind / 5 % 2 ? SCENE_READ : SCENE_WRITE, cluster * s, MIN(s, 4));
+        add_step(&plan, end[i]);
         add(&plan, SCENE_FLUSH, 0, 0);
         add_step(&plan, STEP_ALLOCATE);
         add(&plan, SCENE_WRITE, 7 * s, MIN(s, 4));
         add(&plan, SCENE_FLUSH, 0, 0);
         add(&plan, SCENE_WRITE, 4 * s, MIN(s, 4));
     }
-    plan.slow_one_in = 6;
+    plan.slow_one_in = end[2] == STEP_NEW_TABLE ? 2 : 6;
     plan.slow_most = 40;
     plan.cuts = (struct powercut_options){
         .seed = seed >> 3, .all_of = 1, .samples = 3, .torn = 1, .one_in = 8};
