@@ -285,7 +285,7 @@ int help_write_manual(FILE *to, const char *part)
         return -EINVAL;
     bool is_table = strcmp(part, "table") == 0;
     if (is_table)
-        fputs(".TS\ntab(:);\nlB lB lB lB\nlw(14n) lw(24n) lw(18n) lw(14n).\n"
+        fputs(".TS\ntab(:);\nlB lB lB lB\nlw(15n)1 lw(16n)1 lw(20n)1 lw(17n).\n"
               "evctl:VBoxManage:virsh:vmrun\n",
               to);
     for (unsigned i = 0; i < evctl_command_count; i++) {

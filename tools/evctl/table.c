@@ -274,7 +274,7 @@ const struct evctl_command evctl_commands[] = {
      "make an empty image",
      NULL,
      "evctl disk create data.qcow2 50G",
-     "createmedium|vol-create-as|vmware-vdiskmanager",
+     "createmedium|vol-create-as|(vdiskmanager)",
      disk_create_options,
      2,
      2,
