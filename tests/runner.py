@@ -217,6 +217,9 @@ def proof(tally):
     stage("the software CPU against the host's, its threads under TSan, parsers under fuzzing")
     run_command(tally, "soft_fuzz: 20 million instructions",
                 ["build/tests/soft_fuzz", "--cases", "20000000"], 1200)
+    for words in (["--32"], ["--set", "vex", "--32"]):
+        run_command(tally, f"soft_fuzz {' '.join(words)}: 2 million instructions",
+                    ["build/tests/soft_fuzz", *words, "--cases", "2000000"], 600)
     for name in ("tsan_soft_smp", "tsan_soft_lapic"):
         run_cmocka(tally, BUILD / "tests" / name,
                    {"TSAN_OPTIONS": "suppressions=tests/tsan.supp"})
