@@ -37,9 +37,10 @@ static bool has_64bit_entry(const struct setup_header *header)
 static int check_protocol(const struct setup_header *header, const char *path, struct error *err)
 {
     if (header->version < PROTOCOL_MIN)
-        return error_set(err, ENOTSUP,
-                         "kernel '%s' is too old (boot protocol %u.%02u): use Linux 2.6.31 or later",
-                         path, header->version >> 8, header->version & 0xff);
+        return error_set(
+            err, ENOTSUP,
+            "kernel '%s' is too old (boot protocol %u.%02u): use Linux 2.6.31 or later", path,
+            header->version >> 8, header->version & 0xff);
     if (!(header->loadflags & LOADED_HIGH))
         return error_set(err, ENOTSUP, "kernel '%s' is a zImage: use a bzImage", path);
     return 0;
