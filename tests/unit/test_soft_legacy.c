@@ -407,6 +407,24 @@ static void test_bit_number_and_limit(void **state)
     }
 }
 
+/* The last byte of 4 GiB and the first are neighbours; the limit forbids nothing there. */
+static void test_operand_around_the_end(void **state)
+{
+    static const uint8_t code[] = {0x66, 0x8b, 0x03, END}; /* mov ax, [ebx] */
+
+    (void)state;
+    LOAD(code, code);
+    assert_int_equal(soft_accel_ops.set_memslot(guest.vm, 1, UINT64_C(0xfffff000), 0x1000,
+                                                guest.ram + SOFT_GUEST_DATA, true),
+                     0);
+    guest.ram[SOFT_GUEST_DATA + 0xfff] = 0x34;
+    guest.ram[0] = 0x12;
+    guest.state.regs.rbx = UINT32_MAX;
+    soft_guest_put_regs(&guest);
+    soft_guest_run_to_end(&guest);
+    assert_int_equal(guest.state.regs.rax, 0x11111234);
+}
+
 /* Firmware leaves a code segment's attributes behind; boot loaders write through CS all the same. */
 static void test_real_mode_writes_through_cs(void **state)
 {
@@ -460,6 +478,7 @@ int main(void)
         TEST(test_bit_number_wraps_the_address),
         TEST(test_bit_number_and_limit),
         TEST(test_arpl_through_code_segment),
+        TEST(test_operand_around_the_end),
         TEST(test_real_mode_writes_through_cs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,12 @@ static bool is_aligned_access(uint64_t address, unsigned length)
     return length > 16 || !(address & (length - 1)) || length & (length - 1);
 }
 
+/* Linear addresses of operands have 32 bits outside 64-bit mode; those of tables may have more. */
+static uint64_t second_page(const struct soft_cpu *cpu, uint64_t address, unsigned access)
+{
+    return access & SOFT_SYSTEM || soft_is_64bit(cpu) ? address : (uint32_t)address;
+}
+
 /* What the set that is never filled stands for. */
 static bool check_slow_set(struct soft_cpu *cpu, uint64_t address, unsigned length, unsigned access)
 {
@@ -39,17 +45,18 @@ static bool translate_pieces(struct soft_cpu *cpu, uint64_t address, unsigned le
                              unsigned access, struct piece pieces[2])
 {
     unsigned in_page = 0x1000 - (unsigned)(address & 0xfff);
+    uint64_t second = second_page(cpu, address + in_page, access);
 
     if (!check_slow_set(cpu, address, length, access))
         return false;
     pieces[0].length = MIN(length, in_page);
     pieces[1].length = length - pieces[0].length;
     /* The whole operand must be canonical before any of it may be missing. */
-    if (pieces[1].length && !mmu_check_canonical(cpu, address + in_page))
+    if (pieces[1].length && !mmu_check_canonical(cpu, second))
         return false;
     if (!mmu_translate(cpu, address, access, &pieces[0].page))
         return false;
-    return !pieces[1].length || mmu_translate(cpu, address + in_page, access, &pieces[1].page);
+    return !pieces[1].length || mmu_translate(cpu, second, access, &pieces[1].page);
 }
 
 static bool read_piece(struct soft_cpu *cpu, const struct piece *piece, uint8_t *to)

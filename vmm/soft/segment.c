@@ -154,7 +154,8 @@ static bool is_in_limit(const struct soft_segment *segment, uint32_t offset, uns
     if ((segment->attributes & (SEG_CODE | SEG_EXPAND)) == SEG_EXPAND)
         return offset > segment->limit &&
                last <= (segment->attributes & SEG_D ? UINT32_MAX : UINT16_MAX);
-    return last <= segment->limit;
+    /* An operand may lie around the end of 4 GiB where the segment has no end before that. */
+    return last <= segment->limit || segment->limit == UINT32_MAX;
 }
 
 bool segment_check(struct soft_cpu *cpu, unsigned index, uint32_t offset, unsigned size,
