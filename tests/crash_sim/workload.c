@@ -194,7 +194,7 @@ static void run_sequence(struct scene_world *world, uint64_t config, const enum 
                                           .all_of = count == 1 ? 4 : 2,
                                           .samples = count == 1 ? 16 : 5,
                                           .torn = 1,
-                                          .one_in = count == 1 ? 1 : 5};
+                                          .one_in = count == 1 ? 1 : 8};
     plan.recover_one_in = 150;
     plan.has_bitmap = (seed >> 9) % 4 == 0;
     add_steps(&plan, steps, count);
