@@ -205,12 +205,13 @@ static int check_l1(const struct qcow2_header *header, const struct qcow2_snapsh
                     struct error *err)
 {
     if (!is_aligned(snapshot->l1_offset, qcow2_cluster_bytes(header)))
-        return error_set(err, EINVAL, "Snapshot L1 table offset invalid");
+        return error_set(err, EINVAL, "Failed to load snapshot: Snapshot L1 table offset invalid");
     if (snapshot->l1_entries > QCOW2_L1_BYTES_MAX / 8)
-        return error_set(err, EFBIG, "Snapshot L1 table too large");
+        return error_set(err, EFBIG, "Failed to load snapshot: Snapshot L1 table too large");
     if (snapshot->disk_bytes > INT64_MAX ||
         snapshot->l1_entries < qcow2_l1_entries_for(header, snapshot->disk_bytes))
-        return error_set(err, EINVAL, "Snapshot L1 table is too small for its disk");
+        return error_set(err, EINVAL,
+                         "Failed to load snapshot: Snapshot L1 table is too small for its disk");
     return 0;
 }
 
@@ -223,7 +224,7 @@ int qcow2_snapshots_enter(struct io_file *file, struct qcow2_header *header, con
         return result;
     const struct qcow2_snapshot *snapshot = qcow2_snapshots_find(&snapshots, id_or_name);
     result = snapshot ? check_l1(header, snapshot, err)
-                      : error_set(err, ENOENT, "Can't find snapshot");
+                      : error_set(err, ENOENT, "Failed to load snapshot: Can't find snapshot");
     if (!result) {
         header->l1_offset = snapshot->l1_offset;
         header->l1_entries = snapshot->l1_entries;
