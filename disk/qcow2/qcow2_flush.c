@@ -491,6 +491,9 @@ static void step(struct qcow2 *q)
                 start_sync(q, QCOW2_FLUSH_LOWER_SYNC);
                 return;
             }
+            /* An earlier barrier has covered the new tables, if there are any. */
+            if (!flush->result)
+                link_tables(q, QCOW2_L2);
             flush->next_chunk = 0;
             flush->state = flush->result ? flush->state : QCOW2_FLUSH_UPPER;
             break;
