@@ -2,9 +2,11 @@
 """Machines as folders, without a guest: names, broken files, two commands at once, lack of space."""
 import fcntl
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import time
 
@@ -170,13 +172,13 @@ def test_list_asks_no_stopped_machine_and_survives_a_silent_one(evctl, guest):
         shutil.copytree(evctl.store / "web", evctl.store / f"m{number}")
     evctl("start", "web", "--paused")
     pid = evctl("info", "web", "--json").json()["pid"]
-    subprocess.run(["kill", "-STOP", str(pid)], check=True)
+    os.kill(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
         assert evctl.state("web") == "no answer"
         assert time.monotonic() - began < 30
     finally:
-        subprocess.run(["kill", "-CONT", str(pid)], check=True)
+        os.kill(pid, signal.SIGCONT)
     assert len(evctl("list", "--json").json()) == 51
     trace = shutil.which("strace")
     if trace:

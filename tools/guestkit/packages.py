@@ -13,7 +13,7 @@ BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslir
 GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap",
-         "libnbd-bin", "fio"]
+         "libnbd-bin", "fio", "xz-utils"]
 
 
 class Failure(Exception):
