@@ -42,7 +42,6 @@ def drive(path, more=""):
     return ["-drive", f"file={path},format=raw,if=virtio{more}"]
 
 
-@pytest.mark.box
 def test_a_disk_boots_through_grub(power_on, images):
     machine = power_on("-smp", "2", *drive(images / "grub.raw"))
     machine.expect(SEABIOS, 120)
