@@ -23,6 +23,7 @@
 #include "vmm/soft/mem.h"
 #include "vmm/soft/op.h"
 #include "vmm/soft/segment.h"
+#include "vmm/soft/vex.h"
 
 const void *const *soft_handlers;
 
@@ -94,7 +95,8 @@ static void refine_fault(struct soft_cpu *cpu, const struct soft_op *op)
     uint64_t address = cpu->non_canonical;
     bool is_near = address - cpu->r[SOFT_RSP] + 16 < 32 || op->handler == soft_handlers[SOP_leave];
     bool by_stack = (op->b == 8 * SOFT_RSP || op->b == 8 * SOFT_RBP) &&
-                    op->index != 8 * SOFT_REG_FSBASE && op->index != 8 * SOFT_REG_GSBASE;
+                    op->index != 8 * SOFT_REG_FSBASE && op->index != 8 * SOFT_REG_GSBASE &&
+                    !(op->handler == soft_handlers[SOP_call_c] && vex_is_based_gather(op));
 
     if ((is_near && is_stack_operation(op)) || by_stack)
         soft_raise(cpu, SOFT_SS_FAULT, 0);

@@ -103,6 +103,8 @@ soft_helper vex_run_zero_all, vex_run_zero_upper, vex_run_clear_upper;
 soft_helper vex_run_masked_load_4, vex_run_masked_load_8;
 soft_helper vex_run_masked_store_4, vex_run_masked_store_8;
 soft_helper vex_run_gather;
+/* A gather whose elements lie in FS or GS, whatever its base register. */
+bool vex_is_based_gather(const struct soft_op *op);
 /* Emits a gather; `sib` is the byte after ModRM. */
 enum soft_decoded vex_decode_gather(struct soft_decoder *d, const struct vex_prefix *prefix,
                                     uint8_t opcode, uint8_t sib);

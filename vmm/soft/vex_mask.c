@@ -101,6 +101,11 @@ struct gather {
     bool has_loaded;
 };
 
+bool vex_is_based_gather(const struct soft_op *op)
+{
+    return op->helper == vex_run_gather && !(op->aux & GATHER_BASELESS);
+}
+
 static bool element_address(struct soft_cpu *cpu, const struct soft_op *op, unsigned i,
                             unsigned size, uint64_t *linear)
 {
