@@ -173,9 +173,9 @@ static void on_run(struct loop_task *task)
         if (!request)
             continue;
         int result = execute(fake, request);
-        request->on_done(request, result);
         if (fake->on_change)
             fake->on_change(fake, fake->opaque);
+        request->on_done(request, result);
     }
     if (fake->queued)
         loop_task_queue(&fake->run);

@@ -47,8 +47,9 @@ struct fake_io {
     struct fake_fault fault;
     uint64_t operations; /* that the fault counted */
     uint64_t faults;     /* that happened */
-    void (*on_change)(struct fake_io *fake,
-                      void *opaque); /* after anything happened; may be NULL */
+    /* After anything happened, before its request is answered: the answer may start a job in the
+     * pool that uses the file. May be NULL. */
+    void (*on_change)(struct fake_io *fake, void *opaque);
     void *opaque;
     void (*on_closed)(void *opaque);
     void *on_closed_opaque;
