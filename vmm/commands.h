@@ -14,7 +14,7 @@
 #include "base/list.h"
 #include "vmm/control_private.h"
 
-#define QMP_ARGUMENTS_MAX 4
+#define QMP_ARGUMENTS_MAX 24
 
 enum qmp_type {
     QMP_STRING,

@@ -65,6 +65,17 @@ static void on_nic_addresses(void *opaque, unsigned nic)
     }
 }
 
+static void on_named_event(void *opaque, const char *name, json_t *data)
+{
+    struct control *control = opaque;
+    list_for_each(node, &control->clients)
+    {
+        struct control_client *client = list_entry(node, struct control_client, node);
+        if (!client->is_dropped && client->protocol->on_named_event)
+            client->protocol->on_named_event(client, name, data);
+    }
+}
+
 static void resume_clients(struct loop_task *task)
 {
     struct control *control = container_of(task, struct control, resume);
@@ -209,7 +220,8 @@ int control_create(struct loop *loop, struct machine *machine, struct control **
     int result = 0;
     for (unsigned i = 0; i < config->monitor_count && !result; i++)
         result = open_monitor(control, &config->monitors[i], err);
-    const struct machine_listener listener = {on_event, on_block_error, on_nic_addresses, control};
+    const struct machine_listener listener = {on_event, on_block_error, on_nic_addresses,
+                                              on_named_event, control};
     machine_set_listener(machine, &listener);
     if (result)
         control_close(control, ignore_closed, NULL);

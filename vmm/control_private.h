@@ -6,6 +6,8 @@
 #ifndef VMM_CONTROL_PRIVATE_H
 #define VMM_CONTROL_PRIVATE_H
 
+#include <jansson.h>
+
 #include "base/list.h"
 #include "devices/char.h"
 #include "vmm/control.h"
@@ -31,6 +33,7 @@ struct control_protocol {
                      enum machine_shutdown_cause cause);
     void (*on_block_error)(struct control_client *client, const struct machine_block_error *error);
     void (*on_nic_addresses)(struct control_client *client, unsigned nic);
+    void (*on_named_event)(struct control_client *client, const char *name, json_t *data);
     /* The client is gone: commands under way finish without it. Frees the session. */
     void (*close)(struct control_client *client);
 };

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "base/error.h"
 #include "base/loop.h"
 #include "vmm/config.h"
@@ -73,6 +75,8 @@ struct machine_listener {
     void (*on_block_error)(void *opaque, const struct machine_block_error *error);
     /* What machine_nic_addresses tells of this NIC has changed. */
     void (*on_nic_addresses)(void *opaque, unsigned nic);
+    /* Any other event, by its name in QMP. `data` is the caller's; NULL: none. */
+    void (*on_named_event)(void *opaque, const char *name, json_t *data);
     void *opaque;
 };
 
@@ -84,6 +88,9 @@ int must_check machine_create(struct loop *loop, const struct vm_config *config,
                               struct machine **out, struct error *err);
 
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
+
+/* Tells clients of an event by its name in QMP, which qmp_schema.c knows. Takes `data` over. */
+void machine_emit_event(const struct machine *machine, const char *name, json_t *data);
 
 struct accel_vcpu;
 struct accel_exit;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* machine_query: what can be asked of a machine: names, parts, counters. */
+/* machine_query: what can be asked of a machine: names, parts, counters; and what it tells. */
 #include <stdio.h>
 #include <string.h>
 
@@ -112,6 +112,14 @@ void machine_get_cpu(const struct machine *machine, unsigned index, struct machi
         .thread = index % config->threads,
         .thread_id = atomic_load(&machine->cpus[index].vcpu.thread_id),
     };
+}
+
+void machine_emit_event(const struct machine *machine, const char *name, json_t *data)
+{
+    const struct machine_listener *listener = &machine->lifecycle.listener;
+    if (listener->on_named_event)
+        listener->on_named_event(listener->opaque, name, data);
+    json_decref(data);
 }
 
 typedef void emit_fn(void *opaque, const char *group, const char *name, uint64_t value);

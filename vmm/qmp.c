@@ -304,6 +304,13 @@ static void on_nic_addresses(struct control_client *client, unsigned nic)
         send_event(client, "NIC_IP_CHANGED", qmp_nic_addresses(client->control->machine, nic));
 }
 
+static void on_named_event(struct control_client *client, const char *name, json_t *data)
+{
+    const struct qmp_session *session = client->session;
+    if (session->is_negotiated)
+        send_event(client, name, json_incref(data));
+}
+
 const struct control_protocol qmp_protocol = {
     .open = open_session,
     .greet = greet,
@@ -311,5 +318,6 @@ const struct control_protocol qmp_protocol = {
     .on_event = on_event,
     .on_block_error = on_block_error,
     .on_nic_addresses = on_nic_addresses,
+    .on_named_event = on_named_event,
     .close = close_session,
 };
