@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Runs evisor-img serve, and looks at what NBD clients see of it."""
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -15,6 +17,9 @@ from conftest import EVISOR_IMG, TIMEOUT_S, run
 needs_libnbd = pytest.mark.skipif(not shutil.which("nbdinfo") or not shutil.which("nbdcopy"),
                                   reason="nbdinfo missing: apt-get install libnbd-bin")
 needs_fio = pytest.mark.skipif(not shutil.which("fio"), reason="fio missing: apt-get install fio")
+
+
+F_OFD_GETLK = 36  # Python's fcntl does not name it
 
 
 class Server:
@@ -79,6 +84,19 @@ def qemu_nbd(image, *options):
         os.unlink(path)
     with serving(["qemu-nbd", "-k", path, "-t", *options, image], path) as server:
         yield server
+
+
+def wait_until_unlocked(image):
+    """The kernel ends the I/O of a killed process after it, and gives its locks back only then."""
+    deadline = time.monotonic() + TIMEOUT_S
+    with open(image, "rb") as file:
+        while time.monotonic() < deadline:
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind = struct.unpack("hhqqi4x", fcntl.fcntl(file, F_OFD_GETLK, asked))[0]
+            if kind == fcntl.F_UNLCK:
+                return
+            time.sleep(0.02)
+    raise AssertionError(f"{image} is still locked")
 
 
 def nbd_map(uri, context="base:allocation"):

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from conftest import assert_clean, evisor_img, qemu_img, qemu_io
-from nbd import dirty, needs_libnbd, qemu_nbd, serve
+from nbd import dirty, needs_libnbd, qemu_nbd, serve, wait_until_unlocked
 
 MIB = 1 << 20
 TOOLS = {"ours": evisor_img, "theirs": qemu_img}
@@ -167,6 +167,7 @@ def test_after_a_crash(tmp_path, by):
     with server_of(image) as server:
         qemu_io(server.uri, "write 1M 64k", "flush", options=("-f", "raw"))
         server.stop(signal.SIGKILL)
+    wait_until_unlocked(image)
     assert listed(image) == {"b": (65536, ["auto", "in-use"])}
     for words in (("--clear",), ("--merge", "b"), ("--enable",)):
         result = evisor_img("bitmap", *words, image, "b")

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from conftest import assert_clean, evisor_img, qemu_img, qemu_io, run
-from nbd import needs_fio, needs_libnbd, nbd_map, serve
+from nbd import needs_fio, needs_libnbd, nbd_map, serve, wait_until_unlocked
 
 MIB = 1 << 20
 
@@ -133,6 +133,7 @@ def test_killed_while_writing(tmp_path):
         server.stop(signal.SIGKILL)
         client.close()
     os.unlink(server.path)
+    wait_until_unlocked(image)
     for tool in (evisor_img, qemu_img):
         assert tool("check", "-f", "qcow2", image).status in (0, 3)  # leaks at worst
     qemu_io(image, "read -P 5 0 4M", options=("-f", "qcow2"))
