@@ -9,10 +9,13 @@
 #include "base/loop.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/spinner.h"
 
 static void on_idle(uv_idle_t *idle)
 {
@@ -32,27 +35,11 @@ static void run_stage(struct loop *loop, enum loop_stage stage)
     }
 }
 
-/* True if the spinner had something before its window closed. */
-static bool spin(struct loop_spinner *spinner)
-{
-    uint64_t deadline_ns = loop_now_ns() + spinner->window_ns;
-    bool found;
-    atomic_store(&spinner->is_spinning, true);
-    while (!(found = spinner->poll(spinner)) && loop_now_ns() < deadline_ns)
-        __builtin_ia32_pause();
-    atomic_store(&spinner->is_spinning, false);
-    if (!found)
-        spinner->window_ns = 0;
-    /* What was handed over between the last look and the store, and so was not signalled. */
-    return spinner->poll(spinner) || found;
-}
-
-/* Before the poll: after a find it must not sleep, for more may have come in the meantime. */
+/* Before the poll. */
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct loop *loop = prepare->data;
-    struct loop_spinner *spinner = loop->spinner;
-    if (!spinner || !spinner->window_ns || loop->tasks_queued || !spin(spinner))
+    if (!spinner_run(loop, loop->tasks_queued))
         return;
     loop->stays_awake = true;
     uv_idle_start(&loop->idle, on_idle);
@@ -67,6 +54,12 @@ static void on_check(uv_check_t *check)
     loop->stays_awake = false;
     for (int stage = 0; loop->tasks_queued && stage < LOOP_STAGE_COUNT; stage++)
         run_stage(loop, (enum loop_stage)stage);
+}
+
+static unsigned count_cpus(void)
+{
+    cpu_set_t allowed;
+    return sched_getaffinity(0, sizeof(allowed), &allowed) == 0 ? (unsigned)CPU_COUNT(&allowed) : 1;
 }
 
 int loop_init(struct loop *loop)
@@ -86,7 +79,11 @@ int loop_init(struct loop *loop)
     uv_idle_init(&loop->uv, &loop->idle);
     uv_prepare_init(&loop->uv, &loop->prepare);
     loop->prepare.data = loop;
-    loop->spinner = NULL;
+    uv_prepare_start(&loop->prepare, on_prepare);
+    uv_unref((uv_handle_t *)&loop->prepare);
+    list_init(&loop->spinners);
+    loop->companions = 0;
+    loop->host_cpus = count_cpus();
     loop->stays_awake = false;
     return 0;
 }
@@ -111,24 +108,12 @@ void loop_stop(struct loop *loop)
 
 void loop_fini(struct loop *loop)
 {
-    CHECK(!loop->tasks_queued);
+    CHECK(!loop->tasks_queued && list_is_empty(&loop->spinners));
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);
     CHECK(uv_loop_close(&loop->uv) == 0);
-}
-
-void loop_set_spinner(struct loop *loop, struct loop_spinner *spinner)
-{
-    loop_check_thread(loop);
-    loop->spinner = spinner;
-    if (spinner) {
-        uv_prepare_start(&loop->prepare, on_prepare);
-        uv_unref((uv_handle_t *)&loop->prepare);
-    } else {
-        uv_prepare_stop(&loop->prepare);
-    }
 }
 
 void loop_check_thread(const struct loop *loop)

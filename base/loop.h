@@ -13,7 +13,6 @@
 #define BASE_LOOP_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -29,25 +28,13 @@ enum loop_stage {
     LOOP_STAGE_COUNT,
 };
 
-/*
- * Something that other threads hand over in quick succession, so that a short wait before sleeping
- * pays: while `is_spinning` they need not signal the loop, it looks by itself.
- */
-struct loop_spinner {
-    /* Handles what has been handed over, without waiting; true if there was something. */
-    bool (*poll)(struct loop_spinner *spinner);
-    /* Read by the other threads after they have handed over (sequentially consistent). */
-    atomic_bool is_spinning;
-    /* How long to wait before each sleep. The owner sets it; a wait in vain makes it 0 again. */
-    uint64_t window_ns;
-};
-
 struct loop {
     uv_loop_t uv;
     /* Private. */
     pthread_t thread;
     uv_prepare_t prepare;
-    struct loop_spinner *spinner;
+    struct list spinners; /* those that are on: base/spinner.h */
+    unsigned companions, host_cpus;
     bool stays_awake;
     uv_check_t check;
     uv_idle_t idle;
@@ -78,9 +65,6 @@ void loop_stop(struct loop *loop);
 /* All watches and timers must be closed; runs the pending close callbacks. CHECKs that none leaked.
  */
 void loop_fini(struct loop *loop);
-
-/* At most one; NULL takes it away. */
-void loop_set_spinner(struct loop *loop, struct loop_spinner *spinner);
 
 /* CHECKs that the caller is on the loop's thread: for the choke points of every layer. */
 void loop_check_thread(const struct loop *loop);

@@ -151,6 +151,20 @@ static void on_drain(struct loop_task *task)
         queue->vdev->ops->kick(queue->vdev, queue->vq.index);
 }
 
+static bool poll_queue(struct spinner *spinner)
+{
+    struct virtio_queue *queue = container_of(spinner, struct virtio_queue, spinner);
+    if (!virtio_is_live(queue->vdev) || !virtqueue_is_due(&queue->vq))
+        return false;
+    loop_task_queue(&queue->drain);
+    return true;
+}
+
+static void on_turned(struct spinner *spinner, bool on)
+{
+    virtqueue_set_polled(&container_of(spinner, struct virtio_queue, spinner)->vq, on);
+}
+
 void virtio_init(struct virtio_device *vdev, const struct virtio_setup *setup,
                  const struct virtio_transport_ops *transport)
 {
@@ -170,6 +184,7 @@ void virtio_init(struct virtio_device *vdev, const struct virtio_setup *setup,
         queue->vdev = vdev;
         virtqueue_init(&queue->vq, setup->loop, setup->mem, &queue_ops, i, setup->queue_size);
         loop_task_init(setup->loop, &queue->drain, LOOP_STAGE_DRAIN, on_drain);
+        spinner_init(&queue->spinner, setup->loop, poll_queue, on_turned);
     }
     loop_task_init(setup->loop, &vdev->settle, LOOP_STAGE_NOTIFY, on_settle);
     vdev->offered = vdev->ops->features(vdev) | TRANSPORT_FEATURES;
@@ -180,6 +195,7 @@ void virtio_fini(struct virtio_device *vdev)
     loop_task_cancel(&vdev->settle);
     for (unsigned i = 0; i < vdev->queue_count; i++) {
         loop_task_cancel(&vdev->queues[i].drain);
+        spinner_fini(&vdev->queues[i].spinner);
         virtqueue_fini(&vdev->queues[i].vq);
     }
     free(vdev->queues);
@@ -197,6 +213,13 @@ void virtio_kick(struct virtio_device *vdev, unsigned queue)
     loop_check_thread(vdev->loop);
     if (queue < vdev->queue_count && virtio_is_live(vdev))
         loop_task_queue(&vdev->queues[queue].drain);
+}
+
+void virtio_doorbell(struct virtio_device *vdev, unsigned queue)
+{
+    virtio_kick(vdev, queue);
+    if (queue < vdev->queue_count)
+        spinner_signalled(&vdev->queues[queue].spinner);
 }
 
 static void kick_all(struct virtio_device *vdev)

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/loop.h"
+#include "base/spinner.h"
 #include "devices/guest_mem.h"
 #include "devices/virtqueue.h"
 
@@ -87,6 +88,7 @@ struct virtio_queue {
     struct virtqueue vq;
     struct virtio_device *vdev;
     struct loop_task drain; /* LOOP_STAGE_DRAIN */
+    struct spinner spinner; /* looks for chains by itself while kicks come quickly */
 };
 
 struct virtio_device {
@@ -162,6 +164,8 @@ int must_check virtio_restore(struct virtio_device *vdev, const struct virtio_sa
 /* For transport and device. */
 /* Has queue `queue` drained in the next LOOP_STAGE_DRAIN. Out-of-range queues are ignored. */
 void virtio_kick(struct virtio_device *vdev, unsigned queue);
+/* The same, for a doorbell that woke the loop. */
+void virtio_doorbell(struct virtio_device *vdev, unsigned queue);
 bool virtio_is_live(const struct virtio_device *vdev);
 /* No chain of any queue is with the device. */
 bool virtio_is_idle(const struct virtio_device *vdev);

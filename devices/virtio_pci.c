@@ -305,7 +305,11 @@ static const struct bus_region_ops region_ops = {on_read, on_write};
 static void on_kick(struct loop_event *event)
 {
     struct virtio_pci *vp = event->opaque;
-    notify(vp, (unsigned)(event - vp->events->event));
+    unsigned queue = (unsigned)(event - vp->events->event);
+    if (queue >= vp->virtio.queue_count)
+        return;
+    virtio_queue(&vp->virtio, queue)->stats.kicks++;
+    virtio_doorbell(&vp->virtio, queue);
 }
 
 static void interrupt(struct virtio_pci *vp, uint16_t vector, uint8_t isr)

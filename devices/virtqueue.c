@@ -125,7 +125,7 @@ void virtqueue_reset(struct virtqueue *vq)
     loop_task_cancel(&vq->notify);
     vq->layout = (struct virtqueue_layout){.size = vq->size_max};
     vq->enabled = false;
-    vq->broken = false;
+    vq->broken = vq->starved = false;
     vq->avail_at = vq->avail_seen = vq->used_at = 0;
     vq->pending_count = 0;
     memset(vq->taken, 0, sizeof(vq->taken));
@@ -205,7 +205,10 @@ static bool has_next(struct virtqueue *vq)
 {
     if (vq->avail_at != vq->avail_seen || look(vq))
         return true;
-    if (vq->broken || vq->kicks_on)
+    if (vq->broken)
+        return false;
+    vq->starved = true;
+    if (vq->kicks_on || vq->polled)
         return false;
     ask_for_kicks(vq);
     return look(vq);
@@ -214,6 +217,18 @@ static bool has_next(struct virtqueue *vq)
 bool virtqueue_has_chain(struct virtqueue *vq)
 {
     return is_usable(vq) && (vq->avail_at != vq->avail_seen || look(vq));
+}
+
+void virtqueue_set_polled(struct virtqueue *vq, bool polled)
+{
+    vq->polled = polled;
+    if (!polled && vq->starved && !vq->kicks_on && is_usable(vq))
+        ask_for_kicks(vq);
+}
+
+bool virtqueue_is_due(struct virtqueue *vq)
+{
+    return vq->starved && virtqueue_has_chain(vq);
 }
 
 /* The barrier keeps the compiler from reading guest memory again behind our back. */
@@ -305,6 +320,7 @@ bool virtqueue_pop(struct virtqueue *vq, struct virtqueue_chain *chain)
     loop_check_thread(vq->loop);
     if (!is_usable(vq) || !has_next(vq))
         return false;
+    vq->starved = false;
     stop_kicks(vq);
     unsigned at = vq->avail_at & (vq->layout.size - 1u);
     uint16_t head = load16(vq->avail, AVAIL_RING + 2 * at);

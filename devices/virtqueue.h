@@ -80,6 +80,8 @@ struct virtqueue {
     bool event_idx; /* VIRTIO_F_EVENT_IDX was negotiated */
     bool indirect;  /* VIRTIO_F_INDIRECT_DESC was negotiated */
     bool kicks_on;  /* the driver was asked to kick */
+    bool polled;    /* the caller looks: no kicks are asked for */
+    bool starved;   /* the last pop found nothing */
     const uint8_t *desc;
     uint8_t *avail;
     uint8_t *used;
@@ -144,6 +146,15 @@ void virtqueue_publish(struct virtqueue *vq);
 
 /* True if a pop would find a chain now. Leaves kicks as they are. */
 bool virtqueue_has_chain(struct virtqueue *vq);
+
+/*
+ * While polled, a pop that finds nothing asks for no kick: the caller looks at virtqueue_is_due
+ * instead. Turning it off asks; the caller looks once more after that.
+ */
+void virtqueue_set_polled(struct virtqueue *vq, bool polled);
+
+/* True if the last pop found nothing, and the next one would. */
+bool virtqueue_is_due(struct virtqueue *vq);
 
 /* The writable parts of a chain. */
 static inline struct iovec *virtqueue_chain_in(const struct virtqueue_chain *chain)

@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -26,10 +25,6 @@ enum vcpu_owner { OWNER_VCPU, OWNER_LOOP, OWNER_LOOP_VCPU_ASLEEP };
 
 #define ANSWER_SPINS_MAX 2000u
 #define ANSWER_SPINS_MIN 16u
-
-#define QUICK_EXITS_NS 100000u /* exits that follow each other within this make the loop wait */
-#define EXIT_WINDOW_NS 40000u  /* for this long */
-#define BACKOFF_MAX    10u     /* waits in vain make it wait for 2^10 quick exits at most */
 
 static long futex(atomic_int *word, int operation, int value)
 {
@@ -61,7 +56,7 @@ static void hand_over(struct vcpu *vcpu)
     uint64_t start_ns = loop_now_ns();
     struct vcpu_exit_stats *stats = &vcpu->stats[vcpu->exit.reason];
     atomic_store(&vcpu->owner, OWNER_LOOP);
-    if (!atomic_load(&vcpu->group->spinner.is_spinning))
+    if (!atomic_load(&vcpu->group->spinner.is_on))
         loop_event_signal(&vcpu->exit_event);
     wait_for_answer(vcpu);
     atomic_fetch_add_explicit(&stats->count, 1, memory_order_relaxed);
@@ -133,34 +128,15 @@ static bool take_exit(struct vcpu *vcpu)
     return true;
 }
 
-/* Each wait in vain doubles the number of quick exits after which it is tried again. */
-static void consider_spinning(struct vcpu_group *group)
-{
-    uint64_t now_ns = loop_now_ns();
-    bool is_quick = now_ns - group->last_exit_ns < QUICK_EXITS_NS;
-    group->last_exit_ns = now_ns;
-    if (!is_quick || group->count >= group->host_cpus)
-        return;
-    if (group->has_spun)
-        group->backoff = MIN(group->backoff + 1, BACKOFF_MAX);
-    group->has_spun = false;
-    if (++group->quick_exits < 1u << group->backoff)
-        return;
-    group->quick_exits = 0;
-    group->has_spun = true;
-    group->spinner.window_ns = EXIT_WINDOW_NS;
-}
-
 static void on_exit_event(struct loop_event *event)
 {
     struct vcpu *vcpu = container_of(event, struct vcpu, exit_event);
     struct vcpu_group *group = vcpu->group;
-    if (!take_exit(vcpu))
-        return;
-    consider_spinning(group);
+    if (take_exit(vcpu))
+        spinner_signalled(&group->spinner);
 }
 
-static bool take_exits(struct loop_spinner *spinner)
+static bool take_exits(struct spinner *spinner)
 {
     struct vcpu_group *group = container_of(spinner, struct vcpu_group, spinner);
     bool found = false;
@@ -168,26 +144,19 @@ static bool take_exits(struct loop_spinner *spinner)
     {
         found |= take_exit(list_entry(node, struct vcpu, node));
     }
-    if (found) {
-        group->has_spun = false;
-        group->backoff = 0;
-    }
     return found;
 }
 
 void vcpu_group_init(struct vcpu_group *group, struct loop *loop)
 {
-    cpu_set_t allowed;
-    *group = (struct vcpu_group){.loop = loop, .spinner.poll = take_exits};
+    *group = (struct vcpu_group){.loop = loop};
     list_init(&group->vcpus);
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) == 0)
-        group->host_cpus = (unsigned)CPU_COUNT(&allowed);
-    loop_set_spinner(loop, &group->spinner);
+    spinner_init(&group->spinner, loop, take_exits, NULL);
 }
 
 void vcpu_group_fini(struct vcpu_group *group)
 {
-    loop_set_spinner(group->loop, NULL);
+    spinner_fini(&group->spinner);
 }
 
 int vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm, unsigned index,
@@ -204,7 +173,7 @@ int vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm, 
         return error_set_errno(err, -result, "cannot make the exit event of CPU %u", index);
     }
     list_push_back(&group->vcpus, &vcpu->node);
-    group->count++;
+    spinner_set_companions(group->loop, ++group->count);
     return 0;
 }
 

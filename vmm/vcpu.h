@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "base/loop.h"
+#include "base/spinner.h"
 #include "vmm/accel.h"
 
 struct vcpu;
@@ -43,14 +44,9 @@ struct vcpu_exit_stats {
 struct vcpu_group {
     struct loop *loop;
     /* Private. */
-    struct loop_spinner spinner;
+    struct spinner spinner;
     struct list vcpus;
     unsigned count;
-    unsigned host_cpus;
-    uint64_t last_exit_ns;
-    unsigned quick_exits; /* since the last wait */
-    unsigned backoff;
-    bool has_spun; /* and nothing has come of it yet */
 };
 
 void vcpu_group_init(struct vcpu_group *group, struct loop *loop);
