@@ -432,6 +432,8 @@ static uint32_t class_of(uint16_t device_id)
         return 0x020000;
     case VIRTIO_ID_BLOCK:
         return 0x010000;
+    case VIRTIO_ID_CONSOLE:
+        return 0x078000;
     default:
         return 0x00ff00;
     }
