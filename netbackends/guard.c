@@ -2,6 +2,8 @@
 /* guard: the checks before libslirp. What is not known to be good is dropped. */
 #include "netbackends/guard.h"
 
+#include <string.h>
+
 #include "base/bytes.h"
 #include "netbackends/packet.h"
 
@@ -84,10 +86,28 @@ static bool check_udp(const struct guard *guard, const uint8_t *frame, const str
     return !guard->refuses_new_flows && (port != PORT_TFTP || guard->allows_tftp);
 }
 
+/* On a host-only network: whether it goes no further than the host. */
+static bool stays_on_host(const struct guard *guard, const uint8_t *frame,
+                          const struct packet *packet)
+{
+    static const uint8_t everybody[] = {255, 255, 255, 255};
+    const uint8_t *target = frame + packet->ip + (packet->is_ipv6 ? 24 : 16);
+    if (packet->is_ipv6)
+        return !memcmp(target, guard->host6, sizeof(guard->host6)) ||
+               (packet->protocol == PACKET_ICMPV6 &&
+                (target[0] == 0xff || (target[0] == 0xfe && (target[1] & 0xc0) == 0x80)));
+    return !memcmp(target, guard->host, sizeof(guard->host)) ||
+           (!memcmp(target, everybody, sizeof(everybody)) && packet->protocol == PACKET_UDP &&
+            !packet->is_fragment && packet->end - packet->transport >= PACKET_UDP_BYTES &&
+            load_be16(frame + packet->transport + 2) == PORT_BOOTP_SERVER);
+}
+
 static bool check_ip(const struct guard *guard, uint8_t *frame, size_t length)
 {
     struct packet packet;
     if (!packet_parse_ip(frame, length, &packet) || is_host_itself(frame, &packet))
+        return false;
+    if (guard->host_only && !stays_on_host(guard, frame, &packet))
         return false;
     switch (packet.protocol) {
     case PACKET_TCP:

@@ -18,6 +18,8 @@
 struct guard {
     bool allows_tftp;
     bool refuses_new_flows; /* the host runs short of descriptors */
+    bool host_only;         /* nothing but these two, DHCP and neighbour discovery */
+    uint8_t host[4], host6[16];
 };
 
 /* True if the frame may pass. May rewrite the TCP header (URG off, checksum adjusted). */

@@ -104,7 +104,7 @@ struct net_backend {
     struct loop *loop;
     char id[64];
     bool link_up;
-    bool is_held; /* see net_hold */
+    bool is_held;           /* see net_hold */
     struct net_stats stats; /* kept by net_send and net_receive */
     /* The NIC, NULL while none is attached (frames for it are then dropped). */
     const struct net_peer_ops *peer_ops;

@@ -37,17 +37,6 @@ bool offload_check_meta(const struct net_meta *meta, size_t length, unsigned off
     return !meta->gso_type || (needs_checksum && meta->gso_size && meta->hdr_len <= length);
 }
 
-/* From scratch, for whole TCP and UDP packets: drivers disagree about the length in a partial
- * pseudo-header sum. */
-static void finish_transport(uint8_t *frame, const struct packet *packet, uint8_t *field)
-{
-    size_t bytes = packet->end - packet->transport;
-    store_be16(field, 0);
-    uint64_t sum = packet_pseudo_sum(frame, packet, bytes);
-    uint16_t checksum = packet_fold(packet_sum(frame + packet->transport, bytes, sum));
-    store_be16(field, !checksum && packet->protocol == PACKET_UDP ? 0xffff : checksum);
-}
-
 int offload_finish_checksum(const struct net_meta *meta, uint8_t *frame, size_t length)
 {
     size_t start = meta->csum_start, field = start + meta->csum_offset;
@@ -60,7 +49,8 @@ int offload_finish_checksum(const struct net_meta *meta, uint8_t *frame, size_t 
                     start == packet.transport && field + 2 <= packet.end;
     if (is_usual && ((packet.protocol == PACKET_TCP && meta->csum_offset == 16) ||
                      (packet.protocol == PACKET_UDP && meta->csum_offset == 6)))
-        finish_transport(frame, &packet, frame + field);
+        /* From scratch: drivers disagree about the length in a partial pseudo-header sum. */
+        packet_finish_checksum(frame, &packet, frame + field);
     else
         store_be16(frame + field, packet_fold(packet_sum(frame + start, length - start, 0)));
     return 0;
@@ -91,7 +81,7 @@ static void finish_piece(const uint8_t *frame, const struct packet *packet, size
     store_be32(tcp + 4, load_be32(tcp + 4) + (uint32_t)offset);
     if (!is_last)
         tcp[13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
-    finish_transport(room, &piece, tcp + 16);
+    packet_finish_checksum(room, &piece, tcp + 16);
 }
 
 int offload_segment(const struct net_meta *meta, uint8_t *frame, size_t length, uint8_t *room,

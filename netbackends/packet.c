@@ -112,6 +112,15 @@ uint64_t packet_pseudo_sum(const uint8_t *frame, const struct packet *packet, si
     return packet->is_ipv6 ? packet_sum(ip + 8, 32, sum) : packet_sum(ip + 12, 8, sum);
 }
 
+void packet_finish_checksum(uint8_t *frame, const struct packet *packet, uint8_t *field)
+{
+    size_t bytes = packet->end - packet->transport;
+    store_be16(field, 0);
+    uint64_t sum = packet_pseudo_sum(frame, packet, bytes);
+    uint16_t checksum = packet_fold(packet_sum(frame + packet->transport, bytes, sum));
+    store_be16(field, !checksum && packet->protocol == PACKET_UDP ? 0xffff : checksum);
+}
+
 void packet_adjust_checksum(uint8_t *field, uint16_t before, uint16_t after)
 {
     uint64_t sum = (uint16_t)~load_be16(field);

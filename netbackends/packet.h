@@ -51,6 +51,9 @@ uint16_t packet_fold(uint64_t sum);
 /* The sum of the pseudo-header for `payload_bytes` of transport header and data. */
 uint64_t packet_pseudo_sum(const uint8_t *frame, const struct packet *packet, size_t payload_bytes);
 
+/* Fills in the checksum of a whole TCP, UDP or ICMPv6 packet, at `field`, from scratch. */
+void packet_finish_checksum(uint8_t *frame, const struct packet *packet, uint8_t *field);
+
 /* A header word changed from `before` to `after`: the checksum at `field` follows (RFC 1624). */
 void packet_adjust_checksum(uint8_t *field, uint16_t before, uint16_t after);
 

@@ -595,6 +595,7 @@ static int start_slirp(struct slirp_backend *self, const struct net_slirp_option
         .vhost6 = addresses->host6,
         .vhostname = options->hostname,
         .tftp_path = options->tftp,
+        .tftp_server_name = options->tftp_server_name,
         .bootfile = options->bootfile,
         .vdhcp_start = addresses->dhcpstart,
         .vnameserver = addresses->dns,
@@ -633,6 +634,9 @@ static int start(struct slirp_backend *self, const struct net_slirp_options *opt
     self->net = addresses.net;
     self->is_restricted = options->restrict_access;
     self->guard.allows_tftp = options->tftp != NULL;
+    self->guard.host_only = options->host_only;
+    memcpy(self->guard.host, &addresses.host, sizeof(self->guard.host));
+    memcpy(self->guard.host6, &addresses.host6, sizeof(self->guard.host6));
     for (size_t i = 0; !result && i < options->forward_count; i++)
         result = net_slirp_forward_add(&self->backend, &options->forwards[i], err);
     return result;

@@ -30,9 +30,15 @@ struct net_slirp_options {
     const char *domainname;
     const char *tftp; /* a folder that the guest may read */
     const char *bootfile;
-    const char *ipv6_prefix; /* "fec0::/64"; host and DNS are ::2 and ::3 of it */
-    bool restrict_access;    /* nothing passes but forwards */
+    const char *tftp_server_name; /* for boot loaders that ask DHCP for it */
+    const char *ipv6_prefix;      /* "fec0::/64" */
+    const char *ipv6_host;        /* ::2 of it */
+    const char *ipv6_dns;         /* ::3 of it */
+    bool restrict_access;         /* nothing passes but forwards */
     bool disable_host_loopback;
+    /* Nothing but the host can be reached, and its loopback as `host`; the usual network is
+     * 192.168.56.0/24, with the host at .1 and leases from .101 on. */
+    bool host_only;
     bool ipv4_off, ipv6_off;
     const struct net_forward *forwards;
     size_t forward_count;

@@ -103,18 +103,28 @@ static int pick_address(const char *name, const char *text, uint32_t usual, uint
     return 0;
 }
 
+/* Where the addresses lie in a network that is large enough, and which network it is. */
+struct usual_addresses {
+    const char *net;
+    uint32_t host, dns, dhcpstart;
+};
+
+static const struct usual_addresses usual_nat = {"10.0.2.0/24", 0x0202, 0x0203, 0x020f};
+static const struct usual_addresses usual_host_only = {"192.168.56.0/24", 1, 3, 101};
+
 static int ipv4_addresses(const struct net_slirp_options *options, struct slirp_addresses *out,
                           struct error *err)
 {
+    const struct usual_addresses *usual = options->host_only ? &usual_host_only : &usual_nat;
     uint32_t net = 0, mask = 0;
-    int result = parse_net(options->net ? options->net : "10.0.2.0/24", &net, &mask, err);
+    int result = parse_net(options->net ? options->net : usual->net, &net, &mask, err);
     if (!result)
-        result = pick_address("host", options->host, 0x0202, net, mask, &out->host, err);
+        result = pick_address("host", options->host, usual->host, net, mask, &out->host, err);
     if (!result)
-        result = pick_address("dns", options->dns, 0x0203, net, mask, &out->dns, err);
+        result = pick_address("dns", options->dns, usual->dns, net, mask, &out->dns, err);
     if (!result)
-        result =
-            pick_address("dhcpstart", options->dhcpstart, 0x020f, net, mask, &out->dhcpstart, err);
+        result = pick_address("dhcpstart", options->dhcpstart, usual->dhcpstart, net, mask,
+                              &out->dhcpstart, err);
     if (result)
         return result;
     out->net.s_addr = htonl(net);
@@ -124,6 +134,26 @@ static int ipv4_addresses(const struct net_slirp_options *options, struct slirp_
         return error_set(err, EINVAL,
                          "host, dns and dhcpstart must be three different addresses of the net");
     return 0;
+}
+
+static bool is_in_prefix(const struct in6_addr *address, const struct slirp_addresses *addresses)
+{
+    for (unsigned bit = 0; bit < addresses->prefix6_bits; bit++)
+        if ((address->s6_addr[bit / 8] ^ addresses->prefix6.s6_addr[bit / 8]) & 0x80u >> bit % 8)
+            return false;
+    return true;
+}
+
+static int pick_ipv6(const char *name, const char *text, uint8_t usual,
+                     const struct slirp_addresses *addresses, struct in6_addr *out,
+                     struct error *err)
+{
+    *out = addresses->prefix6;
+    out->s6_addr[15] |= usual;
+    if (!text || (inet_pton(AF_INET6, text, out) == 1 && is_in_prefix(out, addresses)))
+        return 0;
+    return error_set(err, EINVAL, "%s='%s' is not an IPv6 address of the network's prefix", name,
+                     text);
 }
 
 static int ipv6_addresses(const struct net_slirp_options *options, struct slirp_addresses *out,
@@ -140,10 +170,12 @@ static int ipv6_addresses(const struct net_slirp_options *options, struct slirp_
     out->prefix6_bits = (uint8_t)bits;
     for (unsigned bit = bits; bit < 128; bit++)
         out->prefix6.s6_addr[bit / 8] &= (uint8_t) ~(0x80u >> bit % 8);
-    out->host6 = out->dns6 = out->prefix6;
-    out->host6.s6_addr[15] |= 2;
-    out->dns6.s6_addr[15] |= 3;
-    return 0;
+    int result = pick_ipv6("ipv6-host", options->ipv6_host, 2, out, &out->host6, err);
+    if (!result)
+        result = pick_ipv6("ipv6-dns", options->ipv6_dns, 3, out, &out->dns6, err);
+    if (!result && !memcmp(&out->host6, &out->dns6, sizeof(out->dns6)))
+        return error_set(err, EINVAL, "ipv6-host and ipv6-dns must be two different addresses");
+    return result;
 }
 
 int slirp_options_addresses(const struct net_slirp_options *options, struct slirp_addresses *out,

@@ -15,6 +15,7 @@
 
 #define CONFIG_CHARDEV_MAX 16
 #define CONFIG_MONITOR_MAX 8
+#define CONFIG_RNG_MAX     8
 
 /* -chardev, and the short forms of -serial, -qmp and -monitor, become one of these. */
 enum config_chardev_kind {
@@ -34,13 +35,13 @@ struct config_chardev {
     uint16_t port;
     bool append; /* FILE: keep what is in it */
     bool is_server;
-    bool wait;        /* server: hold the start until a client is there */
-    bool is_mux;      /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
-    char *logfile;       /* a copy of the output, or NULL */
-    bool logappend;      /* keep what is in it */
-    uint64_t log_bytes;  /* so much of its end is kept; 0: all */
-    bool history;        /* UNIX, TCP: a client gets the last 64 KiB first */
-    bool has_signals; /* STDIO: Ctrl-C interrupts evisor instead of going to the guest */
+    bool wait;          /* server: hold the start until a client is there */
+    bool is_mux;        /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
+    char *logfile;      /* a copy of the output, or NULL */
+    bool logappend;     /* keep what is in it */
+    uint64_t log_bytes; /* so much of its end is kept; 0: all */
+    bool history;       /* UNIX, TCP: a client gets the last 64 KiB first */
+    bool has_signals;   /* STDIO: Ctrl-C interrupts evisor instead of going to the guest */
 };
 
 /* What a failing request does: werror= and rerror= of -drive. */
@@ -57,7 +58,7 @@ struct config_disk {
     enum config_on_error werror, rerror; /* default: ENOSPC, REPORT */
     char *serial;                        /* up to 20 bytes, or NULL */
     bool is_cdrom;
-    bool is_attached; /* a device refers to it */
+    bool is_attached;   /* a device refers to it */
     unsigned boot_rank; /* 1 + bootindex= of the device; 0 if it has none */
 };
 
@@ -67,6 +68,8 @@ enum config_net_kind {
     NET_KIND_STREAM,
     NET_KIND_DGRAM,
     NET_KIND_INTERNAL,
+    NET_KIND_NAT,
+    NET_KIND_HOST_ONLY,
 };
 
 struct config_forward {
@@ -78,11 +81,14 @@ struct config_forward {
 };
 
 /*
- * -netdev user and the user part of -nic; NULL or zero: libslirp's usual values. dnssearch lists
- * domains, separated by commas.
+ * -netdev user, nat and hostonly, and the user part of -nic; NULL or zero: libslirp's usual values.
+ * dnssearch lists domains, separated by commas.
  */
 struct config_net_user {
     char *net, *host, *dns, *dhcpstart, *hostname, *dnssearch, *domainname, *tftp, *bootfile;
+    char *tftp_server_name;
+    char *ipv6_prefix; /* "fec0::/64" */
+    char *ipv6_host, *ipv6_dns;
     bool restrict_access;
     bool host_loopback; /* the guest reaches what listens on the host's 127.0.0.1, as 10.0.2.2 */
     bool ipv4_off, ipv6_off;
@@ -118,10 +124,16 @@ struct config_nic {
     struct config_net_user user;
     struct config_net_tap tap;
     struct config_net_socket socket;
-    char *folder; /* INTERNAL */
+    char *folder; /* INTERNAL, NAT, HOST_ONLY */
     uint8_t mac[6];
     bool has_mac;
     bool has_device; /* a -device or -nic made a NIC for it */
+    unsigned pci_slot; /* addr= of the NIC; 0: the first free one */
+};
+
+struct config_rng {
+    char *qdev_id;
+    unsigned pci_slot;
 };
 
 enum config_monitor_kind { MONITOR_QMP, MONITOR_HUMAN };
@@ -164,6 +176,7 @@ struct vm_config {
     unsigned disk_count;
     struct config_nic *nics;
     unsigned nic_count;
+    struct config_rng rngs[CONFIG_RNG_MAX];
     unsigned rng_count;
 
     struct config_chardev chardevs[CONFIG_CHARDEV_MAX];

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "netbackends/net.h"
-#include "netbackends/slirp.h"
+#include "netbackends/shared.h"
 #include "vmm/forward.h"
 #include "vmm/hmp_private.h"
 
@@ -35,14 +35,20 @@ void hmp_set_link(struct hmp_call *call)
     fprintf(call->out, "Error: Device '%s' not found\r\n", name);
 }
 
+/* NULL if there is none behind that NIC. */
+static struct net_backend *nat_of(const struct hmp_call *call, unsigned index)
+{
+    struct net_backend *backend = machine_net_backend(call->control->machine, index);
+    return backend ? net_shared_nat(backend) : NULL;
+}
+
 /* The NAT of that name, or the first one if `name` is NULL. */
 static struct net_backend *find_nat(struct hmp_call *call, const char *name)
 {
     for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
-        struct net_backend *backend = machine_net_backend(call->control->machine, i);
-        if (backend && net_backend_is_slirp(backend) &&
-            (!name || is_named(&config_of(call)->nics[i], name)))
-            return backend;
+        struct net_backend *nat = nat_of(call, i);
+        if (nat && (!name || is_named(&config_of(call)->nics[i], name)))
+            return nat;
     }
     fprintf(call->out, "Error: there is no NAT%s%s\r\n", name ? " on netdev " : "",
             name ? name : "");
@@ -140,12 +146,12 @@ static void print_lines(FILE *out, const char *text)
 void hmp_info_usernet(struct hmp_call *call)
 {
     for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
-        struct net_backend *backend = machine_net_backend(call->control->machine, i);
-        if (!backend || !net_backend_is_slirp(backend))
+        struct net_backend *nat = nat_of(call, i);
+        if (!nat)
             continue;
-        char *connections = net_slirp_connections(backend);
+        char *connections = net_slirp_connections(nat);
         fprintf(call->out, "Hub -1 (%s):\r\n", config_of(call)->nics[i].netdev_id);
-        net_slirp_for_each_forward(backend, print_forward, call->out);
+        net_slirp_for_each_forward(nat, print_forward, call->out);
         print_lines(call->out, connections ? connections : "");
         free(connections);
     }

@@ -6,7 +6,7 @@
 
 #include "netbackends/dgram.h"
 #include "netbackends/internal.h"
-#include "netbackends/slirp.h"
+#include "netbackends/shared.h"
 #include "netbackends/stream.h"
 #include "netbackends/tap.h"
 
@@ -21,8 +21,8 @@ static struct net_forward forward_of(const struct config_forward *config)
     };
 }
 
-static int create_user(struct loop *loop, const struct config_nic *nic, struct net_backend **out,
-                       struct error *err)
+static int create_nat(struct loop *loop, const struct config_nic *nic, const char *machine_name,
+                      struct net_backend **out, struct error *err)
 {
     const struct config_net_user *user = &nic->user;
     struct net_forward *forwards = calloc(user->forward_count + 1, sizeof(*forwards));
@@ -38,15 +38,23 @@ static int create_user(struct loop *loop, const struct config_nic *nic, struct n
         .dnssearch = user->dnssearch,
         .domainname = user->domainname,
         .tftp = user->tftp,
+        .tftp_server_name = user->tftp_server_name,
         .bootfile = user->bootfile,
         .restrict_access = user->restrict_access,
+        .ipv6_prefix = user->ipv6_prefix,
+        .ipv6_host = user->ipv6_host,
+        .ipv6_dns = user->ipv6_dns,
         .disable_host_loopback = !user->host_loopback,
+        .host_only = nic->kind == NET_KIND_HOST_ONLY,
         .ipv4_off = user->ipv4_off,
         .ipv6_off = user->ipv6_off,
         .forwards = forwards,
         .forward_count = user->forward_count,
     };
-    int result = net_slirp_create(loop, nic->netdev_id, &options, out, err);
+    const struct net_shared_options shared = {nic->folder, machine_name, options};
+    int result = nic->kind == NET_KIND_USER
+                     ? net_slirp_create(loop, nic->netdev_id, &options, out, err)
+                     : net_shared_create(loop, nic->netdev_id, &shared, out, err);
     free(forwards);
     return result;
 }
@@ -98,7 +106,9 @@ int netdev_create(struct loop *loop, const struct config_nic *nic, const char *m
     const struct net_internal_options internal = {.folder = nic->folder, .name = machine_name};
     switch (nic->kind) {
     case NET_KIND_USER:
-        return create_user(loop, nic, out, err);
+    case NET_KIND_NAT:
+    case NET_KIND_HOST_ONLY:
+        return create_nat(loop, nic, machine_name, out, err);
     case NET_KIND_TAP:
         return create_tap(loop, nic, out, err);
     case NET_KIND_STREAM:

@@ -82,7 +82,7 @@ static bool wants_list(struct options *options, const char *argument)
 {
     if (strcmp(argument, "help") != 0 && strcmp(argument, "?") != 0)
         return false;
-    options->text = options_copy("Available netdev backend types:\nbridge\ndgram\ninternal\n"
+    options->text = options_copy("Available netdev backend types:\nbridge\ndgram\nhostonly\ninternal\nnat\n"
                                  "socket\nstream\ntap\nuser\n");
     return true;
 }

@@ -22,27 +22,29 @@ static const char one_queue[] = "the NIC has one pair of queues; leave it out";
         "id", NULL, NULL                                                                           \
     }
 
+/* Of everything with a NAT engine behind it. */
+#define ENGINE_KEYS                                                                                \
+    COMMON_KEYS, {"net", NULL, NULL}, {"host", NULL, NULL}, {"dns", NULL, NULL},                   \
+        {"dhcpstart", NULL, NULL}, {"hostname", NULL, NULL}, {"tftp", NULL, NULL},                 \
+        {"bootfile", NULL, NULL}, {"ipv4", NULL, NULL}, {"ipv6", NULL, NULL},                      \
+        {"ipv6-net", NULL, NULL}, {"ipv6-prefix", NULL, NULL}, {"ipv6-prefixlen", NULL, NULL},     \
+        {"tftp-server-name", NULL, NULL}, {"hostfwd", NULL, NULL},                                 \
+    {                                                                                              \
+        "smb", "", "there is no SMB server; copy files over ssh"                                   \
+    }
+#define NAT_KEYS                                                                                   \
+    ENGINE_KEYS, {"dnssearch", NULL, NULL}, {"domainname", NULL, NULL}, {"restrict", NULL, NULL},  \
+        {"host-loopback", NULL, NULL},                                                             \
+    {                                                                                              \
+        "guestfwd", "",                                                                            \
+            "forwarding from the guest is not there; host-loopback=on makes the host's services "  \
+            "reachable as 10.0.2.2"                                                                \
+    }
+
 static const struct keyval_known user_known[] = {
-    COMMON_KEYS,
-    {"net", NULL, NULL},
-    {"host", NULL, NULL},
-    {"dns", NULL, NULL},
-    {"dhcpstart", NULL, NULL},
-    {"hostname", NULL, NULL},
-    {"dnssearch", NULL, NULL},
-    {"domainname", NULL, NULL},
-    {"tftp", NULL, NULL},
-    {"bootfile", NULL, NULL},
-    {"restrict", NULL, NULL},
-    {"host-loopback", NULL, NULL},
-    {"ipv4", NULL, NULL},
-    {"ipv6", NULL, NULL},
-    {"hostfwd", NULL, NULL},
-    {"guestfwd", "",
-     "forwarding from the guest is not there; host-loopback=on makes the host's services reachable "
-     "as 10.0.2.2"},
-    {"smb", "", "there is no SMB server; copy files over ssh"},
-    {0}};
+    NAT_KEYS, {"ipv6-host", NULL, NULL}, {"ipv6-dns", NULL, NULL}, {0}};
+static const struct keyval_known nat_known[] = {NAT_KEYS, {"folder", NULL, NULL}, {0}};
+static const struct keyval_known host_only_known[] = {ENGINE_KEYS, {"folder", NULL, NULL}, {0}};
 
 static const struct keyval_known tap_known[] = {COMMON_KEYS,
                                                 {"ifname", NULL, NULL},
@@ -131,6 +133,28 @@ static int read_addresses(struct config_net_user *user, const struct keyval *lis
     return 0;
 }
 
+/* ipv6-net=fec0::/64, or ipv6-prefix=fec0:: and ipv6-prefixlen=64. The backend checks addresses. */
+static int read_ipv6(struct config_net_user *user, const struct keyval *list, struct error *err)
+{
+    const char *net = keyval_get(list, "ipv6-net"), *prefix = keyval_get(list, "ipv6-prefix");
+    uint64_t bits = 64;
+    if (net && prefix)
+        return error_set(err, EINVAL, "%s: give ipv6-net or ipv6-prefix, not both", list->option);
+    if (keyval_get(list, "ipv6-prefixlen") && (!prefix || strchr(prefix, '/')))
+        return error_set(err, EINVAL, "%s: ipv6-prefixlen goes with ipv6-prefix=ADDRESS",
+                         list->option);
+    int result = keyval_uint(list, "ipv6-prefixlen", 1, 126, &bits, err);
+    if (result)
+        return result;
+    if (prefix && !strchr(prefix, '/'))
+        CHECK(asprintf(&user->ipv6_prefix, "%s/%u", prefix, (unsigned)bits) > 0);
+    else if (net || prefix)
+        user->ipv6_prefix = options_copy(net ? net : prefix);
+    keyval_string(list, "ipv6-host", &user->ipv6_host);
+    keyval_string(list, "ipv6-dns", &user->ipv6_dns);
+    return 0;
+}
+
 static bool is_same_forward(const struct config_forward *a, const struct config_forward *b)
 {
     const char *one = a->host_address ? a->host_address : "127.0.0.1";
@@ -184,6 +208,8 @@ static int read_user(struct config_nic *nic, const struct keyval *list, struct e
     nic->kind = NET_KIND_USER;
     int result = read_addresses(user, list, err);
     if (!result)
+        result = read_ipv6(user, list, err);
+    if (!result)
         result = keyval_bool(list, "restrict", &user->restrict_access, err);
     if (!result)
         result = keyval_bool(list, "host-loopback", &user->host_loopback, err);
@@ -198,6 +224,7 @@ static int read_user(struct config_nic *nic, const struct keyval *list, struct e
     keyval_string(list, "hostname", &user->hostname);
     keyval_string(list, "domainname", &user->domainname);
     keyval_string(list, "tftp", &user->tftp);
+    keyval_string(list, "tftp-server-name", &user->tftp_server_name);
     keyval_string(list, "bootfile", &user->bootfile);
     return result ? result : read_repeated(user, list, err);
 }
@@ -328,14 +355,45 @@ static int read_socket(struct config_nic *nic, const struct keyval *list, struct
     return result ? result : split_address(&socket->remote, list, "udp", err);
 }
 
-static int read_internal(struct config_nic *nic, const struct keyval *list, struct error *err)
+static int read_folder(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
-    nic->kind = NET_KIND_INTERNAL;
     keyval_string(list, "folder", &nic->folder);
     if (!nic->folder || !*nic->folder)
         return error_set(err, EINVAL, "%s: name the network by a folder: folder=PATH",
                          list->option);
     return 0;
+}
+
+static int read_internal(struct config_nic *nic, const struct keyval *list, struct error *err)
+{
+    nic->kind = NET_KIND_INTERNAL;
+    return read_folder(nic, list, err);
+}
+
+static int read_nat(struct config_nic *nic, const struct keyval *list, struct error *err)
+{
+    int result = read_user(nic, list, err);
+    nic->kind = NET_KIND_NAT;
+    return result ? result : read_folder(nic, list, err);
+}
+
+/* Others than the host do not come in. */
+static bool is_loopback(const struct config_forward *forward)
+{
+    return !forward->host_address || strncmp(forward->host_address, "127.", 4) == 0;
+}
+
+static int read_host_only(struct config_nic *nic, const struct keyval *list, struct error *err)
+{
+    int result = read_user(nic, list, err);
+    nic->kind = NET_KIND_HOST_ONLY;
+    for (unsigned i = 0; !result && i < nic->user.forward_count; i++)
+        if (!is_loopback(&nic->user.forwards[i]))
+            result = error_set(err, EINVAL,
+                               "%s: hostfwd of port %u: only the host reaches a machine on a "
+                               "host-only network; leave its address out, or use type nat",
+                               list->option, nic->user.forwards[i].host_port);
+    return result ? result : read_folder(nic, list, err);
 }
 
 static const struct options_netdev {
@@ -350,6 +408,8 @@ static const struct options_netdev {
     {"dgram", dgram_known, read_dgram},
     {"socket", socket_known, read_socket},
     {"internal", internal_known, read_internal},
+    {"nat", nat_known, read_nat},
+    {"hostonly", host_only_known, read_host_only},
 };
 
 static const struct options_netdev *find_kind(const struct keyval *list, struct error *err)
@@ -397,9 +457,19 @@ static void free_strings(char *const strings[], unsigned count)
 void options_netdev_fini(struct config_nic *nic)
 {
     struct config_net_user *user = &nic->user;
-    char *const of_user[] = {user->net,       user->host,       user->dns,
-                             user->dhcpstart, user->hostname,   user->dnssearch,
-                             user->tftp,      user->domainname, user->bootfile};
+    char *const of_user[] = {user->net,
+                             user->host,
+                             user->dns,
+                             user->ipv6_prefix,
+                             user->ipv6_host,
+                             user->ipv6_dns,
+                             user->tftp_server_name,
+                             user->dhcpstart,
+                             user->hostname,
+                             user->dnssearch,
+                             user->tftp,
+                             user->domainname,
+                             user->bootfile};
     char *const others[] = {nic->netdev_id,          nic->qdev_id,
                             nic->tap.ifname,         nic->tap.bridge,
                             nic->tap.helper,         nic->socket.local.path,
