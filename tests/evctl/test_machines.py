@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import BUILD
 
 
 def test_commands_that_are_not_there_name_the_nearest(evctl):
@@ -65,6 +66,59 @@ def test_a_create_that_fails_leaves_nothing(evctl, tmp_path):
     evctl.fails(2, ["--memory"], "create", "web", "--memory", "1K")
     evctl.fails(2, ["debian"], "create", "web", "--os", "debain")
     assert list(evctl.store.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_create_leaves_nothing(evctl, tmp_path, number):
+    slow = tmp_path / "slow-img"
+    slow.write_text("#!/bin/sh\n[ $1 = convert ] || exec \"$REAL_IMG\" \"$@\"\n"
+                    "touch \"$STARTED\"\nexec sleep 60\n")
+    slow.chmod(0o755)
+    started = tmp_path / "started"
+    evctl.environment.update(EVISOR_IMG=str(slow), REAL_IMG=str(BUILD / "evisor-img"),
+                             STARTED=str(started))
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    process = evctl.start_process("create", "web", "--image", tmp_path / "image")
+    while not started.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == -number and err == "evctl: interrupted\n"
+    assert list(evctl.store.iterdir()) == []
+
+
+def test_an_interrupted_stop_leaves_the_machine(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    evctl("start", "web")
+    process = evctl.start_process("stop", "web")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert evctl.state("web") == "running"
+
+
+def test_rename(evctl, guest):
+    evctl("create", "web", "--disk", "10M", *guest.diskless)
+    evctl("snapshot", "create", "web", "first")
+    evctl("clone", "web", "twin", "--linked")
+    evctl("create", "other")
+    evctl.fails(1, ["'other' already"], "rename", "web", "other")
+    evctl.fails(2, ["cannot be a machine's name"], "rename", "web", "a/b")
+    evctl.fails(3, ["nobody"], "rename", "nobody", "x")
+    evctl("start", "twin", "--paused")
+    evctl.fails(4, ["linked clone of 'web' must follow", "'twin' is running"], "rename", "web", "x")
+    assert "web" in evctl("list", "--names").out.split()
+    evctl("stop", "--force", "twin")
+    evctl("rename", "web", "new name")
+    assert evctl("list", "--names").out.split("\n") == ["new name", "other", "twin", ""]
+    assert evctl("info", "new name", "--json").json()["name"] == "new name"
+    assert evctl("snapshot", "list", "new name", "--json").json()[0]["name"] == "first"
+    # The clone's disk has found its base again, and still protects it.
+    evctl("start", "twin", "--paused")
+    evctl.fails(5, ["'twin' is a linked clone"], "start", "new name")
+    evctl.fails(4, ["running"], "rename", "twin", "x")
 
 
 def test_no_space_for_the_image(evctl, guest):

@@ -174,7 +174,7 @@ def complete(evctl, *words):
         ["bash", "-c", f"{script}\nCOMP_WORDS=(evctl {line}); COMP_CWORD={len(words)}; _evctl; "
          "printf '%s\\n' \"${COMPREPLY[@]}\""], capture_output=True, text=True, check=True,
         env={**evctl.environment, "PATH": f"{BUILD}:/usr/bin:/bin"})
-    return done.stdout.split("\n")[:-1]
+    return [line for line in done.stdout.split("\n") if line]
 
 
 def test_completion(evctl):
@@ -186,6 +186,39 @@ def test_completion(evctl):
     assert "--wait-ip" in complete(evctl, "start", "--")
     assert complete(evctl, "snapshot", "create", "d") == ["db"]
     assert "--memory" in complete(evctl, "create", "--me")
+    assert complete(evctl, "create", "x", "--os", "deb") == ["debian"]
+    assert complete(evctl, "attach", "web", "n") == ["nic"]
+    assert complete(evctl, "completion", "z") == ["zsh"]
+    assert complete(evctl, "start", "web", "") == [
+        "--paused", "--wait-ip", "--timeout", "--json", "--quiet", "--help"]
+
+
+def test_completion_of_what_a_machine_has(evctl):
+    evctl("create", "a b", "--disk", "1M", "--disk", "1M")
+    for name in ("clean", "with apache"):
+        evctl("snapshot", "create", "a b", name)
+    assert complete(evctl, "snapshot", "revert", "a b", "with") == ["with apache"]
+    assert complete(evctl, "snapshot", "delete", "--quiet", "a b", "c") == ["clean"]
+    assert complete(evctl, "disk", "resize", "a b", "d") == ["disk0", "disk1"]
+    assert complete(evctl, "detach", "a b", "n") == ["net0"]
+    assert complete(evctl, "snapshot", "revert", "nobody", "x") == []
+    # A name is a word, whatever it looks like to a shell.
+    evctl("create", "$(touch pwned);`x`")
+    assert complete(evctl, "start", "$") == ["$(touch pwned);`x`"]
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is missing: apt-get install zsh")
+def test_completion_in_zsh(evctl):
+    evctl("create", "web", "--disk", "1M")
+    evctl("snapshot", "create", "web", "clean")
+    script = evctl("completion", "zsh").out.replace("compdef _evctl evctl", "")
+    for words, expected in ((("snapshot", "revert", "web"), "clean"), (("start",), "web"),
+                            (("disk", "resize", "web"), "disk0"), (("snapshot",), "revert")):
+        line = " ".join(words)
+        done = subprocess.run(["zsh", "-fc", f"{script}\n_evctl_candidates {line}"],
+                              capture_output=True, text=True, check=True,
+                              env={**evctl.environment, "PATH": f"{BUILD}:/usr/bin:/bin"})
+        assert expected in done.stdout.split("\n"), done
     zsh = evctl("completion", "zsh").out
     assert zsh.startswith("#compdef evctl\n")
     if shutil.which("zsh"):

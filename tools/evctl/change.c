@@ -132,7 +132,7 @@ static int remove_image(const struct machine *machine, const json_t *disk, struc
                          file);
     if (machine_pid(machine->folder_fd))
         return error_set(err, EISCONN, "%s is in use; stop the machine first: evctl stop", file);
-    if (disks_check_unlinked(machine, "its deletion", err))
+    if (disks_check_unlinked(machine, "its deletion", true, err))
         return -err->code;
     if (unlinkat(machine->folder_fd, file, 0) < 0 && errno != ENOENT)
         return error_set_errno(err, errno, "cannot remove %s", file);

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 #include <unistd.h>
 
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/qmp.h"
 #include "tools/evctl/tell.h"
 
@@ -34,13 +34,6 @@ static void restore(void)
     is_raw = false;
 }
 
-static void on_fatal(int number)
-{
-    restore();
-    signal(number, SIG_DFL);
-    raise(number);
-}
-
 static void make_raw(void)
 {
     struct termios raw;
@@ -48,9 +41,6 @@ static void make_raw(void)
         return;
     raw = saved;
     cfmakeraw(&raw);
-    signal(SIGTERM, on_fatal);
-    signal(SIGHUP, on_fatal);
-    signal(SIGINT, on_fatal);
     is_raw = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
     atexit(restore);
 }
@@ -95,9 +85,7 @@ static void pass(int socket, bool has_input)
         struct pollfd ready[2] = {{.fd = socket, .events = POLLIN},
                                   {.fd = has_input ? STDIN_FILENO : -1, .events = POLLIN}};
         int count = poll(ready, 2, has_input ? -1 : 500);
-        if (count == 0)
-            return;
-        if (count < 0 && errno != EINTR)
+        if (count == 0 || interrupt_is_pending() || (count < 0 && errno != EINTR))
             return;
         if (count > 0 && ready[1].revents && pass_input(socket, &has_input))
             return;
@@ -134,6 +122,7 @@ static int attach(const struct machine *machine, struct error *err)
         restore();
         close(socket);
         tell_note("%s", "");
+        result = interrupt_check(err);
     }
     close(lock);
     return result;

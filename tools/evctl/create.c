@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
@@ -214,6 +215,8 @@ int cmd_clone(struct evctl_call *call, struct error *err)
     json_t *made = json_array();
     for (unsigned i = 1; !result && i < call->argument_count; i++) {
         result = clone_to(call, &from, call->arguments[i], err);
+        if (!result && i + 1 < call->argument_count)
+            result = interrupt_check(err);
         json_array_append_new(made, json_string(call->arguments[i]));
     }
     if (!result)

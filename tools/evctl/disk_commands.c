@@ -214,24 +214,6 @@ static int apply(const struct machine *machine, const char *action, const char *
     return result;
 }
 
-static json_t *list_of(const struct machine *machine, struct error *err)
-{
-    size_t i;
-    json_t *disk;
-    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
-    {
-        if (!has_snapshots(disk))
-            continue;
-        json_t *info = disks_info(machine, disk, err);
-        if (!info)
-            return NULL;
-        json_t *list = json_incref(json_object_get(info, "snapshots"));
-        json_decref(info);
-        return list ? list : json_array();
-    }
-    return json_array();
-}
-
 static bool is_listed(const json_t *list, const char *name)
 {
     size_t i;
@@ -244,7 +226,7 @@ static bool is_listed(const json_t *list, const char *name)
 static int check_listed(const struct machine *machine, const char *name, bool should_be,
                         struct error *err)
 {
-    json_t *list = list_of(machine, err);
+    json_t *list = disks_snapshots(machine, err);
     if (!list)
         return -err->code;
     bool is_there = is_listed(list, name);
@@ -284,7 +266,7 @@ static int snapshot(struct evctl_call *call, const char *action, const char *don
     if (!result)
         result = check_listed(&machine, name, !makes, err);
     if (!result && strcmp(action, "-a") == 0)
-        result = disks_check_unlinked(&machine, "the way back", err);
+        result = disks_check_unlinked(&machine, "the way back", false, err);
     if (!result)
         result = apply(&machine, action, name, err);
     if (!result) {
@@ -319,7 +301,7 @@ int cmd_snapshot_list(struct evctl_call *call, struct error *err)
     int result = machine_open(call->arguments[0], 0, &machine, err);
     if (result)
         return result;
-    json_t *list = list_of(&machine, err);
+    json_t *list = disks_snapshots(&machine, err);
     json_array_foreach(list, i, snapshot)
     {
         char text[32];

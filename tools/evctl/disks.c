@@ -155,38 +155,75 @@ int disks_clone(const struct machine *from, struct machine *to, json_t *disk, bo
 
 /* --- linked clones --- */
 
-static bool builds_on(const json_t *config, const char *folder)
+bool disks_is_inside(const char *path, const char *folder)
 {
-    size_t i, length = strlen(folder);
+    size_t length = strlen(folder);
+    return strncmp(path, folder, length) == 0 && path[length] == '/';
+}
+
+/* An image that the guest of `machine` writes to. */
+static bool is_active(const struct machine *machine, const char *path)
+{
+    size_t i;
+    json_t *disk;
+    bool found = false;
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        char *file = machine_path(machine, model_text(disk, "file"));
+        found |= strcmp(file, path) == 0;
+        free(file);
+    }
+    return found;
+}
+
+static bool builds_on(const json_t *config, const struct machine *machine, bool is_any)
+{
+    size_t i;
     json_t *disk;
     json_array_foreach(json_object_get(config, "disks"), i, disk)
     {
         const char *base = model_text(disk, "base");
-        if (strncmp(base, folder, length) == 0 && base[length] == '/')
+        if (disks_is_inside(base, machine->folder) && (is_any || is_active(machine, base)))
             return true;
     }
     return false;
 }
 
-int disks_check_unlinked(const struct machine *machine, const char *what, struct error *err)
+static json_t *find_clones(const struct machine *machine, bool is_any, struct error *err)
 {
-    json_t *names = store_names(err), *name;
+    json_t *names = store_names(err), *found = names ? json_array() : NULL, *name;
     size_t i;
-    int result = names ? 0 : -err->code;
     json_array_foreach(names, i, name)
     {
         struct machine other;
-        if (result || machine_open(json_string_value(name), MACHINE_BROKEN_OK, &other, NULL))
+        if (machine_open(json_string_value(name), MACHINE_BROKEN_OK, &other, NULL))
             continue;
-        if (builds_on(other.config, machine->folder))
-            result = error_set(err, EBUSY,
-                               "'%s' is a linked clone of '%s': its disk builds on this one's, and "
-                               "%s would ruin it; delete the clone first, or work in another "
-                               "clone of '%s'",
-                               other.name, machine->name, what, machine->name);
+        if (builds_on(other.config, machine, is_any))
+            json_array_append(found, name);
         machine_close(&other);
     }
     json_decref(names);
+    return found;
+}
+
+json_t *disks_clones_of(const struct machine *machine, struct error *err)
+{
+    return find_clones(machine, true, err);
+}
+
+int disks_check_unlinked(const struct machine *machine, const char *what, bool is_any,
+                         struct error *err)
+{
+    json_t *clones = find_clones(machine, is_any, err);
+    int result = clones ? 0 : -err->code;
+    if (json_array_size(clones))
+        result = error_set(err, EBUSY,
+                           "'%s' is a linked clone of '%s': its disk builds on this one's, and "
+                           "%s would ruin it; delete the clone first, or work in another "
+                           "clone of '%s'",
+                           json_string_value(json_array_get(clones, 0)), machine->name, what,
+                           machine->name);
+    json_decref(clones);
     return result;
 }
 
@@ -203,6 +240,24 @@ json_t *disks_info(const struct machine *machine, const json_t *disk, struct err
     free(output);
     free(path);
     return info;
+}
+
+json_t *disks_snapshots(const struct machine *machine, struct error *err)
+{
+    size_t i;
+    json_t *disk;
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        if (strcmp(model_text(disk, "kind"), "disk") != 0)
+            continue;
+        json_t *info = disks_info(machine, disk, err);
+        if (!info)
+            return NULL;
+        json_t *list = json_incref(json_object_get(info, "snapshots"));
+        json_decref(info);
+        return list ? list : json_array();
+    }
+    return json_array();
 }
 
 int disks_check_snapshots(const struct machine *machine, struct error *err)

@@ -20,13 +20,20 @@ int must_check disks_add_seed(struct machine *machine, const char *user_data, st
 int must_check disks_clone(const struct machine *from, struct machine *to, json_t *disk,
                            bool is_linked, struct error *err);
 /*
- * -EBUSY if disks of other machines build on this one's, so that `what` would ruin them; their
- * names are in the sentence.
+ * -EBUSY if disks of other machines build on images of this one that `what` would ruin: those that
+ * its guest writes to, or with `is_any` any of them.
  */
-int must_check disks_check_unlinked(const struct machine *machine, const char *what,
+int must_check disks_check_unlinked(const struct machine *machine, const char *what, bool is_any,
                                     struct error *err);
+/* The names of the machines whose disks build on any image of this one's. NULL with err set. */
+json_t *disks_clones_of(const struct machine *machine, struct error *err);
+/* Whether the path lies in the folder. */
+bool disks_is_inside(const char *path, const char *folder);
 /* The disks that snapshots are of: writable and qcow2. -ENOTSUP if one is not qcow2. */
 int must_check disks_check_snapshots(const struct machine *machine, struct error *err);
+/* What evisor-img tells of the snapshots: those of the first disk, as all have the same. NULL with
+ * err set. */
+json_t *disks_snapshots(const struct machine *machine, struct error *err);
 /* evisor-img info of one disk. NULL with err set. */
 json_t *disks_info(const struct machine *machine, const json_t *disk, struct error *err);
 /* The format of an image file, as evisor-img finds it; the caller frees it. NULL with err set. */

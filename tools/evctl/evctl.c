@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/tell.h"
 
 enum evctl_status evctl_status(int code)
@@ -64,6 +65,7 @@ int main(int argc, char **argv)
     struct error err = {0};
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
+    interrupt_catch();
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         help_print_all(argc < 2 ? stderr : stdout);
         return argc < 2 ? EVCTL_USAGE : EVCTL_OK;
@@ -85,5 +87,10 @@ int main(int argc, char **argv)
     }
     memcpy(words, argv + first, (size_t)(argc - first) * sizeof(*words));
     int result = run(argc - 1, words, &err);
-    return result ? fail(result, &err) : EVCTL_OK;
+    int status = result ? fail(result, &err) : EVCTL_OK;
+    if (result && interrupt_is_pending()) {
+        fflush(NULL);
+        interrupt_end();
+    }
+    return status;
 }

@@ -36,6 +36,12 @@ enum evctl_word {
     WORD_FOLDER,
     WORD_NETWORK,
     WORD_COMMAND,
+    WORD_SNAPSHOT, /* of the machine before it, as are disks and devices */
+    WORD_DISK,
+    WORD_DEVICE,
+    WORD_KIND, /* of what attach adds */
+    WORD_OS,
+    WORD_SHELL,
 };
 
 struct evctl_option {
@@ -59,7 +65,7 @@ struct evctl_command {
     const char *same_as; /* VBoxManage|virsh|vmrun, for the manual's table; NULL: left out */
     const struct evctl_option *options; /* ends with a NULL name; may be NULL */
     unsigned min_arguments, max_arguments;
-    enum evctl_word words[2]; /* of the first and the second argument */
+    enum evctl_word words[3]; /* of the first arguments */
     int (*run)(struct evctl_call *call, struct error *err);
 };
 
@@ -99,12 +105,17 @@ int must_check call_size(const struct evctl_call *call, const char *option, uint
                          struct error *err);
 bool must_check parse_size(const char *text, uint64_t unit, uint64_t *out_bytes);
 
+/* --- complete.c --- */
+
+int complete_write(FILE *to, const char *shell, struct error *err);
+
 /* --- help.c --- */
 
 void help_print_all(FILE *to);
 void help_print_group(FILE *to, const char *group);
+/* Those of the program itself, which help does not show. */
+bool help_is_hidden(const struct evctl_command *command);
 void help_print_command(FILE *to, const struct evctl_command *command);
-int help_complete(FILE *to, const char *shell, struct error *err);
 /* The parts of docs/evctl.1 that come from the table: "commands", "table". -EINVAL for others. */
 int must_check help_write_manual(FILE *to, const char *part);
 
@@ -121,6 +132,7 @@ int cmd_list(struct evctl_call *call, struct error *err);
 int cmd_info(struct evctl_call *call, struct error *err);
 int cmd_start(struct evctl_call *call, struct error *err);
 int cmd_stop(struct evctl_call *call, struct error *err);
+int cmd_rename(struct evctl_call *call, struct error *err);
 int cmd_reset(struct evctl_call *call, struct error *err);
 int cmd_pause(struct evctl_call *call, struct error *err);
 int cmd_resume(struct evctl_call *call, struct error *err);
@@ -152,6 +164,7 @@ int cmd_import(struct evctl_call *call, struct error *err);
 int cmd_up(struct evctl_call *call, struct error *err);
 int cmd_doctor(struct evctl_call *call, struct error *err);
 int cmd_completion(struct evctl_call *call, struct error *err);
+int cmd_words(struct evctl_call *call, struct error *err);
 int cmd_manual(struct evctl_call *call, struct error *err);
 int cmd_help(struct evctl_call *call, struct error *err);
 

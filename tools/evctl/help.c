@@ -8,7 +8,7 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/tell.h"
 
-static bool is_hidden(const struct evctl_command *command)
+bool help_is_hidden(const struct evctl_command *command)
 {
     return !command->summary;
 }
@@ -30,7 +30,7 @@ void help_print_all(FILE *to)
             "usage: evctl COMMAND [ARGUMENT]... [OPTION]...\n\n",
             EVISOR_VERSION);
     for (unsigned i = 0; i < evctl_command_count; i++)
-        if (!is_hidden(&evctl_commands[i]))
+        if (!help_is_hidden(&evctl_commands[i]))
             print_row(to, &evctl_commands[i]);
     fputs("\nEvery command takes --json, --quiet and --help. A first machine:\n"
           "  evctl create web --image debian.qcow2 --memory 1G --forward 2222:22\n"
@@ -97,121 +97,6 @@ int cmd_help(struct evctl_call *call, struct error *err)
                 return 0;
             }
     return error_set(err, EINVAL, "'%s' is not a command; 'evctl help' lists them", name);
-}
-
-/* --- completion --- */
-
-static const char *const word_names[] = {
-    [WORD_TEXT] = "",         [WORD_MACHINE] = "machine", [WORD_FILE] = "file",
-    [WORD_FOLDER] = "folder", [WORD_NETWORK] = "network", [WORD_COMMAND] = "command",
-};
-
-/* One line for each command: "name|word word|--option=kind --switch ...". */
-static void write_lines(FILE *to)
-{
-    for (unsigned i = 0; i < evctl_command_count; i++) {
-        const struct evctl_command *command = &evctl_commands[i];
-        if (is_hidden(command))
-            continue;
-        fprintf(to, "%s|%s %s|", command->name, word_names[command->words[0]],
-                word_names[command->words[1]]);
-        for (const struct evctl_option *o = command->options; o && o->name; o++)
-            fprintf(to, "--%s%s%s ", o->name, o->argument ? "=" : "",
-                    o->argument ? word_names[o->word] : "");
-        for (const struct evctl_option *o = evctl_common_options; o->name; o++)
-            fprintf(to, "--%s ", o->name);
-        fputc('\n', to);
-    }
-}
-
-/* The same code serves both shells; only how candidates are handed over differs. */
-static const char common_script[] =
-    "EOT\n"
-    ")\n"
-    "_evctl_words() {\n"
-    "    case $1 in\n"
-    "    machine) evctl list --names 2>/dev/null ;;\n"
-    "    network) printf '%s\\n' user none; evctl net list --json 2>/dev/null |\n"
-    "        sed -n 's/^ *\"name\": \"\\(.*\\)\",*$/\\1/p' ;;\n"
-    "    command) printf '%s\\n' \"$_evctl_table\" | cut -d'|' -f1 ;;\n"
-    "    esac\n"
-    "}\n"
-    "# Words so far, without the last -> candidates, or @file, @folder.\n"
-    "_evctl_candidates() {\n"
-    "    local name='' line rest options kinds word place=0 before=''\n"
-    "    while IFS= read -r line; do\n"
-    "        rest=${line%%|*}\n"
-    "        case \"$* \" in \"$rest \"*) [ ${#rest} -gt ${#name} ] && name=$rest && options=$line "
-    ";; esac\n"
-    "    done <<EOL\n$_evctl_table\nEOL\n"
-    "    if [ -z \"$name\" ]; then\n"
-    "        if [ -n \"$1\" ]; then\n"
-    "            printf '%s\\n' \"$_evctl_table\" | sed -n \"s/^$1 \\([a-z]*\\)|.*/\\1/p\"\n"
-    "        else\n"
-    "            printf '%s\\n' \"$_evctl_table\" | sed 's/[| ].*//' | sort -u\n"
-    "        fi\n"
-    "        return\n"
-    "    fi\n"
-    "    options=${options#*|}; kinds=${options%%|*}; options=${options#*|}\n"
-    "    case $name in *' '*) shift 2 ;; *) shift ;; esac\n"
-    "    for word in \"$@\"; do\n"
-    "        case $before$word in\n"
-    "        =*) before='' ;;\n"
-    "        -*) case \" $options \" in *\" $word=\"*) before='=' ;; esac ;;\n"
-    "        *) place=$((place + 1)) ;;\n"
-    "        esac\n"
-    "    done\n"
-    "    if [ -n \"$before\" ]; then\n"
-    "        rest=\" $options\"; rest=${rest#*\" $word=\"}; kinds=${rest%% *}\n"
-    "    else\n"
-    "        printf '%s\\n' \"$options\" | tr ' ' '\\n' | sed 's/=.*//;/^$/d'\n"
-    "        [ $place -ge 1 ] && kinds=${kinds#* } || kinds=${kinds%% *}\n"
-    "    fi\n"
-    "    case $kinds in file) echo @file ;; folder) echo @folder ;; *) _evctl_words \"$kinds\" ;; "
-    "esac\n"
-    "}\n";
-
-static const char bash_script[] =
-    "_evctl() {\n"
-    "    local current=${COMP_WORDS[COMP_CWORD]} candidates\n"
-    "    candidates=$(_evctl_candidates \"${COMP_WORDS[@]:1:COMP_CWORD-1}\")\n"
-    "    local IFS=$'\\n'\n"
-    "    COMPREPLY=($(compgen -W \"$(printf '%s\\n' \"$candidates\" | grep -v '^@')\" -- "
-    "\"$current\"))\n"
-    "    case $candidates in\n"
-    "    *@file*) COMPREPLY+=($(compgen -f -- \"$current\")) ;;\n"
-    "    *@folder*) COMPREPLY+=($(compgen -d -- \"$current\")) ;;\n"
-    "    esac\n"
-    "}\n"
-    "complete -o filenames -F _evctl evctl\n";
-
-static const char zsh_script[] =
-    "_evctl() {\n"
-    "    emulate -L zsh\n"
-    "    local candidates\n"
-    "    candidates=$(_evctl_candidates \"${(@)words[2,CURRENT-1]}\")\n"
-    "    case $candidates in *@file*) _files ;; *@folder*) _files -/ ;; esac\n"
-    "    compadd -- ${(f)\"$(printf '%s\\n' \"$candidates\" | grep -v '^@')\"}\n"
-    "}\n"
-    "compdef _evctl evctl\n";
-
-int help_complete(FILE *to, const char *shell, struct error *err)
-{
-    bool is_zsh = strcmp(shell, "zsh") == 0;
-    if (!is_zsh && strcmp(shell, "bash") != 0)
-        return error_set(err, EINVAL, "'%s' is no shell that is known here; say bash or zsh",
-                         shell);
-    fputs(is_zsh ? "#compdef evctl\n" : "", to);
-    fputs("# Written by evctl completion.\n_evctl_table=$(cat <<'EOT'\n", to);
-    write_lines(to);
-    fputs(common_script, to);
-    fputs(is_zsh ? zsh_script : bash_script, to);
-    return 0;
-}
-
-int cmd_completion(struct evctl_call *call, struct error *err)
-{
-    return help_complete(stdout, call->arguments[0], err);
 }
 
 /* --- the manual --- */
@@ -289,7 +174,7 @@ int help_write_manual(FILE *to, const char *part)
               "evctl:VBoxManage:virsh:vmrun\n",
               to);
     for (unsigned i = 0; i < evctl_command_count; i++) {
-        if (is_hidden(&evctl_commands[i]))
+        if (help_is_hidden(&evctl_commands[i]))
             continue;
         if (!is_table)
             write_command(to, &evctl_commands[i]);

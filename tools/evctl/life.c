@@ -15,6 +15,7 @@
 
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
@@ -68,6 +69,8 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
             result = report_death(machine, log_fd, err);
         else if (qmp_open(machine, &qmp, NULL) == 0)
             result = (qmp_close(&qmp), 0);
+        else if (interrupt_is_pending())
+            result = (kill(child, SIGTERM), interrupt_check(err));
         else if (tell_now_ns() > until_ns)
             result = error_set(err, ETIMEDOUT,
                                "the machine '%s' does not come up; see: evctl logs, and end it "
@@ -83,7 +86,7 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
 
 int life_start(struct machine *machine, bool is_paused, struct error *err)
 {
-    char *program = disks_check_unlinked(machine, "a run", err) ? NULL : run_find("evisor", err);
+    char *program = disks_check_unlinked(machine, "a run", false, err) ? NULL : run_find("evisor", err);
     json_t *words = program ? model_command(machine, is_paused, err) : NULL;
     if (!words) {
         free(program);
@@ -155,7 +158,7 @@ bool life_wait_end(const struct machine *machine, const char *what, uint64_t unt
 {
     struct tell_progress progress;
     tell_progress_begin(&progress, what);
-    while (machine_pid(machine->folder_fd) && tell_now_ns() < until_ns) {
+    while (machine_pid(machine->folder_fd) && tell_now_ns() < until_ns && !interrupt_is_pending()) {
         usleep(LOOK_MS * 1000);
         tell_progress_update(&progress, -1);
     }
@@ -178,6 +181,8 @@ static int end_by_force(const struct machine *machine, struct error *err)
         kill(pid, SIGKILL);
     if (life_wait_end(machine, "ending", after_ms(5000)))
         return 0;
+    if (interrupt_is_pending())
+        return interrupt_check(err);
     return error_set(err, ETIMEDOUT, "the process %d of the machine '%s' does not end", (int)pid,
                      machine->name);
 }
@@ -201,6 +206,8 @@ static int press_power_button(const struct machine *machine, uint64_t timeout_s,
     qmp_close(&qmp);
     if (result || life_wait_end(machine, "shutting down", after_ms(timeout_s * 1000)))
         return result;
+    if (interrupt_is_pending())
+        return interrupt_check(err);
     return error_set(err, ETIMEDOUT,
                      "the guest of '%s' did not shut down within %llu s; it may have no handler "
                      "for the power button: evctl stop --force ends it at once",
@@ -277,7 +284,7 @@ int cmd_delete(struct evctl_call *call, struct error *err)
     if (result)
         return result;
     if (!is_forced)
-        result = disks_check_unlinked(&machine, "its deletion", err);
+        result = disks_check_unlinked(&machine, "its deletion", true, err);
     if (!result && machine_pid(machine.folder_fd))
         result = end_by_force(&machine, err);
     if (!result)

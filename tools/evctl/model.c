@@ -37,7 +37,8 @@ static const struct field machine_fields[] = {{"format", JSON_INTEGER, true},
                                               {NULL, JSON_NULL, false}};
 static const struct field disk_fields[] = {
     {"id", JSON_STRING, true},   {"file", JSON_STRING, true},  {"format", JSON_STRING, true},
-    {"kind", JSON_STRING, true}, {"base", JSON_STRING, false}, {NULL, JSON_NULL, false}};
+    {"kind", JSON_STRING, true}, {"base", JSON_STRING, false}, {"layers", JSON_ARRAY, false},
+    {NULL, JSON_NULL, false}};
 static const struct field nic_fields[] = {
     {"id", JSON_STRING, true},       {"mode", JSON_STRING, true},    {"mac", JSON_STRING, true},
     {"network", JSON_STRING, false}, {"bridge", JSON_STRING, false}, {"tap", JSON_STRING, false},
@@ -95,6 +96,20 @@ static int check_list(const json_t *config, const char *list, const struct field
     return 0;
 }
 
+static int check_layers(const json_t *config, struct error *err)
+{
+    size_t i, k;
+    json_t *disk, *layer;
+    json_array_foreach(json_object_get(config, "disks"), i, disk)
+        json_array_foreach(json_object_get(disk, "layers"), k, layer)
+    {
+        const char *file = json_string_value(layer);
+        if (!file || !*file || *file == '.' || strchr(file, '/'))
+            return error_set(err, EINVAL, "disks[%zu]: a layer must be a file in the folder", i);
+    }
+    return 0;
+}
+
 static int check_forwards(const json_t *config, struct error *err)
 {
     size_t i, k;
@@ -127,6 +142,8 @@ int model_check(const json_t *config, struct error *err)
         result = check_list(config, "disks", disk_fields, err);
     if (!result)
         result = check_list(config, "nics", nic_fields, err);
+    if (!result)
+        result = check_layers(config, err);
     return result ? result : check_forwards(config, err);
 }
 

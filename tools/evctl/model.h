@@ -5,9 +5,11 @@
  *
  *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib,
  *   accel, kernel, initrd, append, bios, boot, user (for ssh): texts that may be missing,
- *   disks: [{id, file, format, kind: "disk" or "iso", base}], a file without '/' lies in the
- * folder; base is the image that a linked clone's disk builds on, nics: [{id, mode, mac, network,
- * bridge, forwards: ["tcp:127.0.0.1:2222-:22"]}], mode being user, internal or bridged.
+ *   disks: [{id, file, format, kind: "disk" or "iso", base, layers}]: a file without '/' lies in
+ *     the folder; base is the image of another machine that a linked clone's disk builds on, layers
+ *     are the images in the folder that it builds on, lowest first;
+ *   nics: [{id, mode, mac, network, bridge, tap, forwards: ["tcp:127.0.0.1:2222-:22"]}], mode being
+ *     user, network, bridged or tap.
  */
 #ifndef TOOLS_EVCTL_MODEL_H
 #define TOOLS_EVCTL_MODEL_H

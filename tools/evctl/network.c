@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* network: net create, list and delete; what a NIC's -netdev is. Nothing here needs root. */
+/*
+ * network: net create, list and delete; what a NIC's -netdev is. What root makes in the host's
+ * kernel is in network_kernel.c and network_uplink.c.
+ */
 #include "tools/evctl/network.h"
 
 #include <arpa/inet.h>
@@ -14,12 +17,11 @@
 
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network_kernel.h"
+#include "tools/evctl/network_steps.h"
 #include "tools/evctl/tell.h"
 
-static const char no_root_modes[] =
-    "evctl makes networks that need no root: user and internal; for bridged, make the bridge "
-    "yourself (ip link add br0 type bridge; /etc/qemu/bridge.conf: allow br0) and name it with "
-    "--mode bridged --bridge br0";
+static const char modes[] = "internal, nat, hostonly, bridged and user";
 
 /* "ROOT/.networks" and what follows; the caller frees it. */
 static char *network_path(const char *name, const char *suffix, struct error *err)
@@ -35,7 +37,7 @@ static char *network_path(const char *name, const char *suffix, struct error *er
 static int check_name(const char *name, struct error *err)
 {
     static const char rule[] = "a network's name has 1 to 32 of a-z, A-Z, 0-9, - and _";
-    if (strcmp(name, "user") == 0 || strcmp(name, "nat") == 0 || strcmp(name, "none") == 0)
+    if (strcmp(name, "user") == 0 || strcmp(name, "none") == 0)
         return error_set(err, EINVAL, "'%s' is the name of a mode; choose another", name);
     size_t good = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
     return good && !name[good] && good <= 32 && *name != '-'
@@ -61,21 +63,22 @@ json_t *network_load(const char *name, struct error *err)
 
 static char *netdev_of_network(const char *name, const json_t *network, struct error *err)
 {
-    const char *mode = model_text(network, "mode");
-    const char *subnet = model_text(network, "subnet");
+    const char *mode = model_text(network, "mode"), *subnet = model_text(network, "subnet");
+    const char *bridge = model_text(network, "bridge"), *net = *subnet ? ",net=" : "";
+    bool is_shared = strcmp(mode, "nat") == 0 || strcmp(mode, "hostonly") == 0;
     char *text = NULL;
-    if (strcmp(mode, "internal") == 0)
+    if (*bridge)
+        CHECK(asprintf(&text, "bridge,br=%s", bridge) > 0);
+    else if (strcmp(mode, "internal") == 0 || is_shared)
         /* Relative to the machine's folder: a socket's path must be short. */
-        CHECK(asprintf(&text, "internal,folder=../.networks/%s", name) > 0);
-    else if (strcmp(mode, "bridged") == 0)
-        CHECK(asprintf(&text, "bridge,br=%s", model_text(network, "bridge")) > 0);
+        CHECK(asprintf(&text, "%s,folder=../.networks/%s%s%s", mode, name, net, subnet) > 0);
     else if (strcmp(mode, "user") == 0)
-        CHECK(asprintf(&text, "user%s%s%s", *subnet ? ",net=" : "", subnet,
+        CHECK(asprintf(&text, "user%s%s%s", net, subnet,
                        json_is_true(json_object_get(network, "restrict")) ? ",restrict=on" : "") >
               0);
     else
-        error_set(err, ENOTSUP, "the network '%s' has the mode '%s': %s", name, mode,
-                  no_root_modes);
+        error_set(err, ENOTSUP, "the network '%s' has the mode '%s'; there are %s", name, mode,
+                  modes);
     return text;
 }
 
@@ -116,58 +119,230 @@ static bool is_subnet(const char *text)
            inet_pton(AF_INET, address, &parsed) == 1 && bits >= 8 && bits <= 28;
 }
 
-static int describe(const struct evctl_call *call, json_t *network, struct error *err)
+static bool is_bridge(const char *interface)
 {
-    const char *mode = call_get(call, "mode"), *subnet = call_get(call, "subnet");
-    const char *bridge = call_get(call, "bridge");
-    mode = mode ? mode : "internal";
-    mode = strcmp(mode, "nat") == 0 ? "user" : mode;
-    bool is_user = strcmp(mode, "user") == 0, is_bridged = strcmp(mode, "bridged") == 0;
-    json_object_set_new(network, "mode", json_string(mode));
-    if (strcmp(mode, "hostonly") == 0)
-        return error_set(err, ENOTSUP, "--mode hostonly: %s", no_root_modes);
-    if (!is_user && !is_bridged && strcmp(mode, "internal") != 0)
-        return error_set(err, EINVAL, "--mode %s is not known; use internal, user or bridged",
-                         mode);
-    if (is_bridged && !bridge)
-        return error_set(err, EINVAL, "--mode bridged wants the bridge's name: --bridge br0");
-    if (!is_user && (subnet || call_has(call, "restrict")))
-        return error_set(err, EINVAL, "--subnet and --restrict go with --mode user");
-    if (subnet && !is_subnet(subnet))
+    char path[128];
+    snprintf(path, sizeof(path), "/sys/class/net/%.64s/bridge", interface);
+    return access(path, F_OK) == 0;
+}
+
+/* What the command line asks for, before anything is made. */
+struct request {
+    const char *mode, *subnet, *bridge, *uplink;
+    bool is_kernel; /* root's: made on the host */
+    struct network_kernel_options kernel;
+};
+
+static json_t *all_values(const struct evctl_call *call, const char *option)
+{
+    json_t *values = json_array();
+    const char *value;
+    for (unsigned i = 0; (value = call_nth(call, option, i)); i++)
+        json_array_append_new(values, json_string(value));
+    return values;
+}
+
+/* Options that only some modes have. */
+static int check_options(const struct evctl_call *call, const struct request *request,
+                         struct error *err)
+{
+    bool is_shared = strcmp(request->mode, "nat") == 0 || strcmp(request->mode, "hostonly") == 0;
+    bool is_user = strcmp(request->mode, "user") == 0, is_nat = strcmp(request->mode, "nat") == 0;
+    bool is_bridged = strcmp(request->mode, "bridged") == 0;
+    const struct {
+        const char *option, *modes;
+        bool fits;
+    } rules[] = {
+        {"subnet", "nat, hostonly and user", is_shared || is_user},
+        {"restrict", "user", is_user},
+        {"bridge", "bridged, and with nat and hostonly that root makes",
+         is_bridged || (is_shared && request->is_kernel)},
+        {"uplink", "bridged", is_bridged},
+        {"move-ip", "bridged and --uplink", is_bridged && request->uplink},
+        {"no-dhcp", "nat and hostonly that root makes", is_shared && request->is_kernel},
+        {"lease", "nat and hostonly that root makes", is_shared && request->is_kernel},
+        {"forward", "a nat that root makes; elsewhere use: evctl forward add",
+         is_nat && request->is_kernel},
+        {"rootless", "nat and hostonly", is_shared},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
+        if (call_has(call, rules[i].option) && !rules[i].fits)
+            return error_set(err, EINVAL, "--%s goes with --mode %s", rules[i].option,
+                             rules[i].modes);
+    return 0;
+}
+
+static int read_request(const struct evctl_call *call, struct request *request, struct error *err)
+{
+    static const char *const known[] = {"internal", "nat", "hostonly", "bridged", "user"};
+    const char *mode = call_get(call, "mode");
+    bool is_known = false;
+    *request = (struct request){.mode = mode ? mode : "internal",
+                                .subnet = call_get(call, "subnet"),
+                                .bridge = call_get(call, "bridge"),
+                                .uplink = call_get(call, "uplink")};
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+        is_known |= strcmp(request->mode, known[i]) == 0;
+    if (!is_known)
+        return error_set(err, EINVAL, "--mode %s is not known; there are %s", request->mode, modes);
+    bool is_bridged = strcmp(request->mode, "bridged") == 0;
+    bool is_shared = strcmp(request->mode, "nat") == 0 || strcmp(request->mode, "hostonly") == 0;
+    request->is_kernel = is_bridged ? request->uplink != NULL
+                                    : is_shared && geteuid() == 0 && !call_has(call, "rootless");
+    if (is_bridged && !request->bridge && !request->uplink)
+        return error_set(
+            err, EINVAL,
+            "--mode bridged wants a bridge that is there (--bridge br0), or as root an "
+            "interface to make one for (--uplink eth0)");
+    if (request->subnet && !is_subnet(request->subnet))
         return error_set(err, EINVAL, "--subnet %s: write an IPv4 network such as 10.1.2.0/24",
-                         subnet);
-    if (subnet)
-        json_object_set_new(network, "subnet", json_string(subnet));
-    if (bridge)
-        json_object_set_new(network, "bridge", json_string(bridge));
+                         request->subnet);
+    if (request->uplink && geteuid() != 0)
+        return error_set(err, EPERM,
+                         "--uplink changes the host's network, which is root's: sudo evctl net "
+                         "create %s --mode bridged --uplink %s",
+                         call->arguments[0], request->uplink);
+    return check_options(call, request, err);
+}
+
+/* What needs no change of the host. */
+static int describe(const struct evctl_call *call, const struct request *request, json_t *network,
+                    struct error *err)
+{
+    json_object_set_new(network, "mode", json_string(request->mode));
+    if (request->is_kernel)
+        return 0;
+    if (request->bridge && !is_bridge(request->bridge))
+        return error_set(err, ENXIO,
+                         "--bridge %s: there is no such bridge; as root: ip link add %s type "
+                         "bridge && ip link set %s up, or evctl net create --uplink",
+                         request->bridge, request->bridge, request->bridge);
+    if (request->subnet)
+        json_object_set_new(network, "subnet", json_string(request->subnet));
+    if (request->bridge)
+        json_object_set_new(network, "bridge", json_string(request->bridge));
     if (call_has(call, "restrict"))
         json_object_set_new(network, "restrict", json_true());
     return 0;
 }
 
-static int save(const char *name, const json_t *network, struct error *err)
+/* The sockets of members that were killed lie there still. */
+static void remove_folder(const char *path)
 {
-    char *folder = network_path("", "", err),
-         *path = folder ? network_path(name, ".json", err) : NULL;
-    if (!path) {
-        free(folder);
-        return -err->code;
-    }
-    mkdir(folder, 0700);
+    DIR *folder = opendir(path);
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        unlinkat(dirfd(folder), entry->d_name, 0);
+    if (folder)
+        closedir(folder);
+    rmdir(path);
+}
+
+static int write_whole(const char *path, int flags, const json_t *network, struct error *err)
+{
     char *text = json_dumps(network, JSON_INDENT(2));
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600), result = 0;
-    errno = fd < 0 ? errno : 0;
-    if (fd < 0 && errno == EEXIST)
-        result = error_set(err, EEXIST, "there is a network '%s' already", name);
-    else if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600), result = 0;
+    if (fd < 0)
+        result = error_set_errno(err, errno, "cannot write %s", path);
+    else if (write(fd, text, strlen(text)) != (ssize_t)strlen(text) || fsync(fd) < 0)
         result = error_set_errno(err, errno ? errno : ENOSPC, "cannot write %s", path);
     if (fd >= 0)
         close(fd);
     if (result && fd >= 0)
         unlink(path);
     free(text);
+    return result;
+}
+
+/* A new file takes the name; -EEXIST if the network is there. */
+static int reserve(const char *name, const json_t *network, struct error *err)
+{
+    char *folder = network_path("", "", err),
+         *path = folder ? network_path(name, ".json", err) : NULL;
+    int result = path ? 0 : -err->code;
+    if (path) {
+        mkdir(folder, 0700);
+        result = write_whole(path, O_EXCL, network, err);
+    }
+    if (result == -EEXIST)
+        error_set(err, EEXIST, "there is a network '%s' already", name);
     free(folder);
     free(path);
+    return result;
+}
+
+/* Whole or not at all. */
+static int replace(const char *name, const json_t *network, struct error *err)
+{
+    char *path = network_path(name, ".json", err),
+         *fresh = path ? network_path(name, ".fresh", err) : NULL;
+    int result = fresh ? write_whole(fresh, O_TRUNC, network, err) : -err->code;
+    if (!result && rename(fresh, path) < 0)
+        result = error_set_errno(err, errno, "cannot write %s", path);
+    free(path);
+    free(fresh);
+    return result;
+}
+
+static void forget(const char *name)
+{
+    char *path = network_path(name, ".json", NULL), *folder = network_path(name, "", NULL);
+    if (path)
+        unlink(path);
+    if (folder)
+        remove_folder(folder);
+    free(path);
+    free(folder);
+}
+
+static int bring_up(const struct evctl_call *call, struct request *request, json_t *network,
+                    struct error *err)
+{
+    const char *name = call->arguments[0];
+    char *folder = network_path(name, "", err);
+    int result;
+    if (!folder)
+        return -err->code;
+    steps_shield();
+    mkdir(folder, 0700);
+    request->kernel = (struct network_kernel_options){
+        .subnet = request->subnet,
+        .bridge = request->bridge,
+        .no_dhcp = call_has(call, "no-dhcp"),
+        .forwards = all_values(call, "forward"),
+        .leases = all_values(call, "lease"),
+    };
+    if (request->uplink)
+        result = network_uplink_up(name, request->uplink, request->bridge,
+                                   call_has(call, "move-ip"), network, err);
+    else
+        result = network_kernel_up(name, request->mode, folder, &request->kernel, network, err);
+    json_decref(request->kernel.forwards);
+    json_decref(request->kernel.leases);
+    free(folder);
+    if (!result) {
+        result = replace(name, network, err);
+        if (result)
+            steps_undo(json_object_get(network, "undo"));
+    }
+    return result;
+}
+
+static int make(const struct evctl_call *call, json_t *network, struct error *err)
+{
+    const char *name = call->arguments[0];
+    struct request request;
+    int result = check_name(name, err);
+    if (!result)
+        result = read_request(call, &request, err);
+    if (!result)
+        result = describe(call, &request, network, err);
+    if (!result)
+        result = reserve(name, network, err);
+    if (result || !request.is_kernel)
+        return result;
+    result = bring_up(call, &request, network, err);
+    if (result)
+        forget(name);
     return result;
 }
 
@@ -175,14 +350,16 @@ int cmd_net_create(struct evctl_call *call, struct error *err)
 {
     const char *name = call->arguments[0];
     json_t *network = json_object();
-    int result = check_name(name, err);
-    if (!result)
-        result = describe(call, network, err);
-    if (!result)
-        result = save(name, network, err);
+    int result = make(call, network, err);
     if (!result) {
-        tell_note("the network '%s' is made; a machine joins it with --net %s", name, name);
+        const char *bridge = model_text(network, "bridge"), *subnet = model_text(network, "subnet");
+        tell_note("the network '%s' is made%s%s%s%s; a machine joins it with --net %s", name,
+                  *bridge ? ", bridge " : "", bridge, *subnet ? ", " : "", subnet, name);
+        if (json_is_true(json_object_get(network, "kernel")))
+            tell_note("for machines of others than root: echo 'allow %s' >>/etc/qemu/bridge.conf",
+                      bridge);
         json_object_set_new(network, "name", json_string(name));
+        json_object_del(network, "undo");
         tell_json(json_incref(network));
     }
     json_decref(network);
@@ -190,6 +367,24 @@ int cmd_net_create(struct evctl_call *call, struct error *err)
 }
 
 /* --- net list, net delete --- */
+
+/* Of all networks; NULL if there can be none. */
+static json_t *network_names(struct error *err)
+{
+    json_t *names = json_array();
+    char *path = network_path("", "", err);
+    DIR *folder = path ? opendir(path) : NULL;
+    free(path);
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        char *dot = strrchr(entry->d_name, '.');
+        if (dot && strcmp(dot, ".json") == 0)
+            json_array_append_new(names,
+                                  json_stringn(entry->d_name, (size_t)(dot - entry->d_name)));
+    }
+    if (folder)
+        closedir(folder);
+    return names;
+}
 
 /* The machines that have a NIC on it. */
 static json_t *users_of(const char *name)
@@ -216,45 +411,92 @@ static json_t *row_of(const char *name)
 {
     json_t *network = network_load(name, NULL), *users = users_of(name);
     json_t *row = network ? network : json_pack("{s:s}", "mode", "broken");
+    const char *bridge = model_text(row, "bridge");
+    if (*bridge)
+        json_object_set_new(row, "state", json_string(is_bridge(bridge) ? "up" : "gone"));
+    json_object_del(row, "undo");
     json_object_set_new(row, "name", json_string(name));
     json_object_set_new(row, "machine-count", json_integer((json_int_t)json_array_size(users)));
     json_object_set_new(row, "machines", users);
     return row;
 }
 
-int cmd_net_list(struct evctl_call *call, struct error *err)
+void network_add_names(json_t *names)
 {
-    (void)call;
-    json_t *rows = json_array();
-    char *path = network_path("", "", err);
+    char *path = network_path("", "", NULL);
     DIR *folder = path ? opendir(path) : NULL;
     free(path);
+    json_array_append_new(names, json_string("user"));
+    json_array_append_new(names, json_string("none"));
     for (struct dirent *entry; folder && (entry = readdir(folder));) {
         char *dot = strrchr(entry->d_name, '.');
-        if (!dot || strcmp(dot, ".json") != 0)
-            continue;
-        *dot = '\0';
-        json_array_append_new(rows, row_of(entry->d_name));
+        if (dot && strcmp(dot, ".json") == 0)
+            json_array_append_new(names,
+                                  json_stringn(entry->d_name, (size_t)(dot - entry->d_name)));
     }
     if (folder)
         closedir(folder);
+}
+
+int cmd_net_list(struct evctl_call *call, struct error *err)
+{
+    (void)call;
+    json_t *rows = json_array(), *names = network_names(err), *name;
+    size_t i;
+    json_array_foreach(names, i, name) json_array_append_new(rows, row_of(json_string_value(name)));
+    json_decref(names);
     if (json_array_size(rows))
-        tell_table(rows, "name:NAME mode:MODE subnet:SUBNET bridge:BRIDGE machine-count:MACHINES");
+        tell_table(rows, "name:NAME mode:MODE subnet:SUBNET bridge:BRIDGE uplink:UPLINK "
+                         "state:STATE machine-count:MACHINES");
     else
         tell_note("no networks by name; 'evctl net create' makes one");
     tell_json(rows);
     return 0;
 }
 
-/* The sockets of members that were killed lie there still. */
-static void remove_folder(const char *path)
+/* Another NAT network goes on needing what this one turned on: it takes over the turning off. */
+static void hand_over_forwarding(const char *name, json_t *undo)
 {
-    DIR *folder = opendir(path);
-    for (struct dirent *entry; folder && (entry = readdir(folder));)
-        unlinkat(dirfd(folder), entry->d_name, 0);
-    if (folder)
-        closedir(folder);
-    rmdir(path);
+    json_t *names = network_names(NULL), *other_name, *found = NULL;
+    size_t i, at = 0, k;
+    json_t *entry;
+    json_array_foreach(undo, k, entry) if (*model_text(entry, "path"))
+    {
+        found = entry;
+        at = k;
+    }
+    json_array_foreach(names, i, other_name)
+    {
+        const char *other = json_string_value(other_name);
+        json_t *network = found && strcmp(other, name) != 0 ? network_load(other, NULL) : NULL;
+        json_t *list = json_object_get(network, "undo");
+        if (list && strcmp(model_text(network, "mode"), "nat") == 0) {
+            json_array_insert(list, 0, found);
+            if (replace(other, network, NULL) == 0) {
+                json_array_remove(undo, at);
+                found = NULL;
+            }
+        }
+        json_decref(network);
+    }
+    json_decref(names);
+}
+
+static int take_down(const char *name, json_t *network, struct error *err)
+{
+    const char *bridge = model_text(network, "bridge");
+    json_t *undo = json_object_get(network, "undo");
+    if (geteuid() != 0)
+        return error_set(err, EPERM, "the network '%s' is root's: sudo evctl net delete %s", name,
+                         name);
+    steps_shield();
+    hand_over_forwarding(name, undo);
+    steps_undo(undo);
+    if (steps_interface_exists(bridge))
+        return error_set(err, EBUSY,
+                         "the bridge %s is still there; see what holds it: ip link show master %s",
+                         bridge, bridge);
+    return 0;
 }
 
 int cmd_net_delete(struct evctl_call *call, struct error *err)
@@ -263,7 +505,6 @@ int cmd_net_delete(struct evctl_call *call, struct error *err)
     json_t *network = network_load(name, err);
     if (!network && err->code == ENODEV)
         return -ENODEV;
-    json_decref(network);
     json_t *users = users_of(name);
     int result = 0;
     if (json_array_size(users))
@@ -272,14 +513,11 @@ int cmd_net_delete(struct evctl_call *call, struct error *err)
                            "evctl detach",
                            name, json_string_value(json_array_get(users, 0)));
     json_decref(users);
-    char *path = result ? NULL : network_path(name, ".json", err);
-    char *folder = path ? network_path(name, "", err) : NULL;
-    if (path && unlink(path) < 0)
-        result = error_set_errno(err, errno, "cannot remove %s", path);
-    else if (folder)
-        remove_folder(folder);
-    free(path);
-    free(folder);
+    if (!result && json_is_true(json_object_get(network, "kernel")))
+        result = take_down(name, network, err);
+    json_decref(network);
+    if (!result)
+        forget(name);
     if (!result) {
         tell_note("the network '%s' is deleted", name);
         tell_json(json_pack("{s:s, s:b}", "name", name, "deleted", 1));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * network: networks by name, each a file ROOT/.networks/NAME.json: {mode, subnet, restrict,
- * bridge}. An internal network's machines meet in the folder ROOT/.networks/NAME.
+ * bridge}, and for what root made what network_kernel.h says. The machines of an internal network,
+ * and of a shared one without root, meet in the folder ROOT/.networks/NAME.
  */
 #ifndef TOOLS_EVCTL_NETWORK_H
 #define TOOLS_EVCTL_NETWORK_H
@@ -12,6 +13,9 @@
 
 /* NULL with err set (ENODEV if there is none of that name). */
 json_t *network_load(const char *name, struct error *err);
+
+/* Appends what --net may be: modes and the networks that are there. */
+void network_add_names(json_t *names);
 
 /* What follows -netdev for a NIC of this machine, without id and forwards; the caller frees it. */
 char *network_netdev(const json_t *nic, struct error *err);

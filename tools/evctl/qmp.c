@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/tell.h"
 
 #define MESSAGE_MAX_BYTES (8u << 20)
@@ -84,6 +85,8 @@ static int next_message(struct qmp *qmp, uint64_t until_ns, json_t **message)
         if (result)
             return result < 0 ? result : 0;
         uint64_t now_ns = tell_now_ns();
+        if (interrupt_is_pending())
+            return -EINTR;
         if (now_ns >= until_ns)
             return -ETIMEDOUT;
         struct pollfd ready = {.fd = qmp->fd, .events = POLLIN};
@@ -134,6 +137,8 @@ static int send_all(struct qmp *qmp, const char *text, size_t length)
 
 static int set_transport_error(const struct qmp *qmp, int result, struct error *err)
 {
+    if (result == -EINTR)
+        return error_set(err, EINTR, "interrupted");
     if (result == -ENOTCONN)
         return error_set(err, ENOTCONN, "the machine '%s' has ended; see: evctl logs", qmp->name);
     if (result == -ETIMEDOUT)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/life.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
@@ -61,6 +62,9 @@ int life_addresses(const struct machine *machine, uint64_t wait_ms, json_t **add
             break;
         }
         usleep(ADDRESS_LOOK_MS * 1000);
+        result = interrupt_check(err);
+        if (result)
+            break;
         tell_progress_update(&progress, -1);
     }
     tell_progress_end(&progress);

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/tell.h"
 
 #define OUTPUT_MAX_BYTES (4u << 20)
@@ -136,7 +137,7 @@ static double last_percent(const char *text)
     return at && strncmp(end, "/100%", 5) == 0 ? percent : -1;
 }
 
-static void read_streams(struct stream streams[2], const char *what)
+static void read_streams(struct stream streams[2], pid_t child, const char *what)
 {
     struct tell_progress progress;
     tell_progress_begin(&progress, what ? what : "");
@@ -145,6 +146,7 @@ static void read_streams(struct stream streams[2], const char *what)
                                   {.fd = streams[1].fd, .events = POLLIN}};
         if (poll(ready, 2, 250) < 0 && errno != EINTR)
             break;
+        interrupt_pass_on(child);
         for (unsigned i = 0; i < 2; i++)
             if (streams[i].fd >= 0 && ready[i].revents)
                 stream_read(&streams[i]);
@@ -154,10 +156,14 @@ static void read_streams(struct stream streams[2], const char *what)
     tell_progress_end(&progress);
 }
 
-/* The last line, without the program's name before it. */
+/* The last line, without the program's name before it; of nft, which points at places, the first. */
 static const char *last_line(char *text)
 {
     size_t length = text ? strlen(text) : 0;
+    if (length && strncmp(text, "Error: ", 7) == 0) {
+        text[strcspn(text, "\n")] = '\0';
+        return text + 7;
+    }
     while (length && text[length - 1] == '\n')
         text[--length] = '\0';
     if (!length)
@@ -175,6 +181,8 @@ static int judge(const char *program, pid_t child, struct stream *errors, struct
         ;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return 0;
+    if (interrupt_is_pending())
+        return interrupt_check(err);
     if (WIFSIGNALED(status))
         return error_set(err, EIO, "%s was ended by signal %d", program, WTERMSIG(status));
     return error_set(err, EIO, "%s", last_line(errors->text));
@@ -200,7 +208,7 @@ int run_program(const char *program, json_t *words, const char *what, char **out
     close(errors[1]);
     struct stream streams[2] = {{.fd = out[0]}, {.fd = errors[0]}};
     int result = child < 0 ? error_set_errno(err, errno, "cannot start %s", program) : 0;
-    read_streams(streams, what);
+    read_streams(streams, child, what);
     if (!result)
         result = judge(program, child, &streams[1], err);
     if (output)

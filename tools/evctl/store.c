@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/tell.h"
 #include "base/suggest.h"
@@ -179,6 +180,10 @@ static int take_lock(struct machine *machine, struct error *err)
         if (waited_ms == 1000)
             tell_note("waiting for another evctl command that is changing '%s'", machine->name);
         usleep(LOCK_LOOK_MS * 1000);
+        if (interrupt_is_pending()) {
+            close(fd);
+            return interrupt_check(err);
+        }
     }
     machine->lock_fd = fd;
     return 0;

@@ -6,7 +6,7 @@
 #define MACHINE_OPTIONS                                                                            \
     {"cpus", 'c', "N", WORD_TEXT, "number of CPUs"},                                               \
         {"memory", 'm', "SIZE", WORD_TEXT, "memory, such as 512M or 2G"},                          \
-        {"os", 0, "OS", WORD_TEXT, "what runs in it; 'evctl list --os-types' shows the choice"},   \
+        {"os", 0, "OS", WORD_OS, "what runs in it; 'evctl list --os-types' shows the choice"},   \
         {"kernel", 0, "FILE", WORD_FILE, "Linux kernel to start directly"},                        \
         {"initrd", 0, "FILE", WORD_FILE, "its initial RAM disk"},                                  \
         {"append", 0, "TEXT", WORD_TEXT, "its command line"},                                      \
@@ -83,11 +83,21 @@ static const struct evctl_option ip_options[] = {
     {0}};
 static const struct evctl_option net_options[] = {
     {"mode", 0, "MODE", WORD_TEXT,
-     "internal (default): its machines see each other and nothing "
-     "else; user: NAT; bridged"},
-    {"subnet", 0, "NET", WORD_TEXT, "of a user network, as 10.1.2.0/24"},
+     "internal (default): its machines see each other and nothing else; nat: also the host and what "
+     "is outside; hostonly: also the host; bridged: on the host's wire; user: NAT, each by itself"},
+    {"subnet", 0, "NET", WORD_TEXT, "of nat, hostonly and user, as 10.1.2.0/24"},
+    {"rootless", 0, NULL, WORD_TEXT,
+     "root too: nat and hostonly inside the machines instead of in the host's kernel"},
     {"restrict", 0, NULL, WORD_TEXT, "of a user network: nothing outside but forwarded ports"},
-    {"bridge", 0, "NAME", WORD_TEXT, "of a bridged network: the host's bridge"},
+    {"bridge", 0, "NAME", WORD_TEXT,
+     "bridged: the host's bridge; root's nat, hostonly and --uplink: the name of the new one"},
+    {"uplink", 0, "NAME", WORD_TEXT, "bridged, as root: make a bridge with this interface in it"},
+    {"move-ip", 0, NULL, WORD_TEXT, "the interface's addresses and routes go to the bridge"},
+    {"forward", 0, "RULE", WORD_TEXT,
+     "root's nat: [tcp:|udp:][ADDRESS:]PORT-ADDRESS:PORT, from outside to a machine; several times"},
+    {"lease", 0, "MAC=ADDRESS", WORD_TEXT,
+     "root's nat and hostonly: this machine always gets that address; several times"},
+    {"no-dhcp", 0, NULL, WORD_TEXT, "root's nat and hostonly: no DHCP server"},
     {0}};
 static const struct evctl_option stats_options[] = {
     {"watch", 'w', NULL, WORD_TEXT, "again and again"},
@@ -126,6 +136,17 @@ const struct evctl_command evctl_commands[] = {
      EVCTL_ARGUMENTS_MAX,
      {WORD_MACHINE},
      cmd_clone},
+    {"rename",
+     "NAME NEW",
+     "give a stopped machine another name",
+     "Its disks, snapshots and linked clones stay as they are.",
+     "evctl rename web old-web",
+     "modifyvm --name|domrename|",
+     NULL,
+     2,
+     2,
+     {WORD_MACHINE},
+     cmd_rename},
     {"delete",
      "NAME",
      "remove a machine with its disks",
@@ -256,7 +277,7 @@ const struct evctl_command evctl_commands[] = {
      live_options,
      3,
      3,
-     {WORD_MACHINE, WORD_FILE},
+     {WORD_MACHINE, WORD_KIND, WORD_FILE},
      cmd_attach},
     {"detach",
      "NAME ID",
@@ -267,7 +288,7 @@ const struct evctl_command evctl_commands[] = {
      detach_options,
      2,
      2,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_DEVICE},
      cmd_detach},
     {"disk create",
      "FILE SIZE",
@@ -289,7 +310,7 @@ const struct evctl_command evctl_commands[] = {
      disk_resize_options,
      3,
      3,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_DISK},
      cmd_disk_resize},
     {"disk info",
      "NAME [DISK]",
@@ -300,7 +321,7 @@ const struct evctl_command evctl_commands[] = {
      NULL,
      1,
      2,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_DISK},
      cmd_disk_info},
     {"forward add",
      "NAME RULE",
@@ -350,7 +371,9 @@ const struct evctl_command evctl_commands[] = {
     {"net create",
      "NETWORK",
      "make a network that machines join by its name",
-     NULL,
+     "Root makes nat and hostonly in the host's kernel: a bridge, nftables, dnsmasq; all of it goes "
+     "again with: evctl net delete. Others get them inside their machines. What the host's network "
+     "loses by a failure half-way is given back.",
      "evctl net create lab --mode internal",
      "natnetwork add, hostonlyif create|net-define|",
      net_options,
@@ -411,7 +434,7 @@ const struct evctl_command evctl_commands[] = {
      NULL,
      2,
      2,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_SNAPSHOT},
      cmd_snapshot_revert},
     {"snapshot delete",
      "NAME SNAPSHOT",
@@ -422,7 +445,7 @@ const struct evctl_command evctl_commands[] = {
      NULL,
      2,
      2,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_SNAPSHOT},
      cmd_snapshot_delete},
     {"stats",
      "NAME",
@@ -524,7 +547,7 @@ const struct evctl_command evctl_commands[] = {
      NULL,
      1,
      1,
-     {WORD_TEXT},
+     {WORD_SHELL},
      cmd_completion},
     {"help",
      "[COMMAND]",
@@ -537,6 +560,7 @@ const struct evctl_command evctl_commands[] = {
      2,
      {WORD_COMMAND},
      cmd_help},
+    {"words", "KIND [NAME]", NULL, NULL, NULL, NULL, NULL, 1, 2, {WORD_TEXT}, cmd_words},
     {"manual", "", NULL, NULL, NULL, NULL, NULL, 0, 0, {WORD_TEXT}, cmd_manual},
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/qmp.h"
 #include "tools/evctl/tell.h"
@@ -161,6 +162,8 @@ static int watch(struct evctl_call *call, const char *name, bool is_endless, str
     json_t *before = sample_all(name, err);
     while (!err->code && count-- > 0) {
         usleep((useconds_t)(is_endless ? interval_s * 1000000 : 200000));
+        if (interrupt_is_pending())
+            break; /* the way to leave it */
         json_t *now = sample_all(name, err);
         if (!err->code) {
             compare(before, now);
