@@ -12,6 +12,7 @@
 #define RAM_MAX_GIB       512
 #define MEMSLOT_MAX       32
 #define DISK_MAX          26 /* as many as virtio-blk names without a second letter */
+#define DRIVE_MAX         64 /* with those that no device uses */
 #define NIC_MAX           8
 #define PCI_SLOT_MAX      32
 #define PCI_BAR_MAX       6
@@ -35,6 +36,7 @@
 /* disk */
 #define DISK_BACKING_DEPTH_MAX 64
 #define DISK_REQUEST_IOV_MAX   1024
+#define IO_MEMORY_PIECES_MAX   512 /* of memory registered with io_uring, 1 GiB each */
 #define QCOW2_CACHE_BYTES      (32u * 1024 * 1024)
 #define CACHE_CLEAN_INTERVAL_S 600 /* tables that a machine has not used for so long are dropped   \
                                     */

@@ -25,6 +25,7 @@ static void on_idle(uv_idle_t *idle)
 static void run_stage(struct loop *loop, enum loop_stage stage)
 {
     struct list batch;
+    loop_forget_time(loop);
     list_init(&batch);
     list_splice_back(&batch, &loop->tasks[stage]);
     for (struct list *node; (node = list_pop_front(&batch));) {
@@ -39,7 +40,9 @@ static void run_stage(struct loop *loop, enum loop_stage stage)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct loop *loop = prepare->data;
-    if (!spinner_run(loop, loop->tasks_queued))
+    bool found = spinner_run(loop, loop->tasks_queued);
+    loop_forget_time(loop);
+    if (!found)
         return;
     loop->stays_awake = true;
     uv_idle_start(&loop->idle, on_idle);
@@ -72,6 +75,7 @@ int loop_init(struct loop *loop)
         list_init(&loop->tasks[i]);
     loop->tasks_queued = 0;
     loop->turns = 0;
+    loop->time_ns = 0;
     uv_check_init(&loop->uv, &loop->check);
     loop->check.data = loop;
     uv_check_start(&loop->check, on_check);
@@ -137,6 +141,18 @@ uint64_t loop_now_ns(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t loop_time_ns(struct loop *loop)
+{
+    if (!loop->time_ns)
+        loop->time_ns = loop_now_ns();
+    return loop->time_ns;
+}
+
+void loop_forget_time(struct loop *loop)
+{
+    loop->time_ns = 0;
 }
 
 void loop_task_init(struct loop *loop, struct loop_task *task, enum loop_stage stage,

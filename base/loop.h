@@ -41,6 +41,7 @@ struct loop {
     struct list tasks[LOOP_STAGE_COUNT];
     unsigned tasks_queued;
     uint64_t turns;
+    uint64_t time_ns; /* 0: not read yet */
 };
 
 struct loop_task {
@@ -78,6 +79,13 @@ int must_check loop_forked(struct loop *loop);
 
 /* Monotonic time in nanoseconds; any thread. */
 uint64_t loop_now_ns(void);
+
+/*
+ * The same, read once for each stage of a turn: for what is stamped by the hundred. A call that
+ * works for long in between has it read anew by loop_forget_time.
+ */
+uint64_t loop_time_ns(struct loop *loop);
+void loop_forget_time(struct loop *loop);
 
 void loop_task_init(struct loop *loop, struct loop_task *task, enum loop_stage stage,
                     void (*run)(struct loop_task *task));

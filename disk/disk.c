@@ -242,7 +242,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     check_request(disk, request);
     bool is_flush = request->op == DISK_FLUSH;
     request->disk = disk;
-    request->started_ns = loop_now_ns();
+    request->started_ns = loop_time_ns(disk->loop);
     request->durable =
         changes_data(request) && (request->flags & DISK_FUA || !disk->cache.writeback);
     disk->stats.in_flight++;
@@ -279,7 +279,7 @@ void node_complete(struct disk_request *request, int result)
         disk->stats.by_op[request->op].operations++;
         disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
         disk->stats.by_op[request->op].failed += result != 0;
-        disk->stats.by_op[request->op].total_ns += loop_now_ns() - request->started_ns;
+        disk->stats.by_op[request->op].total_ns += loop_time_ns(disk->loop) - request->started_ns;
         if (disk->closing || disk->exclusive.waiting)
             loop_task_queue(&disk->advance);
     }

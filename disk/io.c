@@ -120,10 +120,15 @@ static int host_length(struct io_file *file, uint64_t *length_bytes)
     return 0;
 }
 
-/* The descriptor is closed in the pool: the last close of a file may wait for the medium. */
+/*
+ * The descriptor is closed in the pool: the last close of a file may wait for the medium. A ring
+ * may let go of the file a second later (Linux 6.1), but its locks end here.
+ */
 static void close_work(struct loop_job *job)
 {
     struct io_host *host = container_of(job, struct io_host, closing);
+    struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    unused_result(fcntl(host->file.fd, F_OFD_SETLK, &all));
     close(host->file.fd);
 }
 
@@ -145,6 +150,8 @@ static void host_close(struct io_file *file, void (*on_closed)(void *opaque), vo
     CHECK(!host->in_flight && list_is_empty(&host->held));
     host->on_closed = on_closed;
     host->opaque = opaque;
+    if (host->ring)
+        io_ring_remove_file(host->ring, host->ring_slot);
     host->closing.work = close_work;
     host->closing.on_done = on_close_done;
     loop_job_submit(file->loop, &host->closing);
@@ -209,6 +216,8 @@ static int choose_engine(struct io_host *host, const char *path, enum disk_aio a
     if (aio == DISK_AIO_THREADS)
         return 0;
     host->ring = io_ring_get(host->file.loop, &result);
+    if (host->ring)
+        host->ring_slot = io_ring_add_file(host->ring, host->file.fd);
     if (host->ring || aio == DISK_AIO_AUTO)
         return 0;
     return error_set(err, -result, "cannot use io_uring for '%s': %s; use aio=threads", path,

@@ -4,6 +4,12 @@
  * the kernel together, in the submit stage; what the kernel finishes at once (page cache hits) is
  * taken in the same stage, the rest is announced by an eventfd. What the kernel does in part, or
  * not at all, is finished in the pool.
+ *
+ * Files are registered, so that the kernel need not look them up for each request; so is memory
+ * that its owner keeps resident (io_register_memory), so that its pages need not be pinned each
+ * time. Where the kernel defers its completions to our own calls (Linux 6.1), answers cannot come
+ * behind our back, and so the eventfd is silenced while we look at the ring anyway: during a
+ * submission, and while the loop waits actively.
  */
 #include "build/config.h"
 #include "disk/io_host.h"
@@ -16,8 +22,16 @@
 #include <liburing.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/spinner.h"
 
 #define RING_ENTRIES 256u
+#define RING_FILES   64u
+#define BUFFER_MAX   (UINT64_C(1) << 30) /* the kernel takes no longer ones */
 
 struct io_ring {
     struct list node; /* in rings */
@@ -28,22 +42,60 @@ struct io_ring {
     struct loop_task submit;
     struct list queued; /* requests that the kernel has not seen */
     unsigned in_kernel;
+    bool defers; /* completions appear only in our own calls */
+    struct spinner spinner;
+    uint64_t files_free; /* one bit for each registered slot that is empty */
 };
+
+/* Memory that is registered with a ring when it is made. Loop thread only. */
+static struct {
+    struct loop *loop;
+    struct iovec pieces[IO_MEMORY_PIECES_MAX];
+    unsigned count;
+    bool is_registered;
+} resident;
 
 /* One ring for each loop, found by the loop: loops know nothing of disks. Loop thread only. */
 static struct list rings = {&rings, &rings};
 
+/* The registered piece in which all of `iov` lies, or -1. */
+static int find_piece(const struct iovec *iov)
+{
+    uintptr_t at = (uintptr_t)iov->iov_base;
+    for (unsigned i = 0; resident.is_registered && i < resident.count; i++) {
+        uintptr_t base = (uintptr_t)resident.pieces[i].iov_base;
+        if (at >= base && range_fits(at - base, iov->iov_len, resident.pieces[i].iov_len))
+            return (int)i;
+    }
+    return -1;
+}
+
+static void prepare_transfer(struct io_uring_sqe *sqe, struct io_request *request)
+{
+    int fd = request->file->fd;
+    const struct iovec *iov = request->iov;
+    unsigned count = (unsigned)MIN(request->iov_count, (size_t)IOV_MAX);
+    bool is_one = count == 1 && iov->iov_len <= UINT32_MAX;
+    int piece = is_one ? find_piece(iov) : -1;
+    int operation = request->kind == IO_READ ? IORING_OP_READV : IORING_OP_WRITEV;
+    if (piece >= 0)
+        operation = request->kind == IO_READ ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
+    else if (is_one)
+        operation = request->kind == IO_READ ? IORING_OP_READ : IORING_OP_WRITE;
+    io_uring_prep_rw(operation, sqe, fd, is_one ? iov->iov_base : iov,
+                     is_one ? (unsigned)iov->iov_len : count, request->offset);
+    if (piece >= 0)
+        sqe->buf_index = (uint16_t)piece;
+}
+
 static void prepare(struct io_uring_sqe *sqe, struct io_request *request)
 {
     int fd = request->file->fd;
-    unsigned count = (unsigned)MIN(request->iov_count, (size_t)IOV_MAX);
     int zero_mode = request->kind == IO_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
     switch (request->kind) {
     case IO_READ:
-        io_uring_prep_readv(sqe, fd, request->iov, count, request->offset);
-        break;
     case IO_WRITE:
-        io_uring_prep_writev(sqe, fd, request->iov, count, request->offset);
+        prepare_transfer(sqe, request);
         break;
     case IO_SYNC:
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -55,6 +107,11 @@ static void prepare(struct io_uring_sqe *sqe, struct io_request *request)
         break;
     case IO_TRUNCATE:
         UNREACHABLE("the pool truncates");
+    }
+    int slot = container_of(request->file, struct io_host, file)->ring_slot;
+    if (slot >= 0) {
+        sqe->fd = slot;
+        sqe->flags |= IOSQE_FIXED_FILE;
     }
     io_uring_sqe_set_data(sqe, request);
 }
@@ -77,7 +134,8 @@ static void complete(struct io_request *request, int result)
 static void reap(struct io_ring *ring)
 {
     struct io_uring_cqe *cqe;
-    ring->users++; /* a completion may close the last file */
+    ring->users++;                /* a completion may close the last file */
+    loop_forget_time(ring->loop); /* the kernel may have copied for long */
     while (io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
         struct io_request *request = io_uring_cqe_get_data(cqe);
         int result = cqe->res;
@@ -92,12 +150,46 @@ static void reap(struct io_ring *ring)
 
 static void on_completed(struct loop_event *event)
 {
-    reap(container_of(event, struct io_ring, completed));
+    struct io_ring *ring = container_of(event, struct io_ring, completed);
+    reap(ring);
+    spinner_signalled(&ring->spinner);
 }
 
-static void on_submit(struct loop_task *task)
+/* There is something to reap, if only in the kernel's hands. */
+static bool has_answers(const struct io_ring *ring)
 {
-    struct io_ring *ring = container_of(task, struct io_ring, submit);
+    return io_uring_cq_ready(&ring->uring) ||
+           __atomic_load_n(ring->uring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN;
+}
+
+/*
+ * The kernel sets IORING_SQ_TASKRUN by a locked operation and then looks at this flag; we set the
+ * flag, fence, and look at that: one of us sees the other.
+ */
+static void set_eventfd(struct io_ring *ring, bool on)
+{
+    if (!ring->defers)
+        return;
+    unused_result(io_uring_cq_eventfd_toggle(&ring->uring, on));
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+static bool poll_ring(struct spinner *spinner)
+{
+    struct io_ring *ring = container_of(spinner, struct io_ring, spinner);
+    if (!ring->in_kernel || !has_answers(ring))
+        return false;
+    reap(ring);
+    return true;
+}
+
+static void on_turned(struct spinner *spinner, bool on)
+{
+    set_eventfd(container_of(spinner, struct io_ring, spinner), !on);
+}
+
+static void fill(struct io_ring *ring)
+{
     struct io_uring_sqe *sqe;
     /* No more in the kernel than there is room for their answers. */
     while (!list_is_empty(&ring->queued) && ring->in_kernel < 2 * RING_ENTRIES &&
@@ -106,11 +198,22 @@ static void on_submit(struct loop_task *task)
         prepare(sqe, list_entry(node, struct io_request, node));
         ring->in_kernel++;
     }
-    int result = io_uring_submit(&ring->uring);
+}
+
+static void on_submit(struct loop_task *task)
+{
+    struct io_ring *ring = container_of(task, struct io_ring, submit);
+    fill(ring);
+    ring->users++; /* a completion may close the last file */
+    set_eventfd(ring, false);
+    int result =
+        ring->defers ? io_uring_submit_and_get_events(&ring->uring) : io_uring_submit(&ring->uring);
     CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
     reap(ring);
-    if (io_uring_sq_ready(&ring->uring))
+    set_eventfd(ring, !ring->spinner.is_on);
+    if (io_uring_sq_ready(&ring->uring) || (ring->defers && has_answers(ring)))
         loop_task_queue(&ring->submit);
+    io_ring_put(ring);
 }
 
 void io_ring_submit(struct io_ring *ring, struct io_request *request)
@@ -124,10 +227,45 @@ static void on_event_closed(struct loop_event *event)
     free(container_of(event, struct io_ring, completed));
 }
 
+/* All of it or nothing: the host may not let us lock so much, or keep the ring from it. */
+static void register_resident(struct io_ring *ring)
+{
+    if (!resident.count || ring->loop != resident.loop)
+        return;
+    int result = io_uring_register_buffers(&ring->uring, resident.pieces, resident.count);
+    resident.is_registered = result == 0;
+    if (result)
+        log_info("the guest's memory is not registered with io_uring: %s; raise ulimit -l",
+                 strerror(-result));
+}
+
+void io_register_memory(struct loop *loop, void *base, uint64_t bytes)
+{
+    CHECK(!resident.is_registered);
+    resident.loop = loop;
+    for (uint64_t at = 0; at < bytes && resident.count < IO_MEMORY_PIECES_MAX; at += BUFFER_MAX)
+        resident.pieces[resident.count++] =
+            (struct iovec){(char *)base + at, MIN(bytes - at, BUFFER_MAX)};
+}
+
+void io_forget_memory(struct loop *loop)
+{
+    if (resident.loop == loop)
+        resident.count = 0;
+}
+
+static int queue_init(struct io_ring *ring)
+{
+    const unsigned defer =
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+    ring->defers = io_uring_queue_init(RING_ENTRIES, &ring->uring, defer) == 0;
+    return ring->defers ? 0 : io_uring_queue_init(RING_ENTRIES, &ring->uring, 0);
+}
+
 /* Undoes itself on failure, freeing the ring. */
 static int ring_start(struct io_ring *ring, struct loop *loop)
 {
-    int result = io_uring_queue_init(RING_ENTRIES, &ring->uring, 0);
+    int result = queue_init(ring);
     if (result) {
         free(ring);
         return result;
@@ -155,8 +293,32 @@ static struct io_ring *ring_create(struct loop *loop, int *result)
     ring->loop = loop;
     list_init(&ring->queued);
     loop_task_init(loop, &ring->submit, LOOP_STAGE_SUBMIT, on_submit);
+    spinner_init(&ring->spinner, loop, poll_ring, on_turned);
+    if (io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0)
+        ring->files_free = UINT64_MAX;
+    register_resident(ring);
     list_push_back(&rings, &ring->node);
     return ring;
+}
+
+int io_ring_add_file(struct io_ring *ring, int fd)
+{
+    if (!ring->files_free)
+        return -1;
+    int slot = __builtin_ctzll(ring->files_free);
+    if (io_uring_register_files_update(&ring->uring, (unsigned)slot, &fd, 1) != 1)
+        return -1;
+    ring->files_free &= ~(UINT64_C(1) << slot);
+    return slot;
+}
+
+void io_ring_remove_file(struct io_ring *ring, int slot)
+{
+    const int none = -1;
+    if (slot < 0)
+        return;
+    CHECK(io_uring_register_files_update(&ring->uring, (unsigned)slot, &none, 1) == 1);
+    ring->files_free |= UINT64_C(1) << slot;
 }
 
 struct io_ring *io_ring_get(struct loop *loop, int *result)
@@ -182,7 +344,10 @@ void io_ring_put(struct io_ring *ring)
         return;
     CHECK(!ring->in_kernel && list_is_empty(&ring->queued));
     loop_task_cancel(&ring->submit);
+    spinner_fini(&ring->spinner);
     list_remove(&ring->node);
+    if (ring->loop == resident.loop)
+        resident.is_registered = false;
     io_uring_queue_exit(&ring->uring);
     loop_event_close(&ring->completed, on_event_closed);
 }
@@ -206,6 +371,31 @@ void io_ring_submit(struct io_ring *ring, struct io_request *request)
     (void)ring;
     (void)request;
     UNREACHABLE("built without io_uring");
+}
+
+int io_ring_add_file(struct io_ring *ring, int fd)
+{
+    (void)ring;
+    (void)fd;
+    return -1;
+}
+
+void io_ring_remove_file(struct io_ring *ring, int slot)
+{
+    (void)ring;
+    (void)slot;
+}
+
+void io_register_memory(struct loop *loop, void *base, uint64_t bytes)
+{
+    (void)loop;
+    (void)base;
+    (void)bytes;
+}
+
+void io_forget_memory(struct loop *loop)
+{
+    (void)loop;
 }
 
 #endif
