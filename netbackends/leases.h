@@ -22,10 +22,11 @@ struct leases_pool {
 };
 
 /*
- * Claims an address of the pool for `holder` ("" is nobody in particular). A descriptor to close
- * when the address is given back, or -errno.
+ * Claims an address of the pool for `holder` ("" is nobody in particular). A descriptor for
+ * leases_give_back, or -errno.
  */
 int must_check leases_claim(const char *folder, const struct leases_pool *pool, const char *holder,
                             struct in_addr *out, struct error *err);
+void leases_give_back(int fd);
 
 #endif

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/iov.h"
@@ -172,7 +171,7 @@ static void shared_close(struct net_backend *backend, void (*on_closed)(void *op
     struct shared_backend *self = from_backend(backend);
     self->on_closed = on_closed;
     self->on_closed_opaque = opaque;
-    close(self->lease_fd);
+    leases_give_back(self->lease_fd);
     close_inner(self, self->mesh);
     close_inner(self, self->engine);
 }
@@ -227,26 +226,37 @@ static int claim_address(struct shared_backend *self, const struct net_shared_op
     return self->lease_fd < 0 ? self->lease_fd : 0;
 }
 
-/* The engine's options: the network as it was agreed on, and this machine's place in it. */
+/* The network as it was agreed on, and this machine's place in it, in words. */
+struct engine_words {
+    char net[2 * INET_ADDRSTRLEN], host[INET_ADDRSTRLEN], dns[INET_ADDRSTRLEN];
+    char address[INET_ADDRSTRLEN], prefix[INET6_ADDRSTRLEN + 4];
+};
+
+static void write_words(const struct shared_backend *self, const struct slirp_addresses *addresses,
+                        struct engine_words *words)
+{
+    char net[INET_ADDRSTRLEN], mask[INET_ADDRSTRLEN], prefix[INET6_ADDRSTRLEN];
+    inet_ntop(AF_INET, &addresses->host, words->host, sizeof(words->host));
+    inet_ntop(AF_INET, &addresses->dns, words->dns, sizeof(words->dns));
+    inet_ntop(AF_INET, &self->address, words->address, sizeof(words->address));
+    inet_ntop(AF_INET, &addresses->net, net, sizeof(net));
+    inet_ntop(AF_INET, &addresses->mask, mask, sizeof(mask));
+    inet_ntop(AF_INET6, &addresses->prefix6, prefix, sizeof(prefix));
+    snprintf(words->net, sizeof(words->net), "%s/%s", net, mask);
+    snprintf(words->prefix, sizeof(words->prefix), "%s/%u", prefix, addresses->prefix6_bits);
+}
+
 static int start_engine(struct shared_backend *self, const struct net_shared_options *options,
                         const struct slirp_addresses *addresses, struct error *err)
 {
-    const struct in_addr *const from[] = {&addresses->host, &addresses->dns, &self->address};
-    char net[2 * INET_ADDRSTRLEN], mask[INET_ADDRSTRLEN], prefix[INET6_ADDRSTRLEN + 4],
-        text[ARRAY_SIZE(from)][INET_ADDRSTRLEN];
-    for (size_t i = 0; i < ARRAY_SIZE(from); i++)
-        inet_ntop(AF_INET, from[i], text[i], sizeof(text[i]));
-    inet_ntop(AF_INET, &addresses->net, net, INET_ADDRSTRLEN);
-    inet_ntop(AF_INET, &addresses->mask, mask, sizeof(mask));
-    strcat(strcat(net, "/"), mask);
-    inet_ntop(AF_INET6, &addresses->prefix6, prefix, INET6_ADDRSTRLEN);
-    snprintf(prefix + strlen(prefix), 5, "/%u", addresses->prefix6_bits);
+    struct engine_words words;
     struct net_slirp_options nat = options->nat;
-    nat.net = net;
-    nat.host = text[0];
-    nat.dns = text[1];
-    nat.dhcpstart = text[2];
-    nat.ipv6_prefix = prefix;
+    write_words(self, addresses, &words);
+    nat.net = words.net;
+    nat.host = words.host;
+    nat.dns = words.dns;
+    nat.dhcpstart = words.address;
+    nat.ipv6_prefix = words.prefix;
     if (nat.host_only)
         nat.disable_host_loopback = false;
     return net_slirp_create(self->backend.loop, self->backend.id, &nat, &self->engine, err);
@@ -291,7 +301,7 @@ int net_shared_create(struct loop *loop, const char *id, const struct net_shared
     int result = start(self, options, err);
     if (result) {
         if (self->lease_fd >= 0)
-            close(self->lease_fd);
+            leases_give_back(self->lease_fd);
         if (self->engine)
             close_inner(self, self->engine);
         else

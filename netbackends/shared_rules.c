@@ -143,6 +143,8 @@ static bool ipv6_is_honest(const struct shared_rules *rules, const uint8_t *head
     /* Behind these headers a router advertisement could hide. */
     if (ip[6] == IPV6_HOP_BY_HOP || ip[6] == IPV6_ROUTING || ip[6] == IPV6_DESTINATION)
         return false;
+    if (ip[6] == PACKET_ICMPV6 && length == PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES)
+        return false;
     switch (nd_type(head, length)) {
     case ND_ROUTER_ADVERTISEMENT:
     case ND_REDIRECT:

@@ -17,8 +17,8 @@
 struct net_tap_options {
     const char *ifname; /* NULL: the kernel names it */
     int fd;             /* an open TAP that the backend takes over; -1: none */
-    const char *bridge; /* have the helper make a TAP on this bridge */
-    const char *helper; /* NULL: NET_TAP_HELPER */
+    const char *bridge; /* make a TAP on this bridge, or have the helper do it */
+    const char *helper; /* NULL: NET_TAP_HELPER, where it takes more rights than ours */
     bool vnet_hdr_off;
 };
 

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* tap_open: the ioctls of /dev/net/tun and the protocol of qemu-bridge-helper. */
+/* tap_open: the ioctls of /dev/net/tun and of bridges, and the protocol of qemu-bridge-helper. */
 #include "netbackends/tap_open.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
@@ -146,6 +148,63 @@ static int open_by_helper(const struct net_tap_options *options, struct error *e
     return fd;
 }
 
+/* The interface's own flags or MTU, by ioctl on any socket. 0 or -errno. */
+static int set_up(int socket, const char *bridge, const char *ifname)
+{
+    struct ifreq on_bridge = {0}, on_tap = {0};
+    snprintf(on_bridge.ifr_name, IFNAMSIZ, "%s", bridge);
+    if (ioctl(socket, SIOCGIFMTU, &on_bridge) < 0)
+        return -errno;
+    /* A bridge takes the smallest MTU of its ports. */
+    snprintf(on_tap.ifr_name, IFNAMSIZ, "%s", ifname);
+    on_tap.ifr_mtu = on_bridge.ifr_mtu;
+    if (ioctl(socket, SIOCSIFMTU, &on_tap) < 0)
+        return -errno;
+    on_bridge.ifr_ifindex = (int)if_nametoindex(ifname);
+    if (ioctl(socket, SIOCBRADDIF, &on_bridge) < 0)
+        return -errno;
+    on_tap.ifr_flags = IFF_UP;
+    return ioctl(socket, SIOCSIFFLAGS, &on_tap) < 0 ? -errno : 0;
+}
+
+static int explain_bridge(int code, const char *bridge, struct error *err)
+{
+    if (code == ENODEV || code == EOPNOTSUPP || code == EINVAL)
+        return error_set(err, code,
+                         "there is no bridge '%s': as root, 'ip link add %s type bridge' and 'ip "
+                         "link set %s up', or evctl net create",
+                         bridge, bridge, bridge);
+    return error_set_errno(err, code, "cannot put a TAP on bridge '%s'", bridge);
+}
+
+/* Who may do what the helper does needs none. -EPERM where that is not so. */
+static int open_on_bridge(const struct net_tap_options *options, struct error *err)
+{
+    const struct net_tap_options unnamed = {.fd = -1, .vnet_hdr_off = options->vnet_hdr_off};
+    struct ifreq request = {0};
+    int fd = open_by_name(&unnamed, NULL);
+    if (fd < 0)
+        return -EPERM;
+    int socket_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int result = socket_fd < 0 || ioctl(fd, TUNGETIFF, &request) < 0
+                     ? -errno
+                     : set_up(socket_fd, options->bridge, request.ifr_name);
+    if (socket_fd >= 0)
+        close(socket_fd);
+    if (!result)
+        return fd;
+    close(fd);
+    return result == -EPERM ? result : explain_bridge(-result, options->bridge, err);
+}
+
+static int open_for_bridge(const struct net_tap_options *options, struct error *err)
+{
+    int fd = -EPERM;
+    if (!options->helper && strlen(options->bridge) < IFNAMSIZ)
+        fd = open_on_bridge(options, err);
+    return fd == -EPERM ? open_by_helper(options, err) : fd;
+}
+
 /* Whatever way it came, it must be what we can drive. */
 static int learn(int fd, struct tap_device *out, struct error *err)
 {
@@ -178,7 +237,7 @@ int tap_open(const struct net_tap_options *options, struct tap_device *out, stru
 {
     int fd = options->fd;
     if (fd < 0)
-        fd = options->bridge ? open_by_helper(options, err) : open_by_name(options, err);
+        fd = options->bridge ? open_for_bridge(options, err) : open_by_name(options, err);
     if (fd < 0)
         return fd;
     int result = learn(fd, out, err);

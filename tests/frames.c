@@ -141,3 +141,36 @@ void frames_tcp(struct frames_buffer *out, const struct frames_flow *flow, uint8
         memcpy(tcp + 20 + options, data, length);
     frames_fix_checksums(out);
 }
+
+void frames_dhcp(struct frames_buffer *out, const uint8_t mac[6], uint8_t kind, uint32_t requested)
+{
+    uint8_t packet[300] = {1, 1, 6, 0, 1, 2, 3, 4};
+    const uint8_t options[] = {99, 130, 83, 99, 53, 1, kind, 55, 3, 1, 3, 6};
+    struct frames_flow flow = {.target_mac = {255, 255, 255, 255, 255, 255},
+                               .target = UINT32_MAX,
+                               .source_port = 68,
+                               .target_port = 67};
+    memcpy(flow.source_mac, mac, 6);
+    memcpy(packet + 28, mac, 6);
+    memcpy(packet + 236, options, sizeof(options));
+    uint8_t *end = packet + 236 + sizeof(options);
+    if (requested) {
+        end[0] = 50;
+        end[1] = 4;
+        store_be32(end + 2, requested);
+        end += 6;
+    }
+    *end = 255;
+    frames_udp(out, &flow, packet, sizeof(packet));
+}
+
+const uint8_t *frames_dhcp_option(const uint8_t *frame, size_t length, uint8_t wanted)
+{
+    const uint8_t *end = frame + length;
+    for (const uint8_t *at = frame + 42 + 240; at < end && *at != 255;) {
+        if (*at == wanted)
+            return at + 2;
+        at += *at ? 2 + at[1] : 1;
+    }
+    return NULL;
+}

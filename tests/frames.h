@@ -36,6 +36,11 @@ void frames_udp(struct frames_buffer *out, const struct frames_flow *flow, const
 void frames_tcp(struct frames_buffer *out, const struct frames_flow *flow, uint8_t flags,
                 uint32_t sequence, uint32_t acknowledged, const void *data, size_t length);
 
+/* DHCP (RFC 2131) from a client to everybody. `requested` is 0 for none. */
+void frames_dhcp(struct frames_buffer *out, const uint8_t mac[6], uint8_t kind, uint32_t requested);
+/* The data of an option in a DHCP frame, or NULL. */
+const uint8_t *frames_dhcp_option(const uint8_t *frame, size_t length, uint8_t wanted);
+
 /* Fills the IPv4 header checksum and the TCP or UDP checksum again, after a test's changes. */
 void frames_fix_checksums(struct frames_buffer *frame);
 /* Both checksums of a TCP or UDP frame are right. */

@@ -212,32 +212,14 @@ static void test_arp(void **state)
 
 static void make_dhcp(uint8_t kind)
 {
-    uint8_t packet[300] = {1, 1, 6, 0, 1, 2, 3, 4};
-    const uint8_t options[] = {99, 130, 83, 99, 53, 1, kind, 55, 3, 1, 3, 6};
-    const uint8_t request[] = {50, 4, 10, 0, 2, 15};
-    memcpy(packet + 28, guest_mac, 6);
-    memcpy(packet + 236, options, sizeof(options));
-    size_t end = 236 + sizeof(options);
-    if (kind == 3) {
-        memcpy(packet + end, request, sizeof(request));
-        end += sizeof(request);
-    }
-    packet[end] = 255;
-    const struct frames_flow flow = {.source_mac = FRAMES_GUEST_MAC,
-                                     .target_mac = {255, 255, 255, 255, 255, 255},
-                                     .target = UINT32_MAX,
-                                     .source_port = 68,
-                                     .target_port = 67};
-    frames_udp(&scratch, &flow, packet, sizeof(packet));
+    frames_dhcp(&scratch, guest_mac, kind, kind == 3 ? GUEST : 0);
 }
 
 static const uint8_t *dhcp_option(const uint8_t *frame, uint8_t wanted)
 {
-    for (const uint8_t *at = frame + 42 + 240; *at != 255; at += 2 + at[1])
-        if (*at == wanted)
-            return at + 2;
-    fail_msg("no DHCP option %u", wanted);
-    return NULL;
+    const uint8_t *option = frames_dhcp_option(frame, FRAMES_MAX, wanted);
+    assert_non_null(option);
+    return option;
 }
 
 static void test_dhcp(void **state)
