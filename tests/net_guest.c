@@ -11,8 +11,8 @@
  *
  * Theory of operation. What the stack sends is read from the TAP into buffers of guest RAM and
  * offered on the transmit queue; what the device put into receive buffers is written to the TAP as
- * it lies, for both speak struct virtio_net_hdr_v1. Driver and device share the loop's thread; kicks
- * and interrupts are suppressed by event_idx, as Linux's driver does.
+ * it lies, for both speak struct virtio_net_hdr_v1. Driver and device share the loop's thread;
+ * kicks and interrupts are suppressed by event_idx, as Linux's driver does.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,9 +39,9 @@ enum { RX, TX, CTRL, QUEUE_COUNT };
 enum {
     QUEUE_SIZE = 256,
     HEADER_BYTES = 12,
-    RX_BYTES = 4096,          /* of a receive buffer */
-    TX_COUNT = 64,            /* frames on their way */
-    TX_BYTES = 68 * 1024,     /* of a transmit buffer: a whole frame */
+    RX_BYTES = 4096,      /* of a receive buffer */
+    TX_COUNT = 64,        /* frames on their way */
+    TX_BYTES = 68 * 1024, /* of a transmit buffer: a whole frame */
     FRAMES_A_TURN = 64,
     BACKENDS_MAX = 2,
     FIXED_WORDS = 3, /* of the command line that the NICs are parsed with */
@@ -232,7 +232,8 @@ static int open_tap(const char *netns, const char *name)
     int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &request) < 0 ||
-        ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0 || ioctl(fd, TUNSETVNETLE, &little_endian) < 0)
+        ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) < 0 ||
+        ioctl(fd, TUNSETVNETLE, &little_endian) < 0)
         die(name, strerror(errno));
     if (setns(here, CLONE_NEWNET) < 0)
         die("cannot come back", strerror(errno));
@@ -254,11 +255,10 @@ static void fill_rx(struct net_guest *self)
 
 static void make_device(struct net_guest *self, bool is_plain)
 {
-    const uint64_t offloads = VIRTIO_FEATURE(VIRTIO_NET_F_CSUM) |
-                              VIRTIO_FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
-                              VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
-                              UINT64_C(0xf) << VIRTIO_NET_F_GUEST_TSO4 |
-                              UINT64_C(0xf) << VIRTIO_NET_F_HOST_TSO4;
+    const uint64_t offloads =
+        VIRTIO_FEATURE(VIRTIO_NET_F_CSUM) | VIRTIO_FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+        VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
+        UINT64_C(0xf) << VIRTIO_NET_F_GUEST_TSO4 | UINT64_C(0xf) << VIRTIO_NET_F_HOST_TSO4;
     struct virtio_net_options options = {0};
     struct error err = {0};
     struct virtio_pci_place place = fake_guest_place(&self->guest, "nic");

@@ -36,7 +36,8 @@ class Namespace:
         self.name = name
         self._children = []
         self.holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-c", "ip link set lo up && echo up && exec cat"],
+            ["unshare", "--net", "--mount", "sh", "-c",
+             "mount -t sysfs sys /sys && ip link set lo up && echo up && exec cat"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.holder.stdout.readline() != "up\n":
             raise packages.Failure("no network namespace can be made here: run as root")

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * network_kernel: networks of the host's kernel, made by root: a bridge with an address, DHCP by
+ * dnsmasq, and for NAT forwarding and translation in an nftables table of its own; or a bridge with
+ * one of the host's interfaces in it (network_uplink.c).
+ *
+ * `network` is what is kept of it (tools/evctl/network.h); the members that these functions add are
+ *   kernel: true, bridge, gateway, uplink, undo: what takes it down again (network_steps.h).
+ */
+#ifndef TOOLS_EVCTL_NETWORK_KERNEL_H
+#define TOOLS_EVCTL_NETWORK_KERNEL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct network_kernel_options {
+    const char *subnet; /* NULL: the first that no route of the host overlaps */
+    const char *bridge; /* NULL: named after the network */
+    bool no_dhcp;
+    json_t *forwards; /* texts, "[tcp:|udp:][ADDRESS:]PORT-ADDRESS:PORT" */
+    json_t *leases;   /* texts, "MAC=ADDRESS" */
+};
+
+/*
+ * `mode` is nat or hostonly, `folder` is the network's own, which exists. On failure the host is as
+ * it was.
+ */
+int must_check network_kernel_up(const char *name, const char *mode, const char *folder,
+                                 const struct network_kernel_options *options, json_t *network,
+                                 struct error *err);
+
+/* network_uplink.c: a bridge with the host's interface `uplink` in it, on the same terms. */
+int must_check network_uplink_up(const char *name, const char *uplink, const char *bridge,
+                                 bool moves_ip, json_t *network, struct error *err);
+
+/* The bridge's name: the one asked for, or one made of the network's. -EEXIST if it is there. */
+int must_check network_bridge_name(const char *name, const char *asked, char out[16],
+                                   struct error *err);
+
+/* A MAC address that stays, as a bridge's own changes with its ports. */
+void network_fresh_mac(char out[18]);
+
+#endif
