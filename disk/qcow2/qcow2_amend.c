@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_check.h"
+#include "disk/qcow2/qcow2_expand.h"
 #include "disk/qcow2/qcow2_header.h"
 
 struct amend {
@@ -104,46 +105,18 @@ static int set_width(struct amend *amend, struct error *err)
     return qcow2_header_read(amend->file, amend->path, &amend->header, err);
 }
 
-/* Version 2 has no zero clusters. */
-static int look_for_zero_clusters(struct amend *amend, const uint64_t *l1, uint8_t *l2,
-                                  struct error *err)
-{
-    uint64_t cluster_bytes = qcow2_cluster_bytes(&amend->header);
-    for (uint32_t i = 0; i < amend->header.l1_entries; i++) {
-        uint64_t offset = load_be64(&l1[i]) & QCOW2_ENTRY_OFFSET_MASK;
-        int result = offset ? io_read_now(amend->file, offset, l2, cluster_bytes) : 0;
-        if (result)
-            return error_set_errno(err, -result, "Could not read an L2 table");
-        for (uint64_t at = 0; offset && at < cluster_bytes; at += 8) {
-            uint64_t entry = load_be64(l2 + at);
-            if (!(entry & QCOW2_ENTRY_COMPRESSED) && entry & QCOW2_L2_ZERO)
-                return error_set(err, ENOTSUP,
-                                 "the image has zero clusters, which compatibility level 0.10 does "
-                                 "not know; use evisor-img convert -o compat=0.10");
-        }
-    }
-    return 0;
-}
-
 static int downgrade(struct amend *amend, struct error *err)
 {
     struct qcow2_header *header = &amend->header;
     if (amend->options->version != 2 || header->version == 2)
         return 0;
-    if (header->snapshot_count)
-        return error_set(err, ENOTSUP, "the image has snapshots; convert it instead");
-    uint64_t bytes = (uint64_t)header->l1_entries * 8;
-    uint64_t *l1 = malloc(bytes + 8);
-    uint8_t *l2 = malloc(qcow2_cluster_bytes(header));
-    int result = l1 && l2 ? 0 : error_set(err, ENOMEM, "out of memory");
-    if (!result && bytes)
-        result = io_read_now(amend->file, header->l1_offset, l1, bytes);
-    if (!result)
-        result = look_for_zero_clusters(amend, l1, l2, err);
-    free(l1);
-    free(l2);
+    int result = qcow2_expand_zeroes(amend->file, amend->path, err);
     if (result)
-        return error_set_errno(err, -result, "Could not read the L1 table");
+        return result;
+    qcow2_header_fini(header);
+    result = qcow2_header_read(amend->file, amend->path, header, err);
+    if (result)
+        return result;
     header->version = 2;
     header->compatible = 0;
     header->autoclear = 0;

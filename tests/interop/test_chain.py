@@ -155,7 +155,34 @@ def test_amend_refuses_what_does_not_fit(tmp_path):
     assert result.status == 1 and "has a refcount of 2" in result.err
     assert result.err.count("\n") == 1
     assert_clean(path)
-    qemu_io(path, "write -z 128k 64k")
+    qemu_img("resize", path, "2M")
     result = evisor_img("amend", "-o", "compat=0.10", path)
-    assert result.status == 1 and result.err.count("\n") == 1
+    assert result.status == 1 and result.err.count("\n") == 1 and "snapshots" in result.err
     assert_clean(path)
+
+
+@pytest.mark.parametrize("has_backing", [False, True])
+def test_amend_expands_zero_clusters(tmp_path, has_backing):
+    path = tmp_path / "x"
+    backing = ["-b", tmp_path / "base", "-F", "qcow2"] if has_backing else []
+    qemu_img("create", "-f", "qcow2", tmp_path / "base", "4M")
+    qemu_io(tmp_path / "base", "write -P 9 0 4M")
+    qemu_img("create", "-f", "qcow2", "-o", "cluster_size=4k", *backing, path, "4M")
+    qemu_io(path, "write -P 1 0 1M", "write -z 512k 64k", "write -z 2M 64k")
+    qemu_img("snapshot", "-c", "one", path)
+    qemu_io(path, "write -z 0 128k", "write -P 2 600k 8k", "write -z 3M 8k", "write -zu 2M 32k")
+    qemu_img("snapshot", "-c", "two", path)
+    qemu_io(path, "write -P 3 64k 8k", "write -z 1M 512k")
+    copies = [qemu_img("convert", "-O", "raw", "-l", f"snapshot.name={name}", path, tmp_path / name)
+              and (tmp_path / name).read_bytes() for name in ("one", "two")]
+    before = contents(path)
+    result = evisor_img("amend", "-o", "compat=0.10", path)
+    assert result.status == 0 and not result.err, result
+    assert_clean(path)
+    assert qemu_img("info", "--output=json", path).json()["format-specific"]["data"] == \
+        {"compat": "0.10", "compression-type": "zlib", "refcount-bits": 16}
+    assert contents(path) == before
+    for name, copy in zip(("two", "one"), reversed(copies)):
+        qemu_img("snapshot", "-a", name, path)
+        assert contents(path) == copy
+        assert_clean(path)
