@@ -16,12 +16,13 @@
 
 #include "base/check.h"
 
-#define GUEST_MEM_REGION_MAX 4
+#define GUEST_MEM_REGION_MAX 8
 
 struct guest_mem_region {
     uint64_t gpa;
     uint64_t size;
     void *host;
+    bool is_pluggable; /* a memory device's: the guest learns of it from that, not at boot */
 };
 
 struct guest_mem {

@@ -148,9 +148,9 @@ static bool write_chain(struct port *port, const struct virtqueue_chain *chain)
             continue;
         }
         size_t length = iov->iov_len - skip;
-        size_t written = port->backend ? char_write(port->backend, (char *)iov->iov_base + skip,
-                                                    length)
-                                       : length;
+        size_t written = port->backend
+                             ? char_write(port->backend, (char *)iov->iov_base + skip, length)
+                             : length;
         port->output_done += written;
         if (written < length)
             return false;
@@ -273,8 +273,8 @@ static bool send_notice(struct virtio_console *console, struct virtqueue *vq, st
     console->notices[number_of(port)] &= (uint8_t)~notice;
     compose(port, notice, &message);
     virtqueue_push(vq, &chain,
-                   (uint32_t)iov_write(virtqueue_chain_in(&chain), chain.in_count, 0,
-                                       message.bytes, message.length));
+                   (uint32_t)iov_write(virtqueue_chain_in(&chain), chain.in_count, 0, message.bytes,
+                                       message.length));
     return true;
 }
 

@@ -109,9 +109,11 @@ void fake_guest_init(struct fake_guest *guest)
     CHECK(loop_init(&guest->loop) == 0);
     bus_init(&guest->bus, &guest->loop);
     pci_bus_init(&guest->pci_bus, &guest->bus, &guest->irq.hub);
-    guest->mem.regions[0] = (struct guest_mem_region){0, FAKE_RAM_LOW, map_ram(FAKE_RAM_LOW)};
+    guest->mem.regions[0] = (struct guest_mem_region){
+        .size = FAKE_RAM_LOW, .host = map_ram(FAKE_RAM_LOW)};
     guest->mem.regions[1] =
-        (struct guest_mem_region){FAKE_HIGH_GPA, FAKE_RAM_HIGH, map_ram(FAKE_RAM_HIGH)};
+        (struct guest_mem_region){
+        .gpa = FAKE_HIGH_GPA, .size = FAKE_RAM_HIGH, .host = map_ram(FAKE_RAM_HIGH)};
     guest->mem.region_count = 2;
     guest->mem.on_written = on_written;
     guest->mem.opaque = guest;

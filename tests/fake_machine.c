@@ -127,7 +127,8 @@ static void init_cpus(struct machine *machine)
     machine->vm.ops = &fake_accel_ops;
     for (unsigned i = 0; i < ARRAY_SIZE(machine->cpus); i++)
         machine->cpus[i].accel = (struct accel_vcpu){.vm = &machine->vm, .index = i};
-    machine->mem.regions[0] = (struct guest_mem_region){0, FAKE_RAM_BYTES, machine->ram};
+    machine->mem.regions[0] = (struct guest_mem_region){
+        .size = FAKE_RAM_BYTES, .host = machine->ram};
     machine->mem.region_count = 1;
 }
 
@@ -302,8 +303,11 @@ struct chardev *machine_chardev(const struct machine *machine, unsigned index)
 
 void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out)
 {
-    (void)machine;
-    *out = (struct machine_cpu_info){.index = index, .core = index, .thread_id = 100 + (int)index};
+    *out = (struct machine_cpu_info){.index = index,
+                                     .core = index,
+                                     .thread_id = 100 + (int)index,
+                                     .is_present = index < machine->config->cpus,
+                                     .id = ""};
 }
 
 void machine_for_each_stat(const struct machine *machine,

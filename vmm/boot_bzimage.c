@@ -99,7 +99,8 @@ static void fill_e820(struct boot_params *params, const struct memory *memory)
     add_e820(params, BOOT_HIGH_RAM, mem->regions[0].size, RAM);
     add_e820(params, MEMORY_ECAM_BASE, MEMORY_ECAM_BASE + MEMORY_ECAM_SIZE, RESERVED);
     for (unsigned i = 1; i < mem->region_count; i++)
-        add_e820(params, mem->regions[i].gpa, mem->regions[i].gpa + mem->regions[i].size, RAM);
+        if (!mem->regions[i].is_pluggable)
+            add_e820(params, mem->regions[i].gpa, mem->regions[i].gpa + mem->regions[i].size, RAM);
 }
 
 void boot_bzimage_load(const struct boot *boot, const struct memory *memory, uint64_t rsdp_gpa)

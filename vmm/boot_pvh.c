@@ -163,7 +163,8 @@ void boot_pvh_load(const struct boot *boot, const struct memory *memory, uint64_
     add_map(&block, 0, BOOT_LOW_RAM_END);
     add_map(&block, BOOT_HIGH_RAM, mem->regions[0].size);
     for (unsigned i = 1; i < mem->region_count; i++)
-        add_map(&block, mem->regions[i].gpa, mem->regions[i].gpa + mem->regions[i].size);
+        if (!mem->regions[i].is_pluggable)
+            add_map(&block, mem->regions[i].gpa, mem->regions[i].gpa + mem->regions[i].size);
     CHECK(guest_mem_write(mem, BOOT_PVH_INFO_GPA, &block, sizeof(block)));
     load_segments(boot, mem);
 }

@@ -147,7 +147,7 @@ static int add_memory_map(struct fw_cfg *fw_cfg, const struct memory *memory, st
     uint8_t map[3 * E820_BYTES], *at = map;
     at = put_range(at, 0, acpi, E820_RAM);
     at = put_range(at, acpi, low_end, E820_RESERVED);
-    if (guest->region_count > 1)
+    if (guest->region_count > 1 && !guest->regions[1].is_pluggable)
         at = put_range(at, guest->regions[1].gpa, guest->regions[1].gpa + guest->regions[1].size,
                        E820_RAM);
     return fw_cfg_add_file(fw_cfg, "etc/e820", map, (size_t)(at - map), err);
@@ -167,12 +167,13 @@ static int add_acpi(struct fw_cfg *fw_cfg, const uint8_t *rsdp, struct error *er
 
 static int add_cpus(struct fw_cfg *fw_cfg, const struct firmware_facts *facts, struct error *err)
 {
-    uint8_t count[2], size[8];
+    uint8_t count[2], most[2], size[8];
     store_le16(count, (uint16_t)facts->config->cpus);
+    store_le16(most, (uint16_t)vm_config_max_cpus(facts->config));
     store_le64(size, facts->memory->size);
     int result = fw_cfg_add(fw_cfg, FW_CFG_CPUS, count, sizeof(count), err);
     if (!result)
-        result = fw_cfg_add(fw_cfg, FW_CFG_MAX_CPUS, count, sizeof(count), err);
+        result = fw_cfg_add(fw_cfg, FW_CFG_MAX_CPUS, most, sizeof(most), err);
     return result ? result : fw_cfg_add(fw_cfg, FW_CFG_RAM_BYTES, size, sizeof(size), err);
 }
 

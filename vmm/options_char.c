@@ -260,19 +260,31 @@ static char *spell_out(const char *text)
     return spelled;
 }
 
+static bool is_monitor(const struct options_char_user *user)
+{
+    return !user->is_serial && !user->is_port;
+}
+
 static int add_user(struct options *options, const char *option, const char *chardev_id,
                     const struct options_char_user *as, struct error *err)
 {
     unsigned monitors = 0;
     for (unsigned i = 0; i < options->char_user_count; i++)
-        monitors += !options->char_users[i].is_serial;
-    if (!as->is_serial && monitors == CONFIG_MONITOR_MAX)
+        monitors += is_monitor(&options->char_users[i]);
+    if (is_monitor(as) && monitors == CONFIG_MONITOR_MAX)
         return error_set(err, E2BIG, "%s: more than %d monitors", option, CONFIG_MONITOR_MAX);
     struct options_char_user *user = &options->char_users[options->char_user_count++];
     *user = *as;
     user->chardev_id = options_copy(chardev_id);
     user->option = options_copy(option);
     return 0;
+}
+
+int options_add_port_user(struct options *options, const char *option, const char *chardev_id,
+                          unsigned port, struct error *err)
+{
+    const struct options_char_user user = {.is_port = true, .port = port};
+    return add_user(options, option, chardev_id, &user, err);
 }
 
 /* Makes a chardev of a short form; its id is written to `id`. */
@@ -433,11 +445,13 @@ static int settle_user(struct options *options, const struct options_char_user *
     if (!chardev->is_mux && count_users(options, chardev->id) > 1)
         return error_set(err, EBUSY, "%s: chardev %s has another user; add mux=on to share it",
                          user->option, chardev->id);
-    if (!user->is_serial && chardev->kind == CHARDEV_FILE)
+    if (is_monitor(user) && chardev->kind == CHARDEV_FILE)
         return error_set(err, EINVAL, "%s: a file cannot give commands; use unix: or stdio",
                          user->option);
     unsigned index = (unsigned)(chardev - config->chardevs);
-    if (user->is_serial) {
+    if (user->is_port) {
+        config->guest.serial_ports[user->port].chardev = (int)index;
+    } else if (user->is_serial) {
         config->serial_chardev = (int)index;
     } else {
         config->monitors[config->monitor_count++] =

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* config_guest: of the machine's config, what the guest works with the host by: balloon, ports. */
+#ifndef VMM_CONFIG_GUEST_H
+#define VMM_CONFIG_GUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CONFIG_SERIAL_BUS_MAX  4
+#define CONFIG_SERIAL_PORT_MAX 32
+#define CONFIG_MEM_MAX         4
+
+/* -device virtio-balloon-pci; one a machine. */
+struct config_balloon {
+    bool is_present;
+    char *qdev_id;     /* or NULL */
+    unsigned pci_slot; /* 0: the first free one */
+    bool deflate_on_oom, free_page_reporting;
+    uint64_t polling_s; /* how often statistics are asked for; 0: never */
+};
+
+/* -device virtio-serial-pci */
+struct config_serial_bus {
+    char *qdev_id;     /* or NULL */
+    unsigned pci_slot; /* 0: the first free one */
+    unsigned port_count;
+};
+
+/* -device virtserialport and virtconsole */
+struct config_serial_port {
+    char *qdev_id; /* or NULL */
+    char *name;    /* of the port; or NULL */
+    bool is_console;
+    unsigned bus, number;
+    int chardev; /* index, or -1 for none */
+};
+
+/* -device virtio-mem-pci with its -object memory-backend-ram */
+struct config_mem {
+    char *qdev_id;     /* or NULL */
+    char *memdev;      /* the object's id */
+    unsigned pci_slot; /* 0: the first free one */
+    uint64_t size_bytes, block_bytes, requested_bytes;
+};
+
+struct config_guest {
+    struct config_balloon balloon;
+    struct config_serial_bus serial_buses[CONFIG_SERIAL_BUS_MAX];
+    unsigned serial_bus_count;
+    struct config_serial_port serial_ports[CONFIG_SERIAL_PORT_MAX];
+    unsigned serial_port_count;
+    struct config_mem mems[CONFIG_MEM_MAX];
+    unsigned mem_count;
+    uint64_t max_ram_bytes; /* -m maxmem=; 0: not said */
+};
+
+#endif

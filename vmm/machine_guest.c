@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * machine_guest: makes balloon, memory devices and virtio ports, asks the balloon for statistics,
+ * and tells clients what the guest does with them.
+ */
+#include "vmm/machine_guest.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "devices/virtio_balloon.h"
+#include "devices/virtio_console.h"
+#include "devices/virtio_mem.h"
+#include "vmm/machine_private.h"
+
+_Static_assert(MACHINE_BALLOON_STATS == VIRTIO_BALLOON_STATS, "one table of statistics");
+
+static void tell(struct event_throttle *throttle, const char *name, json_t *data)
+{
+    machine_emit_event(container_of(throttle, struct machine, guest.throttle), name, data);
+}
+
+/* --- the balloon --- */
+
+static void on_balloon_changed(void *opaque)
+{
+    struct machine *machine = opaque;
+    const struct device *device = machine->guest.balloon;
+    if (device)
+        event_throttle_emit(
+            &machine->guest.throttle, "BALLOON_CHANGE", "",
+            json_pack("{s:I}", "actual", (json_int_t)virtio_balloon_actual(device)));
+}
+
+static void arm_poll(struct machine_guest *guest)
+{
+    if (guest->is_closing)
+        return;
+    if (guest->polling_s && guest->balloon)
+        loop_timer_arm(&guest->poll, loop_now_ns() + guest->polling_s * UINT64_C(1000000000));
+    else
+        loop_timer_disarm(&guest->poll);
+}
+
+static void on_poll(struct loop_timer *timer)
+{
+    struct machine_guest *guest = container_of(timer, struct machine_guest, poll);
+    if (guest->balloon)
+        virtio_balloon_ask_stats(guest->balloon);
+    arm_poll(guest);
+}
+
+static void on_balloon_stats(void *opaque)
+{
+    struct machine *machine = opaque;
+    machine->guest.updated_s = time(NULL);
+}
+
+static void on_balloon_removed(struct machine *machine, unsigned index)
+{
+    (void)index;
+    machine->guest.balloon = NULL;
+    arm_poll(&machine->guest);
+}
+
+static int make_balloon(struct machine *machine, struct error *err)
+{
+    const struct config_balloon *config = &machine->config->guest.balloon;
+    const struct virtio_balloon_options options = {
+        .ram_bytes = machine->memory.size,
+        .deflate_on_oom = config->deflate_on_oom,
+        .free_page_reporting = config->free_page_reporting,
+        .on_changed = on_balloon_changed,
+        .on_stats = on_balloon_stats,
+        .opaque = machine,
+    };
+    if (!config->is_present)
+        return 0;
+    const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
+    int result = virtio_balloon_create(&place, &options, &machine->guest.balloon, err);
+    if (result)
+        return result;
+    machine_add_pci_device(machine, machine->guest.balloon, on_balloon_removed, 0);
+    machine->guest.polling_s = config->polling_s;
+    arm_poll(&machine->guest);
+    return 0;
+}
+
+bool machine_get_balloon(const struct machine *machine, struct machine_balloon *out)
+{
+    const struct machine_guest *guest = &machine->guest;
+    if (!guest->balloon)
+        return false;
+    *out = (struct machine_balloon){.actual_bytes = virtio_balloon_actual(guest->balloon),
+                                    .updated_s = guest->updated_s,
+                                    .polling_s = guest->polling_s};
+    memcpy(out->stats, virtio_balloon_stats(guest->balloon), sizeof(out->stats));
+    return true;
+}
+
+int machine_set_balloon(struct machine *machine, uint64_t bytes)
+{
+    if (!machine->guest.balloon)
+        return -ENODEV;
+    virtio_balloon_set_target(machine->guest.balloon, bytes);
+    return 0;
+}
+
+int machine_set_balloon_polling(struct machine *machine, uint64_t period_s)
+{
+    if (!machine->guest.balloon)
+        return -ENODEV;
+    machine->guest.polling_s = period_s;
+    arm_poll(&machine->guest);
+    return 0;
+}
+
+/* --- ports --- */
+
+/* The config's entry of a port, or -1. */
+static int find_port(const struct machine *machine, unsigned bus, unsigned number)
+{
+    const struct config_guest *config = &machine->config->guest;
+    for (unsigned i = 0; i < config->serial_port_count; i++)
+        if (config->serial_ports[i].bus == bus && config->serial_ports[i].number == number)
+            return (int)i;
+    return -1;
+}
+
+static void on_guest_open(void *opaque, unsigned number, bool is_open)
+{
+    struct machine_bus *bus = opaque;
+    struct machine *machine = bus->machine;
+    int index = find_port(machine, (unsigned)(bus - machine->guest.buses), number);
+    const char *id = index < 0 ? NULL : machine->config->guest.serial_ports[index].qdev_id;
+    if (id)
+        event_throttle_emit(&machine->guest.throttle, "VSERPORT_CHANGE", id,
+                            json_pack("{s:b,s:s}", "open", is_open, "id", id));
+}
+
+static void on_bus_removed(struct machine *machine, unsigned index)
+{
+    machine->guest.buses[index].device = NULL;
+}
+
+static int make_bus(struct machine *machine, unsigned index, struct error *err)
+{
+    const struct config_serial_bus *config = &machine->config->guest.serial_buses[index];
+    struct machine_bus *bus = &machine->guest.buses[index];
+    bus->machine = machine;
+    const struct virtio_console_options options = {
+        .port_count = config->port_count, .on_guest_open = on_guest_open, .opaque = bus};
+    const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
+    int result = virtio_console_create(&place, &options, &bus->device, err);
+    if (!result)
+        machine_add_pci_device(machine, bus->device, on_bus_removed, index);
+    return result;
+}
+
+static int make_port(struct machine *machine, const struct config_serial_port *config,
+                     struct error *err)
+{
+    struct virtio_console_port_options options = {.is_console = config->is_console,
+                                                  .name = config->name};
+    int result = 0;
+    if (config->chardev >= 0)
+        result = chardev_attach(machine->chardevs[config->chardev], &options.backend, err);
+    if (result)
+        return result;
+    return virtio_console_add_port(machine->guest.buses[config->bus].device, config->number,
+                                   &options, err);
+}
+
+bool machine_port_is_open(const struct machine *machine, unsigned index)
+{
+    const struct config_serial_port *config = &machine->config->guest.serial_ports[index];
+    const struct device *bus = machine->guest.buses[config->bus].device;
+    return bus && virtio_console_is_open(bus, config->number);
+}
+
+/* --- memory devices --- */
+
+static bool make_usable(void *opaque, uint64_t usable_bytes)
+{
+    struct machine_mem_device *mem = opaque;
+    return mem_region_extend(&mem->region, usable_bytes) == 0;
+}
+
+static void on_mem_size_changed(void *opaque)
+{
+    const struct machine_mem_device *mem = opaque;
+    struct machine *machine = mem->machine;
+    unsigned index = (unsigned)(mem - machine->guest.mems);
+    const char *id = machine->config->guest.mems[index].qdev_id;
+    struct machine_mem info;
+    char path[128];
+    if (!machine_get_mem(machine, index, &info))
+        return;
+    snprintf(path, sizeof(path), id ? "/machine/peripheral/%s" : "/machine/peripheral-anon/mem%s",
+             id ? id : "");
+    event_throttle_emit(&machine->guest.throttle, "MEMORY_DEVICE_SIZE_CHANGE", path,
+                        json_pack("{s:s*,s:I,s:s}", "id", id, "size",
+                                  (json_int_t)info.plugged_bytes, "qom-path", path));
+}
+
+static int make_mem(struct machine *machine, unsigned index, struct error *err)
+{
+    const struct config_mem *config = &machine->config->guest.mems[index];
+    struct machine_mem_device *mem = &machine->guest.mems[index];
+    int result = mem_region_init(&mem->region, machine->vm, &machine->memory.guest,
+                                 MACHINE_MEM_SLOT + index * MEM_REGION_SLOTS,
+                                 machine->memory.device_end, config->size_bytes, err);
+    if (result)
+        return result;
+    machine->memory.device_end += align_up(config->size_bytes, MEM_REGION_ALIGN);
+    mem->machine = machine;
+    mem->is_mapped = true;
+    const struct virtio_mem_options options = {
+        .gpa = mem->region.gpa,
+        .size_bytes = config->size_bytes,
+        .block_bytes = config->block_bytes,
+        .requested_bytes = config->requested_bytes,
+        .host = mem->region.host,
+        .make_usable = make_usable,
+        .on_size_changed = on_mem_size_changed,
+        .opaque = mem,
+    };
+    const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
+    result = virtio_mem_create(&place, &options, &mem->device, err);
+    /* Not one of those that may be unplugged: the guest's memory would go with it. */
+    if (!result)
+        machine_add_device(machine, mem->device);
+    return result;
+}
+
+bool machine_get_mem(const struct machine *machine, unsigned index, struct machine_mem *out)
+{
+    struct virtio_mem_info info;
+    if (!machine->guest.mems[index].device)
+        return false;
+    virtio_mem_get_info(machine->guest.mems[index].device, &info);
+    *out = (struct machine_mem){info.gpa, info.size_bytes, info.block_bytes, info.requested_bytes,
+                                info.plugged_bytes};
+    return true;
+}
+
+int machine_request_mem(struct machine *machine, unsigned index, uint64_t bytes, struct error *err)
+{
+    return virtio_mem_request(machine->guest.mems[index].device, bytes, err);
+}
+
+/* --- all of them --- */
+
+int machine_init_guest(struct machine *machine, struct error *err)
+{
+    struct machine_guest *guest = &machine->guest;
+    int result = event_throttle_init(&guest->throttle, machine->loop, tell);
+    if (!result)
+        result = loop_timer_init(machine->loop, &guest->poll, on_poll);
+    return result ? error_set_errno(err, -result, "cannot make a timer") : 0;
+}
+
+int machine_make_guest(struct machine *machine, struct error *err)
+{
+    const struct config_guest *config = &machine->config->guest;
+    int result = make_balloon(machine, err);
+    for (unsigned i = 0; i < config->serial_bus_count && !result; i++)
+        result = make_bus(machine, i, err);
+    for (unsigned i = 0; i < config->serial_port_count && !result; i++)
+        result = make_port(machine, &config->serial_ports[i], err);
+    for (unsigned i = 0; i < config->mem_count && !result; i++)
+        result = make_mem(machine, i, err);
+    return result;
+}
+
+static void on_throttle_closed(struct event_throttle *throttle)
+{
+    struct machine *machine = container_of(throttle, struct machine, guest.throttle);
+    machine->guest.on_closed(machine);
+}
+
+static void on_poll_closed(struct loop_timer *timer)
+{
+    struct machine_guest *guest = container_of(timer, struct machine_guest, poll);
+    event_throttle_close(&guest->throttle, on_throttle_closed);
+}
+
+void machine_close_guest(struct machine *machine, void (*on_closed)(void *opaque))
+{
+    machine->guest.is_closing = true;
+    machine->guest.throttle.is_closing = true;
+    machine->guest.on_closed = on_closed;
+    loop_timer_close(&machine->guest.poll, on_poll_closed);
+}
+
+void machine_free_guest(struct machine *machine)
+{
+    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++)
+        if (machine->guest.mems[i].is_mapped)
+            mem_region_fini(&machine->guest.mems[i].region);
+}
