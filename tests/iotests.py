@@ -33,7 +33,7 @@ TESTS = """
 DIFFERENT = {
     "020": "its fault comes from QEMU's driver blkdebug, inside qemu-img",
     "049": "makes an encrypted image, which evisor refuses",
-    "061": "amend to compat=0.10 refuses images with zero clusters and names convert instead",
+    "061": "amend prints no progress while it expands zeroes, and cannot exchange the data file",
     "074": "its fault comes from QEMU's driver blkdebug, inside qemu-img",
     "080": "a broken snapshot table is refused in a sentence, not with an errno",
     "082": "-o help does not offer encryption",

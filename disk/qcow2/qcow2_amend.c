@@ -69,10 +69,16 @@ static int check_request(const struct amend *amend, struct error *err)
         return error_set(err, EINVAL,
                          "Refcount widths other than 16 bits require compatibility level 1.1 or "
                          "above (use compat=1.1 or greater)");
-    if (amend->header.incompatible || amend->header.has_bitmaps)
+    if (amend->header.incompatible & QCOW2_INCOMPAT_DATA_FILE)
+        return error_set(err, ENOTSUP, "Cannot downgrade an image with a data file");
+    if (amend->header.incompatible)
         return error_set(err, ENOTSUP,
-                         "the image has features that compatibility level 0.10 does not know; "
-                         "convert it instead");
+                         "Cannot downgrade an image with incompatible features 0x%" PRIx64 " set",
+                         amend->header.incompatible);
+    if (amend->header.has_bitmaps)
+        return error_set(err, ENOTSUP,
+                         "the image has bitmaps, which compatibility level 0.10 does not know; "
+                         "remove them first");
     return 0;
 }
 
