@@ -20,7 +20,10 @@ class Timeout(Exception):
 
 
 class Machine:
-    """Start with Machine(program, arguments); use as a context so that nothing is left behind."""
+    """
+    Start with Machine(program, arguments); use as a context so that nothing is left behind. The
+    program may be a list: what leads to evisor (nsenter), and evisor.
+    """
 
     def __init__(self, program, arguments, echo=None, environment=None):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="evisor-test-"))
@@ -30,7 +33,8 @@ class Machine:
         self._commands = 0
         self._echo = echo
         self._qmp = None
-        command = [str(program), "-qmp", f"unix:{self.socket},server=on,wait=off",
+        before = program if isinstance(program, list) else [program]
+        command = [*map(str, before), "-qmp", f"unix:{self.socket},server=on,wait=off",
                    "-serial", "stdio", "-display", "none", *map(str, arguments)]
         self.command = command
         self.started = time.monotonic()

@@ -92,8 +92,9 @@ class Namespace:
 
     def fetch(self, url, seconds=20):
         """What a URL gives, or None. busybox's wget, which has no settings of the host's."""
-        done = subprocess.run(self.words(["busybox", "timeout", str(seconds), "busybox", "wget",
-                                          "-q", "-T", str(seconds), "-O", "-", url]),
+        # Without wget's own -T, which makes Debian 12's busybox crash.
+        done = subprocess.run(self.words(["timeout", seconds, "busybox", "wget", "-q", "-O", "-",
+                                          url]),
                               capture_output=True, check=False, stdin=subprocess.DEVNULL)
         return done.stdout if done.returncode == 0 else None
 
