@@ -283,7 +283,11 @@ def test_linked_clones_protect_their_base(evctl, guest):
 
 
 def test_networks_by_name(evctl):
-    evctl.fails(7, ["hostonly"], "net", "create", "lab", "--mode", "hostonly")
+    evctl.fails(2, ["internal, nat, hostonly"], "net", "create", "lab", "--mode", "host")
+    evctl("net", "create", "only", "--mode", "hostonly", "--rootless", "--subnet", "10.8.0.0/24")
+    evctl.fails(1, ["no such bridge", "ip link add"], "net", "create", "wire", "--mode", "bridged",
+                "--bridge", "br-none")
+    evctl("net", "delete", "only")
     evctl.fails(2, ["--bridge"], "net", "create", "lab", "--mode", "bridged")
     evctl.fails(2, ["subnet"], "net", "create", "lab", "--mode", "user", "--subnet", "10.0.0.0")
     evctl("net", "create", "nat2", "--mode", "user", "--subnet", "10.7.0.0/24")
