@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """export and import; completion and the manual."""
+import hashlib
 import io
 import shutil
 import subprocess
@@ -69,9 +70,12 @@ def test_export_and_import_again(evctl, qemu_img, raw, tmp_path):
     target = tmp_path / "out.ova"
     evctl("export", "web & co", target)
     with tarfile.open(target) as archive:
-        assert archive.getnames() == ["out.ovf", "disk0.vmdk"]
-        archive.extract("disk0.vmdk", tmp_path)
-    assert "identical" in qemu_img("compare", "-f", "vmdk", "-F", "raw", tmp_path / "disk0.vmdk", raw)
+        assert archive.getnames() == ["out.ovf", "out.mf", "out-disk0.vmdk"]
+        archive.extractall(tmp_path / "unpacked")
+    disk = tmp_path / "unpacked/out-disk0.vmdk"
+    assert "identical" in qemu_img("compare", "-f", "vmdk", "-F", "raw", disk, raw)
+    sums = (tmp_path / "unpacked/out.mf").read_text()
+    assert f"SHA256(out-disk0.vmdk)= {hashlib.sha256(disk.read_bytes()).hexdigest()}\n" in sums
     evctl("import", target, "again")
     info = evctl("info", "again", "--json").json()
     assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 300, 2)
@@ -79,14 +83,15 @@ def test_export_and_import_again(evctl, qemu_img, raw, tmp_path):
     evctl.fails(1, ["already"], "export", "web & co", target)
     evctl.fails(2, [".ova"], "export", "web & co", tmp_path / "out.zip")
     assert sorted(path.name for path in tmp_path.iterdir()) == \
-        ["disk.raw", "disk0.vmdk", "home", "out.ova"]
+        ["disk.raw", "home", "out.ova", "unpacked"]
 
 
 def test_export_as_ovf(evctl, raw, tmp_path):
     evctl("create", "web", "--image", raw)
     (tmp_path / "out").mkdir()
     evctl("export", "web", tmp_path / "out/web.ovf")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["disk0.vmdk", "web.ovf"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == \
+        ["web-disk0.vmdk", "web.mf", "web.ovf"]
     evctl("import", tmp_path / "out/web.ovf", "again")
     assert len(evctl("info", "again", "--json").json()["disks"]) == 1
     if shutil.which("xmllint"):
@@ -101,6 +106,140 @@ def test_import_of_an_appliance(evctl, qemu_img, raw, tmp_path):
     info = evctl("info", "appliance", "--json").json()
     assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 1024, 1)
     assert same_contents(qemu_img, evctl.store / "appliance/disk0.qcow2", raw)
+
+
+@pytest.mark.parametrize("kind", ["sha256", "sha1"])
+def test_a_damaged_appliance_is_noticed_by_its_manifest(evctl, raw, tmp_path, kind):
+    """With a manifest, and with one that has no sums for what is there, as without any."""
+    description = OVF.format(href="d.vmdk")
+    sums = "".join(f"{kind.upper()}({name})= {hashlib.new(kind, data).hexdigest()}\r\n" for name, data
+                   in (("a.ovf", description.encode()), ("d.vmdk", raw.read_bytes())))
+    make_ova(tmp_path / "good.ova", description, **{"d.vmdk": raw.read_bytes(),
+                                                    "a.mf": sums.encode()})
+    evctl("import", tmp_path / "good.ova")
+    damaged = bytearray(raw.read_bytes())
+    damaged[5000] ^= 1
+    make_ova(tmp_path / "bad.ova", description, **{"d.vmdk": bytes(damaged), "a.mf": sums.encode()})
+    evctl.fails(1, ["d.vmdk", "manifest"], "import", tmp_path / "bad.ova")
+    make_ova(tmp_path / "none.ova", description, **{"d.vmdk": bytes(damaged), "a.mf": b"nothing"})
+    evctl("import", tmp_path / "none.ova")
+    assert evctl("list", "--names").out == "good\nnone\n"
+
+
+def test_an_appliance_with_several_disks_and_choices(evctl, qemu_img, raw, tmp_path):
+    item = "<Item {0}><r:ResourceType>{1}</r:ResourceType>{2}</Item>"
+    disk = "<r:HostResource>ovf:/disk/{}</r:HostResource>"
+    quantity = "<r:VirtualQuantity>{}</r:VirtualQuantity>"
+    items = [item.format('o:configuration="small"', 3, quantity.format(1)),
+             item.format('o:configuration="large"', 3, quantity.format(4)),
+             item.format("", 4, quantity.format(512)),
+             item.format('o:bound="max"', 4, quantity.format(9999)),
+             item.format("", 17, disk.format("one")), item.format("", 17, disk.format("empty")),
+             item.format("", 17, disk.format("two")),
+             item.format("", 15, "<r:HostResource></r:HostResource>")]
+    (tmp_path / "many.ovf").write_text(f"""<Envelope xmlns:o="o" xmlns:r="r"><References>
+        <File o:id="f1" o:href="first%20disk.raw"/><File o:id="f2" o:href="second.raw"/></References>
+        <DiskSection><Disk o:diskId="one" o:fileRef="f1" o:capacity="1"/>
+        <Disk o:diskId="two" o:fileRef="f2" o:capacity="1"/>
+        <Disk o:diskId="empty" o:capacity="3" o:capacityAllocationUnits="byte * 2^20"/></DiskSection>
+        <DeploymentOptionSection><Configuration o:id="small"/>
+        <Configuration o:id="large" o:default="true"/></DeploymentOptionSection>
+        <VirtualSystem o:id="x"><OperatingSystemSection><Description>Debian GNU/Linux 12</Description>
+        </OperatingSystemSection><VirtualHardwareSection>{"".join(items)}</VirtualHardwareSection>
+        </VirtualSystem></Envelope>""")
+    (tmp_path / "first disk.raw").write_bytes(raw.read_bytes())
+    (tmp_path / "second.raw").write_bytes(b"2" * 4096)
+    evctl("import", tmp_path / "many.ovf")
+    info = evctl("info", "many", "--json").json()
+    assert (info["cpus"], info["memory-mib"], info["os"]) == (4, 512, "debian")
+    sizes = [row["virtual-size"] for row in evctl("disk", "info", "many", "--json").json()]
+    assert sizes == [-(-raw.stat().st_size // 512) * 512, 3 << 20, 4096]
+    assert same_contents(qemu_img, evctl.store / "many/disk0.qcow2", raw)
+
+
+def test_images_that_lead_to_other_files(evctl, qemu_img, raw, tmp_path):
+    """An overlay in an archive must not bring a file of the host into the guest."""
+    qemu_img("create", "-q", "-f", "qcow2", "-b", raw, "-F", "raw", tmp_path / "evil.qcow2")
+    make_ova(tmp_path / "evil.ova", OVF.format(href="d.vmdk"),
+             **{"d.vmdk": (tmp_path / "evil.qcow2").read_bytes()})
+    evctl.fails(1, ["builds on another file"], "import", tmp_path / "evil.ova")
+    flat = b'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\n' \
+        b'RW 8 FLAT "%s" 0\n'
+    for name, files in ((b"/etc/passwd", {}), (b"link", {"link": "/etc/passwd"})):
+        make_ova(tmp_path / "flat.ova", OVF.format(href="d.vmdk"), **{"d.vmdk": flat % name, **files})
+        evctl.fails(1, ["d.vmdk"], "import", tmp_path / "flat.ova")
+    (tmp_path / "in").mkdir()
+    for href in ("%2e%2e%2fdisk.raw", "/etc/passwd", "../disk.raw"):
+        (tmp_path / "in/out.ovf").write_text(OVF.format(href=href))
+        evctl.fails(1, [href, "no file beside it"], "import", tmp_path / "in/out.ovf")
+    assert evctl("list", "--names").out == ""
+
+
+def test_packed_disks_are_refused(evctl, raw, tmp_path):
+    make_ova(tmp_path / "a.ova", OVF.format(href='d.vmdk" o:compression="gzip'),
+             **{"d.vmdk": raw.read_bytes()})
+    evctl.fails(7, ["d.vmdk", "gzip"], "import", tmp_path / "a.ova")
+
+
+def test_import_of_a_vbox_with_snapshots(evctl, raw, tmp_path):
+    """A snapshot's hardware stands before the machine's own; the current disk is a difference."""
+    snapshot = ('<Snapshot name="s"><Hardware><CPU count="7"/><Memory RAMSize="5000"/></Hardware>'
+                '<StorageControllers><StorageController><AttachedDevice type="HardDisk">'
+                '<Image uuid="{2}"/></AttachedDevice></StorageController></StorageControllers>'
+                '</Snapshot>')
+    (tmp_path / "disk.vdi").write_bytes(raw.read_bytes())
+    (tmp_path / "snap.vbox").write_text(VBOX.replace("<MediaRegistry>", snapshot + "<MediaRegistry>"))
+    evctl("import", tmp_path / "snap.vbox")
+    info = evctl("info", "snap", "--json").json()
+    assert (info["cpus"], info["memory-mib"], len(info["disks"])) == (3, 768, 1)
+    nested = VBOX.replace('format="VDI"/>', 'format="VDI"><HardDisk uuid="{3}" location="S/3.vdi"/>'
+                          '</HardDisk>').replace('<Image uuid="{2}"/>', '<Image uuid="{3}"/>')
+    (tmp_path / "nested.vbox").write_text(nested)
+    evctl.fails(7, ["S/3.vdi", "clonemedium"], "import", tmp_path / "nested.vbox")
+
+
+ODD_VMX = """#!/usr/bin/vmware
+.encoding = "windows-1252"
+DISPLAYNAME = "L\xe4ufer |22x|22"
+memSize = 512
+numvcpus = "1000"
+guestOS = "debian12-64"
+scsi0:0.present = "true"
+scsi0:0.fileName = "C:\\Virtual Machines\\x\\disk.vmdk"
+sata0:1.present = "TRUE"
+sata0:1.fileName = "tools.iso"
+sata0:1.deviceType = "cdrom-image"
+ide0:0.present = "FALSE"
+ide0:0.fileName = "old.vmdk"
+ide1:0.deviceType = "atapi-cdrom"
+ide1:0.fileName = "auto detect"
+floppy0.fileName = "a.img"
+ethernet0.present = "True"
+ethernet1.present = "FALSE"
+nonsense
+= "x"
+"""
+
+
+def test_import_of_an_odd_vmx(evctl, raw, tmp_path):
+    (tmp_path / "disk.vmdk").write_bytes(raw.read_bytes())
+    (tmp_path / "odd.vmx").write_bytes(ODD_VMX.encode("windows-1252"))
+    result = evctl("import", tmp_path / "odd.vmx")
+    assert "cpus of 1000 become 64" in result.err and "tools.iso" in result.err
+    assert "bridged" in result.err
+    info = evctl("info", "odd", "--json").json()
+    assert (info["memory-mib"], info["os"], len(info["nics"])) == (512, "debian", 1)
+    assert [disk["kind"] for disk in info["disks"]] == ["disk"]
+
+
+@pytest.mark.parametrize("line, word", [
+    ('memsize = "-5"', "memory-mib, '-5'"), ('memsize = "abc"', "'abc'"),
+    ('memsize = "3"', "memory-mib of 3 become 16"), ('numvcpus = "0"', "cpus, '0'"),
+    ('firmware = "efi"', "EFI"), ('memsize = ""', "")])
+def test_values_that_cannot_be(evctl, tmp_path, line, word):
+    (tmp_path / "odd.vmx").write_text(line + '\ndisplayName = "x"\n')
+    assert word in evctl("import", tmp_path / "odd.vmx").err
+    assert evctl("info", "odd", "--json").json()["cpus"] == 1
 
 
 def test_import_of_vbox(evctl, qemu_img, raw, tmp_path):

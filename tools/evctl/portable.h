@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * portable: machines of other programs. What their descriptions name becomes a plan:
- * {name, cpus, memory-mib, disks: [{file, kind: "disk" or "iso"}], nics: ["user", "internal NAME",
- * "bridged NAME"], forwards: [RULE]}; a file is relative to the description's folder or absolute.
+ * {name, os, cpus, memory-mib, disks: [{file, kind: "disk" or "iso", bytes}], nics: ["user",
+ * "internal NAME", "bridged NAME"], forwards: [RULE]}; a file is relative to the description's
+ * folder or absolute; without one the disk is an empty one of that many bytes.
  */
 #ifndef TOOLS_EVCTL_PORTABLE_H
 #define TOOLS_EVCTL_PORTABLE_H
@@ -17,7 +18,7 @@
 json_t *portable_read(const char *path, struct error *err);
 
 struct portable_disk {
-    char file[64]; /* beside the description */
+    char file[320]; /* beside the description */
     uint64_t file_bytes, capacity_bytes;
 };
 /* An OVF 1.0 description of a machine (DMTF DSP0243). */
