@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -94,7 +95,7 @@ static struct fixture *open_file(enum disk_aio aio, bool direct)
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     struct error err = {0};
     habits = (struct host_habits){0};
-    strcpy(fixture->path, "build/test_io.XXXXXX");
+    snprintf(fixture->path, sizeof(fixture->path), "build/test_io.XXXXXX");
     int fd = mkstemp(fixture->path);
     assert_true(fd >= 0);
     close(fd);
