@@ -195,6 +195,11 @@ def evctl(tally):
     run_pytest(tally, "tests/evctl")
 
 
+def networks(tally):
+    stage("networks: every kind, in namespaces of its own")
+    run_pytest(tally, "tests/net")
+
+
 def qemu_iotests(tally):
     stage("QEMU's own tests of qemu-img, run on evisor-img")
     for name, outcome, seconds, detail, output in iotests.results():
@@ -241,7 +246,7 @@ def fuzz_images(tally, kind):
 
 
 STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
-          "crash": crash, "guest": guests, "kvm": kvm, "proof": proof}
+          "net": networks, "crash": crash, "guest": guests, "kvm": kvm, "proof": proof}
 
 
 def measure():

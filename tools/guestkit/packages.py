@@ -13,7 +13,8 @@ BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslir
 GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap",
-         "libnbd-bin", "fio", "xz-utils"]
+         "libnbd-bin", "fio", "xz-utils", "nftables", "dnsmasq-base", "passt", "iputils-ping",
+         "ethtool", "iperf3"]
 
 
 class Failure(Exception):
