@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * slirp: libslirp behind the net interface. It is the only file that knows libslirp.
+ * slirp: libslirp behind the net interface. Only this and slirp_forward.c know libslirp.
  *
  * Theory of operation. libslirp wants to be asked before every wait which descriptors and timeout
  * it waits for (fill), and told after it what happened (poll). Both walk all of its sockets, so
@@ -25,29 +25,24 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <glib.h>
-#include <libslirp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
-#include "base/bytes.h"
 #include "base/iov.h"
-#include "base/list.h"
 #include "base/log.h"
-#include "netbackends/frame_queue.h"
-#include "netbackends/guard.h"
-#include "netbackends/merge.h"
 #include "netbackends/offload.h"
-#include "netbackends/poll_set.h"
 #include "netbackends/slirp_options.h"
+#include "netbackends/slirp_private.h"
 
 enum {
     QUEUE_BYTES = 1024 * 1024,
     QUEUE_HIGH_BYTES = 256 * 1024,
     FORWARD_BACKLOG = 128,
     SOCKETS_MAX = 8192,
+    DESCRIPTORS_WANTED = 2 * SOCKETS_MAX,
     SOCKETS_SPARED = 128, /* descriptors that are left to the rest of the process */
     TIMEOUT_NOTHING_MS = 1000,
     CLOCK_STALE_MS = 100,
@@ -55,52 +50,6 @@ enum {
 static const uint64_t NS_PER_MS = 1000000;
 /* Longer than fragments wait for each other, so that no half packet outlives the silence. */
 static const uint64_t SILENCE_NS = UINT64_C(35) * 1000000000;
-
-struct forward {
-    struct list node;
-    struct net_forward public;
-    struct slirp_forward_addresses addresses;
-};
-
-/* The router advertisement timer, the only one that libslirp makes. */
-struct slirp_timer {
-    SlirpTimerId id;
-    void *opaque;
-    uint64_t deadline_ns; /* UINT64_MAX: off */
-};
-
-struct slirp_backend {
-    struct net_backend backend;
-    Slirp *slirp;
-    struct loop_task task;
-    struct loop_watch watch;
-    struct loop_timer timer;
-    uint64_t wake_ns; /* when `timer` expires; UINT64_MAX: off */
-    struct slirp_timer ra_timer;
-    struct poll_set sockets;
-    bool sockets_ready;
-    bool widens_backlog; /* listening sockets seen in this fill are new forwards */
-    uint64_t polled_ns;
-    uint64_t last_activity_ns;
-    struct frame_queue to_guest;
-    struct merge merge;
-    bool guest_is_full; /* net_receive answered -EAGAIN */
-    struct guard guard;
-    size_t sockets_max;
-    struct in_addr net;
-    bool is_restricted;
-    struct list forwards;
-    bool is_closing;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
-    uint8_t frame[GUARD_FRAME_MAX];   /* the frame on its way in */
-    uint8_t segment[GUARD_FRAME_MAX]; /* a piece of it, when it has to be cut */
-};
-
-static struct slirp_backend *from_backend(const struct net_backend *backend)
-{
-    return container_of(backend, struct slirp_backend, backend);
-}
 
 /* What libslirp calls. */
 
@@ -283,7 +232,8 @@ static void fill_sockets(struct slirp_backend *self, uint64_t now_ns)
     slirp_pollfds_fill(self->slirp, &timeout_ms, on_add_poll, self);
     poll_set_commit(&self->sockets);
     self->widens_backlog = false;
-    self->guard.refuses_new_flows = poll_set_size(&self->sockets) >= self->sockets_max;
+    self->guard.refuses_new_flows =
+        poll_set_size(&self->sockets) + 2 * slirp_forward_relayed(self) >= self->sockets_max;
     set_timer(self, timeout_ms, now_ns);
     bool is_full = frame_queue_bytes(&self->to_guest) > QUEUE_HIGH_BYTES;
     loop_watch_set(&self->watch, is_full ? 0 : UV_READABLE);
@@ -343,7 +293,7 @@ static int input_described(struct slirp_backend *self, const struct net_meta *me
 static int slirp_send(struct net_backend *backend, const struct net_meta *meta,
                       const struct iovec *iov, size_t iov_count)
 {
-    struct slirp_backend *self = from_backend(backend);
+    struct slirp_backend *self = slirp_from_backend(backend);
     size_t length = iov_size(iov, iov_count);
     if (length < 14 || length > sizeof(self->frame))
         return -EMSGSIZE;
@@ -356,12 +306,14 @@ static int slirp_send(struct net_backend *backend, const struct net_meta *meta,
         slirp_pollfds_poll(self->slirp, 1, on_get_revents, self);
     }
     loop_task_queue(&self->task);
-    return input_described(self, meta, length);
+    int result = input_described(self, meta, length);
+    slirp_forward_sent(self);
+    return result;
 }
 
 static void slirp_receive_resume(struct net_backend *backend)
 {
-    struct slirp_backend *self = from_backend(backend);
+    struct slirp_backend *self = slirp_from_backend(backend);
     self->guest_is_full = false;
     loop_task_queue(&self->task);
 }
@@ -374,7 +326,7 @@ static unsigned slirp_offloads(const struct net_backend *backend)
 
 static void slirp_set_guest_offloads(struct net_backend *backend, unsigned offloads)
 {
-    struct slirp_backend *self = from_backend(backend);
+    struct slirp_backend *self = slirp_from_backend(backend);
     merge_close(&self->merge, &self->to_guest);
     /* Frames that the guest no longer understands are lost as on a wire; TCP sends them again. */
     if (self->merge.offloads & ~offloads)
@@ -384,41 +336,39 @@ static void slirp_set_guest_offloads(struct net_backend *backend, unsigned offlo
 
 static void slirp_describe(const struct net_backend *backend, char *text, size_t size)
 {
-    const struct slirp_backend *self = from_backend(backend);
+    const struct slirp_backend *self = slirp_from_backend(backend);
     char net[INET_ADDRSTRLEN];
     inet_ntop(AF_INET, &self->net, net, sizeof(net));
     snprintf(text, size, "index=0,type=user,net=%s,restrict=%s", net,
              self->is_restricted ? "on" : "off");
 }
 
-static void free_forward(struct forward *forward)
-{
-    free((char *)forward->public.host_address);
-    free((char *)forward->public.guest_address);
-    free(forward);
-}
-
 /* Everything but the loop's handles. */
 static void release(struct slirp_backend *self)
 {
     self->is_closing = true;
+    slirp_forward_release(self);
     if (self->slirp)
         slirp_cleanup(self->slirp);
-    for (struct list *node; (node = list_pop_front(&self->forwards));)
-        free_forward(list_entry(node, struct forward, node));
     loop_task_cancel(&self->task);
     poll_set_fini(&self->sockets);
     frame_queue_fini(&self->to_guest);
 }
 
-static void on_timer_closed(struct loop_timer *timer)
+void slirp_release_handle(struct slirp_backend *self)
 {
-    struct slirp_backend *self = container_of(timer, struct slirp_backend, timer);
+    if (--self->handles)
+        return;
     void (*on_closed)(void *opaque) = self->on_closed;
     void *opaque = self->on_closed_opaque;
     free(self);
     if (on_closed)
         on_closed(opaque);
+}
+
+static void on_timer_closed(struct loop_timer *timer)
+{
+    slirp_release_handle(container_of(timer, struct slirp_backend, timer));
 }
 
 static void on_watch_closed(struct loop_watch *watch)
@@ -429,7 +379,7 @@ static void on_watch_closed(struct loop_watch *watch)
 
 static void slirp_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
-    struct slirp_backend *self = from_backend(backend);
+    struct slirp_backend *self = slirp_from_backend(backend);
     self->on_closed = on_closed;
     self->on_closed_opaque = opaque;
     loop_watch_close(&self->watch, on_watch_closed);
@@ -451,124 +401,10 @@ bool net_backend_is_slirp(const struct net_backend *backend)
     return backend->ops == &slirp_ops;
 }
 
-/* Forwards. */
-
-static struct forward *find_forward(const struct slirp_backend *self, bool is_udp,
-                                    const struct slirp_forward_addresses *addresses)
-{
-    list_for_each(node, &self->forwards)
-    {
-        struct forward *forward = list_entry(node, struct forward, node);
-        if (forward->public.is_udp == is_udp &&
-            !memcmp(&forward->addresses.host, &addresses->host, sizeof(addresses->host)))
-            return forward;
-    }
-    return NULL;
-}
-
-static int explain_failure(int code, const char *name, const struct net_forward *forward,
-                           struct error *err)
-{
-    switch (code) {
-    case EADDRINUSE:
-        return error_set(err, code,
-                         "cannot forward %s: the port is in use by another program: choose another "
-                         "host port, or find who has it with 'ss -%slnp sport = :%u'",
-                         name, forward->is_udp ? "u" : "t", forward->host_port);
-    case EACCES:
-        return error_set(err, code,
-                         "cannot forward %s: ports below 1024 are for root: choose a higher one",
-                         name);
-    case EADDRNOTAVAIL:
-        return error_set(err, code,
-                         "cannot forward %s: no network interface of this host has that address: "
-                         "use 127.0.0.1, or 0.0.0.0 for all of them",
-                         name);
-    default:
-        return error_set_errno(err, code, "cannot forward %s", name);
-    }
-}
-
-static void keep_forward(struct slirp_backend *self, const struct net_forward *forward,
-                         const struct slirp_forward_addresses *addresses)
-{
-    struct forward *kept = calloc(1, sizeof(*kept));
-    CHECK(kept);
-    kept->public = *forward;
-    kept->public.host_address = forward->host_address ? strdup(forward->host_address) : NULL;
-    kept->public.guest_address = forward->guest_address ? strdup(forward->guest_address) : NULL;
-    kept->addresses = *addresses;
-    list_push_back(&self->forwards, &kept->node);
-}
-
-int net_slirp_forward_add(struct net_backend *backend, const struct net_forward *forward,
-                          struct error *err)
-{
-    struct slirp_backend *self = from_backend(backend);
-    struct slirp_forward_addresses addresses;
-    char name[SLIRP_FORWARD_NAME_BYTES];
-    loop_check_thread(backend->loop);
-    CHECK(net_backend_is_slirp(backend));
-    int result = slirp_options_forward(forward, &addresses, err);
-    if (result)
-        return result;
-    slirp_options_forward_name(forward, name);
-    if (find_forward(self, forward->is_udp, &addresses))
-        return error_set(err, EEXIST,
-                         "%s is already forwarded by netdev '%s': remove that forward first, or "
-                         "choose another host port",
-                         name, backend->id);
-    int flags = (forward->is_udp ? SLIRP_HOSTFWD_UDP : 0) | SLIRP_HOSTFWD_V6ONLY;
-    if (slirp_add_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
-                           (struct sockaddr *)&addresses.guest, addresses.guest_length, flags) < 0)
-        return explain_failure(errno, name, forward, err);
-    keep_forward(self, forward, &addresses);
-    self->widens_backlog = true;
-    loop_task_queue(&self->task);
-    return 0;
-}
-
-int net_slirp_forward_remove(struct net_backend *backend, const struct net_forward *forward,
-                             struct error *err)
-{
-    struct slirp_backend *self = from_backend(backend);
-    struct net_forward wanted = *forward;
-    struct slirp_forward_addresses addresses;
-    char name[SLIRP_FORWARD_NAME_BYTES];
-    loop_check_thread(backend->loop);
-    CHECK(net_backend_is_slirp(backend));
-    wanted.guest_address = NULL;
-    wanted.guest_port = 1;
-    int result = slirp_options_forward(&wanted, &addresses, err);
-    if (result)
-        return result;
-    slirp_options_forward_name(forward, name);
-    struct forward *found = find_forward(self, forward->is_udp, &addresses);
-    if (!found)
-        return error_set(err, ENOENT, "%s is not forwarded by netdev '%s'", name, backend->id);
-    int flags = forward->is_udp ? SLIRP_HOSTFWD_UDP : 0;
-    slirp_remove_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
-                          flags);
-    list_remove(&found->node);
-    free_forward(found);
-    loop_task_queue(&self->task);
-    return 0;
-}
-
-void net_slirp_for_each_forward(const struct net_backend *backend,
-                                void (*emit)(void *opaque, const struct net_forward *forward),
-                                void *opaque)
-{
-    const struct slirp_backend *self = from_backend(backend);
-    CHECK(net_backend_is_slirp(backend));
-    list_for_each(node, &self->forwards)
-        emit(opaque, &list_entry(node, struct forward, node)->public);
-}
-
 char *net_slirp_connections(const struct net_backend *backend)
 {
     CHECK(net_backend_is_slirp(backend));
-    char *table = slirp_connection_info(from_backend(backend)->slirp);
+    char *table = slirp_connection_info(slirp_from_backend(backend)->slirp);
     char *copy = strdup(table);
     g_free(table);
     CHECK(copy);
@@ -614,7 +450,13 @@ static int start_slirp(struct slirp_backend *self, const struct net_slirp_option
 static size_t count_sockets_max(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return SOCKETS_MAX;
+    /* The usual limit of 1024 is there for programs that use select(). */
+    limit.rlim_cur = MAX(limit.rlim_cur, MIN(limit.rlim_max, (rlim_t)DESCRIPTORS_WANTED));
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        getrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_cur == RLIM_INFINITY)
         return SOCKETS_MAX;
     size_t usable = limit.rlim_cur > SOCKETS_SPARED ? limit.rlim_cur - SOCKETS_SPARED : 0;
     return MIN(MAX(usable, limit.rlim_cur / 2), SOCKETS_MAX);
@@ -632,6 +474,8 @@ static int start(struct slirp_backend *self, const struct net_slirp_options *opt
     if (result)
         return result;
     self->net = addresses.net;
+    self->mask = addresses.mask;
+    self->dns = addresses.dns;
     self->is_restricted = options->restrict_access;
     self->guard.allows_tftp = options->tftp != NULL;
     self->guard.host_only = options->host_only;
@@ -639,6 +483,8 @@ static int start(struct slirp_backend *self, const struct net_slirp_options *opt
     memcpy(self->guard.host6, &addresses.host6, sizeof(self->guard.host6));
     for (size_t i = 0; !result && i < options->forward_count; i++)
         result = net_slirp_forward_add(&self->backend, &options->forwards[i], err);
+    for (size_t i = 0; !result && i < options->guest_forward_count; i++)
+        result = net_slirp_guest_forward_add(&self->backend, &options->guest_forwards[i], err);
     return result;
 }
 
@@ -663,6 +509,8 @@ static int allocate(struct loop *loop, const char *id, struct slirp_backend **ou
     net_backend_init(&self->backend, &slirp_ops, loop, id);
     loop_task_init(loop, &self->task, LOOP_STAGE_COMPLETE, on_task);
     list_init(&self->forwards);
+    list_init(&self->guest_forwards);
+    self->handles = 1;
     self->wake_ns = self->ra_timer.deadline_ns = UINT64_MAX;
     self->last_activity_ns = loop_now_ns();
     self->sockets_max = count_sockets_max();
@@ -671,7 +519,7 @@ static int allocate(struct loop *loop, const char *id, struct slirp_backend **ou
         result = frame_queue_init(&self->to_guest, QUEUE_BYTES);
     if (result) {
         release(self);
-        free(self);
+        slirp_release_handle(self);
         return error_set_errno(err, -result, "cannot make a network");
     }
     *out = self;
@@ -691,7 +539,7 @@ int net_slirp_create(struct loop *loop, const char *id, const struct net_slirp_o
         result = join_loop(self, loop, err);
     if (result) {
         release(self);
-        free(self);
+        slirp_release_handle(self);
         error_prefix(err, "netdev '%s'", id);
         return result;
     }

@@ -10,13 +10,27 @@
 #define NETBACKENDS_SLIRP_H
 
 #include "netbackends/net.h"
+#include "netbackends/socket_address.h"
 
+/* A port of the host, or a local socket of its, that leads to a port of the guest. */
 struct net_forward {
     bool is_udp;
+    const char *host_path;    /* a local socket, which is made; then no address and port */
     const char *host_address; /* NULL: 127.0.0.1; IPv4 or IPv6 */
     uint16_t host_port;
     const char *guest_address; /* NULL: the first DHCP address; of the same family */
     uint16_t guest_port;
+};
+
+/*
+ * A port of an address on the guest's network that leads to a service of the host, which is
+ * connected to, or to a command, which is started, for each of the guest's connections. TCP only.
+ */
+struct net_guest_forward {
+    const char *guest_address; /* IPv4, on the network; NULL: its 4th address */
+    uint16_t guest_port;
+    const char *command;              /* split into words as by a shell, which is not run; or */
+    struct net_socket_address target; /* a service */
 };
 
 /* As -netdev user has them. NULL and zero mean the usual value; strings are not kept. */
@@ -42,6 +56,8 @@ struct net_slirp_options {
     bool ipv4_off, ipv6_off;
     const struct net_forward *forwards;
     size_t forward_count;
+    const struct net_guest_forward *guest_forwards;
+    size_t guest_forward_count;
 };
 
 int must_check net_slirp_create(struct loop *loop, const char *id,
@@ -51,13 +67,26 @@ int must_check net_slirp_create(struct loop *loop, const char *id,
 /* At any time. The backend must be one of net_slirp_create. */
 int must_check net_slirp_forward_add(struct net_backend *backend, const struct net_forward *forward,
                                      struct error *err);
-/* Only is_udp, host_address and host_port count. Connections that exist live on. */
+/* Only is_udp, host_path, host_address and host_port count. Connections that exist live on. */
 int must_check net_slirp_forward_remove(struct net_backend *backend,
                                         const struct net_forward *forward, struct error *err);
 /* In the order of their making; the strings live during the call. */
 void net_slirp_for_each_forward(const struct net_backend *backend,
                                 void (*emit)(void *opaque, const struct net_forward *forward),
                                 void *opaque);
+
+/* At any time. */
+int must_check net_slirp_guest_forward_add(struct net_backend *backend,
+                                           const struct net_guest_forward *forward,
+                                           struct error *err);
+/* Only guest_address and guest_port count. Connections that exist are ended. */
+int must_check net_slirp_guest_forward_remove(struct net_backend *backend,
+                                              const struct net_guest_forward *forward,
+                                              struct error *err);
+void net_slirp_for_each_guest_forward(const struct net_backend *backend,
+                                      void (*emit)(void *opaque,
+                                                   const struct net_guest_forward *forward),
+                                      void *opaque);
 
 bool net_backend_is_slirp(const struct net_backend *backend);
 

@@ -256,10 +256,35 @@ static const char *host_address(const struct net_forward *forward)
     return forward->host_address && *forward->host_address ? forward->host_address : "127.0.0.1";
 }
 
+static int forward_of_path(const struct net_forward *forward, struct slirp_forward_addresses *out,
+                           struct error *err)
+{
+    const struct net_socket_address where = {.path = forward->host_path};
+    const char *guest =
+        forward->guest_address && *forward->guest_address ? forward->guest_address : "0.0.0.0";
+    struct socket_address host;
+    int result = socket_address_resolve(&where, &host, err);
+    if (result)
+        return result;
+    if (forward->is_udp || !forward->guest_port ||
+        !parse_socket(guest, forward->guest_port, &out->guest, &out->guest_length))
+        return error_set(err, EINVAL,
+                         "forward of '%s': it leads to a TCP port of the guest, from 1 to 65535",
+                         forward->host_path);
+    memset(&out->host, 0, sizeof(out->host));
+    memcpy(&out->host, &host.at.local, sizeof(host.at.local));
+    /* As getsockname tells it: libslirp compares. */
+    out->host_length =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(forward->host_path) + 1);
+    return 0;
+}
+
 int slirp_options_forward(const struct net_forward *forward, struct slirp_forward_addresses *out,
                           struct error *err)
 {
     const char *host = host_address(forward), *guest = forward->guest_address;
+    if (forward->host_path)
+        return forward_of_path(forward, out, err);
     if (!forward->host_port || !forward->guest_port)
         return error_set(err, EINVAL,
                          "a forward needs a host port and a guest port from 1 to 65535");
@@ -284,6 +309,10 @@ void slirp_options_forward_name(const struct net_forward *forward,
                                 char name[SLIRP_FORWARD_NAME_BYTES])
 {
     const char *host = host_address(forward);
+    if (forward->host_path) {
+        snprintf(name, SLIRP_FORWARD_NAME_BYTES, "unix %s", forward->host_path);
+        return;
+    }
     bool is_ipv6 = strchr(host, ':') != NULL;
     snprintf(name, SLIRP_FORWARD_NAME_BYTES, "%s %s%.50s%s:%u", forward->is_udp ? "udp" : "tcp",
              is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", forward->host_port);

@@ -39,8 +39,8 @@ struct slirp_forward_addresses {
 int must_check slirp_options_forward(const struct net_forward *forward,
                                      struct slirp_forward_addresses *out, struct error *err);
 
-/* "tcp 127.0.0.1:2222" */
-#define SLIRP_FORWARD_NAME_BYTES 80
+/* "tcp 127.0.0.1:2222", "unix /run/guest.sock" */
+#define SLIRP_FORWARD_NAME_BYTES 128
 void slirp_options_forward_name(const struct net_forward *forward,
                                 char name[SLIRP_FORWARD_NAME_BYTES]);
 

@@ -57,7 +57,7 @@ int socket_address_open(const struct socket_address *address, int type)
 }
 
 /* A socket file whose owner is gone refuses connections. */
-static bool is_stale(const struct socket_address *address, int type)
+bool socket_address_is_stale(const struct socket_address *address, int type)
 {
     int fd = socket_address_open(address, type);
     if (address->at.any.sa_family != AF_UNIX || fd < 0) {
@@ -86,7 +86,7 @@ int socket_address_bind(const struct socket_address *address, int type, struct e
     if (fd < 0)
         return error_set_errno(err, -fd, "cannot open a socket for '%s'", address->name);
     int result = bind_once(fd, address);
-    if (result == -EADDRINUSE && is_stale(address, type)) {
+    if (result == -EADDRINUSE && socket_address_is_stale(address, type)) {
         socket_address_unlink(address);
         result = bind_once(fd, address);
     }

@@ -41,6 +41,9 @@ int must_check socket_address_open(const struct socket_address *address, int typ
 int must_check socket_address_bind(const struct socket_address *address, int type,
                                    struct error *err);
 
+/* Whether it is a local socket whose owner is gone. */
+bool socket_address_is_stale(const struct socket_address *address, int type);
+
 /* Removes the file that bind made. */
 void socket_address_unlink(const struct socket_address *address);
 

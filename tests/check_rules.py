@@ -22,7 +22,7 @@ MAY_INCLUDE = {
 # System headers that belong to some rooms only.
 RESERVED = {
     r"linux/kvm\.h": r"^(vmm|tests)/",
-    r"libslirp\.h": r"^netbackends/slirp\.c$",
+    r"libslirp\.h": r"^netbackends/slirp(_forward\.c|_private\.h|\.c)$",
     r"uv\.h": r"^(base/loop\.h|tests/)",
     r"liburing\.h": r"^disk/io_uring\.c$",
     r"jansson\.h": r"^(vmm|tools|tests)/",
