@@ -527,6 +527,16 @@ const struct disk *disk_backing(const struct disk *disk)
     return disk->backing;
 }
 
+bool disk_register_memory(struct loop *loop, void *base, uint64_t bytes)
+{
+    return io_register_memory(loop, base, bytes);
+}
+
+void disk_forget_memory(struct loop *loop)
+{
+    io_forget_memory(loop);
+}
+
 void disk_get_stats(const struct disk *disk, struct disk_stats *stats)
 {
     *stats = disk->stats;

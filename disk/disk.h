@@ -202,6 +202,15 @@ struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name);
 int must_check disk_add_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
                                bool persistent, struct dirty_bitmap **out, struct error *err);
 
+/*
+ * The loop's requests have their data in this memory, which stays resident until it is forgotten:
+ * no page of it may be given back to the host in between. Saves the kernel the pinning of pages.
+ * Once, after the first disk was opened. True if the host agreed.
+ */
+bool disk_register_memory(struct loop *loop, void *base, uint64_t bytes);
+/* No request is in flight. Closing the last disk does it, too. */
+void disk_forget_memory(struct loop *loop);
+
 struct disk_stats {
     struct {
         uint64_t operations;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/fdset.h"
 #include "base/iov.h"
 #include "disk/io_host.h"
 
@@ -185,10 +186,30 @@ static int open_failed(const char *path, bool read_only, int code, struct error 
     return error_set(err, code, "cannot open image '%s': %s%s", path, strerror(code), remedy);
 }
 
+/* The path stands for a descriptor that is open: what it is, it tells itself. */
+static int open_passed(const char *path, const struct io_options *options, int flags, int *fd,
+                       struct stat *info, struct error *err)
+{
+    int result = fdset_open(path, flags | (options->direct ? O_DIRECT : 0));
+    if (result == -EACCES)
+        return error_set(err, EACCES,
+                         "cannot open image '%s': no descriptor of the set was opened for %s", path,
+                         options->read_only ? "reading only" : "reading and writing");
+    if (result < 0)
+        return error_set_errno(err, -result, "cannot open image '%s'", path);
+    *fd = result;
+    if (fstat(*fd, info) == 0 && (S_ISREG(info->st_mode) || S_ISBLK(info->st_mode)))
+        return 0;
+    close(*fd);
+    return error_set(err, EINVAL, "cannot use '%s' as an image: it is no regular file", path);
+}
+
 static int open_descriptor(const char *path, const struct io_options *options, int *fd,
                            struct stat *info, struct error *err)
 {
     int flags = (options->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    if (fdset_is_path(path))
+        return open_passed(path, options, flags, fd, info, err);
     /* Asked before opening, because opening some devices acts upon them. */
     if (stat(path, info))
         return open_failed(path, options->read_only, errno, err);

@@ -88,11 +88,11 @@ void io_submit(struct io_file *file, struct io_request *request);
 void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque);
 
 /*
- * The loop's requests go to or come from this memory, which stays resident: its pages need not be
- * pinned for each one. Before the loop's first file is opened; it may have no effect. The memory is
- * forgotten before it is unmapped, when all files are closed.
+ * The loop's requests have their data in this memory, which stays resident: its pages need not be
+ * pinned for each one. Once, after the loop's first file was opened. False if it has no effect.
  */
-void io_register_memory(struct loop *loop, void *base, uint64_t bytes);
+bool io_register_memory(struct loop *loop, void *base, uint64_t bytes);
+/* Nothing is in flight. */
 void io_forget_memory(struct loop *loop);
 
 int must_check io_read_now(struct io_file *file, uint64_t offset, void *buffer, uint64_t bytes);

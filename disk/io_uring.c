@@ -22,11 +22,9 @@
 #include <liburing.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bytes.h"
 #include "base/limits.h"
-#include "base/log.h"
 #include "base/spinner.h"
 
 #define RING_ENTRIES 256u
@@ -44,39 +42,34 @@ struct io_ring {
     unsigned in_kernel;
     bool defers; /* completions appear only in our own calls */
     struct spinner spinner;
-    uint64_t files_free; /* one bit for each registered slot that is empty */
+    uint64_t files_free;  /* one bit for each registered slot that is empty */
+    struct iovec *pieces; /* of registered memory */
+    unsigned piece_count;
 };
-
-/* Memory that is registered with a ring when it is made. Loop thread only. */
-static struct {
-    struct loop *loop;
-    struct iovec pieces[IO_MEMORY_PIECES_MAX];
-    unsigned count;
-    bool is_registered;
-} resident;
 
 /* One ring for each loop, found by the loop: loops know nothing of disks. Loop thread only. */
 static struct list rings = {&rings, &rings};
 
 /* The registered piece in which all of `iov` lies, or -1. */
-static int find_piece(const struct iovec *iov)
+static int find_piece(const struct io_ring *ring, const struct iovec *iov)
 {
     uintptr_t at = (uintptr_t)iov->iov_base;
-    for (unsigned i = 0; resident.is_registered && i < resident.count; i++) {
-        uintptr_t base = (uintptr_t)resident.pieces[i].iov_base;
-        if (at >= base && range_fits(at - base, iov->iov_len, resident.pieces[i].iov_len))
+    for (unsigned i = 0; i < ring->piece_count; i++) {
+        uintptr_t base = (uintptr_t)ring->pieces[i].iov_base;
+        if (at >= base && range_fits(at - base, iov->iov_len, ring->pieces[i].iov_len))
             return (int)i;
     }
     return -1;
 }
 
-static void prepare_transfer(struct io_uring_sqe *sqe, struct io_request *request)
+static void prepare_transfer(struct io_ring *ring, struct io_uring_sqe *sqe,
+                             struct io_request *request)
 {
     int fd = request->file->fd;
     const struct iovec *iov = request->iov;
     unsigned count = (unsigned)MIN(request->iov_count, (size_t)IOV_MAX);
     bool is_one = count == 1 && iov->iov_len <= UINT32_MAX;
-    int piece = is_one ? find_piece(iov) : -1;
+    int piece = is_one ? find_piece(ring, iov) : -1;
     int operation = request->kind == IO_READ ? IORING_OP_READV : IORING_OP_WRITEV;
     if (piece >= 0)
         operation = request->kind == IO_READ ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
@@ -88,14 +81,14 @@ static void prepare_transfer(struct io_uring_sqe *sqe, struct io_request *reques
         sqe->buf_index = (uint16_t)piece;
 }
 
-static void prepare(struct io_uring_sqe *sqe, struct io_request *request)
+static void prepare(struct io_ring *ring, struct io_uring_sqe *sqe, struct io_request *request)
 {
     int fd = request->file->fd;
     int zero_mode = request->kind == IO_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
     switch (request->kind) {
     case IO_READ:
     case IO_WRITE:
-        prepare_transfer(sqe, request);
+        prepare_transfer(ring, sqe, request);
         break;
     case IO_SYNC:
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -195,7 +188,7 @@ static void fill(struct io_ring *ring)
     while (!list_is_empty(&ring->queued) && ring->in_kernel < 2 * RING_ENTRIES &&
            (sqe = io_uring_get_sqe(&ring->uring))) {
         struct list *node = list_pop_front(&ring->queued);
-        prepare(sqe, list_entry(node, struct io_request, node));
+        prepare(ring, sqe, list_entry(node, struct io_request, node));
         ring->in_kernel++;
     }
 }
@@ -225,33 +218,6 @@ void io_ring_submit(struct io_ring *ring, struct io_request *request)
 static void on_event_closed(struct loop_event *event)
 {
     free(container_of(event, struct io_ring, completed));
-}
-
-/* All of it or nothing: the host may not let us lock so much, or keep the ring from it. */
-static void register_resident(struct io_ring *ring)
-{
-    if (!resident.count || ring->loop != resident.loop)
-        return;
-    int result = io_uring_register_buffers(&ring->uring, resident.pieces, resident.count);
-    resident.is_registered = result == 0;
-    if (result)
-        log_info("the guest's memory is not registered with io_uring: %s; raise ulimit -l",
-                 strerror(-result));
-}
-
-void io_register_memory(struct loop *loop, void *base, uint64_t bytes)
-{
-    CHECK(!resident.is_registered);
-    resident.loop = loop;
-    for (uint64_t at = 0; at < bytes && resident.count < IO_MEMORY_PIECES_MAX; at += BUFFER_MAX)
-        resident.pieces[resident.count++] =
-            (struct iovec){(char *)base + at, MIN(bytes - at, BUFFER_MAX)};
-}
-
-void io_forget_memory(struct loop *loop)
-{
-    if (resident.loop == loop)
-        resident.count = 0;
 }
 
 static int queue_init(struct io_ring *ring)
@@ -296,7 +262,6 @@ static struct io_ring *ring_create(struct loop *loop, int *result)
     spinner_init(&ring->spinner, loop, poll_ring, on_turned);
     if (io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0)
         ring->files_free = UINT64_MAX;
-    register_resident(ring);
     list_push_back(&rings, &ring->node);
     return ring;
 }
@@ -321,20 +286,60 @@ void io_ring_remove_file(struct io_ring *ring, int slot)
     ring->files_free |= UINT64_C(1) << slot;
 }
 
-struct io_ring *io_ring_get(struct loop *loop, int *result)
+static struct io_ring *find_ring(const struct loop *loop)
 {
-    struct io_ring *found = NULL;
     list_for_each(node, &rings)
     {
         struct io_ring *ring = list_entry(node, struct io_ring, node);
         if (ring->loop == loop)
-            found = ring;
+            return ring;
     }
-    if (!found)
-        found = ring_create(loop, result);
-    if (found)
-        found->users++;
-    return found;
+    return NULL;
+}
+
+struct io_ring *io_ring_get(struct loop *loop, int *result)
+{
+    struct io_ring *ring = find_ring(loop);
+    if (!ring)
+        ring = ring_create(loop, result);
+    if (ring)
+        ring->users++;
+    return ring;
+}
+
+static void forget_memory(struct io_ring *ring)
+{
+    if (ring->piece_count)
+        CHECK(io_uring_unregister_buffers(&ring->uring) == 0);
+    free(ring->pieces);
+    ring->pieces = NULL;
+    ring->piece_count = 0;
+}
+
+bool io_register_memory(struct loop *loop, void *base, uint64_t bytes)
+{
+    struct io_ring *ring = find_ring(loop);
+    uint64_t count = (bytes + BUFFER_MAX - 1) / BUFFER_MAX;
+    if (!ring || ring->pieces || count > IO_MEMORY_PIECES_MAX)
+        return false;
+    ring->pieces = calloc(count, sizeof(*ring->pieces));
+    CHECK(ring->pieces);
+    for (uint64_t i = 0; i < count; i++)
+        ring->pieces[i] =
+            (struct iovec){(char *)base + i * BUFFER_MAX, MIN(bytes - i * BUFFER_MAX, BUFFER_MAX)};
+    int result = io_uring_register_buffers(&ring->uring, ring->pieces, (unsigned)count);
+    if (result == 0)
+        ring->piece_count = (unsigned)count;
+    else
+        forget_memory(ring);
+    return result == 0;
+}
+
+void io_forget_memory(struct loop *loop)
+{
+    struct io_ring *ring = find_ring(loop);
+    if (ring)
+        forget_memory(ring);
 }
 
 void io_ring_put(struct io_ring *ring)
@@ -346,8 +351,7 @@ void io_ring_put(struct io_ring *ring)
     loop_task_cancel(&ring->submit);
     spinner_fini(&ring->spinner);
     list_remove(&ring->node);
-    if (ring->loop == resident.loop)
-        resident.is_registered = false;
+    forget_memory(ring);
     io_uring_queue_exit(&ring->uring);
     loop_event_close(&ring->completed, on_event_closed);
 }
@@ -386,11 +390,12 @@ void io_ring_remove_file(struct io_ring *ring, int slot)
     (void)slot;
 }
 
-void io_register_memory(struct loop *loop, void *base, uint64_t bytes)
+bool io_register_memory(struct loop *loop, void *base, uint64_t bytes)
 {
     (void)loop;
     (void)base;
     (void)bytes;
+    return false;
 }
 
 void io_forget_memory(struct loop *loop)

@@ -13,15 +13,33 @@
 
 #define FEATURES                                                                                   \
     (UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |                  \
-     UINT64_C(1) << VIRTIO_BLK_F_FLUSH)
+     UINT64_C(1) << VIRTIO_BLK_F_FLUSH | UINT64_C(1) << VIRTIO_BLK_F_MQ)
+
+static struct fake_queue *queue_of(struct blk_driver *driver, unsigned index)
+{
+    return &driver->queues[index % driver->run.options->queues].ring;
+}
+
+static uint16_t head_of(const struct blk_driver *driver, unsigned index)
+{
+    return (uint16_t)(index / driver->run.options->queues * CHAIN);
+}
+
+static void describe_data(struct blk_driver *driver, unsigned index, bool is_write)
+{
+    uint16_t head = head_of(driver, index);
+    fake_queue_set_descriptor(
+        queue_of(driver, index), (uint16_t)(head + 1), driver->slots[index].data_gpa,
+        (uint32_t)driver->run.options->block_bytes,
+        VRING_DESC_F_NEXT | (is_write ? 0 : VRING_DESC_F_WRITE), (uint16_t)(head + 2));
+}
 
 static void describe_chain(struct blk_driver *driver, unsigned index)
 {
     const struct path_options *options = driver->run.options;
     struct blk_slot *slot = &driver->slots[index];
-    struct fake_queue *queue = &driver->queue;
-    uint16_t head = (uint16_t)(index * CHAIN);
-    uint16_t data_flags = options->is_write ? 0 : VRING_DESC_F_WRITE;
+    struct fake_queue *queue = queue_of(driver, index);
+    uint16_t head = head_of(driver, index);
     slot->header_gpa = fake_guest_alloc(&driver->guest, 17);
     slot->status_gpa = slot->header_gpa + 16;
     slot->data_gpa = fake_guest_alloc(&driver->guest, options->block_bytes);
@@ -29,9 +47,7 @@ static void describe_chain(struct blk_driver *driver, unsigned index)
               fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
     fake_queue_set_descriptor(queue, head, slot->header_gpa, 16, VRING_DESC_F_NEXT,
                               (uint16_t)(head + 1));
-    fake_queue_set_descriptor(queue, (uint16_t)(head + 1), slot->data_gpa,
-                              (uint32_t)options->block_bytes, VRING_DESC_F_NEXT | data_flags,
-                              (uint16_t)(head + 2));
+    describe_data(driver, index, options->is_write);
     fake_queue_set_descriptor(queue, (uint16_t)(head + 2), slot->status_gpa, 1, VRING_DESC_F_WRITE,
                               0);
 }
@@ -41,8 +57,11 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
     const struct path_options *options = driver->run.options;
     struct blk_slot *slot = &driver->slots[index];
     uint8_t *header = fake_guest_at(&driver->guest, slot->header_gpa, 17);
+    bool is_write = path_next_is_write(&driver->run);
     slot->offset = path_next_offset(&driver->run);
-    store_le32(header, options->is_write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN);
+    if (options->is_mixed)
+        describe_data(driver, index, is_write);
+    store_le32(header, is_write ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN);
     store_le32(header + 4, 0);
     store_le64(header + 8, slot->offset / 512);
     header[16] = 0xff;
@@ -51,16 +70,16 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
                   fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
     slot->started_ns = loop_now_ns();
     driver->in_flight++;
-    fake_queue_offer(&driver->queue, (uint16_t)(index * CHAIN));
+    fake_queue_offer(queue_of(driver, index), head_of(driver, index));
 }
 
-bool blk_driver_must_kick(struct blk_driver *driver)
+bool blk_driver_must_kick(struct blk_driver *driver, unsigned at)
 {
-    struct fake_queue *queue = &driver->queue;
-    uint16_t now = queue->avail_at, before = driver->kicked_at;
+    struct fake_queue *queue = &driver->queues[at].ring;
+    uint16_t now = queue->avail_at, before = driver->queues[at].kicked_at;
     uint64_t event_gpa = queue->used + 4 + 8 * QUEUE_SIZE;
     atomic_thread_fence(memory_order_seq_cst);
-    driver->kicked_at = now;
+    driver->queues[at].kicked_at = now;
     return vring_need_event(load_le16(fake_guest_at(&driver->guest, event_gpa, 2)), now, before);
 }
 
@@ -74,35 +93,48 @@ static void take_one(struct blk_driver *driver, unsigned index)
         blk_driver_offer(driver, index);
 }
 
-void blk_driver_take(struct blk_driver *driver)
+static void take_queue(struct blk_driver *driver, unsigned at)
 {
-    uint64_t event_gpa = driver->queue.avail + 4 + 2 * QUEUE_SIZE;
+    struct fake_queue *queue = &driver->queues[at].ring;
+    uint64_t event_gpa = queue->avail + 4 + 2 * QUEUE_SIZE;
     uint32_t head, bytes;
     bool has_more = true;
     while (has_more) {
-        while (fake_queue_used(&driver->queue, &head, &bytes))
-            take_one(driver, head / CHAIN);
+        while (fake_queue_used(queue, &head, &bytes))
+            take_one(driver, head / CHAIN * driver->run.options->queues + at);
         /* What was used before the device saw this gets no interrupt: look once more. */
-        store_le16(fake_guest_at(&driver->guest, event_gpa, 2), driver->queue.used_at);
+        store_le16(fake_guest_at(&driver->guest, event_gpa, 2), queue->used_at);
         atomic_thread_fence(memory_order_seq_cst);
-        has_more = fake_queue_used_index(&driver->queue) != driver->queue.used_at;
+        has_more = fake_queue_used_index(queue) != queue->used_at;
     }
+}
+
+void blk_driver_take(struct blk_driver *driver)
+{
+    for (unsigned i = 0; i < driver->run.options->queues; i++)
+        take_queue(driver, i);
+}
+
+void blk_driver_describe(struct blk_driver *driver)
+{
+    for (unsigned i = 0; i < driver->run.options->depth; i++)
+        describe_chain(driver, i);
 }
 
 static int make_device(struct blk_driver *driver, struct error *err)
 {
     struct virtio_pci_place place = fake_guest_place(&driver->guest, "bench");
-    const struct virtio_blk_options options = {.queue_count = 1};
+    const struct virtio_blk_options options = {.queue_count = driver->run.options->queues};
     int result = virtio_blk_create(&place, driver->run.disk, &options, &driver->device, err);
     if (result)
         return result;
     driver->guest.mem.on_written = NULL; /* nothing here keeps decoded code */
     fake_device_probe(&driver->driver, &driver->guest, driver->device);
     CHECK(fake_device_negotiate(&driver->driver, fake_device_features(&driver->driver) & FEATURES));
-    fake_queue_init(&driver->queue, &driver->driver, 0, QUEUE_SIZE);
+    for (unsigned i = 0; i < driver->run.options->queues; i++)
+        fake_queue_init(&driver->queues[i].ring, &driver->driver, i, QUEUE_SIZE);
     fake_device_driver_ok(&driver->driver);
-    for (unsigned i = 0; i < driver->run.options->depth; i++)
-        describe_chain(driver, i);
+    blk_driver_describe(driver);
     return 0;
 }
 
@@ -114,16 +146,23 @@ void blk_driver_init(struct blk_driver *driver)
 int blk_driver_open(struct blk_driver *driver, const struct path_options *options,
                     struct path_result *result, struct error *err)
 {
-    CHECK(options->depth * CHAIN <= QUEUE_SIZE);
+    CHECK(options->depth <= options->queues * (QUEUE_SIZE / CHAIN));
     driver->run =
         (struct path_run){.options = options, .result = result, .loop = &driver->guest.loop};
     int status = path_open(&driver->run, err);
+    const struct guest_mem_region *ram = &driver->guest.mem.regions[0];
+    if (!status && options->is_registered &&
+        !disk_register_memory(&driver->guest.loop, ram->host, ram->size))
+        status = error_set(err, EPERM, "cannot register memory with io_uring: raise ulimit -l");
     return status ? status : make_device(driver, err);
 }
 
 int blk_driver_close(struct blk_driver *driver, struct error *err)
 {
-    driver->run.result->interrupts = driver->guest.irq.sent[driver->queue.index + 1];
+    uint64_t sent = 0;
+    for (unsigned i = 0; i < driver->run.options->queues; i++)
+        sent += driver->guest.irq.sent[i + 1];
+    driver->run.result->interrupts = sent;
     fake_guest_close(&driver->guest, driver->device);
     int status = path_end(&driver->run, err);
     fake_guest_fini(&driver->guest);

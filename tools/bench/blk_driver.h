@@ -15,25 +15,31 @@ struct blk_slot {
     uint64_t offset, started_ns;
 };
 
+struct blk_queue {
+    struct fake_queue ring;
+    uint16_t kicked_at; /* the available index at the last kick */
+};
+
 struct blk_driver {
     struct path_run run;
     struct fake_guest guest;
     struct device *device;
     struct fake_device driver;
-    struct fake_queue queue;
-    struct blk_slot slots[PATH_DEPTH_MAX];
+    struct blk_queue queues[PATH_QUEUES_MAX];
+    struct blk_slot slots[PATH_DEPTH_MAX]; /* slot n belongs to queue n % options->queues */
     unsigned in_flight;
-    uint16_t kicked_at; /* the available index at the last kick */
 };
 
 void blk_driver_init(struct blk_driver *driver);
+/* Describes the chains of all slots in rings that are ready. */
+void blk_driver_describe(struct blk_driver *driver);
 /* Opens the disk and brings the device up. */
 int must_check blk_driver_open(struct blk_driver *driver, const struct path_options *options,
                                struct path_result *result, struct error *err);
 /* Makes a slot's next request available. */
 void blk_driver_offer(struct blk_driver *driver, unsigned index);
 /* Whether the device asks to be told of what was made available since the last time. */
-bool blk_driver_must_kick(struct blk_driver *driver);
+bool blk_driver_must_kick(struct blk_driver *driver, unsigned queue);
 /* Takes what is used and, until the run is over, offers as much again. */
 void blk_driver_take(struct blk_driver *driver);
 /* Takes the figures, closes device and disk. */

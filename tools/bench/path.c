@@ -36,7 +36,7 @@ static int open_disk(struct path_run *run, struct error *err)
     const struct disk_options disk_options = {
         .path = options->image,
         .format = options->format,
-        .read_only = !options->is_write,
+        .read_only = !options->is_write && !options->is_mixed,
         .cache = {.direct = options->is_direct, .writeback = true},
     };
     return disk_open(run->loop, &disk_options, &run->disk, err);
@@ -64,9 +64,14 @@ void path_begin(struct path_run *run)
 {
     run->began_turns = run->loop->turns;
     run->began_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    run->began_other_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - run->began_cpu_ns;
+    run->began_process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     run->began_ns = loop_now_ns();
     run->ends_ns = run->began_ns + run->options->seconds * UINT64_C(1000000000);
+}
+
+void path_take_driver_cpu(struct path_run *run)
+{
+    run->result->driver_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 }
 
 bool path_is_over(const struct path_run *run)
@@ -80,6 +85,13 @@ uint64_t path_next_offset(struct path_run *run)
     if (run->options->is_random)
         block = mix(run->random++) % run->blocks;
     return block * run->options->block_bytes;
+}
+
+bool path_next_is_write(struct path_run *run)
+{
+    const struct path_options *options = run->options;
+    return options->is_mixed ? mix(~run->random++) % 100 >= options->read_percent
+                             : options->is_write;
 }
 
 void path_fill(const struct path_run *run, uint64_t offset, void *to)
@@ -100,17 +112,19 @@ void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int
         run->written[offset / run->options->block_bytes] = 1;
 }
 
-static void take_figures(struct path_run *run)
+void path_take_figures(struct path_run *run)
 {
     struct path_result *result = run->result;
     struct disk_stats stats;
-    uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - run->began_process_ns;
     result->elapsed_ns = loop_now_ns() - run->began_ns;
-    result->loop_cpu_ns = cpu_ns - run->began_cpu_ns;
-    /* The two clocks are read one after the other: without other threads this may be below 0. */
-    uint64_t other_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns;
-    result->other_cpu_ns = other_ns > run->began_other_ns ? other_ns - run->began_other_ns : 0;
+    result->loop_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - run->began_cpu_ns;
+    /* The clocks are read one after the other: without other threads this may be below 0. */
+    uint64_t ours_ns = result->loop_cpu_ns + result->driver_cpu_ns;
+    result->pool_cpu_ns = process_ns > ours_ns ? process_ns - ours_ns : 0;
     result->loop_turns = run->loop->turns - run->began_turns;
+    if (!run->disk)
+        return;
     disk_get_stats(run->disk, &stats);
     result->host_operations = stats.host_reads + stats.host_writes + stats.host_flushes;
 }
@@ -148,7 +162,7 @@ static int verify(struct path_run *run, struct error *err)
 int path_end(struct path_run *run, struct error *err)
 {
     int result = 0;
-    take_figures(run);
+    path_take_figures(run);
     if (run->failure)
         result = error_set_errno(err, -run->failure, "%s: a request failed", run->options->image);
     if (!result && run->written)

@@ -16,8 +16,9 @@
 #include "disk/disk.h"
 #include "tools/bench/histogram.h"
 
-#define PATH_DEPTH_MAX 128
-#define PATH_BLOCK_MAX (UINT64_C(1) << 20)
+#define PATH_DEPTH_MAX  256
+#define PATH_QUEUES_MAX 8
+#define PATH_BLOCK_MAX  (UINT64_C(1) << 20)
 /* Of all requests together: what the driver's memory holds. */
 #define PATH_DATA_MAX (UINT64_C(6) << 20)
 
@@ -25,7 +26,12 @@ struct path_options {
     const char *image;  /* ignored by the format "null" */
     const char *format; /* "raw", "qcow2", "null", ... */
     bool is_write, is_random, is_direct;
-    bool verifies; /* writes only: what was written is read back and compared */
+    bool verifies;      /* writes only: what was written is read back and compared */
+    bool is_mixed;      /* reads and writes, by `read_percent` */
+    bool is_registered; /* the driver's memory is registered with io_uring */
+    unsigned read_percent;
+    unsigned queues;    /* over which the depth is spread; virtio only */
+    const char *socket; /* of a vhost-user server, in place of a disk of ours */
     uint64_t block_bytes;
     unsigned depth;
     unsigned seconds;
@@ -34,7 +40,7 @@ struct path_options {
 
 struct path_result {
     uint64_t operations, elapsed_ns;
-    uint64_t loop_cpu_ns, other_cpu_ns;
+    uint64_t loop_cpu_ns, driver_cpu_ns, pool_cpu_ns; /* driver: where it has its own thread */
     uint64_t loop_turns;
     uint64_t kicks, interrupts; /* virtio only */
     uint64_t host_operations;   /* reads, writes and flushes of the host's files */
@@ -49,7 +55,7 @@ struct path_run {
     struct disk *disk;
     uint64_t blocks, next_block, random;
     uint8_t *written; /* by block, if it verifies */
-    uint64_t began_ns, ends_ns, began_cpu_ns, began_other_ns, began_turns;
+    uint64_t began_ns, ends_ns, began_cpu_ns, began_process_ns, began_turns;
     int failure; /* -errno of the first request that failed */
 };
 
@@ -62,14 +68,22 @@ int must_check path_run_blk(const struct path_options *options, struct path_resu
 int must_check path_run_kick(const struct path_options *options, struct path_result *result,
                              struct error *err);
 
+/* As path_run_kick, before the vhost-user server of another program. */
+int must_check path_run_vhost(const struct path_options *options, struct path_result *result,
+                              struct error *err);
+
 /* path.c: the steps of a run. */
 int must_check path_open(struct path_run *run, struct error *err);
 void path_begin(struct path_run *run);
+/* On the driver's own thread, at its end. */
+void path_take_driver_cpu(struct path_run *run);
 bool path_is_over(const struct path_run *run);
 uint64_t path_next_offset(struct path_run *run);
+bool path_next_is_write(struct path_run *run);
 /* The bytes of a block, told by its offset alone. */
 void path_fill(const struct path_run *run, uint64_t offset, void *to);
 void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int result);
+void path_take_figures(struct path_run *run);
 /* No request is in flight. Takes the figures, verifies, closes the disk. */
 int must_check path_end(struct path_run *run, struct error *err);
 

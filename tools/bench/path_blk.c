@@ -6,10 +6,12 @@
 
 static void kick_if_wanted(struct blk_driver *driver)
 {
-    if (!blk_driver_must_kick(driver))
-        return;
-    driver->run.result->kicks++;
-    fake_queue_kick(&driver->queue);
+    for (unsigned i = 0; i < driver->run.options->queues; i++) {
+        if (!blk_driver_must_kick(driver, i))
+            continue;
+        driver->run.result->kicks++;
+        fake_queue_kick(&driver->queues[i].ring);
+    }
 }
 
 static void run_requests(struct blk_driver *driver)

@@ -37,7 +37,7 @@ static void submit(struct slot *slot)
     struct disk_path *path = slot->path;
     const struct path_options *options = path->run.options;
     slot->request = (struct disk_request){
-        .op = options->is_write ? DISK_WRITE : DISK_READ,
+        .op = path_next_is_write(&path->run) ? DISK_WRITE : DISK_READ,
         .offset = path_next_offset(&path->run),
         .bytes = options->block_bytes,
         .iov = &slot->iov,

@@ -1,38 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * path_kick: the same with the driver on a thread of its own, as a vCPU is: a doorbell is a write
- * to the eventfd that an accelerator would signal, an interrupt one that the driver sleeps on.
- *
- * Rings and slots belong to the driver's thread, the loop and the device to the main one.
+ * path_kick: virtio-blk with the driver on its own thread: doorbells and interrupts are the
+ * eventfds that an accelerator would signal.
  */
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "tools/bench/blk_driver.h"
+#include "tools/bench/blk_thread.h"
 
 struct kick_path {
     struct blk_driver driver; /* first: found from its hub */
+    struct blk_thread thread;
     struct irq_hub_ops hub_ops;
     const struct irq_hub_ops *counting_ops;
-    int irq_fd;
-    struct loop_event *doorbell;
-    struct loop_event finished;
-    bool is_finished;
-    pthread_t thread;
+    unsigned doorbell_count;
 };
-
-static void signal_fd(int fd)
-{
-    CHECK(eventfd_write(fd, 1) == 0);
-}
 
 static void fire(struct irq_route *route)
 {
     struct fake_irq *irq = container_of(route->hub, struct fake_irq, hub);
     struct kick_path *path = container_of(irq, struct kick_path, driver.guest.irq);
     path->counting_ops->route_fire(route);
-    signal_fd(path->irq_fd);
+    CHECK(eventfd_write(path->thread.irq_fd, 1) == 0);
 }
 
 static int on_doorbell(void *opaque, enum bus_space space, uint64_t address,
@@ -41,8 +31,8 @@ static int on_doorbell(void *opaque, enum bus_space space, uint64_t address,
     struct kick_path *path = opaque;
     (void)space;
     (void)address;
-    if (!path->doorbell)
-        path->doorbell = bell->event;
+    if (path->doorbell_count < PATH_QUEUES_MAX)
+        path->thread.kick_fds[path->doorbell_count++] = bell->event->fd;
     return 0;
 }
 
@@ -53,51 +43,6 @@ static void on_doorbell_gone(void *opaque, enum bus_space space, uint64_t addres
     (void)space;
     (void)address;
     (void)bell;
-}
-
-static void kick_if_wanted(struct kick_path *path)
-{
-    if (!blk_driver_must_kick(&path->driver))
-        return;
-    path->driver.run.result->kicks++;
-    signal_fd(path->doorbell->fd);
-}
-
-static void *drive(void *opaque)
-{
-    struct kick_path *path = opaque;
-    struct blk_driver *driver = &path->driver;
-    for (unsigned i = 0; i < driver->run.options->depth; i++)
-        blk_driver_offer(driver, i);
-    kick_if_wanted(path);
-    while (driver->in_flight) {
-        eventfd_t count;
-        CHECK(eventfd_read(path->irq_fd, &count) == 0);
-        blk_driver_take(driver);
-        kick_if_wanted(path);
-    }
-    loop_event_signal(&path->finished);
-    return NULL;
-}
-
-static void on_finished(struct loop_event *event)
-{
-    container_of(event, struct kick_path, finished)->is_finished = true;
-}
-
-static int run_requests(struct kick_path *path, struct error *err)
-{
-    struct loop *loop = &path->driver.guest.loop;
-    int result = loop_event_init(loop, &path->finished, on_finished);
-    if (result)
-        return error_set_errno(err, -result, "cannot make an eventfd");
-    path_begin(&path->driver.run);
-    CHECK(pthread_create(&path->thread, NULL, drive, path) == 0);
-    while (!path->is_finished)
-        loop_run_once(loop, true);
-    CHECK(pthread_join(path->thread, NULL) == 0);
-    loop_event_close(&path->finished, NULL);
-    return 0;
 }
 
 static int run_path(struct kick_path *path, const struct path_options *options,
@@ -115,7 +60,7 @@ static int run_path(struct kick_path *path, const struct path_options *options,
     path->hub_ops = *path->counting_ops;
     path->hub_ops.route_fire = fire;
     guest->irq.hub.ops = &path->hub_ops;
-    status = run_requests(path, err);
+    status = blk_thread_run(&path->thread, err);
     int closed = blk_driver_close(&path->driver, err);
     return status ? status : closed;
 }
@@ -124,10 +69,10 @@ int path_run_kick(const struct path_options *options, struct path_result *result
 {
     struct kick_path *path = calloc(1, sizeof(*path));
     CHECK(path);
-    path->irq_fd = eventfd(0, EFD_CLOEXEC);
-    CHECK(path->irq_fd >= 0);
+    path->thread = (struct blk_thread){.driver = &path->driver, .irq_fd = eventfd(0, EFD_CLOEXEC)};
+    CHECK(path->thread.irq_fd >= 0);
     int status = run_path(path, options, result, err);
-    close(path->irq_fd);
+    close(path->thread.irq_fd);
     free(path);
     return status;
 }

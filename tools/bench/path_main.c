@@ -19,9 +19,13 @@ static const struct option long_options[] = {
     {"direct", no_argument, NULL, 't'},
     {"format", required_argument, NULL, 'f'},
     {"image", required_argument, NULL, 'i'},
+    {"queues", required_argument, NULL, 'q'},
     {"random", no_argument, NULL, 'r'},
+    {"read-percent", required_argument, NULL, 'p'},
+    {"registered", no_argument, NULL, 'g'},
     {"seconds", required_argument, NULL, 's'},
     {"seed", required_argument, NULL, 'e'},
+    {"socket", required_argument, NULL, 'k'},
     {"verify", no_argument, NULL, 'v'},
     {"write", no_argument, NULL, 'w'},
     {0},
@@ -40,34 +44,25 @@ static int parse_number(const char *text, uint64_t max, uint64_t *out)
     return 0;
 }
 
-static int set_option(struct path_options *options, int letter, const char *text)
+static int set_count(unsigned *count, const char *text, unsigned max)
 {
     uint64_t number = 0;
-    int status = 0;
+    int status = parse_number(text, max, &number);
+    *count = status ? *count : (unsigned)number;
+    return status;
+}
+
+static int set_flag(struct path_options *options, int letter)
+{
     switch (letter) {
-    case 'b':
-        return parse_number(text, PATH_BLOCK_MAX, &options->block_bytes);
-    case 'd':
-        status = parse_number(text, PATH_DEPTH_MAX, &number);
-        options->depth = status ? options->depth : (unsigned)number;
-        return status;
-    case 's':
-        status = parse_number(text, 3600, &number);
-        options->seconds = status ? options->seconds : (unsigned)number;
-        return status;
-    case 'e':
-        return parse_number(text, UINT64_MAX, &options->seed);
-    case 'f':
-        options->format = text;
-        return 0;
-    case 'i':
-        options->image = text;
-        return 0;
-    case 't':
-        options->is_direct = true;
+    case 'g':
+        options->is_registered = true;
         return 0;
     case 'r':
         options->is_random = true;
+        return 0;
+    case 't':
+        options->is_direct = true;
         return 0;
     case 'v':
         options->verifies = true;
@@ -80,12 +75,44 @@ static int set_option(struct path_options *options, int letter, const char *text
     }
 }
 
+static int set_option(struct path_options *options, int letter, const char *text)
+{
+    switch (letter) {
+    case 'b':
+        return parse_number(text, PATH_BLOCK_MAX, &options->block_bytes);
+    case 'd':
+        return set_count(&options->depth, text, PATH_DEPTH_MAX);
+    case 'e':
+        return parse_number(text, UINT64_MAX, &options->seed);
+    case 'f':
+        options->format = text;
+        return 0;
+    case 'i':
+        options->image = text;
+        return 0;
+    case 'k':
+        options->socket = text;
+        return 0;
+    case 'p':
+        options->is_mixed = true;
+        return set_count(&options->read_percent, text, 99);
+    case 'q':
+        return set_count(&options->queues, text, PATH_QUEUES_MAX);
+    case 's':
+        return set_count(&options->seconds, text, 3600);
+    default:
+        return set_flag(options, letter);
+    }
+}
+
 static const struct path {
     const char *name;
     int (*run)(const struct path_options *options, struct path_result *result, struct error *err);
     bool has_queue;
-} paths[] = {
-    {"blk", path_run_blk, true}, {"disk", path_run_disk, false}, {"kick", path_run_kick, true}};
+} paths[] = {{"blk", path_run_blk, true},
+             {"disk", path_run_disk, false},
+             {"kick", path_run_kick, true},
+             {"vhost", path_run_vhost, true}};
 
 static const struct path *find_path(const char *name)
 {
@@ -102,12 +129,16 @@ static int check(const struct path_options *options, bool has_queue)
         wrong = "the block size must be a multiple of 512";
     else if (options->block_bytes * options->depth > PATH_DATA_MAX)
         wrong = "block size times depth must not exceed 6 MiB";
-    else if (has_queue && options->depth > 85)
+    else if (has_queue && options->depth > 85 * options->queues)
         wrong = "a queue of 256 descriptors holds at most 85 requests: use a smaller --depth";
-    else if (!options->image && strcmp(options->format, "null") != 0)
+    else if (options->queues > options->depth)
+        wrong = "each queue needs a request: --queues must not exceed --depth";
+    else if (!options->image && !options->socket && strcmp(options->format, "null") != 0)
         wrong = "name an image by --image, or take --format null";
     else if (options->verifies && (!options->is_write || strcmp(options->format, "null") == 0))
         wrong = "--verify compares what --write has written to an image";
+    else if (options->is_mixed && options->is_write)
+        wrong = "--read-percent mixes reads and writes: leave --write out";
     if (wrong)
         fprintf(stderr, "evisor-bench: %s\n", wrong);
     return wrong ? 1 : 0;
@@ -129,12 +160,13 @@ static json_t *describe_latency(const struct histogram *latency_ns)
 static void print(const struct path_result *result)
 {
     json_t *figures = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations", (json_int_t)result->operations,
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations", (json_int_t)result->operations,
         "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
-        (json_int_t)result->loop_cpu_ns, "other-cpu-ns", (json_int_t)result->other_cpu_ns,
-        "loop-turns", (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks,
-        "interrupts", (json_int_t)result->interrupts, "host-operations",
-        (json_int_t)result->host_operations, "latency-ns", describe_latency(&result->latency_ns));
+        (json_int_t)result->loop_cpu_ns, "driver-cpu-ns", (json_int_t)result->driver_cpu_ns,
+        "pool-cpu-ns", (json_int_t)result->pool_cpu_ns, "loop-turns",
+        (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks, "interrupts",
+        (json_int_t)result->interrupts, "host-operations", (json_int_t)result->host_operations,
+        "latency-ns", describe_latency(&result->latency_ns));
     CHECK(json_dumpf(figures, stdout, JSON_COMPACT) == 0);
     putchar('\n');
     json_decref(figures);
@@ -144,11 +176,11 @@ int main(int argc, char **argv)
 {
     static struct path_result result;
     struct path_options options = {
-        .format = "raw", .block_bytes = 4096, .depth = 1, .seconds = 2, .seed = 1};
+        .format = "raw", .block_bytes = 4096, .depth = 1, .queues = 1, .seconds = 2, .seed = 1};
     struct error err = {0};
     const struct path *path = argc > 1 ? find_path(argv[1]) : NULL;
     if (!path) {
-        fprintf(stderr, "evisor-bench: the path is 'blk', 'kick' or 'disk'\n");
+        fprintf(stderr, "evisor-bench: the path is 'blk', 'kick', 'vhost' or 'disk'\n");
         return 1;
     }
     for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1;)

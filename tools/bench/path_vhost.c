@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * path_vhost: the driver's thread before the vhost-user server of another program, as
+ * qemu-storage-daemon is: the same rings, eventfds and requests as path_kick, another device.
+ *
+ * The front-end's side of the vhost-user protocol (QEMU's docs/interop/vhost-user), as far as one
+ * block device needs it.
+ */
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "tools/bench/blk_thread.h"
+
+#define QUEUE_SIZE 256u
+
+enum {
+    GET_FEATURES = 1,
+    SET_FEATURES = 2,
+    SET_OWNER = 3,
+    SET_MEM_TABLE = 5,
+    SET_VRING_NUM = 8,
+    SET_VRING_ADDR = 9,
+    SET_VRING_BASE = 10,
+    SET_VRING_KICK = 12,
+    SET_VRING_CALL = 13,
+    GET_PROTOCOL_FEATURES = 15,
+    SET_PROTOCOL_FEATURES = 16,
+    SET_VRING_ENABLE = 18,
+    GET_CONFIG = 24,
+};
+
+#define FLAG_VERSION    1u
+#define HAS_PROTOCOL    (UINT64_C(1) << 30)
+#define PROTOCOL_MQ     (UINT64_C(1) << 0)
+#define PROTOCOL_CONFIG (UINT64_C(1) << 9)
+#define FEATURES                                                                                   \
+    (UINT64_C(1) << VIRTIO_F_VERSION_1 | UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX |                  \
+     UINT64_C(1) << VIRTIO_BLK_F_FLUSH | UINT64_C(1) << VIRTIO_BLK_F_MQ | HAS_PROTOCOL)
+
+struct message {
+    struct {
+        uint32_t request, flags, size;
+    } header;
+    union {
+        uint64_t number;
+        struct {
+            uint32_t index, number;
+        } ring;
+        struct {
+            uint32_t index, flags;
+            uint64_t desc, used, avail, log;
+        } address;
+        struct {
+            uint32_t count, padding;
+            uint64_t gpa, bytes, user, offset;
+        } memory;
+        struct {
+            uint32_t offset, bytes, flags;
+            uint8_t capacity[8]; /* the first field of struct virtio_blk_config */
+        } config;
+    } u;
+} __attribute__((packed));
+
+struct vhost_path {
+    struct blk_driver driver;
+    struct blk_thread thread;
+    int socket;
+    int memory;
+};
+
+static int failed(const struct vhost_path *path, const char *what, struct error *err)
+{
+    return error_set(err, EPROTO, "%s: the vhost-user server %s", path->driver.run.options->socket,
+                     what);
+}
+
+/* `fd` goes along if it is not negative. */
+static int tell(struct vhost_path *path, struct message *message, uint32_t request, uint32_t size,
+                int fd, struct error *err)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    message->header.request = request;
+    message->header.flags = FLAG_VERSION;
+    message->header.size = size;
+    struct iovec iov = {message, sizeof(message->header) + size};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        header.msg_control = control;
+        header.msg_controllen = sizeof(control);
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&header);
+        *rights = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
+    }
+    if (sendmsg(path->socket, &header, MSG_NOSIGNAL) != (ssize_t)iov.iov_len)
+        return failed(path, "does not take our messages", err);
+    return 0;
+}
+
+static int ask(struct vhost_path *path, struct message *message, uint32_t request, uint32_t size,
+               struct error *err)
+{
+    int result = tell(path, message, request, size, -1, err);
+    if (result)
+        return result;
+    if (recv(path->socket, &message->header, sizeof(message->header), MSG_WAITALL) !=
+            (ssize_t)sizeof(message->header) ||
+        message->header.request != request || !message->header.size ||
+        message->header.size > sizeof(message->u) ||
+        recv(path->socket, &message->u, message->header.size, MSG_WAITALL) !=
+            (ssize_t)message->header.size)
+        return failed(path, "does not answer", err);
+    return 0;
+}
+
+static int tell_number(struct vhost_path *path, uint32_t request, uint64_t number, int fd,
+                       struct error *err)
+{
+    struct message message = {.u.number = number};
+    return tell(path, &message, request, sizeof(message.u.number), fd, err);
+}
+
+static int tell_ring(struct vhost_path *path, uint32_t request, uint32_t index, uint32_t number,
+                     struct error *err)
+{
+    struct message message = {.u.ring = {index, number}};
+    return tell(path, &message, request, sizeof(message.u.ring), -1, err);
+}
+
+static int negotiate(struct vhost_path *path, struct error *err)
+{
+    struct message message;
+    int result = ask(path, &message, GET_FEATURES, 0, err);
+    if (result)
+        return result;
+    uint64_t features = message.u.number & FEATURES;
+    if (!(features & HAS_PROTOCOL))
+        return failed(path, "has no protocol features", err);
+    if ((result = tell(path, &message, SET_OWNER, 0, -1, err)) ||
+        (result = ask(path, &message, GET_PROTOCOL_FEATURES, 0, err)))
+        return result;
+    uint64_t protocol = message.u.number & (PROTOCOL_MQ | PROTOCOL_CONFIG);
+    if ((result = tell_number(path, SET_PROTOCOL_FEATURES, protocol, -1, err)) ||
+        (result = tell_number(path, SET_FEATURES, features, -1, err)))
+        return result;
+    message.u.config.offset = message.u.config.flags = 0;
+    message.u.config.bytes = sizeof(message.u.config.capacity);
+    result = ask(path, &message, GET_CONFIG, sizeof(message.u.config), err);
+    if (!result)
+        path->driver.run.blocks =
+            load_le64(message.u.config.capacity) * 512 / path->driver.run.options->block_bytes;
+    return result ? result : path->driver.run.blocks ? 0 : failed(path, "has an empty disk", err);
+}
+
+/* The guest's low RAM moves into a file that the server can map. */
+static int share_memory(struct vhost_path *path, struct error *err)
+{
+    const struct guest_mem_region *ram = &path->driver.guest.mem.regions[0];
+    path->memory = memfd_create("bench-ram", MFD_CLOEXEC);
+    CHECK(path->memory >= 0 && ftruncate(path->memory, (off_t)ram->size) == 0);
+    CHECK(mmap(ram->host, ram->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, path->memory,
+               0) == ram->host);
+    struct message message = {
+        .u.memory = {.count = 1, .bytes = ram->size, .user = (uintptr_t)ram->host}};
+    return tell(path, &message, SET_MEM_TABLE, sizeof(message.u.memory), path->memory, err);
+}
+
+static int start_ring(struct vhost_path *path, unsigned index, struct error *err)
+{
+    struct blk_driver *driver = &path->driver;
+    struct fake_queue *ring = &driver->queues[index].ring;
+    *ring = (struct fake_queue){.fd = &driver->driver, .index = index, .size = QUEUE_SIZE};
+    ring->desc = fake_guest_alloc(&driver->guest, 16 * QUEUE_SIZE);
+    ring->avail = fake_guest_alloc(&driver->guest, 6 + 2 * QUEUE_SIZE);
+    ring->used = fake_guest_alloc(&driver->guest, 6 + 8 * QUEUE_SIZE);
+    uintptr_t base = (uintptr_t)driver->guest.mem.regions[0].host;
+    struct message message = {.u.address = {.index = index,
+                                            .desc = base + ring->desc,
+                                            .used = base + ring->used,
+                                            .avail = base + ring->avail}};
+    path->thread.kick_fds[index] = eventfd(0, EFD_CLOEXEC);
+    CHECK(path->thread.kick_fds[index] >= 0);
+    int result;
+    if ((result = tell_ring(path, SET_VRING_NUM, index, QUEUE_SIZE, err)) ||
+        (result = tell_ring(path, SET_VRING_BASE, index, 0, err)) ||
+        (result = tell(path, &message, SET_VRING_ADDR, sizeof(message.u.address), -1, err)) ||
+        (result = tell_number(path, SET_VRING_CALL, index, path->thread.irq_fd, err)) ||
+        (result = tell_number(path, SET_VRING_KICK, index, path->thread.kick_fds[index], err)))
+        return result;
+    return tell_ring(path, SET_VRING_ENABLE, index, 1, err);
+}
+
+static int connect_to(struct vhost_path *path, const char *name, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(name) >= sizeof(address.sun_path))
+        return error_set(err, EINVAL, "'%s' is too long for a socket's name", name);
+    strcpy(address.sun_path, name);
+    path->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (path->socket < 0 ||
+        connect(path->socket, (const struct sockaddr *)&address, sizeof(address)))
+        return error_set_errno(err, errno, "cannot connect to '%s'", name);
+    return 0;
+}
+
+static int run_path(struct vhost_path *path, struct error *err)
+{
+    struct blk_driver *driver = &path->driver;
+    int result;
+    if ((result = connect_to(path, driver->run.options->socket, err)) ||
+        (result = negotiate(path, err)) || (result = share_memory(path, err)))
+        return result;
+    for (unsigned i = 0; i < driver->run.options->queues; i++)
+        if ((result = start_ring(path, i, err)))
+            return result;
+    blk_driver_describe(driver);
+    result = blk_thread_run(&path->thread, err);
+    path_take_figures(&driver->run);
+    if (!result && driver->run.failure)
+        result = error_set_errno(err, -driver->run.failure, "a request failed");
+    return result;
+}
+
+int path_run_vhost(const struct path_options *options, struct path_result *result,
+                   struct error *err)
+{
+    struct vhost_path *path = calloc(1, sizeof(*path));
+    CHECK(path);
+    if (!options->socket)
+        return error_set(err, EINVAL, "name the vhost-user server by --socket");
+    blk_driver_init(&path->driver);
+    path->driver.driver.guest = &path->driver.guest;
+    path->driver.run = (struct path_run){.options = options,
+                                         .result = result,
+                                         .loop = &path->driver.guest.loop,
+                                         .random = options->seed};
+    path->thread = (struct blk_thread){.driver = &path->driver, .irq_fd = eventfd(0, EFD_CLOEXEC)};
+    /* The process ends after its one run: the kernel takes down what this opens. */
+    return run_path(path, err);
+}
