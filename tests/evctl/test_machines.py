@@ -7,11 +7,22 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 from conftest import BUILD
+
+
+def free_ports(count):
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def test_commands_that_are_not_there_name_the_nearest(evctl):
@@ -267,6 +278,23 @@ def test_ssh_goes_through_the_forwarded_port(evctl, guest, tmp_path):
     assert evctl("forward", "list", "web", "--json").json()[0]["host"] == f"127.0.0.1:{port}"
     assert port in evctl("ssh", "--user", "me", "web").out.split("\n")
     assert evctl("ssh", "--json", "web").json() == {"host": "127.0.0.1", "port": int(port)}
+
+
+def test_networks_that_forward(evctl, guest):
+    """Each machine on a shared NAT network forwards ports of its own, at once and after a start."""
+    evctl("net", "create", "shared", "--mode", "nat", "--rootless")
+    ports = iter(free_ports(3))
+    for name in ("one", "two"):
+        evctl("create", name, *guest.diskless, "--net", "shared", "--forward", f"{next(ports)}:22")
+        evctl("start", name, "--paused")
+    port = next(ports)
+    evctl("forward", "add", "two", f"{port}:80")
+    assert f"127.0.0.1:{port}" in evctl("forward", "list", "two").out
+    evctl("net", "create", "inner")
+    evctl("create", "three", *guest.diskless, "--net", "inner")
+    evctl.fails(3, ["behind NAT"], "forward", "add", "three", "1234:80")
+    evctl.fails(3, ["no NIC net0"], "forward", "add", "three", "1234:80", "--nic", "net0")
+    evctl.fails(2, ["behind NAT"], "create", "four", "--net", "inner", "--forward", "1234:80")
 
 
 def test_linked_clones_protect_their_base(evctl, guest):

@@ -158,6 +158,11 @@ def test_up_from_a_folder(evctl, guest, tmp_path):
     seed = (evctl.store / "project/seed.iso").read_bytes()
     assert seed[16 * 2048 + 40:16 * 2048 + 46] == b"CIDATA"
     evctl.type("project", "tr -d '\\000' </dev/vdb | grep -c hostname:.upped\n", "\n1\r\n")
+    with open(folder / "evctl.conf", "a", encoding="ascii") as description:
+        description.write("cpus = 3\n")
+    assert "at its next start" in evctl("up", cwd=folder).err
+    assert evctl("info", "project", "--json").json()["cpus"] == 3
+    assert "next start" not in evctl("up", cwd=folder).err
     (folder / "evctl.conf").write_text("name = other\nmemry = 1G\n")
     evctl.fails(2, ["memry", "--memory"], "up", cwd=folder)
 

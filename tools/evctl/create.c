@@ -12,6 +12,7 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
 #include "base/suggest.h"
@@ -95,8 +96,8 @@ static int add_nics(const struct evctl_call *call, json_t *config, struct error 
         char *rule = model_read_forward(text, err);
         if (!rule)
             return -EINVAL;
-        if (strcmp(model_text(nic, "mode"), "user") != 0)
-            result = error_set(err, EINVAL, "--forward wants a first NIC of the mode user");
+        if (!network_forwards(nic))
+            result = error_set(err, EINVAL, "--forward wants a first NIC behind NAT: --net user");
         else if (!json_object_get(nic, "forwards"))
             json_object_set_new(nic, "forwards", json_array());
         json_array_append_new(json_object_get(nic, "forwards"), json_string(rule));

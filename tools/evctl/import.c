@@ -207,7 +207,7 @@ static int import_plan(struct machine *machine, const json_t *plan, const char *
         tell_note("a machine has at most %d NICs; the others are left out", NIC_MAX);
     json_t *first = json_array_get(json_object_get(machine->config, "nics"), 0);
     json_t *forwards = json_object_get(plan, "forwards");
-    if (json_array_size(forwards) && strcmp(model_text(first, "mode"), "user") == 0)
+    if (json_array_size(forwards) && first && network_forwards(first))
         json_object_set(first, "forwards", forwards);
     return result ? result : machine_save(machine, err);
 }

@@ -20,8 +20,9 @@
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
 
-#define START_PATIENCE_MS 30000
-#define LOOK_MS           5
+#define START_PATIENCE_MS       30000
+#define LOOK_MS                 5
+#define LOCKED_DISK_PATIENCE_MS 3000
 
 static uint64_t after_ms(uint64_t ms)
 {
@@ -84,14 +85,40 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
     return result;
 }
 
+/*
+ * The kernel ends the I/O of a process that was killed after the process itself, and gives its
+ * locks on the disks back only then. A disk that somebody really uses is evisor's to name.
+ */
+static void wait_for_disks(const struct machine *machine)
+{
+    uint64_t until_ns = after_ms(LOCKED_DISK_PATIENCE_MS);
+    size_t i;
+    json_t *disk;
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        const char *file = model_text(disk, "file");
+        int fd = *file == '/' ? -1 : openat(machine->folder_fd, file, O_RDONLY | O_CLOEXEC);
+        while (fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK &&
+               tell_now_ns() < until_ns && !interrupt_is_pending()) {
+            usleep(LOOK_MS * 1000);
+            lock = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        }
+        if (fd >= 0)
+            close(fd);
+    }
+}
+
 int life_start(struct machine *machine, bool is_paused, struct error *err)
 {
-    char *program = disks_check_unlinked(machine, "a run", false, err) ? NULL : run_find("evisor", err);
+    char *program =
+        disks_check_unlinked(machine, "a run", false, err) ? NULL : run_find("evisor", err);
     json_t *words = program ? model_command(machine, is_paused, err) : NULL;
     if (!words) {
         free(program);
         return err->code ? -err->code : -EINVAL;
     }
+    wait_for_disks(machine);
     rotate_logs(machine);
     int result = 0, log_fd = openat(machine->folder_fd, log_names[0],
                                     O_RDWR | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);

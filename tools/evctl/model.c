@@ -325,8 +325,8 @@ static int set_nic_option(json_t *nic, const char *option, struct error *err)
     if (strncmp(option, "forward=", 8) != 0)
         return error_set(err, EINVAL, "'%s' is not known here; use mac=ADDRESS or forward=RULE",
                          option);
-    if (strcmp(model_text(nic, "mode"), "user") != 0)
-        return error_set(err, EINVAL, "only a NIC of the mode user forwards ports");
+    if (!network_forwards(nic))
+        return error_set(err, EINVAL, "only a NIC behind NAT, as --net user, forwards ports");
     char *rule = model_read_forward(option + 8, err);
     if (!rule)
         return -EINVAL;

@@ -107,6 +107,20 @@ char *network_netdev(const json_t *nic, struct error *err)
     return text;
 }
 
+bool network_forwards(const json_t *nic)
+{
+    const char *mode = model_text(nic, "mode");
+    json_t *network = strcmp(mode, "network") == 0 ? network_load(model_text(nic, "network"), NULL)
+                                                   : NULL;
+    const char *of_network = model_text(network, "mode");
+    bool result = strcmp(mode, "user") == 0 ||
+                  (!*model_text(network, "bridge") &&
+                   (strcmp(of_network, "user") == 0 || strcmp(of_network, "nat") == 0 ||
+                    strcmp(of_network, "hostonly") == 0));
+    json_decref(network);
+    return result;
+}
+
 /* --- net create --- */
 
 static bool is_subnet(const char *text)

@@ -8,6 +8,7 @@
 #define TOOLS_EVCTL_NETWORK_H
 
 #include <jansson.h>
+#include <stdbool.h>
 
 #include "base/error.h"
 
@@ -19,5 +20,9 @@ void network_add_names(json_t *names);
 
 /* What follows -netdev for a NIC of this machine, without id and forwards; the caller frees it. */
 char *network_netdev(const json_t *nic, struct error *err);
+
+/* Whether ports of the host are forwarded to it by evisor: it is behind NAT, or on a network that
+ * evisor itself makes. */
+bool network_forwards(const json_t *nic);
 
 #endif

@@ -12,6 +12,7 @@
 #include "tools/evctl/interrupt.h"
 #include "tools/evctl/life.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
 
@@ -142,9 +143,9 @@ static json_t *find_nat(const struct evctl_call *call, const struct machine *mac
     size_t i;
     json_t *nic;
     json_array_foreach(json_object_get(machine->config, "nics"), i,
-                       nic) if (id ? strcmp(id, model_text(nic, "id")) == 0
-                                   : strcmp(model_text(nic, "mode"), "user") == 0) return nic;
-    error_set(err, ENODEV, "the machine '%s' has no NIC %s; only a NIC of the mode user forwards",
+                       nic) if ((!id || strcmp(id, model_text(nic, "id")) == 0) &&
+                                network_forwards(nic)) return nic;
+    error_set(err, ENODEV, "the machine '%s' has no NIC %s; only one behind NAT forwards ports",
               machine->name, id ? id : "behind NAT");
     return NULL;
 }

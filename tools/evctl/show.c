@@ -200,6 +200,23 @@ static void add_live(const struct machine *machine, json_t *info)
     qmp_close(&qmp);
 }
 
+/* What a person can do about a state that the machine does not leave by itself. */
+static const char *advice(const char *state)
+{
+    static const char *const pairs[][2] = {
+        {"io-error", "a disk could not be read or written, as on a full file system: make room, "
+                     "then go on with: evctl resume"},
+        {"internal-error", "its CPU came upon something it does not know: evctl logs, evctl reset"},
+        {"guest-panicked", "the guest's kernel gave up: evctl logs, evctl reset"},
+        {"shutdown", "the guest has shut down, and evisor stays: evctl stop --force"},
+        {"no answer", "evisor is busy, held or hung; evctl stop --force ends it"},
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(pairs); i++)
+        if (strcmp(state, pairs[i][0]) == 0)
+            return pairs[i][1];
+    return NULL;
+}
+
 static void print_list(const json_t *config, const char *list, const char *columns)
 {
     const json_t *entries = json_object_get(config, list);
@@ -249,6 +266,8 @@ int cmd_info(struct evctl_call *call, struct error *err)
     if (pid) {
         json_object_set_new(info, "pid", json_integer(pid));
         add_live(&machine, info);
+        if (advice(model_text(info, "state")))
+            tell_note("%s", advice(model_text(info, "state")));
     } else if (faccessat(machine.folder_fd, "pid", F_OK, 0) == 0) {
         tell_note("the last run of '%s' did not end in order; see: evctl logs", machine.name);
         json_object_set_new(info, "ended-in-order", json_false());

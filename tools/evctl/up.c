@@ -81,25 +81,47 @@ static int read_description(const char *path, struct description *description, s
     return result;
 }
 
-static int make(const struct description *description, const char *path, struct machine *machine,
+static int parse(const struct description *description, const char *path, struct evctl_call *create,
+                 struct error *err)
+{
+    static char *words[EVCTL_ARGUMENTS_MAX + 2] = {(char *)"create"};
+    words[1] = description->name;
+    memcpy(words + 2, description->words, (size_t)description->count * sizeof(*words));
+    int result = parse_call(description->count + 2, words, create, err);
+    if (result)
+        error_prefix(err, "%s", path);
+    return result;
+}
+
+static int make(const struct evctl_call *create, const char *name, struct machine *machine,
                 struct error *err)
 {
-    static struct evctl_call create;
-    char *words[EVCTL_ARGUMENTS_MAX + 2] = {(char *)"create", description->name};
-    memcpy(words + 2, description->words, (size_t)description->count * sizeof(*words));
-    int result = parse_call(description->count + 2, words, &create, err);
-    if (result) {
-        error_prefix(err, "%s", path);
-        return result;
-    }
-    result = machine_make(description->name, machine, err);
+    int result = machine_make(name, machine, err);
     if (result)
         return result;
-    result = create_fill(&create, machine, err);
+    result = create_fill(create, machine, err);
     if (result)
         unused_result(machine_remove(machine, NULL));
     else
         tell_note("'%s' is made", machine->name);
+    return result;
+}
+
+/* CPUs, memory and the like follow the file; disks and NICs stay as they were made. */
+static int follow(const struct evctl_call *create, const char *name, struct machine *machine,
+                  struct error *err)
+{
+    int result = machine_open(name, MACHINE_LOCK, machine, err);
+    json_t *before = result ? NULL : json_deep_copy(machine->config);
+    if (!result)
+        result = create_apply(create, machine->config, err);
+    if (!result && !json_equal(before, machine->config)) {
+        result = machine_save(machine, err);
+        if (!result)
+            tell_note("'%s' follows its changed description%s", name,
+                      machine_pid(machine->folder_fd) ? " at its next start" : "");
+    }
+    json_decref(before);
     return result;
 }
 
@@ -113,12 +135,15 @@ static bool exists(const char *name)
 
 static int bring_up(const struct description *description, const char *path, struct error *err)
 {
+    static struct evctl_call create;
     struct machine machine = {.folder_fd = -1, .lock_fd = -1};
-    int result = store_check_name(description->name, err);
+    const char *name = description->name;
+    int result = store_check_name(name, err);
     if (!result)
-        result = exists(description->name)
-                     ? machine_open(description->name, MACHINE_LOCK, &machine, err)
-                     : make(description, path, &machine, err);
+        result = parse(description, path, &create, err);
+    if (!result)
+        result = exists(name) ? follow(&create, name, &machine, err)
+                              : make(&create, name, &machine, err);
     bool was_running = !result && machine_pid(machine.folder_fd);
     if (!result && !was_running)
         result = life_start(&machine, false, err);
