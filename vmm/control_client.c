@@ -32,9 +32,26 @@ static void set_interest(struct control_client *client)
     loop_watch_set(&client->watch, events);
 }
 
+static void close_fds(struct control_client *client)
+{
+    while (client->fd_count)
+        close(client->fds[--client->fd_count]);
+}
+
+int control_client_take_fd(struct control_client *client)
+{
+    if (!client->fd_count)
+        return -1;
+    int fd = client->fds[0];
+    client->fd_count--;
+    memmove(client->fds, client->fds + 1, client->fd_count * sizeof(*client->fds));
+    return fd;
+}
+
 static void free_client(struct control_client *client)
 {
     struct control *control = client->control;
+    close_fds(client);
     list_remove(&client->node);
     control->client_count--;
     free(client->output);
@@ -103,11 +120,40 @@ void control_client_go_on(struct control_client *client)
         char_accept_input(client->backend);
 }
 
+/* New descriptors replace those that nobody wanted. */
+static void keep_fds(struct control_client *client, struct msghdr *message)
+{
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part; part = CMSG_NXTHDR(message, part)) {
+        if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS)
+            continue;
+        close_fds(client);
+        client->fd_count = (unsigned)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(client->fds, CMSG_DATA(part), client->fd_count * sizeof(int));
+    }
+}
+
+static ssize_t receive_message(struct control_client *client)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int) * CONTROL_FDS_MAX)];
+    } control;
+    struct iovec bytes = {client->input, sizeof(client->input)};
+    struct msghdr message = {.msg_iov = &bytes,
+                             .msg_iovlen = 1,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof(control.room)};
+    ssize_t got = recvmsg(client->fd, &message, MSG_CMSG_CLOEXEC);
+    if (got > 0)
+        keep_fds(client, &message);
+    return got;
+}
+
 static void receive(struct control_client *client)
 {
     if (client->is_busy || client->has_ended || client->input_at < client->input_end)
         return;
-    ssize_t got = recv(client->fd, client->input, sizeof(client->input), 0);
+    ssize_t got = receive_message(client);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (got <= 0)

@@ -13,6 +13,7 @@
 #include "vmm/control.h"
 
 #define CONTROL_INPUT_BYTES 4096
+#define CONTROL_FDS_MAX     16 /* that came with one message */
 
 struct control_client;
 
@@ -81,6 +82,9 @@ struct control_client {
     int fd;
     struct loop_watch watch;
     struct char_backend *backend;
+    /* Descriptors that came with the last message that had any, and wait for getfd or add-fd. */
+    int fds[CONTROL_FDS_MAX];
+    unsigned fd_count;
     /* Input that the protocol has not taken. */
     char input[CONTROL_INPUT_BYTES];
     size_t input_at, input_end;
@@ -106,6 +110,8 @@ void control_client_write(struct control_client *client, const char *bytes, size
 void control_client_resume(struct control_client *client);
 void control_client_go_on(struct control_client *client);
 void control_client_drop(struct control_client *client);
+/* The next descriptor that the peer passed, the caller's from now on; -1: there is none. */
+int control_client_take_fd(struct control_client *client);
 /* Writes what the peer takes now. */
 void control_client_flush(struct control_client *client);
 bool control_client_has_output(const struct control_client *client);

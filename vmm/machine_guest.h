@@ -23,8 +23,6 @@ bool machine_get_balloon(const struct machine *machine, struct machine_balloon *
 /* -ENODEV. More than the guest has means all of it. */
 int must_check machine_set_balloon(struct machine *machine, uint64_t bytes);
 int must_check machine_set_balloon_polling(struct machine *machine, uint64_t period_s);
-/* The name of a statistic in QMP ("stat-free-memory"). */
-const char *machine_balloon_stat_name(unsigned tag);
 
 struct machine_mem {
     uint64_t gpa, size_bytes, block_bytes, requested_bytes, plugged_bytes;

@@ -42,25 +42,45 @@ static void lay_out(struct memory *memory)
 {
     struct guest_mem *guest = &memory->guest;
     uint64_t low = MIN(memory->size, MEMORY_LOW_MAX);
-    guest->regions[0] = (struct guest_mem_region){0, low, memory->host};
+    guest->regions[0] = (struct guest_mem_region){.size = low, .host = memory->host};
     guest->region_count = 1;
     if (memory->size > low) {
-        guest->regions[1] = (struct guest_mem_region){MEMORY_HIGH_BASE, memory->size - low,
-                                                      (char *)memory->host + low};
+        guest->regions[1] = (struct guest_mem_region){.gpa = MEMORY_HIGH_BASE,
+                                                      .size = memory->size - low,
+                                                      .host = (char *)memory->host + low};
         guest->region_count = 2;
     }
+    const struct guest_mem_region *last = &guest->regions[guest->region_count - 1];
+    memory->device_end = align_up(MAX(last->gpa + last->size, MEMORY_HIGH_BASE), GIB);
 }
 
-static int map_backing(struct memory *memory, bool prealloc, struct error *err)
+/* Takes every page now. MAP_POPULATE would not do: it comes before the advice on huge pages. */
+static int populate(struct memory *memory, struct error *err)
+{
+    if (madvise(memory->host, memory->size, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (errno != EINVAL) /* as before Linux 5.14 */
+        return error_set(err, ENOMEM,
+                         "the host has no %llu MiB for -mem-prealloc: %s; use a smaller -m, or "
+                         "leave -mem-prealloc out",
+                         (unsigned long long)(memory->size / MIB), strerror(errno));
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (uint64_t at = 0; at < memory->size; at += page)
+        *((volatile char *)memory->host + at) = 0;
+    return 0;
+}
+
+/* `is_reserved`: the host says now, not by a signal later, that its huge pages do not suffice. */
+static int map_backing(struct memory *memory, bool is_reserved, struct error *err)
 {
     const unsigned long long mib = memory->size / MIB;
     if (ftruncate(memory->fd, (off_t)memory->size) < 0)
         return error_set_errno(err, errno, "cannot size the guest's memory to %llu MiB", mib);
-    int flags = MAP_SHARED | MAP_NORESERVE | (prealloc ? MAP_POPULATE : 0);
+    int flags = MAP_SHARED | (is_reserved ? 0 : MAP_NORESERVE);
     memory->host = mmap(NULL, memory->size, PROT_READ | PROT_WRITE, flags, memory->fd, 0);
     if (memory->host == MAP_FAILED)
-        return error_set_errno(err, errno, "cannot map %llu MiB of guest memory; use a smaller -m",
-                               mib);
+        return error_set_errno(err, errno, "cannot map %llu MiB of guest memory; use a smaller -m%s",
+                               mib, is_reserved ? ", or give -mem-path more pages" : "");
     madvise(memory->host, memory->size, MADV_HUGEPAGE);
     madvise(memory->host, memory->size, MADV_DONTDUMP);
     return 0;
@@ -73,9 +93,14 @@ int memory_init(struct memory *memory, uint64_t size, const char *path, bool pre
     memory->fd = open_backing(path, err);
     if (memory->fd < 0)
         return memory->fd;
-    int result = map_backing(memory, prealloc, err);
+    int result = map_backing(memory, path != NULL, err);
     if (result) {
         close(memory->fd);
+        return result;
+    }
+    result = prealloc ? populate(memory, err) : 0;
+    if (result) {
+        memory_fini(memory);
         return result;
     }
     lay_out(memory);
@@ -102,6 +127,5 @@ int memory_map(struct memory *memory, struct accel_vm *vm, struct error *err)
 
 uint64_t memory_pci64_base(const struct memory *memory)
 {
-    const struct guest_mem_region *last = &memory->guest.regions[memory->guest.region_count - 1];
-    return align_up(MAX(last->gpa + last->size, MEMORY_HIGH_BASE), GIB);
+    return memory->device_end;
 }

@@ -26,6 +26,7 @@ struct memory {
     struct guest_mem guest;
     void *host;
     uint64_t size;
+    uint64_t device_end; /* RAM and memory devices end here, at a GiB boundary from 4 GiB on */
     int fd;
 };
 
@@ -40,7 +41,7 @@ void memory_fini(struct memory *memory);
 /* Gives all RAM to the accelerator, as memslots 0 and up. */
 int must_check memory_map(struct memory *memory, struct accel_vm *vm, struct error *err);
 
-/* Where 64-bit BARs may go: the first address after RAM, at a GiB boundary. */
+/* Where 64-bit BARs may go: after RAM and memory devices, at a GiB boundary. */
 uint64_t memory_pci64_base(const struct memory *memory);
 
 #endif

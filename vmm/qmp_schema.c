@@ -17,6 +17,8 @@ struct event {
 };
 
 static const struct event events[] = {
+    {"ACPI_DEVICE_OST", {{"info", QMP_OBJECT, false}}},
+    {"BALLOON_CHANGE", {{"actual", QMP_INT, false}}},
     {"BLOCK_IO_ERROR",
      {{"device", QMP_STRING, false},
       {"node-name", QMP_STRING, true},
@@ -24,7 +26,12 @@ static const struct event events[] = {
       {"action", QMP_STRING, false},
       {"nospace", QMP_BOOL, true},
       {"reason", QMP_STRING, false}}},
+    {"DEVICE_DELETED", {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
+    {"DEVICE_UNPLUG_GUEST_ERROR",
+     {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
     {"GUEST_PANICKED", {{"action", QMP_STRING, false}}},
+    {"MEMORY_DEVICE_SIZE_CHANGE",
+     {{"id", QMP_STRING, true}, {"size", QMP_INT, false}, {"qom-path", QMP_STRING, false}}},
     {"NIC_IP_CHANGED", {{"id", QMP_STRING, false}, {"addresses", QMP_ARRAY, false}}},
     {"POWERDOWN", {{0}}},
     {"RESET",
@@ -33,6 +40,7 @@ static const struct event events[] = {
     {"SHUTDOWN",
      {{"guest", QMP_BOOL, false}, {"reason", QMP_STRING, false}, {"detail", QMP_STRING, true}}},
     {"STOP", {{0}}},
+    {"VSERPORT_CHANGE", {{"id", QMP_STRING, false}, {"open", QMP_BOOL, false}}},
 };
 
 static const char *type_name(enum qmp_type type)
@@ -41,7 +49,8 @@ static const char *type_name(enum qmp_type type)
                                         [QMP_INT] = "int",
                                         [QMP_BOOL] = "bool",
                                         [QMP_OBJECT] = ANY,
-                                        [QMP_ARRAY] = "[" ANY "]"};
+                                        [QMP_ARRAY] = "[" ANY "]",
+                                        [QMP_ANY] = ANY};
     return names[type];
 }
 
@@ -49,6 +58,8 @@ static json_t *describe_members(const struct qmp_argument *members)
 {
     json_t *list = json_array();
     for (const struct qmp_argument *member = members; member->name; member++) {
+        if (strcmp(member->name, "*") == 0)
+            continue;
         json_t *entry =
             json_pack("{s:s,s:s}", "name", member->name, "type", type_name(member->type));
         if (member->is_optional)
