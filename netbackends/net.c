@@ -83,6 +83,35 @@ int net_receive(struct net_backend *backend, const struct net_meta *meta, const 
     return result;
 }
 
+int net_receive_begin(struct net_backend *backend, struct net_room *room)
+{
+    loop_check_thread(backend->loop);
+    if (!backend->link_up || !backend->peer || !backend->peer_ops->receive_begin)
+        return -ENETDOWN;
+    return backend->is_held ? -EAGAIN : backend->peer_ops->receive_begin(backend->peer, room);
+}
+
+void net_receive_end(struct net_backend *backend, const struct net_meta *meta, const uint8_t *head,
+                     size_t bytes)
+{
+    struct net_stats *stats = &backend->stats;
+    int result = backend->peer_ops->receive_end(backend->peer, meta, head, bytes);
+    if (meta && result) {
+        stats->rx_dropped++;
+    } else if (meta) {
+        const struct iovec seen = {(void *)head, NET_HEAD_BYTES};
+        stats->rx_frames++;
+        stats->rx_bytes += bytes;
+        observe(backend, false, &seen, 1);
+    }
+}
+
+void net_receive_release(struct net_backend *backend)
+{
+    if (backend->peer && backend->peer_ops->receive_release)
+        backend->peer_ops->receive_release(backend->peer);
+}
+
 void net_set_link(struct net_backend *backend, bool up)
 {
     loop_check_thread(backend->loop);

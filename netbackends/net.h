@@ -75,12 +75,32 @@ struct net_backend_ops {
     void (*close)(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque);
 };
 
+#define NET_HEAD_BYTES 1600 /* all that an observer or a filter looks at */
+
+/* Guest memory for what follows a frame's head; valid until receive_end. */
+struct net_room {
+    const struct iovec *iov;
+    size_t iov_count;
+    size_t bytes;
+};
+
 /* What a NIC offers to its backend. */
 struct net_peer_ops {
     /* A frame for the guest. 0: taken. -EAGAIN: the guest has no buffers; wait for
      * receive_resume. Other -errno: dropped. */
     int (*receive)(void *nic, const struct net_meta *meta, const struct iovec *iov,
                    size_t iov_count);
+    /*
+     * Optional, all three or none: a large frame read straight into guest memory, all but its first
+     * NET_HEAD_BYTES, which stay out of the guest's reach until they have been looked at. begin
+     * finds room; end says that a frame with this head, `bytes` in all, lies there, or without meta
+     * that so many bytes were written and nothing is received. Room that was found stays with the
+     * backend, for receive() too, until release, before it returns to the loop. begin: -errno if
+     * there is none: use receive().
+     */
+    int (*receive_begin)(void *nic, struct net_room *room);
+    int (*receive_end)(void *nic, const struct net_meta *meta, const uint8_t *head, size_t bytes);
+    void (*receive_release)(void *nic);
     /* There is room again after send() answered -EAGAIN. */
     void (*on_send_ready)(void *nic);
     /* The carrier went up or down (TAP removed, peer gone, set_link). */
@@ -122,6 +142,11 @@ int net_send(struct net_backend *backend, const struct net_meta *meta, const str
              size_t iov_count);
 int net_receive(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
                 size_t iov_count);
+/* The same for receive_begin, _end and _release. */
+int must_check net_receive_begin(struct net_backend *backend, struct net_room *room);
+void net_receive_end(struct net_backend *backend, const struct net_meta *meta, const uint8_t *head,
+                     size_t bytes);
+void net_receive_release(struct net_backend *backend);
 void net_set_link(struct net_backend *backend, bool up);
 /* The guest stands still and its memory with it: until it goes on, receive answers -EAGAIN. */
 void net_hold(struct net_backend *backend, bool is_held);

@@ -111,8 +111,10 @@ static void on_link(void *opaque, bool up)
     (void)up;
 }
 
-static const struct net_peer_ops mesh_peer = {on_mesh_frame, on_send_ready, on_link};
-static const struct net_peer_ops engine_peer = {on_engine_frame, on_send_ready, on_link};
+static const struct net_peer_ops mesh_peer = {
+    .receive = on_mesh_frame, .on_send_ready = on_send_ready, .on_link = on_link};
+static const struct net_peer_ops engine_peer = {
+    .receive = on_engine_frame, .on_send_ready = on_send_ready, .on_link = on_link};
 
 /* The rest of the operations. */
 

@@ -2,8 +2,9 @@
 /*
  * tap: one write per frame of the guest, one read per frame of the host.
  *
- * A frame that the guest has no room for waits in `frame`, and nothing more is read until it is
- * taken.
+ * A frame's start is read into `frame`, the rest straight into guest memory, and what does not fit
+ * there into `frame` again. A frame that the guest has no room for is gathered and waits in
+ * `frame`; nothing more is read until it is taken.
  */
 #include "netbackends/tap.h"
 
@@ -11,6 +12,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -125,25 +127,41 @@ static void read_meta(struct tap_backend *self, const uint8_t *header)
     };
 }
 
-/* False if there is none, or the interface is gone. */
-static bool read_frame(struct tap_backend *self)
+/* Where the next frame goes: its header, its head, guest memory if there is any, and the rest. */
+static int list_parts(struct tap_backend *self, uint8_t *header, const struct net_room *room)
+{
+    size_t count = 0;
+    if (self->device.has_vnet_hdr)
+        self->iov[count++] = (struct iovec){header, HEADER_BYTES};
+    if (!room->iov_count) {
+        self->iov[count++] = (struct iovec){self->frame, sizeof(self->frame)};
+        return (int)count;
+    }
+    self->iov[count++] = (struct iovec){self->frame, NET_HEAD_BYTES};
+    memcpy(self->iov + count, room->iov, room->iov_count * sizeof(*room->iov));
+    count += room->iov_count;
+    self->iov[count++] =
+        (struct iovec){self->frame + NET_HEAD_BYTES, sizeof(self->frame) - NET_HEAD_BYTES};
+    return (int)count;
+}
+
+/* The frame's length, or -1 if there is none or the interface is gone. */
+static ssize_t read_frame(struct tap_backend *self, const struct net_room *room)
 {
     uint8_t header[HEADER_BYTES] = {0};
-    struct iovec parts[] = {{header, HEADER_BYTES}, {self->frame, sizeof(self->frame)}};
-    bool has_header = self->device.has_vnet_hdr;
+    int parts = list_parts(self, header, room);
     ssize_t count;
     do
-        count = readv(self->device.fd, parts + !has_header, 1 + has_header);
+        count = readv(self->device.fd, self->iov, parts);
     while (count < 0 && errno == EINTR);
     if (count < 0) {
         if (errno != EAGAIN)
             lose_interface(self);
-        return false;
+        return -1;
     }
-    size_t head = has_header ? HEADER_BYTES : 0;
-    self->length = (size_t)count > head ? (size_t)count - head : 0;
     read_meta(self, header);
-    return true;
+    ssize_t head = self->device.has_vnet_hdr ? HEADER_BYTES : 0;
+    return count > head ? count - head : 0;
 }
 
 static void deliver(struct tap_backend *self)
@@ -156,16 +174,46 @@ static void deliver(struct tap_backend *self)
     self->guest_is_full = net_receive(&self->backend, &self->meta, &iov, 1) == -EAGAIN;
 }
 
+/* What lies in guest memory comes between head and rest of what lies in `frame`. */
+static void gather_frame(struct tap_backend *self, const struct net_room *room)
+{
+    uint8_t *tail = self->frame + NET_HEAD_BYTES;
+    size_t rest = self->length - NET_HEAD_BYTES - room->bytes;
+    memmove(tail + room->bytes, tail, rest);
+    iov_read(room->iov, room->iov_count, 0, tail, room->bytes);
+    net_receive_end(&self->backend, NULL, NULL, NET_HEAD_BYTES + room->bytes);
+}
+
+/* One frame from the host to the guest. False if there is none. */
+static bool pass_frame(struct tap_backend *self)
+{
+    struct net_room room = {0};
+    if (net_receive_begin(&self->backend, &room) || room.iov_count + 3 > ARRAY_SIZE(self->iov))
+        room = (struct net_room){0};
+    ssize_t length = read_frame(self, &room);
+    if (length < 0)
+        return false;
+    self->length = (size_t)length;
+    if (room.iov_count && self->length > NET_HEAD_BYTES + room.bytes)
+        gather_frame(self, &room);
+    else if (room.iov_count && self->length > NET_HEAD_BYTES) {
+        net_receive_end(&self->backend, &self->meta, self->frame, self->length);
+        return true;
+    }
+    deliver(self);
+    return true;
+}
+
 static void on_read_task(struct loop_task *task)
 {
     struct tap_backend *self = container_of(task, struct tap_backend, read_task);
     size_t bytes = 0;
     for (int i = 0; i < READ_BUDGET && bytes < READ_BUDGET_BYTES && !self->guest_is_full; i++) {
-        if (self->is_gone || !read_frame(self))
+        if (self->is_gone || !pass_frame(self))
             break;
         bytes += self->length;
-        deliver(self);
     }
+    net_receive_release(&self->backend);
     update_interest(self);
 }
 

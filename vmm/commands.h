@@ -22,6 +22,7 @@ enum qmp_type {
     QMP_BOOL,
     QMP_OBJECT,
     QMP_ARRAY,
+    QMP_ANY, /* any value: the handler checks it */
 };
 
 struct qmp_argument {
@@ -29,6 +30,9 @@ struct qmp_argument {
     enum qmp_type type;
     bool is_optional;
 };
+
+/* As the last argument: the command takes any others too, and checks them itself. */
+#define QMP_ANY_OTHERS {"*", QMP_OBJECT, true}
 
 struct qmp_call {
     struct control *control;
@@ -67,6 +71,9 @@ void qmp_call_fail(struct qmp_call *call, const char *class, const char *format,
 /* As a machine_done_fn, with the call as opaque: returns {} or fails with the sentence. */
 void qmp_call_done(void *opaque, int result, const struct error *err);
 
+/* The NAT of the netdev or NIC of that name, or the first one for NULL; NULL if there is none. */
+struct net_backend *commands_find_nat(const struct machine *machine, const char *name);
+
 /* Calls of quit are answered after the SHUTDOWN event, or when the control socket closes. */
 void commands_answer_quits(struct control *control);
 
@@ -80,18 +87,39 @@ json_t *qmp_version(void);
 /* {"id": "net0", "addresses": [...]}: newest first. */
 json_t *qmp_nic_addresses(const struct machine *machine, unsigned index);
 
+/* The path by which a CPU is known. */
+void qmp_cpu_path(const struct machine_cpu_info *cpu, char *text, size_t size);
+
 /* The groups of handlers. */
 typedef void qmp_handler_fn(struct qmp_call *call);
 /* commands_query.c */
 qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uuid, qmp_query_kvm,
     qmp_query_target, qmp_query_cpus_fast, qmp_query_chardev, qmp_query_iothreads,
-    qmp_query_balloon, qmp_query_stats;
+    qmp_query_stats;
+/* commands_guest.c */
+qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
+    qmp_query_memory_size_summary, qmp_system_wakeup;
+/* commands_fd.c */
+qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
+/* commands_qom.c */
+qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types,
+    qmp_qom_list_properties, qmp_device_list_properties;
 /* commands_block.c */
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
+/* commands_hotplug.c */
+qmp_handler_fn qmp_device_add, qmp_device_del, qmp_netdev_add, qmp_netdev_del, qmp_blockdev_add,
+    qmp_blockdev_del, qmp_object_add, qmp_object_del, qmp_nic_set_netdev,
+    qmp_query_hotpluggable_cpus;
+struct keyval;
+/* All arguments as one list: members of members as "a.b", booleans as "on" and "off". */
+int must_check qmp_arguments_to_keyval(const struct qmp_call *call, struct keyval *list,
+                                       struct error *err);
 /* qmp_schema.c */
 qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */
 qmp_handler_fn qmp_query_nic_addresses, qmp_set_link;
+qmp_handler_fn qmp_guestfwd_add, qmp_guestfwd_remove, qmp_hostfwd_add, qmp_hostfwd_remove,
+    qmp_query_forwards;
 /* commands_run.c */
 qmp_handler_fn qmp_stop, qmp_cont, qmp_system_powerdown, qmp_system_reset, qmp_quit,
     qmp_human_monitor_command;

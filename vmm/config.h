@@ -11,9 +11,10 @@
 
 #include "base/limits.h"
 #include "disk/disk.h"
+#include "vmm/config_guest.h"
 #include "vmm/cpu_model.h"
 
-#define CONFIG_CHARDEV_MAX 16
+#define CONFIG_CHARDEV_MAX 64
 #define CONFIG_MONITOR_MAX 8
 #define CONFIG_RNG_MAX     8
 
@@ -59,6 +60,8 @@ struct config_disk {
     char *serial;                        /* up to 20 bytes, or NULL */
     bool is_cdrom;
     bool is_attached;   /* a device refers to it */
+    bool is_node;       /* blockdev-add made it: it stays when its device goes */
+    unsigned pci_slot;  /* addr= of the device; 0: the first free one */
     unsigned boot_rank; /* 1 + bootindex= of the device; 0 if it has none */
 };
 
@@ -74,10 +77,20 @@ enum config_net_kind {
 
 struct config_forward {
     bool is_udp;
+    char *host_path;    /* a local socket, instead of address and port */
     char *host_address; /* NULL: 127.0.0.1 */
     uint16_t host_port;
     char *guest_address; /* NULL: the first DHCP address */
     uint16_t guest_port;
+};
+
+/* guestfwd=: from an address of the guest's network to a command, or to a service of the host. */
+struct config_guest_forward {
+    char *address; /* NULL: the 4th of the network */
+    uint16_t port;
+    char *command;                    /* or NULL, and */
+    char *target_path, *target_host; /* one of these */
+    uint16_t target_port;
 };
 
 /*
@@ -94,6 +107,8 @@ struct config_net_user {
     bool ipv4_off, ipv6_off;
     struct config_forward *forwards;
     unsigned forward_count;
+    struct config_guest_forward *guest_forwards;
+    unsigned guest_forward_count;
 };
 
 /* -netdev tap and bridge; NULL: as netbackends/tap.h says. */
@@ -162,7 +177,8 @@ struct vm_config {
     char *mem_path; /* -mem-path, or NULL */
     bool mem_prealloc;
     unsigned cpus;
-    unsigned sockets, cores, threads; /* their product is cpus */
+    unsigned max_cpus; /* with those that may be plugged in; 0: as many as cpus */
+    unsigned sockets, cores, threads; /* their product is max_cpus */
     char *cpu_model;                  /* "host", "max", "x86-64-v2" */
     struct cpu_model cpu_features;    /* what it and its switches mean */
     char *accel;                      /* "kvm", "soft", "kvm:soft" */
@@ -178,6 +194,8 @@ struct vm_config {
     unsigned nic_count;
     struct config_rng rngs[CONFIG_RNG_MAX];
     unsigned rng_count;
+
+    struct config_guest guest;
 
     struct config_chardev chardevs[CONFIG_CHARDEV_MAX];
     unsigned chardev_count;
@@ -195,6 +213,11 @@ struct vm_config {
 
 /* The control socket serves this one itself, to several clients; the machine opens the others. */
 bool vm_config_chardev_is_control(const struct vm_config *config, unsigned index);
+
+static inline unsigned vm_config_max_cpus(const struct vm_config *config)
+{
+    return MAX(config->max_cpus, config->cpus);
+}
 
 void vm_config_fini(struct vm_config *config);
 

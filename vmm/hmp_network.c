@@ -5,6 +5,7 @@
 
 #include "netbackends/net.h"
 #include "netbackends/shared.h"
+#include "vmm/commands.h"
 #include "vmm/forward.h"
 #include "vmm/hmp_private.h"
 
@@ -42,44 +43,27 @@ static struct net_backend *nat_of(const struct hmp_call *call, unsigned index)
     return backend ? net_shared_nat(backend) : NULL;
 }
 
-/* The NAT of that name, or the first one if `name` is NULL. */
-static struct net_backend *find_nat(struct hmp_call *call, const char *name)
-{
-    for (unsigned i = 0; i < config_of(call)->nic_count; i++) {
-        struct net_backend *nat = nat_of(call, i);
-        if (nat && (!name || is_named(&config_of(call)->nics[i], name)))
-            return nat;
-    }
-    fprintf(call->out, "Error: there is no NAT%s%s\r\n", name ? " on netdev " : "",
-            name ? name : "");
-    return NULL;
-}
-
 /* Reads [netdev] rule; the rule is the caller's to forward_fini if a backend comes back. */
 static struct net_backend *read_rule(struct hmp_call *call, bool has_guest,
                                      struct config_forward *rule)
 {
     const char *text = call->words[call->word_count - 1];
     if (call->word_count < 2 || call->word_count > 3 || !forward_parse(text, has_guest, rule)) {
-        fprintf(call->out, "usage: %s [NETDEV] tcp|udp:[ADDRESS]:PORT%s\r\n", call->words[0],
+        fprintf(call->out, "usage: %s [NETDEV] tcp|udp:[ADDRESS]:PORT%s, or unix:PATH%s\r\n",
+                call->words[0], has_guest ? "-[ADDRESS]:PORT" : "",
                 has_guest ? "-[ADDRESS]:PORT" : "");
         if (call->word_count >= 2 && call->word_count <= 3)
             forward_fini(rule);
         return NULL;
     }
-    struct net_backend *nat = find_nat(call, call->word_count == 3 ? call->words[1] : NULL);
-    if (!nat)
-        forward_fini(rule);
+    const char *name = call->word_count == 3 ? call->words[1] : NULL;
+    struct net_backend *nat = commands_find_nat(call->control->machine, name);
+    if (nat)
+        return nat;
+    fprintf(call->out, "Error: there is no NAT%s%s\r\n", name ? " on netdev " : "",
+            name ? name : "");
+    forward_fini(rule);
     return nat;
-}
-
-static struct net_forward as_net_forward(const struct config_forward *rule)
-{
-    return (struct net_forward){.is_udp = rule->is_udp,
-                                .host_address = rule->host_address,
-                                .host_port = rule->host_port,
-                                .guest_address = rule->guest_address,
-                                .guest_port = rule->guest_port};
 }
 
 void hmp_hostfwd_add(struct hmp_call *call)
@@ -88,7 +72,7 @@ void hmp_hostfwd_add(struct hmp_call *call)
     struct net_backend *nat = read_rule(call, true, &rule);
     if (!nat)
         return;
-    struct net_forward forward = as_net_forward(&rule);
+    struct net_forward forward = forward_for_net(&rule);
     struct error err = {0};
     if (net_slirp_forward_add(nat, &forward, &err))
         fprintf(call->out, "Error: %s\r\n", err.text);
@@ -101,7 +85,7 @@ void hmp_hostfwd_remove(struct hmp_call *call)
     struct net_backend *nat = read_rule(call, false, &rule);
     if (!nat)
         return;
-    struct net_forward forward = as_net_forward(&rule);
+    struct net_forward forward = forward_for_net(&rule);
     struct error err = {0};
     const char *text = call->words[call->word_count - 1];
     if (net_slirp_forward_remove(nat, &forward, &err))
@@ -125,16 +109,23 @@ void hmp_info_network(struct hmp_call *call)
             backend->ops->describe(backend, text, sizeof(text));
         else if (backend)
             snprintf(text, sizeof(text), "index=0,type=%s", backend->ops->kind);
-        fprintf(call->out, "%s%s: %s\r\n", nic->has_device ? " \\ " : "", nic->netdev_id, text);
+        if (backend)
+            fprintf(call->out, "%s%s: %s\r\n", nic->has_device ? " \\ " : "", nic->netdev_id, text);
     }
 }
 
 static void print_forward(void *opaque, const struct net_forward *forward)
 {
-    FILE *out = opaque;
-    fprintf(out, "  %s %s:%u -> %s:%u\r\n", forward->is_udp ? "udp" : "tcp",
-            forward->host_address ? forward->host_address : "127.0.0.1", forward->host_port,
-            forward->guest_address ? forward->guest_address : "the guest", forward->guest_port);
+    char *text = forward_text(forward);
+    fprintf(opaque, "  hostfwd=%s\r\n", text);
+    free(text);
+}
+
+static void print_guest_forward(void *opaque, const struct net_guest_forward *forward)
+{
+    char *text = forward_text_guest(forward);
+    fprintf(opaque, "  guestfwd=%s\r\n", text);
+    free(text);
 }
 
 static void print_lines(FILE *out, const char *text)
@@ -152,6 +143,7 @@ void hmp_info_usernet(struct hmp_call *call)
         char *connections = net_slirp_connections(nat);
         fprintf(call->out, "Hub -1 (%s):\r\n", config_of(call)->nics[i].netdev_id);
         net_slirp_for_each_forward(nat, print_forward, call->out);
+        net_slirp_for_each_guest_forward(nat, print_guest_forward, call->out);
         print_lines(call->out, connections ? connections : "");
         free(connections);
     }

@@ -9,26 +9,20 @@
 #include "netbackends/shared.h"
 #include "netbackends/stream.h"
 #include "netbackends/tap.h"
-
-static struct net_forward forward_of(const struct config_forward *config)
-{
-    return (struct net_forward){
-        .is_udp = config->is_udp,
-        .host_address = config->host_address,
-        .host_port = config->host_port,
-        .guest_address = config->guest_address,
-        .guest_port = config->guest_port,
-    };
-}
+#include "vmm/forward.h"
 
 static int create_nat(struct loop *loop, const struct config_nic *nic, const char *machine_name,
                       struct net_backend **out, struct error *err)
 {
     const struct config_net_user *user = &nic->user;
     struct net_forward *forwards = calloc(user->forward_count + 1, sizeof(*forwards));
-    CHECK(forwards);
+    struct net_guest_forward *guest_forwards =
+        calloc(user->guest_forward_count + 1, sizeof(*guest_forwards));
+    CHECK(forwards && guest_forwards);
     for (unsigned i = 0; i < user->forward_count; i++)
-        forwards[i] = forward_of(&user->forwards[i]);
+        forwards[i] = forward_for_net(&user->forwards[i]);
+    for (unsigned i = 0; i < user->guest_forward_count; i++)
+        guest_forwards[i] = forward_guest_for_net(&user->guest_forwards[i]);
     const struct net_slirp_options options = {
         .net = user->net,
         .host = user->host,
@@ -50,12 +44,15 @@ static int create_nat(struct loop *loop, const struct config_nic *nic, const cha
         .ipv6_off = user->ipv6_off,
         .forwards = forwards,
         .forward_count = user->forward_count,
+        .guest_forwards = guest_forwards,
+        .guest_forward_count = user->guest_forward_count,
     };
     const struct net_shared_options shared = {nic->folder, machine_name, options};
     int result = nic->kind == NET_KIND_USER
                      ? net_slirp_create(loop, nic->netdev_id, &options, out, err)
                      : net_shared_create(loop, nic->netdev_id, &shared, out, err);
     free(forwards);
+    free(guest_forwards);
     return result;
 }
 

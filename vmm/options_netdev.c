@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "vmm/forward.h"
+#include "base/fdset.h"
 #include "vmm/options_private.h"
 #include "base/suggest.h"
 
@@ -36,9 +37,7 @@ static const char one_queue[] = "the NIC has one pair of queues; leave it out";
     ENGINE_KEYS, {"dnssearch", NULL, NULL}, {"domainname", NULL, NULL}, {"restrict", NULL, NULL},  \
         {"host-loopback", NULL, NULL},                                                             \
     {                                                                                              \
-        "guestfwd", "",                                                                            \
-            "forwarding from the guest is not there; host-loopback=on makes the host's services "  \
-            "reachable as 10.0.2.2"                                                                \
+        "guestfwd", NULL, NULL                                                                     \
     }
 
 static const struct keyval_known user_known[] = {
@@ -159,6 +158,8 @@ static bool is_same_forward(const struct config_forward *a, const struct config_
 {
     const char *one = a->host_address ? a->host_address : "127.0.0.1";
     const char *other = b->host_address ? b->host_address : "127.0.0.1";
+    if (a->host_path || b->host_path)
+        return a->host_path && b->host_path && strcmp(a->host_path, b->host_path) == 0;
     return a->is_udp == b->is_udp && a->host_port == b->host_port && strcmp(one, other) == 0;
 }
 
@@ -168,13 +169,28 @@ static int add_forward(struct config_net_user *user, const struct keyval *list, 
     user->forwards = options_grow(user->forwards, user->forward_count, sizeof(*user->forwards));
     struct config_forward *forward = &user->forwards[user->forward_count++];
     if (!forward_parse(text, true, forward))
-        return error_set(err, EINVAL, "%s: hostfwd=%s: say " FORWARD_SHAPE " (or udp)",
+        return error_set(err, EINVAL,
+                         "%s: hostfwd=%s: say " FORWARD_SHAPE " (or udp), or "
+                         "hostfwd=unix:PATH-:GUESTPORT",
                          list->option, text);
     for (unsigned i = 0; i + 1 < user->forward_count; i++)
         if (is_same_forward(&user->forwards[i], forward))
-            return error_set(err, EEXIST, "%s: hostfwd=%s: port %u is forwarded twice",
-                             list->option, text, forward->host_port);
+            return error_set(err, EEXIST, "%s: hostfwd=%s: %s is forwarded twice", list->option,
+                             text, forward->host_path ? "that path" : "that port");
     return 0;
+}
+
+static int add_guest_forward(struct config_net_user *user, const struct keyval *list,
+                             const char *text, struct error *err)
+{
+    user->guest_forwards = options_grow(user->guest_forwards, user->guest_forward_count,
+                                        sizeof(*user->guest_forwards));
+    if (forward_parse_guest(text, true, &user->guest_forwards[user->guest_forward_count++]))
+        return 0;
+    return error_set(err, EINVAL,
+                     "%s: guestfwd=%s: say guestfwd=tcp:ADDRESS:PORT-cmd:COMMAND, "
+                     "-tcp:HOST:PORT or -unix:PATH",
+                     list->option, text);
 }
 
 static void add_search_domain(struct config_net_user *user, const char *domain)
@@ -195,6 +211,8 @@ static int read_repeated(struct config_net_user *user, const struct keyval *list
         const struct keyval_pair *pair = &list->pairs[i];
         if (strcmp(pair->key, "hostfwd") == 0)
             result = add_forward(user, list, pair->value, err);
+        else if (strcmp(pair->key, "guestfwd") == 0)
+            result = add_guest_forward(user, list, pair->value, err);
         else if (strcmp(pair->key, "dnssearch") == 0)
             add_search_domain(user, pair->value);
     }
@@ -229,17 +247,36 @@ static int read_user(struct config_nic *nic, const struct keyval *list, struct e
     return result ? result : read_repeated(user, list, err);
 }
 
+/* A number, or the name of a descriptor that was passed by getfd. */
+static int read_fd(struct config_net_tap *tap, const struct keyval *list, struct error *err)
+{
+    const char *text = keyval_get(list, "fd");
+    uint64_t fd = 0;
+    tap->fd = -1;
+    if (!text)
+        return 0;
+    if (*text >= '0' && *text <= '9') {
+        int result = keyval_uint(list, "fd", 0, INT32_MAX, &fd, err);
+        tap->fd = result ? -1 : (int)fd;
+        return result;
+    }
+    tap->fd = fdset_take(text);
+    if (tap->fd >= 0)
+        return 0;
+    tap->fd = -1;
+    return error_set(err, ENOENT, "%s: File descriptor named '%s' has not been found", list->option,
+                     text);
+}
+
 static int read_tap(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
     struct config_net_tap *tap = &nic->tap;
-    uint64_t fd = 0;
     bool has_header = true;
     nic->kind = NET_KIND_TAP;
     keyval_string(list, "ifname", &tap->ifname);
     keyval_string(list, "br", &tap->bridge);
     keyval_string(list, "helper", &tap->helper);
-    int result = keyval_uint(list, "fd", 0, INT32_MAX, &fd, err);
-    tap->fd = keyval_get(list, "fd") ? (int)fd : -1;
+    int result = read_fd(tap, list, err);
     if (!result)
         result = keyval_bool(list, "vnet_hdr", &has_header, err);
     tap->vnet_hdr_off = !has_header;
@@ -380,7 +417,8 @@ static int read_nat(struct config_nic *nic, const struct keyval *list, struct er
 /* Others than the host do not come in. */
 static bool is_loopback(const struct config_forward *forward)
 {
-    return !forward->host_address || strncmp(forward->host_address, "127.", 4) == 0;
+    return !forward->host_address || strncmp(forward->host_address, "127.", 4) == 0 ||
+           strcmp(forward->host_address, "::1") == 0;
 }
 
 static int read_host_only(struct config_nic *nic, const struct keyval *list, struct error *err)
@@ -480,4 +518,7 @@ void options_netdev_fini(struct config_nic *nic)
     for (unsigned i = 0; i < user->forward_count; i++)
         forward_fini(&user->forwards[i]);
     free(user->forwards);
+    for (unsigned i = 0; i < user->guest_forward_count; i++)
+        forward_fini_guest(&user->guest_forwards[i]);
+    free(user->guest_forwards);
 }
