@@ -9,7 +9,9 @@
  * A received frame takes as many chains as it needs (one, without mergeable buffers). Their buffers
  * lie one behind the other in rx_iov, so header and frame are written as one stream, however the
  * guest framed it. If the chains do not suffice yet, all are put back and the backend hears
- * -EAGAIN; the guest's next kick of the queue resumes it.
+ * -EAGAIN; the guest's next kick of the queue resumes it. A backend that reads straight into guest
+ * memory (receive_begin) keeps chains popped from frame to frame and gives the rest back at the end
+ * of its turn.
  */
 #include "devices/virtio_net.h"
 
@@ -31,6 +33,7 @@ enum {
     FILTER_BYTES = 18,         /* of a frame, for the filter */
     TX_BUDGET_BYTES = 1 << 20, /* taken from the guest in one loop turn */
     RX_IOV_MAX = 4 * VIRTQUEUE_INDIRECT_MAX,
+    DIRECT_PLAIN_BYTES = 9 * 1024, /* room for a frame that is no larger than an MTU */
 };
 
 static const struct {
@@ -70,6 +73,13 @@ struct net_config {
     uint8_t mtu[2];
 };
 
+/* Chains that are popped for frames to come, and their buffers. */
+struct rx_room {
+    unsigned chain_at, chain_count; /* in rx_chains */
+    size_t iov_at, iov_count;       /* in rx_iov */
+    size_t bytes;
+};
+
 struct virtio_net {
     struct virtio_pci pci; /* first: it is a device */
     struct net_backend *backend;
@@ -80,8 +90,10 @@ struct virtio_net {
     uint32_t guest_offloads; /* of enum net_offloads: what receive may bring */
     bool rx_waits;           /* the backend heard -EAGAIN */
     bool tx_waits;           /* we did */
+    struct rx_room room;
     struct virtqueue_chain rx_chains[QUEUE_SIZE];
     struct iovec rx_iov[RX_IOV_MAX];
+    struct iovec rx_tail_iov[RX_IOV_MAX]; /* rx_iov without header and head, for receive_begin */
     struct iovec tx_iov[VIRTQUEUE_INDIRECT_MAX];
     struct iovec tx_frame_iov[VIRTQUEUE_INDIRECT_MAX];
 };
@@ -275,78 +287,91 @@ static void on_send_ready(void *nic)
 
 /* Receive. */
 
-/* The chains that were popped for one frame. */
-struct rx_room {
-    unsigned chain_count;
-    size_t iov_count;
-    size_t bytes;
-};
-
-static void put_back(struct virtio_net *net, const struct rx_room *room)
+static void release_room(void *nic)
 {
+    struct virtio_net *net = nic;
+    struct rx_room *room = &net->room;
     for (unsigned i = room->chain_count; i-- > 0;)
-        virtqueue_unpop(virtio_queue(vdev_of(net), RX), &net->rx_chains[i]);
+        virtqueue_unpop(virtio_queue(vdev_of(net), RX), &net->rx_chains[room->chain_at + i]);
+    *room = (struct rx_room){0};
 }
 
 /* The receive queue can hold no more than this, so waiting for more would never end. */
-static bool is_room_exhausted(struct virtio_net *net, const struct rx_room *room)
+static bool is_room_exhausted(struct virtio_net *net)
 {
+    const struct rx_room *room = &net->room;
     if (room->chain_count && !virtio_has(vdev_of(net), VIRTIO_NET_F_MRG_RXBUF))
         return true;
     return room->chain_count >= virtio_queue(vdev_of(net), RX)->layout.size ||
            RX_IOV_MAX - room->iov_count < VIRTQUEUE_INDIRECT_MAX;
 }
 
-/* 0, -EAGAIN for want of chains, or -EMSGSIZE. On failure nothing is popped. */
-static int make_room(struct virtio_net *net, size_t bytes, struct rx_room *room)
+/* One chain more. 0, -EAGAIN if there is none, or -EIO. */
+static int take_chain(struct virtio_net *net)
 {
-    struct virtio_device *vdev = vdev_of(net);
-    *room = (struct rx_room){0};
-    while (room->bytes < bytes) {
-        int result = is_room_exhausted(net, room) ? -EMSGSIZE : 0;
-        struct virtqueue_chain *chain = &net->rx_chains[room->chain_count];
-        if (!result) {
-            chain->iov = net->rx_iov + room->iov_count;
-            chain->iov_max = VIRTQUEUE_INDIRECT_MAX;
-            if (!virtqueue_pop(virtio_queue(vdev, RX), chain))
-                result = -EAGAIN;
-        }
-        if (result) {
-            put_back(net, room);
-            return result;
-        }
-        room->chain_count++;
-        room->iov_count += chain->in_count;
-        room->bytes += chain->in_bytes;
-        if (chain->out_count) {
-            put_back(net, room);
-            virtio_broken(vdev, "a receive buffer is not writable");
-            return -EIO;
-        }
-    }
-    return 0;
+    struct rx_room *room = &net->room;
+    struct virtqueue_chain *chain = &net->rx_chains[room->chain_at + room->chain_count];
+    chain->iov = net->rx_iov + room->iov_at + room->iov_count;
+    chain->iov_max = VIRTQUEUE_INDIRECT_MAX;
+    if (!virtqueue_pop(virtio_queue(vdev_of(net), RX), chain))
+        return -EAGAIN;
+    room->chain_count++;
+    room->iov_count += chain->in_count;
+    room->bytes += chain->in_bytes;
+    if (!chain->out_count)
+        return 0;
+    virtio_broken(vdev_of(net), "a receive buffer is not writable");
+    return -EIO;
 }
 
-static void write_header(struct virtio_net *net, const struct net_meta *meta,
-                         const struct rx_room *room)
+/* The arrays have a place behind what is popped; else they are begun anew. */
+static void wind_back(struct virtio_net *net)
 {
+    const struct rx_room *room = &net->room;
+    if (room->chain_at + room->chain_count >= QUEUE_SIZE ||
+        RX_IOV_MAX - room->iov_at - room->iov_count < VIRTQUEUE_INDIRECT_MAX)
+        release_room(net);
+}
+
+/* 0, -EAGAIN for want of chains, -EMSGSIZE or -EIO. On failure nothing is popped. */
+static int make_room(struct virtio_net *net, size_t bytes)
+{
+    int result = 0;
+    while (!result && net->room.bytes < bytes) {
+        wind_back(net);
+        result = is_room_exhausted(net) ? -EMSGSIZE : take_chain(net);
+    }
+    if (result)
+        release_room(net);
+    return result;
+}
+
+/* The frame lies in its chains: puts the header before it and gives them back. */
+static void push_frame(struct virtio_net *net, const struct net_meta *meta, size_t bytes)
+{
+    struct rx_room *room = &net->room;
+    const struct iovec *iov = net->rx_iov + room->iov_at;
     uint8_t header[HEADER_BYTES] = {meta->flags, meta->gso_type};
+    size_t iov_count = room->iov_count, left = HEADER_BYTES + bytes;
+    unsigned count = 0;
+    while (left) {
+        const struct virtqueue_chain *chain = &net->rx_chains[room->chain_at];
+        size_t here = MIN(left, chain->in_bytes);
+        virtqueue_push(virtio_queue(vdev_of(net), RX), chain, (uint32_t)here);
+        left -= here;
+        room->chain_at++;
+        room->chain_count--;
+        room->iov_at += chain->in_count;
+        room->iov_count -= chain->in_count;
+        room->bytes -= chain->in_bytes;
+        count++;
+    }
     store_le16(header + 2, meta->hdr_len);
     store_le16(header + 4, meta->gso_size);
     store_le16(header + 6, meta->csum_start);
     store_le16(header + 8, meta->csum_offset);
-    store_le16(header + 10, (uint16_t)room->chain_count);
-    iov_write(net->rx_iov, room->iov_count, 0, header, sizeof(header));
-}
-
-static void push_room(struct virtio_net *net, const struct rx_room *room, size_t bytes)
-{
-    for (unsigned i = 0; i < room->chain_count; i++) {
-        const struct virtqueue_chain *chain = &net->rx_chains[i];
-        size_t here = MIN(bytes, chain->in_bytes);
-        virtqueue_push(virtio_queue(vdev_of(net), RX), chain, (uint32_t)here);
-        bytes -= here;
-    }
+    store_le16(header + 10, (uint16_t)count);
+    iov_write(iov, iov_count, 0, header, sizeof(header));
 }
 
 static bool is_meta_taken(const struct virtio_net *net, const struct net_meta *meta)
@@ -369,28 +394,75 @@ static bool is_meta_taken(const struct virtio_net *net, const struct net_meta *m
     return !(needed & ~net->guest_offloads);
 }
 
+static bool is_receiving(struct virtio_net *net)
+{
+    return virtio_is_live(vdev_of(net)) && virtio_queue(vdev_of(net), RX)->enabled;
+}
+
 static int on_receive(void *nic, const struct net_meta *meta, const struct iovec *iov,
                       size_t iov_count)
 {
     struct virtio_net *net = nic;
-    struct rx_room room;
     uint8_t start[FILTER_BYTES];
     size_t bytes = iov_size(iov, iov_count);
-    if (!virtio_is_live(vdev_of(net)) || !virtio_queue(vdev_of(net), RX)->enabled)
+    if (!is_receiving(net))
         return -ENETDOWN;
     if (bytes < ETHERNET_BYTES || bytes > NET_FRAME_MAX || !is_meta_taken(net, meta))
         return -EINVAL;
     size_t seen = iov_read(iov, iov_count, 0, start, sizeof(start));
     if (!net_filter_passes(&net->filter, start, seen))
         return 0;
-    int result = make_room(net, HEADER_BYTES + bytes, &room);
+    int result = make_room(net, HEADER_BYTES + bytes);
     if (result) {
         net->rx_waits = result == -EAGAIN;
         return result;
     }
-    write_header(net, meta, &room);
-    iov_copy(net->rx_iov, room.iov_count, HEADER_BYTES, iov, iov_count, 0, bytes);
-    push_room(net, &room, HEADER_BYTES + bytes);
+    iov_copy(net->rx_iov + net->room.iov_at, net->room.iov_count, HEADER_BYTES, iov, iov_count, 0,
+             bytes);
+    push_frame(net, meta, bytes);
+    return 0;
+}
+
+/* As much as a frame may take, or as there is. */
+static int on_receive_begin(void *nic, struct net_room *out)
+{
+    struct virtio_net *net = nic;
+    struct rx_room *room = &net->room;
+    const size_t start = HEADER_BYTES + NET_HEAD_BYTES;
+    bool has_large = net->guest_offloads & (NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6);
+    size_t wanted = HEADER_BYTES + (size_t)(has_large ? NET_FRAME_MAX : DIRECT_PLAIN_BYTES);
+    int result = 0;
+    if (!is_receiving(net))
+        return -ENETDOWN;
+    while (!result && room->bytes < wanted) {
+        wind_back(net);
+        result = is_room_exhausted(net) ? -EMSGSIZE : take_chain(net);
+    }
+    if (result == -EIO || room->bytes <= start) {
+        release_room(net);
+        return -EAGAIN;
+    }
+    out->bytes = room->bytes - start;
+    out->iov = net->rx_tail_iov;
+    out->iov_count = iov_slice(net->rx_tail_iov, ARRAY_SIZE(net->rx_tail_iov),
+                               net->rx_iov + room->iov_at, room->iov_count, start, out->bytes);
+    return 0;
+}
+
+static int on_receive_end(void *nic, const struct net_meta *meta, const uint8_t *head, size_t bytes)
+{
+    struct virtio_net *net = nic;
+    const struct rx_room *room = &net->room;
+    const struct iovec *iov = net->rx_iov + room->iov_at;
+    CHECK(bytes > NET_HEAD_BYTES && HEADER_BYTES + bytes <= room->bytes);
+    if (!meta || !is_meta_taken(net, meta) ||
+        !net_filter_passes(&net->filter, head, FILTER_BYTES)) {
+        virtqueue_written(virtio_queue(vdev_of(net), RX), iov, room->iov_count,
+                          HEADER_BYTES + bytes);
+        return meta && !is_meta_taken(net, meta) ? -EINVAL : 0;
+    }
+    iov_write(iov, room->iov_count, HEADER_BYTES, head, NET_HEAD_BYTES);
+    push_frame(net, meta, bytes);
     return 0;
 }
 
@@ -502,6 +574,9 @@ static void on_link(void *nic, bool up)
 
 static const struct net_peer_ops peer_ops = {
     .receive = on_receive,
+    .receive_begin = on_receive_begin,
+    .receive_end = on_receive_end,
+    .receive_release = release_room,
     .on_send_ready = on_send_ready,
     .on_link = on_link,
 };

@@ -42,7 +42,8 @@ static void on_link(void *opaque, bool up)
 
 void fake_nic_attach(struct fake_nic *nic, struct net_backend *net)
 {
-    static const struct net_peer_ops ops = {on_receive, on_send_ready, on_link};
+    static const struct net_peer_ops ops = {
+        .receive = on_receive, .on_send_ready = on_send_ready, .on_link = on_link};
     memset(nic, 0, sizeof(*nic));
     nic->net = net;
     nic->link_up = net->link_up;

@@ -58,7 +58,8 @@ static void on_link(void *nic, bool up)
 
 static const struct net_backend_ops ops = {
     .kind = "test", .send = on_send, .receive_resume = on_receive_resume};
-static const struct net_peer_ops nic_ops = {on_receive, on_send_ready, on_link};
+static const struct net_peer_ops nic_ops = {
+    .receive = on_receive, .on_send_ready = on_send_ready, .on_link = on_link};
 static uint8_t bytes[60];
 static const struct iovec iov = {bytes, sizeof(bytes)};
 
