@@ -98,6 +98,8 @@ void forward_fini(struct config_forward *forward)
 
 static bool read_target(const char *text, struct config_guest_forward *out)
 {
+    if (strncmp(text, "tcp:localhost:", 14) == 0)
+        return read_port(text + 14, text + strlen(text), &out->target_port);
     if (strncmp(text, "tcp:", 4) == 0)
         return read_endpoint(text + 4, text + strlen(text), &out->target_host, &out->target_port);
     bool is_path = strncmp(text, "unix:", 5) == 0;
@@ -181,7 +183,8 @@ char *forward_text_guest(const struct net_guest_forward *forward)
 {
     char guest[64], target[64], *text;
     write_endpoint(guest, forward->guest_address, forward->guest_port);
-    write_endpoint(target, forward->target.host, forward->target.port);
+    write_endpoint(target, forward->target.host ? forward->target.host : "127.0.0.1",
+                   forward->target.port);
     const char *kind = forward->command ? "cmd" : forward->target.path ? "unix" : "tcp";
     const char *to = forward->command       ? forward->command
                      : forward->target.path ? forward->target.path

@@ -198,7 +198,7 @@ static void test_forwarded_ports(void **state)
     struct net_slirp_options options = {0};
     assert_int_equal(net_slirp_create(&loop, "net0", &options, &machine.backend, NULL), 0);
     assert_string_equal(ask(fd, "hostfwd_add tcp::45871-:22"), "");
-    assert_non_null(strstr(ask(fd, "info usernet"), "  tcp 127.0.0.1:45871 -> "));
+    assert_non_null(strstr(ask(fd, "info usernet"), "  hostfwd=tcp:127.0.0.1:45871-:22\r\n"));
     assert_non_null(strstr(ask(fd, "hostfwd_add net0 tcp::45871-:22"), "Error: "));
     assert_non_null(strstr(ask(fd, "hostfwd_add net9 tcp::45872-:22"), "netdev net9"));
     assert_string_equal(ask(fd, "hostfwd_remove net0 tcp::45871"),
