@@ -45,6 +45,8 @@ int node_init(struct node *node, const struct format_ops *ops, struct loop *loop
     node->file = file;
     node->read_only = options->read_only;
     node->unmap = options->discard_unmap;
+    static unsigned next_name = 100;
+    snprintf(node->name, sizeof(node->name), "#block%u", next_name++);
     node->path = strdup(options->path);
     list_init(&node->done);
     list_init(&node->bitmaps);
@@ -68,7 +70,7 @@ void node_submit(struct node *node, struct disk_request *request)
         return;
     }
     request->extent.bytes = request->bytes;
-    request->extent.is_zero = false;
+    request->extent.is_zero = request->extent.is_absent = false;
     node_complete_later(node, request, 0);
 }
 

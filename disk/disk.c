@@ -13,42 +13,16 @@
 #include "base/iov.h"
 #include "base/log.h"
 #include "disk/dirty.h"
-#include "disk/format.h"
-
-struct disk {
-    struct loop *loop;
-    struct node *top;
-    struct disk *backing; /* a view of the node below, for disk_backing */
-    struct disk_cache_mode cache;
-    bool unmap;
-    struct disk_stats stats;
-    bool closing;
-    int close_result;
-    void (*on_closed)(void *opaque, int result);
-    void *on_closed_opaque;
-    void (*on_resize)(void *opaque);
-    void *on_resize_opaque;
-    struct {
-        bool waiting; /* until nothing is in flight; requests are held meanwhile */
-        bool running;
-        void (*start)(struct disk *disk);
-        uint64_t bytes; /* the disk's new size, or the VM state's */
-        uint64_t old_size_bytes;
-        struct disk_snapshot_request *snapshot;
-        void (*on_done)(void *opaque, int result, const struct error *err);
-        void *opaque;
-        struct list held;
-    } exclusive;
-    struct loop_task advance; /* a close or an exclusive job that waits for an idle disk */
-};
+#include "disk/disk_private.h"
+#include "disk/graph.h"
+#include "disk/histogram.h"
 
 static void disk_free(struct disk *disk)
 {
-    while (disk) {
-        struct disk *below = disk->backing;
-        free(disk);
-        disk = below;
-    }
+    disk_drop_views(disk);
+    for (unsigned op = 0; op <= DISK_STATUS; op++)
+        free(disk->histograms[op]);
+    free(disk);
 }
 
 static void on_node_closed(void *opaque, int result);
@@ -68,83 +42,52 @@ static void on_node_closed(void *opaque, int result)
         close_node(disk, disk->top);
         return;
     }
-    disk->on_closed(disk->on_closed_opaque, disk->close_result);
+    void (*on_closed)(void *, int) = disk->on_closed;
+    void *owner = disk->on_closed_opaque;
+    int close_result = disk->close_result;
     disk_free(disk);
+    on_closed(owner, close_result);
 }
 
-/* A request that was held while the disk shrank may lie outside of it now. */
-static void resubmit(struct disk *disk, struct disk_request *request)
-{
-    if (request->op == DISK_FLUSH || request->flags & DISK_VMSTATE ||
-        range_fits(request->offset, request->bytes, disk->top->size_bytes))
-        node_submit(disk->top, request);
-    else
-        node_complete_later(disk->top, request, -EIO);
-}
-
-/* A bitmap that cannot follow is of no use any more. */
-static void resize_bitmaps(struct node *node)
-{
-    list_for_each(entry, &node->bitmaps)
-    {
-        struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
-        if (bitmap->inconsistent || bitmap->size_bytes == node->size_bytes)
-            continue;
-        if (dirty_bitmap_resize(bitmap, node->size_bytes)) {
-            log_error("image '%s': no memory for bitmap '%s', which is lost", node->path,
-                      bitmap->name);
-            bitmap->inconsistent = true;
-            bitmap->enabled = false;
-        }
-    }
-}
-
-static void on_exclusive_done(void *opaque, int result, const struct error *err)
+static void on_throttle_closed(void *opaque)
 {
     struct disk *disk = opaque;
-    struct list held;
-    list_init(&held);
-    list_splice_back(&held, &disk->exclusive.held);
-    disk->exclusive.running = false;
-    resize_bitmaps(disk->top);
-    for (struct list *node; (node = list_pop_front(&held));)
-        resubmit(disk, list_entry(node, struct disk_request, node));
-    bool has_new_size = disk->top->size_bytes != disk->exclusive.old_size_bytes;
-    disk->exclusive.on_done(disk->exclusive.opaque, result, err);
-    if (has_new_size && disk->on_resize)
-        disk->on_resize(disk->on_resize_opaque);
-    loop_task_queue(&disk->advance);
+    if (disk->top)
+        close_node(disk, disk->top);
+    else
+        on_node_closed(disk, 0);
 }
 
-static void on_advance(struct loop_task *task)
+void disk_start_close(struct disk *disk)
 {
-    struct disk *disk = container_of(task, struct disk, advance);
-    uint64_t held = 0;
-    list_for_each(node, &disk->exclusive.held) held++;
-    if (disk->stats.in_flight > held || disk->exclusive.running)
-        return;
-    if (disk->exclusive.waiting) {
-        disk->exclusive.waiting = false;
-        disk->exclusive.running = true;
-        disk->exclusive.start(disk);
-    } else if (disk->closing) {
-        close_node(disk, disk->top);
-    }
+    if (!throttle_close(&disk->throttle, on_throttle_closed, disk))
+        on_throttle_closed(disk);
+}
+
+struct disk *disk_allocate(struct loop *loop)
+{
+    struct disk *disk = calloc(1, sizeof(*disk));
+    if (!disk)
+        return NULL;
+    disk->loop = loop;
+    list_init(&disk->held);
+    list_init(&disk->exclusives);
+    throttle_init(&disk->throttle, disk);
+    loop_task_init(loop, &disk->advance, LOOP_STAGE_DRAIN, disk_exclusive_advance);
+    return disk;
 }
 
 static struct disk *disk_create(struct loop *loop, const struct disk_options *options,
                                 struct error *err)
 {
-    struct disk *disk = calloc(1, sizeof(*disk));
+    struct disk *disk = disk_allocate(loop);
     if (!disk) {
         error_set(err, ENOMEM, "no memory to open '%s'", options->path);
         return NULL;
     }
-    disk->loop = loop;
     disk->cache = options->cache;
+    disk->aio = options->aio;
     disk->unmap = options->discard_unmap;
-    list_init(&disk->exclusive.held);
-    loop_task_init(loop, &disk->advance, LOOP_STAGE_DRAIN, on_advance);
     return disk;
 }
 
@@ -152,20 +95,6 @@ static void on_abandoned(void *opaque, int result)
 {
     (void)opaque;
     (void)result;
-}
-
-/* Gives every node below a handle of its own to look at. */
-static int make_views(struct disk *disk, const struct disk_options *options, struct error *err)
-{
-    for (struct disk *above = disk; above->top->backing; above = above->backing) {
-        above->backing = disk_create(disk->loop, options, err);
-        if (!above->backing) {
-            disk_close(disk, on_abandoned, NULL);
-            return -ENOMEM;
-        }
-        above->backing->top = above->top->backing;
-    }
-    return 0;
 }
 
 int disk_open(struct loop *loop, const struct disk_options *options, struct disk **out,
@@ -180,10 +109,13 @@ int disk_open(struct loop *loop, const struct disk_options *options, struct disk
         free(disk);
         return result;
     }
-    result = make_views(disk, options, err);
-    if (result == 0)
-        *out = disk;
-    return result;
+    result = disk_make_views(disk);
+    if (result) {
+        disk_close(disk, on_abandoned, NULL);
+        return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
+    }
+    *out = disk;
+    return 0;
 }
 
 int disk_open_file(struct loop *loop, struct io_file *file, struct node *backing,
@@ -202,16 +134,11 @@ int disk_open_file(struct loop *loop, struct io_file *file, struct node *backing
     return 0;
 }
 
-static bool changes_data(const struct disk_request *request)
-{
-    return request->op == DISK_WRITE || request->op == DISK_ZERO || request->op == DISK_DISCARD;
-}
-
 static void check_request(const struct disk *disk, const struct disk_request *request)
 {
     bool transfers = request->op == DISK_READ || request->op == DISK_WRITE;
     CHECK(!disk->closing);
-    CHECK(!changes_data(request) || !disk->top->read_only);
+    CHECK(!disk_changes_data(request) || !disk->top->read_only);
     bool is_vmstate = request->flags & DISK_VMSTATE;
     CHECK(transfers || !is_vmstate);
     if (request->op != DISK_FLUSH)
@@ -225,7 +152,7 @@ static void check_request(const struct disk *disk, const struct disk_request *re
  * Before the data changes, so that a bitmap is never short of what the disk holds; and once more
  * after it, for bitmaps that were made or emptied meanwhile.
  */
-static void mark_bitmaps(struct node *node, const struct disk_request *request)
+void disk_mark_bitmaps(struct node *node, const struct disk_request *request)
 {
     list_for_each(entry, &node->bitmaps)
     {
@@ -235,34 +162,61 @@ static void mark_bitmaps(struct node *node, const struct disk_request *request)
     }
 }
 
-void disk_submit(struct disk *disk, struct disk_request *request)
+/* Nothing has to be done for it: the options say so, or its range is empty. */
+static bool is_nothing(const struct disk *disk, const struct disk_request *request)
+{
+    if (request->op == DISK_FLUSH)
+        return disk->cache.no_flush || disk->top->read_only;
+    return !request->bytes || (request->op == DISK_DISCARD && !disk->unmap);
+}
+
+void disk_admit(struct disk *disk, struct disk_request *request)
 {
     struct node *top = disk->top;
+    disk->pending++;
+    if (is_nothing(disk, request)) {
+        node_complete_later(top, request, 0);
+        return;
+    }
+    if (disk_changes_data(request) && !(request->flags & DISK_VMSTATE))
+        disk_mark_bitmaps(top, request);
+    if (!list_is_empty(&disk->exclusives)) {
+        CHECK(!(request->flags & DISK_VMSTATE));
+        disk->held_count++;
+        list_push_back(&disk->held, &request->node);
+    } else if (!disk->filter || !disk->filter->intercept(disk->filter->opaque, request)) {
+        node_submit(top, request);
+    }
+}
+
+void disk_submit(struct disk *disk, struct disk_request *request)
+{
     loop_check_thread(disk->loop);
     check_request(disk, request);
-    bool is_flush = request->op == DISK_FLUSH;
     request->disk = disk;
-    request->started_ns = loop_time_ns(disk->loop);
+    request->target = NULL;
+    request->started_ns = loop_now_ns();
     request->durable =
-        changes_data(request) && (request->flags & DISK_FUA || !disk->cache.writeback);
+        disk_changes_data(request) && (request->flags & DISK_FUA || !disk->cache.writeback);
     disk->stats.in_flight++;
-    bool is_nothing = is_flush ? disk->cache.no_flush || top->read_only : !request->bytes;
-    if (request->op == DISK_DISCARD && !disk->unmap)
-        is_nothing = true;
     if (request->op == DISK_ZERO && !disk->unmap)
         request->flags &= ~(unsigned)DISK_MAY_UNMAP;
     if (request->flags & DISK_VMSTATE)
-        request->offset += top->vmstate_offset;
-    else if (changes_data(request) && !is_nothing)
-        mark_bitmaps(top, request);
-    bool must_wait = disk->exclusive.waiting || disk->exclusive.running;
-    CHECK(!must_wait || !(request->flags & DISK_VMSTATE));
-    if (is_nothing)
-        node_complete_later(top, request, 0);
-    else if (must_wait)
-        list_push_back(&disk->exclusive.held, &request->node);
-    else
-        node_submit(top, request);
+        request->offset += disk->top->vmstate_offset;
+    if (!throttle_delays(&disk->throttle, request))
+        disk_admit(disk, request);
+}
+
+static void count_request(struct disk *disk, const struct disk_request *request, int result)
+{
+    uint64_t took_ns = loop_now_ns() - request->started_ns;
+    disk->stats.in_flight--;
+    disk->stats.by_op[request->op].operations++;
+    disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
+    disk->stats.by_op[request->op].failed += result != 0;
+    disk->stats.by_op[request->op].total_ns += took_ns;
+    if (disk->histograms[request->op])
+        disk_histogram_add(disk->histograms[request->op], took_ns);
 }
 
 void node_complete(struct disk_request *request, int result)
@@ -270,17 +224,16 @@ void node_complete(struct disk_request *request, int result)
     struct disk *disk = request->disk;
     request->result = result;
     if (disk) {
+        struct node *target = request->target ? request->target : disk->top;
         request->disk = NULL;
-        disk->stats.in_flight--;
+        disk->pending--;
         if (request->flags & DISK_VMSTATE)
             request->offset -= disk->top->vmstate_offset;
-        else if (changes_data(request))
-            mark_bitmaps(disk->top, request);
-        disk->stats.by_op[request->op].operations++;
-        disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;
-        disk->stats.by_op[request->op].failed += result != 0;
-        disk->stats.by_op[request->op].total_ns += loop_time_ns(disk->loop) - request->started_ns;
-        if (disk->closing || disk->exclusive.waiting)
+        else if (disk_changes_data(request))
+            disk_mark_bitmaps(target, request);
+        if (!(request->flags & DISK_INTERNAL))
+            count_request(disk, request, result);
+        if (disk->closing || !list_is_empty(&disk->exclusives))
             loop_task_queue(&disk->advance);
     }
     request->on_done(request, result);
@@ -293,6 +246,7 @@ void disk_close(struct disk *disk, void (*on_closed)(void *opaque, int result), 
     disk->closing = true;
     disk->on_closed = on_closed;
     disk->on_closed_opaque = opaque;
+    throttle_release(&disk->throttle);
     loop_task_queue(&disk->advance);
 }
 
@@ -334,85 +288,6 @@ int disk_close_wait(struct disk *disk)
     return wait.result;
 }
 
-/* `start` runs when nothing is in flight, and ends in on_exclusive_done. */
-static void run_exclusively(struct disk *disk, void (*start)(struct disk *disk),
-                            void (*on_done)(void *opaque, int result, const struct error *err),
-                            void *opaque)
-{
-    loop_check_thread(disk->loop);
-    CHECK(!disk->closing && !disk->top->read_only);
-    CHECK(!disk->exclusive.waiting && !disk->exclusive.running);
-    disk->exclusive.waiting = true;
-    disk->exclusive.start = start;
-    disk->exclusive.old_size_bytes = disk->top->size_bytes;
-    disk->exclusive.on_done = on_done;
-    disk->exclusive.opaque = opaque;
-    loop_task_queue(&disk->advance);
-}
-
-static void start_resize(struct disk *disk)
-{
-    disk->top->ops->resize(disk->top, disk->exclusive.bytes, on_exclusive_done, disk);
-}
-
-void disk_resize(struct disk *disk, uint64_t size_bytes,
-                 void (*on_done)(void *opaque, int result, const struct error *err), void *opaque)
-{
-    CHECK(is_aligned(size_bytes, 512));
-    disk->exclusive.bytes = size_bytes;
-    run_exclusively(disk, start_resize, on_done, opaque);
-}
-
-static void without_snapshots(struct disk *disk)
-{
-    struct error err = {0};
-    int result = error_set(&err, ENOTSUP,
-                           "image '%s' is %s, which has no internal snapshots; convert it to qcow2",
-                           disk->top->path, disk->top->ops->name);
-    on_exclusive_done(disk, result, &err);
-}
-
-static void start_snapshot(struct disk *disk)
-{
-    struct node *top = disk->top;
-    const struct disk_request everything = {.bytes = top->size_bytes};
-    if (disk->exclusive.snapshot->action == DISK_SNAPSHOT_APPLY)
-        mark_bitmaps(top, &everything);
-    if (top->ops->snapshot)
-        top->ops->snapshot(top, disk->exclusive.snapshot, on_exclusive_done, disk);
-    else
-        without_snapshots(disk);
-}
-
-static void on_snapshot_done(void *opaque, int result, const struct error *err)
-{
-    struct disk_snapshot_request *request = opaque;
-    request->on_done(request, result, err);
-}
-
-void disk_snapshot(struct disk *disk, struct disk_snapshot_request *request)
-{
-    disk->exclusive.snapshot = request;
-    run_exclusively(disk, start_snapshot, on_snapshot_done, request);
-}
-
-static void start_vmstate_reserve(struct disk *disk)
-{
-    struct node *top = disk->top;
-    if (top->ops->vmstate_reserve)
-        top->ops->vmstate_reserve(top, disk->exclusive.bytes, on_exclusive_done, disk);
-    else
-        without_snapshots(disk);
-}
-
-void disk_vmstate_reserve(struct disk *disk, uint64_t bytes,
-                          void (*on_done)(void *opaque, int result, const struct error *err),
-                          void *opaque)
-{
-    disk->exclusive.bytes = bytes;
-    run_exclusively(disk, start_vmstate_reserve, on_done, opaque);
-}
-
 uint64_t disk_vmstate_bytes(const struct disk *disk)
 {
     return disk->top->vmstate_bytes;
@@ -434,6 +309,11 @@ void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque)
 {
     disk->on_resize = on_resize;
     disk->on_resize_opaque = opaque;
+}
+
+void disk_release_delayed(struct disk *disk)
+{
+    throttle_release(&disk->throttle);
 }
 
 uint64_t disk_size_bytes(const struct disk *disk)
@@ -464,62 +344,6 @@ const char *disk_path(const struct disk *disk)
 const char *disk_format(const struct disk *disk)
 {
     return disk->top->ops->name;
-}
-
-struct list *disk_bitmaps(struct disk *disk)
-{
-    return &disk->top->bitmaps;
-}
-
-struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name)
-{
-    list_for_each(entry, &disk->top->bitmaps)
-    {
-        struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
-        if (!strcmp(bitmap->name, name))
-            return bitmap;
-    }
-    return NULL;
-}
-
-static int check_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
-                        bool persistent, struct error *err)
-{
-    const struct node *top = disk->top;
-    if (!*name)
-        return error_set(err, EINVAL, "Bitmap name cannot be empty");
-    if (granularity_bytes < 512 || !is_power_of_2(granularity_bytes))
-        return error_set(err, EINVAL, "Granularity must be power of 2 and at least 512");
-    if (disk_find_bitmap(disk, name))
-        return error_set(err, EEXIST, "Bitmap already exists: %s", name);
-    if (!persistent)
-        return 0;
-    if (!top->ops->check_bitmap)
-        return error_set(err, ENOTSUP, "Can't store persistent bitmaps to %s: Operation not supported",
-                         top->path);
-    int result = top->ops->check_bitmap(top, name, granularity_bytes, err);
-    if (result)
-        error_prefix(err, "Can't make bitmap '%s' persistent in '%s'", name, top->path);
-    return result;
-}
-
-int disk_add_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
-                    bool persistent, struct dirty_bitmap **out, struct error *err)
-{
-    struct dirty_bitmap *bitmap;
-    if (!granularity_bytes)
-        granularity_bytes = MIN(MAX(disk->top->discard_granularity, 4096u), 65536u);
-    int result = check_bitmap(disk, name, granularity_bytes, persistent, err);
-    if (result)
-        return result;
-    result = dirty_bitmap_create(name, disk->top->size_bytes,
-                                 (uint32_t)__builtin_ctzll(granularity_bytes), &bitmap);
-    if (result)
-        return error_set_errno(err, -result, "Cannot make bitmap '%s'", name);
-    bitmap->persistent = persistent;
-    list_push_back(&disk->top->bitmaps, &bitmap->node);
-    *out = bitmap;
-    return 0;
 }
 
 const struct disk *disk_backing(const struct disk *disk)

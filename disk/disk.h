@@ -18,6 +18,7 @@
 #include "base/loop.h"
 
 struct disk;
+struct node;
 
 enum disk_op {
     DISK_READ,
@@ -32,6 +33,11 @@ enum disk_request_flags {
     DISK_MAY_UNMAP = 1 << 0,
     DISK_FUA = 1 << 1,     /* this write is on stable storage when it completes */
     DISK_VMSTATE = 1 << 2, /* in the area of disk_vmstate_reserve, not on the disk */
+    /* Of the graph's own users (disk/graph.h). */
+    DISK_INTERNAL = 1 << 3,  /* a job's: not counted, not delayed */
+    DISK_IF_ABSENT = 1 << 4, /* WRITE only where the node itself says nothing: never over a guest's
+                              * newer data. qcow2. */
+    DISK_ONE_NODE = 1 << 5,  /* STATUS of this node alone: see extent.is_absent */
 };
 
 /*
@@ -50,11 +56,13 @@ struct disk_request {
     struct {
         uint64_t bytes;
         bool is_zero;
+        bool is_absent; /* DISK_ONE_NODE: what is below counts */
     } extent;
     /* 0 or -errno. Called once, on the loop, never from inside disk_submit. */
     void (*on_done)(struct disk_request *request, int result);
     /* Private. */
     struct disk *disk;
+    struct node *target; /* DISK_INTERNAL */
     void *slot;
     struct list node;
     uint64_t started_ns;
@@ -188,6 +196,11 @@ uint32_t disk_discard_granularity(const struct disk *disk);
 bool disk_zeroes_fast(const struct disk *disk);
 const char *disk_path(const struct disk *disk);
 const char *disk_format(const struct disk *disk);
+/* Of the image on top: at most 31 bytes, unique among the machine's. */
+const char *disk_node_name(const struct disk *disk);
+void disk_set_node_name(struct disk *disk, const char *name);
+/* Requests that wait for the limits of their rate go on at once; see disk/throttle.h. */
+void disk_release_delayed(struct disk *disk);
 /* The open backing image, or NULL. Owned by `disk`. */
 const struct disk *disk_backing(const struct disk *disk);
 

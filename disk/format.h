@@ -14,8 +14,11 @@
 
 struct format_ops;
 
+#define NODE_NAME_MAX 31 /* as QEMU's node names */
+
 struct node {
     const struct format_ops *ops;
+    char name[NODE_NAME_MAX + 1]; /* a person's, or "#block" and a number */
     struct loop *loop;
     struct io_file *file;
     struct io_file *data_file; /* where the guest's data is if not in `file`; or NULL */
@@ -59,6 +62,16 @@ struct format_ops {
                             void *opaque);
     size_t (*snapshot_count)(const struct node *node);
     void (*snapshot_get)(const struct node *node, size_t index, struct disk_snapshot_info *out);
+    /*
+     * No request is in flight, the node may be written to. Writes all back, bitmaps too, and from
+     * then on nothing: other nodes may read the file. `on_done` may come at once.
+     */
+    void (*freeze)(struct node *node, void (*on_done)(void *opaque, int result), void *opaque);
+    /* No request is in flight. Records another backing file, or none (NULL), durably; a crash
+     * leaves the old or the new one. Absent where there is no backing. */
+    void (*set_backing)(struct node *node, const char *path, const char *format,
+                        void (*on_done)(void *opaque, int result, const struct error *err),
+                        void *opaque);
     /* No request is in flight. Writes metadata back, closes the file, frees the node (but not its
      * backing). */
     void (*close)(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque);

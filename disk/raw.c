@@ -114,6 +114,7 @@ static void on_extent_found(struct loop_job *job)
 static void submit_status(struct raw_slot *slot)
 {
     struct raw *raw = slot->raw;
+    slot->request->extent.is_absent = false;
     slot->job.work = find_extent;
     slot->job.on_done = on_extent_found;
     if (raw->node.file->fd >= 0) {
@@ -148,6 +149,23 @@ static void raw_submit(struct node *node, struct disk_request *request)
         .on_done = on_io_done,
     };
     io_submit(node->file, &slot->io);
+}
+
+static void on_frozen(struct io_request *io, int result)
+{
+    struct raw *raw = container_of(io, struct raw, resize);
+    if (!result)
+        raw->node.read_only = true;
+    raw->on_closed(raw->opaque, result);
+}
+
+static void raw_freeze(struct node *node, void (*on_done)(void *opaque, int result), void *opaque)
+{
+    struct raw *raw = raw_of(node);
+    raw->on_closed = on_done;
+    raw->opaque = opaque;
+    raw->resize = (struct io_request){.kind = IO_SYNC, .on_done = on_frozen};
+    io_submit(node->file, &raw->resize);
 }
 
 static void on_truncated(struct io_request *io, int result)
@@ -220,5 +238,6 @@ const struct format_ops raw_format = {
     .open = raw_open,
     .submit = raw_submit,
     .resize = raw_resize,
+    .freeze = raw_freeze,
     .close = raw_close,
 };

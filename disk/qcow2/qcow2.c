@@ -342,5 +342,7 @@ const struct format_ops qcow2_format = {
     .vmstate_reserve = qcow2_live_vmstate_reserve,
     .snapshot_count = qcow2_live_count,
     .snapshot_get = qcow2_live_get,
+    .freeze = qcow2_freeze,
+    .set_backing = qcow2_set_backing,
     .close = qcow2_close,
 };

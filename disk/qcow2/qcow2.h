@@ -193,6 +193,7 @@ enum qcow2_plan_kind {
 
 struct qcow2_plan {
     enum qcow2_plan_kind kind;
+    bool is_absent; /* reads only: the image itself says nothing of it */
     uint64_t bytes;
     uint64_t host_offset;
     uint64_t entry;
@@ -351,6 +352,11 @@ struct qcow2 {
     } settle;
     struct qcow2_keeper *keeper; /* of persistent bitmaps */
     struct qcow2_live *live; /* a snapshot being made, applied or deleted */
+    struct {
+        int result;
+        void (*on_done)(void *opaque, int result);
+        void *opaque;
+    } freeze;
     struct {
         int result;
         void (*on_closed)(void *opaque, int result);
@@ -528,6 +534,12 @@ void qcow2_live_vmstate_reserve(struct node *node, uint64_t bytes,
                                 void *opaque);
 size_t qcow2_live_count(const struct node *node);
 void qcow2_live_get(const struct node *node, size_t index, struct disk_snapshot_info *out);
+
+/* qcow2_freeze.c: the format's operations for changes of a chain in use. */
+void qcow2_freeze(struct node *node, void (*on_done)(void *opaque, int result), void *opaque);
+void qcow2_set_backing(struct node *node, const char *path, const char *format,
+                       void (*on_done)(void *opaque, int result, const struct error *err),
+                       void *opaque);
 
 /* qcow2_resize.c */
 void qcow2_resize(struct node *node, uint64_t size_bytes,

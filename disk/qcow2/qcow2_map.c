@@ -127,6 +127,7 @@ static int invalid_entry(struct qcow2 *q, uint64_t offset, uint64_t entry)
 static void plan_unallocated(const struct qcow2 *q, uint64_t offset, struct qcow2_plan *plan)
 {
     uint64_t below = q->node.backing ? q->node.backing->size_bytes : 0;
+    plan->is_absent = true;
     plan->kind = offset < below ? QCOW2_PLAN_BACKING : QCOW2_PLAN_ZERO;
     if (offset < below)
         plan->bytes = MIN(plan->bytes, below - offset);

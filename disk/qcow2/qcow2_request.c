@@ -230,10 +230,37 @@ static int check_target(struct qcow2 *q, uint64_t host_offset, uint64_t bytes)
     return 0;
 }
 
+/*
+ * DISK_IF_ABSENT: how much at the cursor the image leaves to its backing file, or with
+ * *is_present, how much it does not. What an operation owns is about to be there.
+ */
+static int find_absent(struct qcow2_request *request, uint64_t most, uint64_t *bytes,
+                       bool *is_present)
+{
+    struct qcow2 *q = request->q;
+    struct qcow2_plan plan;
+    int result = qcow2_plan_read(q, request->cursor, most, &request->waiter, &plan);
+    if (result)
+        return result;
+    *bytes = plan.bytes;
+    *is_present = !plan.is_absent;
+    if (*is_present || !qcow2_cow_find(q, request->cursor, plan.bytes))
+        return 0;
+    qcow2_wait(&q->blocked, &request->waiter);
+    return -EINPROGRESS;
+}
+
 static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *bytes)
 {
     struct qcow2 *q = request->q;
     struct qcow2_plan plan;
+    bool is_present = false;
+    if (request->outer->flags & DISK_IF_ABSENT) {
+        int found = find_absent(request, most, bytes, &is_present);
+        if (found || is_present)
+            return found;
+        most = *bytes;
+    }
     int result = qcow2_plan_write(q, request->cursor, most, &request->waiter, &plan);
     if (result)
         return result;
@@ -358,6 +385,13 @@ static int status_step(struct qcow2_request *request, uint64_t *bytes)
     int result = qcow2_plan_read(request->q, request->cursor, left, &request->waiter, &plan);
     if (result)
         return result;
+    if (outer->flags & DISK_ONE_NODE) {
+        outer->extent.is_zero = plan.kind == QCOW2_PLAN_ZERO;
+        outer->extent.is_absent = plan.is_absent;
+        outer->extent.bytes = *bytes = plan.bytes;
+        request->end = request->cursor + plan.bytes;
+        return 0;
+    }
     bool is_first = request->cursor == outer->offset, is_zero = plan.kind == QCOW2_PLAN_ZERO;
     *bytes = plan.bytes;
     if (plan.kind == QCOW2_PLAN_BACKING ? !is_first : !is_first && is_zero != outer->extent.is_zero)
