@@ -33,6 +33,35 @@ static int set_extended(int fd, const struct accel_vcpu_state *state)
     return 0;
 }
 
+/*
+ * KVM_GET_FPU and KVM_SET_FPU leave MXCSR out. It stands in the FXSAVE part of XSAVE's area, which
+ * KVM gives and takes without XSAVE as well.
+ */
+#define XSAVE_WORD_MXCSR    (24 / 4)
+#define XSAVE_WORD_FEATURES (512 / 4)
+#define XSAVE_FPU_AND_SSE   3u
+
+static int get_mxcsr(int fd, struct kvm_fpu *fpu)
+{
+    struct kvm_xsave area;
+
+    if (ioctl(fd, KVM_GET_XSAVE, &area) < 0)
+        return -errno;
+    fpu->mxcsr = area.region[XSAVE_WORD_MXCSR];
+    return 0;
+}
+
+static int set_mxcsr(int fd, const struct kvm_fpu *fpu)
+{
+    struct kvm_xsave area;
+
+    if (ioctl(fd, KVM_GET_XSAVE, &area) < 0)
+        return -errno;
+    area.region[XSAVE_WORD_MXCSR] = fpu->mxcsr;
+    area.region[XSAVE_WORD_FEATURES] |= XSAVE_FPU_AND_SSE;
+    return ioctl(fd, KVM_SET_XSAVE, &area) < 0 ? -errno : 0;
+}
+
 int kvm_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups, struct accel_vcpu_state *out)
 {
     int fd = ((struct kvm_vcpu *)vcpu)->fd;
@@ -41,6 +70,9 @@ int kvm_vcpu_get_state(struct accel_vcpu *vcpu, unsigned groups, struct accel_vc
         return -errno;
     FOR_EACH_GROUP(GET, out)
 #undef GET
+    int result = groups & ACCEL_STATE_FPU ? get_mxcsr(fd, &out->fpu) : 0;
+    if (result)
+        return result;
     return groups & ACCEL_STATE_XSAVE ? get_extended(fd, out) : 0;
 }
 
@@ -57,7 +89,7 @@ int kvm_vcpu_set_state(struct accel_vcpu *vcpu, unsigned groups,
         return -errno;
     FOR_EACH_GROUP(SET, state)
 #undef SET
-    return 0;
+    return groups & ACCEL_STATE_FPU ? set_mxcsr(fd, &state->fpu) : 0;
 }
 
 int kvm_vcpu_get_msrs(struct accel_vcpu *vcpu, struct accel_msrs *msrs)

@@ -7,11 +7,10 @@
 #include "base/bytes.h"
 #include "base/check.h"
 
-#define TABLE_PML4     0x1000
-#define TABLE_PDPT     0x2000
-#define TABLE_PD       0x3000
-#define TABLE_PT       0x4000
-#define TABLE_PDPT_PAE 0x6000
+#define TABLE_PML4 0x1000
+#define TABLE_PDPT 0x2000
+#define TABLE_PD   0x3000
+#define TABLE_PT   0x4000
 
 #define PTE_P   0x01u
 #define PTE_W   0x02u
@@ -20,6 +19,10 @@
 #define PTE_NX  (UINT64_C(1) << 63)
 #define PTE_BAD (UINT64_C(1) << 51) /* beyond every physical address here */
 #define PTE_ALL (PTE_P | PTE_W | PTE_U)
+
+#define RFLAGS_VM (1u << 17)
+#define V86_STACK 0xfff0
+#define V86_DATA  0x1000
 
 #define EFER_SCE 0x001u
 #define EFER_LME 0x100u
@@ -151,7 +154,58 @@ static void build_page_tables(uint8_t *ram)
     store_le64(ram + TABLE_PD + 8, 0x200000 | PTE_ALL | PTE_PS);
     for (unsigned i = 0; i < 512; i++)
         store_le64(ram + TABLE_PT + 8 * i, page_entry((uint64_t)i << 12));
-    store_le64(ram + TABLE_PDPT_PAE, TABLE_PD | PTE_P);
+    store_le64(ram + GUEST_PAE_POINTERS, TABLE_PD | PTE_P);
+}
+
+/*
+ * Programs that may change rings find the task register loaded by LTR, which alone tells a
+ * translating CPU that the TSS is one: a prologue does it and goes on to the program by a frame.
+ */
+static bool has_prologue(enum guest_mode mode)
+{
+    return mode == MODE_USER64 || mode == MODE_USER32 || mode == MODE_PROTECTED || mode == MODE_V86;
+}
+
+static void build_user_frame(uint8_t *frame, enum guest_mode mode)
+{
+    store_le64(frame, GUEST_CODE);
+    store_le64(frame + 8, mode == MODE_USER64 ? SEL_USER_CS64 : SEL_USER_CS32);
+    store_le64(frame + 16, 2);
+    store_le64(frame + 24, GUEST_STACK_USER);
+    store_le64(frame + 32, SEL_USER_DS);
+}
+
+static void build_v86_frame(uint8_t *frame)
+{
+    store_le32(frame, 0);
+    store_le32(frame + 4, GUEST_CODE >> 4);
+    store_le32(frame + 8, RFLAGS_VM | 2);
+    store_le32(frame + 12, V86_STACK);
+    for (unsigned i = 0; i < 5; i++) /* SS ES DS FS GS */
+        store_le32(frame + 16 + 4 * i, V86_DATA);
+}
+
+static void build_prologue(uint8_t *ram, enum guest_mode mode)
+{
+    uint8_t *code = ram + GUEST_PROLOGUE, *frame = ram + GUEST_PROLOGUE_STACK;
+
+    store_le16(ram + GUEST_PROLOGUE_TR, mode <= MODE_USER32 ? SEL_TSS64 : SEL_TSS32);
+    if (mode <= MODE_USER32) { /* ltr GUEST_PROLOGUE_TR; iretq */
+        memcpy(code, "\x0f\x00\x1c\x25\0\0\0\0\x48\xcf", 10);
+        store_le32(code + 4, GUEST_PROLOGUE_TR);
+        build_user_frame(frame, mode);
+        return;
+    }
+    memcpy(code, "\x0f\x00\x1d\0\0\0\0", 7);
+    store_le32(code + 3, GUEST_PROLOGUE_TR);
+    if (mode == MODE_V86) {
+        code[7] = 0xcf; /* iret */
+        build_v86_frame(frame);
+    } else {
+        code[7] = 0xea; /* ljmp */
+        store_le32(code + 8, GUEST_CODE);
+        store_le16(code + 12, SEL_CODE32);
+    }
 }
 
 void machine_setup_memory(uint8_t *ram, const struct program *program)
@@ -169,6 +223,8 @@ void machine_setup_memory(uint8_t *ram, const struct program *program)
     build_page_tables(ram);
     if (program->mode == MODE_REAL)
         build_real_stubs(ram);
+    if (has_prologue((enum guest_mode)program->mode))
+        build_prologue(ram, (enum guest_mode)program->mode);
     memcpy(ram + GUEST_CODE, program->start, (size_t)(program->end - program->start));
 }
 
@@ -195,14 +251,13 @@ static struct kvm_segment segment_of(uint16_t selector)
     return segment;
 }
 
-static struct kvm_segment real_segment(uint16_t selector, unsigned dpl)
+static struct kvm_segment real_segment(uint16_t selector)
 {
     return (struct kvm_segment){.selector = selector,
                                 .base = (uint64_t)selector << 4,
                                 .limit = 0xffff,
                                 .type = 3,
                                 .s = 1,
-                                .dpl = (uint8_t)dpl,
                                 .present = 1};
 }
 
@@ -231,7 +286,7 @@ static void set_control(struct kvm_sregs *sregs, enum guest_mode mode)
     if (mode <= MODE_USER32 || mode == MODE_PAE) {
         sregs->cr0 |= 0x80010000; /* PG WP */
         sregs->cr4 |= 0x20;
-        sregs->cr3 = mode == MODE_PAE ? TABLE_PDPT_PAE : TABLE_PML4;
+        sregs->cr3 = mode == MODE_PAE ? GUEST_PAE_POINTERS : TABLE_PML4;
         sregs->efer = EFER_NXE;
     }
     if (mode <= MODE_USER32)
@@ -245,23 +300,20 @@ static void set_mode_segments(struct kvm_sregs *sregs, enum guest_mode mode)
         set_segments(sregs, segment_of(SEL_CODE64), segment_of(SEL_DATA));
         break;
     case MODE_USER64:
-        set_segments(sregs, segment_of(SEL_USER_CS64), segment_of(SEL_USER_DS));
-        break;
     case MODE_USER32:
-        set_segments(sregs, segment_of(SEL_USER_CS32), segment_of(SEL_USER_DS));
+        set_segments(sregs, segment_of(SEL_CODE64), segment_of(SEL_USER_DS));
+        sregs->ss = segment_of(SEL_DATA);
         break;
     case MODE_PROTECTED:
     case MODE_PAE:
+    case MODE_V86:
         set_segments(sregs, segment_of(SEL_CODE32), segment_of(SEL_DATA));
         break;
     case MODE_REAL:
-        set_segments(sregs, real_segment(GUEST_CODE >> 4, 0), real_segment(0x1000, 0));
+        set_segments(sregs, real_segment(GUEST_CODE >> 4), real_segment(V86_DATA));
         sregs->cs.type = 11;
         sregs->idt.base = 0;
         sregs->idt.limit = 0x3ff;
-        break;
-    case MODE_V86:
-        set_segments(sregs, real_segment(GUEST_CODE >> 4, 3), real_segment(0x1000, 3));
         break;
     }
 }
@@ -269,7 +321,6 @@ static void set_mode_segments(struct kvm_sregs *sregs, enum guest_mode mode)
 void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode)
 {
     struct kvm_regs *regs = &state->regs;
-    bool is_user = mode == MODE_USER64 || mode == MODE_USER32;
     uint64_t pattern =
         mode == MODE_USER64 || mode == MODE_KERNEL64 ? UINT64_C(0x0101010101010101) : 0x01010101;
     uint64_t *first = (uint64_t *)(void *)regs;
@@ -277,7 +328,7 @@ void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode)
     /* rax rbx rcx rdx rsi rdi rsp rbp r8 ... */
     for (unsigned i = 0; i < 16; i++)
         first[i] = pattern * (i + 1);
-    regs->rsp = is_user ? GUEST_STACK_USER : GUEST_STACK;
+    regs->rsp = GUEST_STACK;
     regs->rip = GUEST_CODE;
     regs->rflags = 2;
     set_system_segments(&state->sregs, mode <= MODE_USER32);
@@ -286,10 +337,12 @@ void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode)
     state->fpu.fcw = 0x37f;
     state->fpu.mxcsr = 0x1f80;
     state->sregs.apic_base |= 0xc00; /* x2APIC */
-    if (mode == MODE_REAL || mode == MODE_V86) {
+    if (mode == MODE_REAL) {
         regs->rip = 0;
-        regs->rsp = 0xfff0;
+        regs->rsp = V86_STACK;
     }
-    if (mode == MODE_V86)
-        regs->rflags |= 1 << 17;
+    if (has_prologue(mode))
+        regs->rip = GUEST_PROLOGUE;
+    if (has_prologue(mode) && mode != MODE_PROTECTED)
+        regs->rsp = GUEST_PROLOGUE_STACK;
 }

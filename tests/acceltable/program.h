@@ -31,6 +31,7 @@ struct program {
 extern const struct program __start_guest_programs[], __stop_guest_programs[];
 
 #define GUEST_END_PORT   0xf4
+#define GUEST_PAE_POINTERS 0x6000
 #define GUEST_GDT        0x8000
 #define GUEST_IDT        0x9000
 #define GUEST_LDT        0xb000
@@ -38,6 +39,9 @@ extern const struct program __start_guest_programs[], __stop_guest_programs[];
 #define GUEST_TSS32      0xc400
 #define GUEST_STUBS      0x10000 /* 16 bytes a vector */
 #define GUEST_STUBS_REAL 0x14000 /* 8 bytes a vector */
+#define GUEST_PROLOGUE       0x18000
+#define GUEST_PROLOGUE_TR    0x18100
+#define GUEST_PROLOGUE_STACK 0x19000
 #define GUEST_CODE       0x20000
 #define GUEST_DATA       0x30000 /* two pages that count in the result */
 #define GUEST_STACK      0x38000 /* tops */

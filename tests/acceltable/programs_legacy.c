@@ -23,7 +23,7 @@ PROGRAM(MODE_PROTECTED, protected_sgdt, "sgdt 0x30000\n sidt 0x30010\n smsw %ebx
 PROGRAM(MODE_PROTECTED, protected_iret_same, "pushl $0x246\n pushl $0x18\n pushl $0x20000+(1f-program_protected_iret_same)\n iret\n 1: " END)
 PROGRAM(MODE_PROTECTED, protected_iret_to_user,
         "pushl $0x2b\n pushl $0x3c000\n pushl $0x202\n pushl $0x23\n pushl $0x20000+(1f-program_protected_iret_to_user)\n iret\n 1: mov %cs, %ebx\n mov %ds, %ecx\n int $0x80")
-PROGRAM(MODE_PROTECTED, protected_int_16_bit_gate, "movb $0x86, 0x9000+0x31*8+5\n int $0x31")
+PROGRAM(MODE_PROTECTED, protected_int_16_bit_gate, "movw $0xf4e6, 0xf000\n movw $0xf000, 0x9000+0x31*8\n movw $0, 0x9000+0x31*8+6\n movb $0x86, 0x9000+0x31*8+5\n int $0x31")
 PROGRAM(MODE_PROTECTED, protected_to_real_like_16_bit,
         "ljmp $0x50, $(1f-program_protected_to_real_like_16_bit)\n 1: .code16\n mov %cs, %bx\n outb %al, $0xf4\n .code32\n")
 PROGRAM(MODE_PROTECTED, protected_bcd, "mov $0x99, %eax\n add $1, %al\n daa\n .byte 0xd6\n" END)
@@ -32,12 +32,16 @@ PROGRAM(MODE_PROTECTED, protected_enter_long_mode,
         "mov $0x1000, %eax\n mov %eax, %cr3\n mov %cr4, %eax\n or $0x20, %eax\n mov %eax, %cr4\n"
         "mov $0xc0000080, %ecx\n rdmsr\n or $0x900, %eax\n wrmsr\n mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
         "rdmsr\n mov %eax, %esi\n ljmp $0x08, $0x20000+(1f-program_protected_enter_long_mode)\n 1: .code64\n mov $-1, %rbx\n mov %cs, %edx\n" END ".code32\n")
+PROGRAM(MODE_PROTECTED, protected_enter_compatibility_mode,
+        "mov $0x1000, %eax\n mov %eax, %cr3\n mov %cr4, %eax\n or $0x20, %eax\n mov %eax, %cr4\n"
+        "mov $0xc0000080, %ecx\n rdmsr\n or $0x900, %eax\n wrmsr\n mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n"
+        "rdmsr\n mov %cs, %edx\n" END)
 PROGRAM(MODE_PROTECTED, protected_lme_without_pae,
         "mov $0xc0000080, %ecx\n rdmsr\n or $0x100, %eax\n wrmsr\n mov %cr0, %eax\n or $0x80000000, %eax\n mov %eax, %cr0\n" END)
 PROGRAM(MODE_PROTECTED, protected_leaves_for_real_mode,
         "ljmp $0x50, $(1f-program_protected_leaves_for_real_mode)\n 1: .code16\n mov $0x58, %ax\n mov %ax, %ss\n mov %ax, %ds\n mov %cr0, %eax\n and $0xfe, %al\n mov %eax, %cr0\n"
         "ljmp $0x2000, $(2f-program_protected_leaves_for_real_mode)\n 2: mov $0x3000, %ax\n mov %ax, %ds\n mov %ax, %ss\n mov 8, %ebx\n mov %cs, %cx\n outb %al, $0xf4\n .code32\n")
-PROGRAM(MODE_PROTECTED, protected_task_register, "mov $0x48, %eax\n ltr %ax\n str %ebx\n" END)
+PROGRAM(MODE_PROTECTED, protected_task_register, "andb $0xfd, 0x804d\n mov $0x48, %eax\n ltr %ax\n str %ebx\n" END)
 PROGRAM(MODE_PROTECTED, protected_sysenter_off, "sysenter")
 PROGRAM(MODE_PROTECTED, protected_sysenter,
         "mov $0x174, %ecx\n mov $0x18, %eax\n xor %edx, %edx\n wrmsr\n mov $0x175, %ecx\n mov $0x37000, %eax\n wrmsr\n mov $0x176, %ecx\n mov $0x20000+(1f-program_protected_sysenter), %eax\n wrmsr\n"

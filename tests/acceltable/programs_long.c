@@ -185,7 +185,6 @@ PROGRAM(MODE_KERNEL64, wrmsr_pat_bad, "mov $0x277, %ecx\n mov $0x02020202, %eax\
 PROGRAM(MODE_KERNEL64, wrmsr_pat, "mov $0x277, %ecx\n mov $0x00010406, %eax\n mov $0x07050100, %edx\n wrmsr\n rdmsr\n" END)
 PROGRAM(MODE_KERNEL64, swapgs, "mov $0xc0000102, %ecx\n mov $0x30000, %eax\n xor %edx, %edx\n wrmsr\n swapgs\n mov %gs:8, %rbx\n rdmsr\n" END)
 PROGRAM(MODE_KERNEL64, syscall_disabled, "mov $0xc0000080, %ecx\n rdmsr\n btr $0, %eax\n wrmsr\n syscall")
-PROGRAM(MODE_KERNEL64, xsetbv_without_osxsave, "xor %ecx, %ecx\n xgetbv")
 PROGRAM(MODE_KERNEL64, x2apic_id, "mov $0x802, %ecx\n rdmsr\n mov %eax, %ebx\n mov $0x803, %ecx\n rdmsr\n" END)
 PROGRAM(MODE_KERNEL64, x2apic_reserved, "mov $0x80f, %ecx\n mov $0xffffffff, %eax\n xor %edx, %edx\n wrmsr")
 PROGRAM(MODE_KERNEL64, x2apic_read_eoi, "mov $0x80b, %ecx\n rdmsr")

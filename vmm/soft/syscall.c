@@ -2,6 +2,7 @@
 /* syscall: fast system calls, the LDT and task registers, LAR, LSL, VERR and VERW. */
 #include "vmm/soft/syscall.h"
 
+#include "vmm/soft/exception.h"
 #include "vmm/soft/stack.h"
 
 #define REG_OFFSET(n) ((uint8_t)((n)*8))
@@ -9,6 +10,9 @@
 #define FLAT_CODE   (SEG_P | SEG_S | SEG_CODE | SEG_WRITABLE | SEG_ACCESSED | SEG_G)
 #define FLAT_DATA   (SEG_P | SEG_S | SEG_WRITABLE | SEG_ACCESSED | SEG_G | SEG_D)
 #define SYSRET_MASK UINT64_C(0x3c7fd7)
+
+#define DR6_HITS UINT64_C(0x000f)
+#define DR6_BS   UINT64_C(0x4000)
 
 #define TYPE_LDT           2
 #define TYPE_TSS_AVAILABLE 9
@@ -67,6 +71,17 @@ static bool syscall_enter(struct soft_cpu *cpu, const struct soft_op *op)
     return true;
 }
 
+/* SYSRET that sets TF traps at once, unlike IRET and POPF (and no second time if it was set
+ * before). */
+static bool trap_after_return(struct soft_cpu *cpu)
+{
+    struct exception exception = {.vector = SOFT_DB, .source = EXCEPTION_TRAP, .rip = cpu->rip};
+
+    cpu->dr[6] = (cpu->dr[6] & ~DR6_HITS) | DR6_BS;
+    cpu->no_trap = true;
+    return exception_enter(cpu, &exception);
+}
+
 static bool syscall_return(struct soft_cpu *cpu, const struct soft_op *op)
 {
     uint16_t selector = (uint16_t)(cpu->star >> 48);
@@ -84,7 +99,7 @@ static bool syscall_return(struct soft_cpu *cpu, const struct soft_op *op)
     else
         soft_set_rflags(cpu, soft_get_rflags(cpu) | RFLAGS_IF);
     soft_update_mode(cpu);
-    return true;
+    return cpu->rflags & RFLAGS_TF ? trap_after_return(cpu) : true;
 }
 
 static bool sysenter_enter(struct soft_cpu *cpu, const struct soft_op *op)

@@ -90,6 +90,7 @@ static bool system_icebp(struct soft_cpu *cpu, const struct soft_op *op)
     struct exception exception = {.vector = SOFT_DB, .source = EXCEPTION_TRAP, .rip = cpu->rip};
 
     (void)op;
+    cpu->no_trap = true;
     return exception_enter(cpu, &exception);
 }
 
