@@ -39,14 +39,23 @@ static void observe(struct net_backend *backend, bool is_sent, const struct iove
         backend->observer->on_frame(backend->observer, is_sent, iov, iov_count);
 }
 
+static int pass_on(struct net_backend *backend, const struct net_meta *meta,
+                   const struct iovec *iov, size_t iov_count)
+{
+    struct net_observer *observer = backend->observer;
+    if (!backend->link_up)
+        return -ENETDOWN;
+    if (observer && observer->may_send && !observer->may_send(observer, iov, iov_count))
+        return -EPERM;
+    return backend->ops->send(backend, meta ? meta : &plain_meta, iov, iov_count);
+}
+
 int net_send(struct net_backend *backend, const struct net_meta *meta, const struct iovec *iov,
              size_t iov_count)
 {
     struct net_stats *stats = &backend->stats;
     loop_check_thread(backend->loop);
-    int result = backend->link_up
-                     ? backend->ops->send(backend, meta ? meta : &plain_meta, iov, iov_count)
-                     : -ENETDOWN;
+    int result = pass_on(backend, meta, iov, iov_count);
     if (result == 0) {
         stats->tx_frames++;
         stats->tx_bytes += iov_size(iov, iov_count);

@@ -116,6 +116,8 @@ struct net_stats {
 struct net_observer {
     void (*on_frame)(struct net_observer *observer, bool is_sent, const struct iovec *iov,
                      size_t iov_count);
+    /* Optional. Whether the guest may send this; a frame that it may not is dropped and counted. */
+    bool (*may_send)(struct net_observer *observer, const struct iovec *iov, size_t iov_count);
 };
 
 /* Embedded as the first member of each backend. */

@@ -142,6 +142,7 @@ struct config_nic {
     char *folder; /* INTERNAL, NAT, HOST_ONLY */
     uint8_t mac[6];
     bool has_mac;
+    bool antispoof; /* the guest sends as itself only */
     bool has_device; /* a -device or -nic made a NIC for it */
     unsigned pci_slot; /* addr= of the NIC; 0: the first free one */
 };

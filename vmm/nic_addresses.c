@@ -3,7 +3,10 @@
  */
 #include "vmm/nic_addresses.h"
 
+#include <string.h>
 #include <time.h>
+
+#include "netbackends/antispoof.h"
 
 #define SECOND_NS        UINT64_C(1000000000)
 #define TELL_INTERVAL_NS SECOND_NS
@@ -64,14 +67,26 @@ int nic_addresses_init(struct nic_addresses *addresses, struct loop *loop,
                        struct net_backend *backend,
                        void (*on_changed)(struct nic_addresses *addresses))
 {
-    *addresses =
-        (struct nic_addresses){.observer = {on_frame}, .loop = loop, .on_changed = on_changed};
+    *addresses = (struct nic_addresses){
+        .observer = {on_frame, NULL}, .loop = loop, .on_changed = on_changed};
     int result = loop_timer_init(loop, &addresses->timer, on_expired);
     if (result)
         return result;
     addresses->timer.opaque = addresses;
     backend->observer = &addresses->observer;
     return 0;
+}
+
+static bool may_send(struct net_observer *observer, const struct iovec *iov, size_t iov_count)
+{
+    const struct nic_addresses *addresses = container_of(observer, struct nic_addresses, observer);
+    return antispoof_allows(&addresses->snoop, addresses->guarded_mac, iov, iov_count);
+}
+
+void nic_addresses_guard(struct nic_addresses *addresses, const uint8_t mac[6])
+{
+    memcpy(addresses->guarded_mac, mac, sizeof(addresses->guarded_mac));
+    addresses->observer.may_send = may_send;
 }
 
 void nic_addresses_clear(struct nic_addresses *addresses)

@@ -19,6 +19,7 @@ struct nic_addresses {
     void (*on_changed)(struct nic_addresses *addresses);
     void *opaque;
     /* Private. */
+    uint8_t guarded_mac[6];
     struct loop_timer timer;
     uint64_t told_ns; /* when a change was last told */
     bool has_news;
@@ -29,6 +30,8 @@ struct nic_addresses {
 int must_check nic_addresses_init(struct nic_addresses *addresses, struct loop *loop,
                                   struct net_backend *backend,
                                   void (*on_changed)(struct nic_addresses *addresses));
+/* From now on the guest may only send as itself: see netbackends/antispoof.h. */
+void nic_addresses_guard(struct nic_addresses *addresses, const uint8_t mac[6]);
 /* The guest starts anew. */
 void nic_addresses_clear(struct nic_addresses *addresses);
 /* After the backend has gone. */

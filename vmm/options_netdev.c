@@ -18,9 +18,9 @@ static const char no_vhost[] = "vhost is not there; leave it out";
 static const char one_queue[] = "the NIC has one pair of queues; leave it out";
 
 #define COMMON_KEYS                                                                                \
-    {"type", NULL, NULL},                                                                          \
+    {"type", NULL, NULL}, {"id", NULL, NULL},                                                      \
     {                                                                                              \
-        "id", NULL, NULL                                                                           \
+        "antispoof", NULL, NULL                                                                    \
     }
 
 /* Of everything with a NAT engine behind it. */
@@ -483,7 +483,8 @@ int options_netdev_read(const struct options_netdev *kind, struct config_nic *ni
                         const struct keyval *list, struct error *err)
 {
     nic->tap.fd = -1;
-    return kind->read(nic, list, err);
+    int result = keyval_bool(list, "antispoof", &nic->antispoof, err);
+    return result ? result : kind->read(nic, list, err);
 }
 
 static void free_strings(char *const strings[], unsigned count)

@@ -209,6 +209,28 @@ static void test_poll_set_survives_reused_numbers(void **state)
     }
 }
 
+static bool allows_nothing(struct net_observer *observer, const struct iovec *frame,
+                           size_t iov_count)
+{
+    (void)observer;
+    assert_ptr_equal(frame, &iov);
+    assert_int_equal(iov_count, 1);
+    return false;
+}
+
+static void test_frames_that_may_not_be_sent_are_dropped(void **state)
+{
+    (void)state;
+    struct net_observer observer = {NULL, allows_nothing};
+    net.observer = &observer;
+    assert_int_equal(net_send(&net, NULL, &iov, 1), -EPERM);
+    assert_int_equal(sent, 0);
+    assert_int_equal(net.stats.tx_frames, 0);
+    assert_int_equal(net.stats.tx_dropped, 1);
+    net_set_link(&net, false); /* the cable comes first */
+    assert_int_equal(net_send(&net, NULL, &iov, 1), -ENETDOWN);
+}
+
 #define net_test(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -216,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         net_test(test_frames_are_counted),
         net_test(test_held_frames_wait),
+        net_test(test_frames_that_may_not_be_sent_are_dropped),
         net_test(test_link_down_drops_and_wakes),
         net_test(test_without_a_nic_frames_are_dropped),
         net_test(test_poll_set_follows_what_is_wanted),
