@@ -284,7 +284,8 @@ def make_ova(path, description, **files):
     ("<!DOCTYPE x [<!ENTITY a 'b'>]><Envelope>&a;</Envelope>", {}),
     ("<a>" * 1000, {}),
     ("not xml", {}),
-    ("<Envelope/>", {})])
+    ("<Envelope/>", {})], ids=["missing", "absolute", "upward", "link", "no-image", "cut", "entity",
+                               "deep", "text", "empty"])
 def test_archives_that_mean_harm_or_are_broken(evctl, tmp_path, description, files):
     make_ova(tmp_path / "bad.ova", description, **files)
     result = evctl("import", tmp_path / "bad.ova", "bad", check=False)
