@@ -378,6 +378,11 @@ static const struct device_ops device_ops = {
     .close = rtc_close,
 };
 
+void rtc_set_cpus(struct rtc *rtc, unsigned cpus)
+{
+    rtc->cmos[CMOS_CPUS] = (uint8_t)(cpus - 1);
+}
+
 static void fill_cmos(struct rtc *rtc, uint64_t below_4g_bytes, uint64_t above_4g_bytes,
                       unsigned cpus)
 {
@@ -395,7 +400,7 @@ static void fill_cmos(struct rtc *rtc, uint64_t below_4g_bytes, uint64_t above_4
     store_le16(&cmos[CMOS_ABOVE_16M], (uint16_t)MIN(above_16m / (64 * KIB), UINT16_MAX));
     store_le16(&cmos[CMOS_ABOVE_4G], (uint16_t)above_4g);
     cmos[CMOS_ABOVE_4G + 2] = (uint8_t)(above_4g >> 16);
-    cmos[CMOS_CPUS] = (uint8_t)(cpus - 1);
+    rtc_set_cpus(rtc, cpus);
 }
 
 int rtc_create(struct bus *bus, struct guest_clock *clock, struct irq_hub *hub,

@@ -36,4 +36,7 @@ int must_check rtc_create(struct bus *bus, struct guest_clock *clock, struct irq
                           uint64_t ram_below_4g_bytes, uint64_t ram_above_4g_bytes, unsigned cpus,
                           struct rtc **out, struct error *err);
 
+/* How many processors firmware finds at its next start. */
+void rtc_set_cpus(struct rtc *rtc, unsigned cpus);
+
 #endif

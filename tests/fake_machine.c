@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm/chardev.h"
+#include "vmm/hotplug.h"
 
 static void run_op(struct machine *machine, const struct fake_op *op)
 {
@@ -373,4 +374,153 @@ void disk_resize(struct disk *disk, uint64_t size_bytes,
 {
     disk->size_bytes = size_bytes;
     on_done(opaque, disk->resize_result, NULL);
+}
+
+bool machine_get_balloon(const struct machine *machine, struct machine_balloon *out)
+{
+    if (machine->has_balloon)
+        *out = machine->balloon;
+    return machine->has_balloon;
+}
+
+int machine_set_balloon(struct machine *machine, uint64_t bytes)
+{
+    machine->balloon.actual_bytes = MIN(bytes, machine->config->ram_bytes);
+    return machine->has_balloon ? 0 : -ENODEV;
+}
+
+int machine_set_balloon_polling(struct machine *machine, uint64_t period_s)
+{
+    machine->balloon.polling_s = period_s;
+    return machine->has_balloon ? 0 : -ENODEV;
+}
+
+bool machine_get_mem(const struct machine *machine, unsigned index, struct machine_mem *out)
+{
+    (void)index;
+    *out = machine->mem_device;
+    return true;
+}
+
+int machine_request_mem(struct machine *machine, unsigned index, uint64_t bytes, struct error *err)
+{
+    (void)index;
+    if (bytes > machine->mem_device.size_bytes)
+        return error_set(err, EINVAL, "'requested-size' cannot exceed the memory backend size");
+    machine->mem_device.requested_bytes = bytes;
+    return 0;
+}
+
+bool machine_port_is_open(const struct machine *machine, unsigned index)
+{
+    return machine->port_is_open & 1u << index;
+}
+
+/* Hot-plug: what was asked for is written down, and fails where a test wants it to. */
+
+static int note(struct machine *machine, const char *verb, const char *argument, struct error *err)
+{
+    snprintf(machine->hotplug, sizeof(machine->hotplug), "%s %s", verb, argument);
+    if (machine->hotplug_code)
+        return error_set(err, machine->hotplug_code, "cannot %s", verb);
+    return 0;
+}
+
+static int note_list(struct machine *machine, const char *verb, const struct keyval *list,
+                     struct error *err)
+{
+    char text[1024] = "";
+    for (unsigned i = 0; i < list->count; i++) {
+        size_t length = strlen(text);
+        snprintf(text + length, sizeof(text) - length, "%s%s=%s", i ? "," : "", list->pairs[i].key,
+                 list->pairs[i].value);
+    }
+    return note(machine, verb, text, err);
+}
+
+int machine_device_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    return note_list(machine, "device_add", list, err);
+}
+
+int machine_device_del(struct machine *machine, const char *id, struct error *err)
+{
+    return note(machine, "device_del", id, err);
+}
+
+int machine_netdev_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    return note_list(machine, "netdev_add", list, err);
+}
+
+/* A close answers a turn later. */
+static int close_later(struct machine *machine, const char *verb, const char *name,
+                       machine_done_fn *on_done, void *opaque, struct error *err)
+{
+    int result = note(machine, verb, name, err);
+    if (!result)
+        add_op(machine, (struct fake_op){.kind = FAKE_CLOSE, .on_done = on_done, .opaque = opaque});
+    return result;
+}
+
+int machine_netdev_del(struct machine *machine, const char *id, machine_done_fn *on_done,
+                       void *opaque, struct error *err)
+{
+    return close_later(machine, "netdev_del", id, on_done, opaque, err);
+}
+
+int machine_nic_set_netdev(struct machine *machine, const char *nic, const char *netdev,
+                           struct error *err)
+{
+    char text[160];
+    snprintf(text, sizeof(text), "%s %s", nic, netdev);
+    return note(machine, "nic-set-netdev", text, err);
+}
+
+int machine_blockdev_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    return note_list(machine, "blockdev-add", list, err);
+}
+
+int machine_blockdev_del(struct machine *machine, const char *name, machine_done_fn *on_done,
+                         void *opaque, struct error *err)
+{
+    return close_later(machine, "blockdev-del", name, on_done, opaque, err);
+}
+
+int machine_drive_add(struct machine *machine, struct keyval *list, const char **id,
+                      struct error *err)
+{
+    *id = "none0";
+    return note_list(machine, "drive_add", list, err);
+}
+
+int machine_drive_del(struct machine *machine, const char *id, machine_done_fn *on_done,
+                      void *opaque, struct error *err)
+{
+    return close_later(machine, "drive_del", id, on_done, opaque, err);
+}
+
+int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    return note_list(machine, "object-add", list, err);
+}
+
+int machine_object_del(struct machine *machine, const char *id, struct error *err)
+{
+    return note(machine, "object-del", id, err);
+}
+
+struct disk *machine_find_disk(const struct machine *machine, const char *name)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        if (strcmp(machine->config->disks[i].id, name) == 0)
+            return machine_disk(machine, i);
+    return NULL;
+}
+
+void machine_cpu_type(const struct machine *machine, char *text, size_t size)
+{
+    (void)machine;
+    snprintf(text, size, "host-x86_64-cpu");
 }

@@ -15,11 +15,12 @@
 #include "netbackends/net.h"
 #include "vmm/accel.h"
 #include "vmm/machine.h"
+#include "vmm/machine_guest.h"
 
 #define FAKE_RAM_BYTES 65536
 
 struct fake_op {
-    enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT } kind;
+    enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT, FAKE_CLOSE } kind;
     enum machine_shutdown_cause cause;
     machine_done_fn *on_done;
     void *opaque;
@@ -72,7 +73,13 @@ struct machine {
     struct fake_cpu cpus[2];
     uint8_t ram[FAKE_RAM_BYTES];
     struct guest_mem mem;
+    char hotplug[1100]; /* the last thing that was asked of hotplug.h, as text */
+    int hotplug_code;   /* the errno with which that fails, or 0 */
     unsigned conts; /* how often it was told to go on */
+    bool has_balloon;
+    struct machine_balloon balloon;
+    struct machine_mem mem_device;
+    unsigned port_is_open; /* a bit a port */
 };
 
 void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_config *config);

@@ -27,6 +27,8 @@
 #define RESET_VALUE   0x06
 #define CENTURY_INDEX 0x32
 #define TABLES_MAX    4
+#define MADT_ENABLED  1
+#define MADT_ONLINE_CAPABLE 2
 #define NO_C2_LATENCY 0x0fff
 #define ECAM_LAST_BUS 255
 
@@ -242,17 +244,17 @@ static void put_override(struct area *area, uint8_t irq, uint32_t gsi, uint16_t 
     put(area, flags, 2);
 }
 
-static void build_madt(struct area *area, unsigned cpus)
+static void build_madt(struct area *area, const struct acpi_config *config)
 {
     begin_table(area, "APIC", 5);
     put(area, LAPIC_GPA, 4);
     put(area, 1, 4); /* there is a pair of 8259s too */
-    for (unsigned i = 0; i < cpus; i++) {
+    for (unsigned i = 0; i < config->max_cpus; i++) {
         put(area, 0, 1);
         put(area, 8, 1);
         put(area, i, 1); /* the processor's _UID, then its APIC id */
         put(area, i, 1);
-        put(area, 1, 4); /* enabled */
+        put(area, config->cpus_present >> i & 1 ? MADT_ENABLED : MADT_ONLINE_CAPABLE, 4);
     }
     put(area, 1, 1);
     put(area, 12, 1);
@@ -311,7 +313,7 @@ int acpi_build(const struct acpi_config *config, const struct guest_mem *mem, ui
     uint64_t facs = build_facs(area);
     uint64_t dsdt = build_dsdt(area, config);
     build_fadt(area, facs, dsdt);
-    build_madt(area, config->cpus);
+    build_madt(area, config);
     build_mcfg(area, config->ecam_gpa);
     fill_rsdp(area->bytes, build_xsdt(area));
     *rsdp_gpa = area->gpa;
@@ -319,7 +321,7 @@ int acpi_build(const struct acpi_config *config, const struct guest_mem *mem, ui
     int result = 0;
     if (area->has_overflowed)
         result = error_set(err, ENOSPC, "the ACPI tables for %u CPUs do not fit in their area",
-                           config->cpus);
+                           config->max_cpus);
     else if (!guest_mem_write(mem, area->gpa, area->bytes, area->length))
         result = error_set(err, EFAULT, "the guest has no memory at 0x%llx for the ACPI tables",
                            (unsigned long long)area->gpa);

@@ -21,7 +21,9 @@
 
 struct acpi_config {
     uint64_t area_gpa;
-    unsigned cpus; /* APIC ids 0 to cpus - 1 */
+    unsigned cpus;     /* there from the start; APIC ids are 0 to max_cpus - 1 */
+    unsigned max_cpus; /* the others come and go */
+    uint64_t cpus_present;
     /* The holes from which the guest gives addresses to BARs; 64-bit size 0: none. */
     uint64_t pci_hole_gpa, pci_hole_size;
     uint64_t pci_hole64_gpa, pci_hole64_size;

@@ -6,11 +6,12 @@
 #include <stdio.h>
 
 #include "base/limits.h"
-#include "devices/acpi_pm.h"
+#include "devices/acpi_hotplug.h"
 #include "devices/pci_host.h"
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
+#include "vmm/acpi_hotplug_aml.h"
 
 #define PCI_PINS 4
 
@@ -45,15 +46,19 @@ static void write_s5(struct aml *aml)
 
 static void write_processors(const struct acpi_config *config, struct aml *aml)
 {
-    for (unsigned i = 0; i < config->cpus; i++) {
+    for (unsigned i = 0; i < config->max_cpus; i++) {
         char name[8];
         snprintf(name, sizeof(name), "C%03X", i & 0xfff);
         aml_device(aml, name);
         aml_name(aml, "_HID");
         aml_string(aml, "ACPI0007");
         name_integer(aml, "_UID", i);
+        if (i >= config->cpus)
+            acpi_hotplug_write_cpu(aml, i);
         aml_end(aml);
     }
+    if (config->max_cpus > config->cpus)
+        acpi_hotplug_write_cpus(config, aml);
 }
 
 static void write_bridge_windows(const struct acpi_config *config, struct aml *aml)
@@ -133,6 +138,7 @@ static void write_board_resources(const struct acpi_config *config, struct aml *
     aml_resource_io(aml, ACPI_SMI_CMD, 2);
     aml_resource_io(aml, 0x4d0, 2);
     aml_resource_io(aml, 0x92, 1);
+    aml_resource_io(aml, ACPI_HOTPLUG_BASE, ACPI_HOTPLUG_SIZE);
     aml_end(aml);
     aml_end(aml);
 }
@@ -158,6 +164,7 @@ static void write_pci(const struct acpi_config *config, struct aml *aml)
     write_osc(aml);
     write_lpc_bridge(config, aml);
     write_board_resources(config, aml);
+    acpi_hotplug_write_slots(aml);
     aml_end(aml);
 }
 
@@ -182,4 +189,5 @@ void acpi_dsdt_write(const struct acpi_config *config, struct aml *aml)
     if (config->has_pvpanic)
         write_pvpanic(aml);
     aml_end(aml);
+    acpi_hotplug_write_events(config, aml);
 }

@@ -28,7 +28,16 @@ enum {
     OP_EXTENDED = 0x5b,
     OP_EXTENDED_DEVICE = 0x82,
     OP_ARGUMENT_0 = 0x68,
+    OP_LOCAL_0 = 0x60,
+    OP_STORE = 0x70,
+    OP_AND = 0x7b,
+    OP_NOTIFY = 0x86,
+    OP_IF = 0xa0,
     OP_RETURN = 0xa4,
+    OP_EXTENDED_REGION = 0x80,
+    OP_EXTENDED_FIELD = 0x81,
+    OP_DUAL_NAME = 0x2e,
+    OP_MULTI_NAME = 0x2f,
 };
 
 enum {
@@ -45,6 +54,13 @@ enum window_type {
     WINDOW_MEMORY = 0,
     WINDOW_IO = 1,
     WINDOW_BUS = 2,
+};
+
+enum {
+    REGION_SYSTEM_IO = 1,
+    FIELD_DWORD_ACCESS = 3,
+    FIELD_WRITE_AS_ZEROS = 2 << 5,
+    METHOD_SERIALIZED = 1 << 3,
 };
 
 #define LENGTH_BYTES        4
@@ -88,20 +104,35 @@ static void put_le(struct aml *aml, uint64_t value, unsigned bytes)
     put(aml, all, bytes);
 }
 
+static void put_segment(struct aml *aml, const char *name, size_t length)
+{
+    CHECK(length >= 1 && length <= 4);
+    put(aml, name, length);
+    put(aml, "___", 4 - length);
+}
+
 static void put_name(struct aml *aml, const char *name)
 {
+    unsigned segments = 1;
     if (*name == '\\') {
         put8(aml, '\\');
         name++;
     }
-    size_t length = strlen(name);
-    CHECK(length <= 4);
-    if (length == 0) {
+    if (!*name) {
         put8(aml, OP_ZERO); /* the root itself */
         return;
     }
-    put(aml, name, length);
-    put(aml, "___", 4 - length);
+    for (const char *at = name; (at = strchr(at, '.')); at++)
+        segments++;
+    if (segments == 2)
+        put8(aml, OP_DUAL_NAME);
+    else if (segments > 2)
+        put(aml, (const uint8_t[]){OP_MULTI_NAME, (uint8_t)segments}, 2);
+    for (; segments; segments--) {
+        size_t length = strcspn(name, ".");
+        put_segment(aml, name, length);
+        name += length + 1;
+    }
 }
 
 static void open_block(struct aml *aml, bool is_template)
@@ -224,6 +255,114 @@ void aml_return_argument(struct aml *aml, unsigned index)
 {
     put8(aml, OP_RETURN);
     put8(aml, OP_ARGUMENT_0 + index);
+}
+
+void aml_return_integer(struct aml *aml, uint64_t value)
+{
+    put8(aml, OP_RETURN);
+    aml_integer(aml, value);
+}
+
+void aml_buffer(struct aml *aml, const uint8_t *bytes, uint8_t length)
+{
+    put8(aml, OP_BUFFER);
+    open_block(aml, false);
+    aml_integer(aml, length);
+    put(aml, bytes, length);
+    aml_end(aml);
+}
+
+void aml_region(struct aml *aml, const char *name, uint16_t port, uint8_t length)
+{
+    put8(aml, OP_EXTENDED);
+    put8(aml, OP_EXTENDED_REGION);
+    put_name(aml, name);
+    put8(aml, REGION_SYSTEM_IO);
+    aml_integer(aml, port);
+    aml_integer(aml, length);
+}
+
+void aml_field(struct aml *aml, const char *region)
+{
+    put8(aml, OP_EXTENDED);
+    put8(aml, OP_EXTENDED_FIELD);
+    open_block(aml, false);
+    put_name(aml, region);
+    put8(aml, FIELD_DWORD_ACCESS | FIELD_WRITE_AS_ZEROS);
+}
+
+/* As a length field of two bytes, which does for what a region holds. */
+static void put_bits(struct aml *aml, unsigned bits)
+{
+    CHECK(bits < 1u << 12);
+    put8(aml, 1 << 6 | (bits & 0x0f));
+    put8(aml, bits >> 4);
+}
+
+void aml_field_skip(struct aml *aml, unsigned bits)
+{
+    if (!bits)
+        return;
+    put8(aml, OP_ZERO);
+    put_bits(aml, bits);
+}
+
+void aml_field_unit(struct aml *aml, const char *name, unsigned bits)
+{
+    put_segment(aml, name, strlen(name));
+    put_bits(aml, bits);
+}
+
+void aml_serialized_method(struct aml *aml, const char *name)
+{
+    aml_method(aml, name, METHOD_SERIALIZED);
+}
+
+void aml_if(struct aml *aml)
+{
+    put8(aml, OP_IF);
+    open_block(aml, false);
+}
+
+void aml_and_local(struct aml *aml, unsigned local, uint64_t mask)
+{
+    put8(aml, OP_AND);
+    put8(aml, OP_LOCAL_0 + local);
+    aml_integer(aml, mask);
+    put8(aml, OP_ZERO); /* stored nowhere */
+}
+
+void aml_store_integer(struct aml *aml, uint64_t value, const char *to)
+{
+    put8(aml, OP_STORE);
+    aml_integer(aml, value);
+    put_name(aml, to);
+}
+
+void aml_store_argument(struct aml *aml, unsigned index, const char *to)
+{
+    put8(aml, OP_STORE);
+    put8(aml, OP_ARGUMENT_0 + index);
+    put_name(aml, to);
+}
+
+void aml_store_to_local(struct aml *aml, const char *from, unsigned local)
+{
+    put8(aml, OP_STORE);
+    put_name(aml, from);
+    put8(aml, OP_LOCAL_0 + local);
+}
+
+void aml_notify(struct aml *aml, const char *device, unsigned value)
+{
+    put8(aml, OP_NOTIFY);
+    put_name(aml, device);
+    aml_integer(aml, value);
+}
+
+void aml_call(struct aml *aml, const char *method)
+{
+    put_name(aml, method);
 }
 
 void aml_resource_io(struct aml *aml, uint16_t port, uint8_t length)

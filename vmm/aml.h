@@ -3,7 +3,8 @@
  * aml: writes ACPI machine language, as far as our DSDT needs it.
  *
  * (ACPI 6.3, chapter 20; resource descriptors: section 6.4.) Calls that open a block are matched by
- * aml_end. Names are of one to four letters, padded here. What does not fit in the buffer is left
+ * aml_end. Names are of one to four letters, padded here; a path has
+ * dots between them and may begin with a backslash. What does not fit in the buffer is left
  * out and aml_overflowed says so.
  */
 #ifndef VMM_AML_H
@@ -46,9 +47,28 @@ void aml_name(struct aml *aml, const char *name);
 void aml_integer(struct aml *aml, uint64_t value);
 void aml_string(struct aml *aml, const char *text);
 void aml_eisa_id(struct aml *aml, const char *id); /* "PNP0A08" */
+void aml_buffer(struct aml *aml, const uint8_t *bytes, uint8_t length);
 
 /* In a method: gives back what was passed as argument `index`. */
 void aml_return_argument(struct aml *aml, unsigned index);
+
+void aml_return_integer(struct aml *aml, uint64_t value);
+
+/* Registers at I/O ports, in units of 4 bytes; the fields of a region, up to aml_end. */
+void aml_region(struct aml *aml, const char *name, uint16_t port, uint8_t length);
+void aml_field(struct aml *aml, const char *region);
+void aml_field_skip(struct aml *aml, unsigned bits);
+void aml_field_unit(struct aml *aml, const char *name, unsigned bits);
+
+/* Statements of a method. */
+void aml_serialized_method(struct aml *aml, const char *name); /* without arguments */
+void aml_if(struct aml *aml);                                  /* an expression follows */
+void aml_and_local(struct aml *aml, unsigned local, uint64_t mask); /* an expression */
+void aml_store_integer(struct aml *aml, uint64_t value, const char *to);
+void aml_store_argument(struct aml *aml, unsigned index, const char *to);
+void aml_store_to_local(struct aml *aml, const char *from, unsigned local);
+void aml_notify(struct aml *aml, const char *device, unsigned value);
+void aml_call(struct aml *aml, const char *method);
 
 /* Resource descriptors. */
 void aml_resource_io(struct aml *aml, uint16_t port, uint8_t length);

@@ -6,6 +6,7 @@
 
 #include "disk/disk.h"
 #include "vmm/commands.h"
+#include "vmm/hotplug.h"
 
 static json_t *image_object(const struct disk *disk, unsigned depth)
 {
@@ -74,11 +75,13 @@ void qmp_query_block(struct qmp_call *call)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
         char path[160];
+        if (!machine_disk(machine, i) || (disk->is_node && !disk->is_attached))
+            continue;
         qdev_path(disk, i, path, sizeof(path));
         json_t *entry =
             json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", io_status(machine, i),
-                      "device", disk->id, "locked", 0, "removable", 0, "inserted",
-                      node_object(disk, machine_disk(machine, i)), "qdev",
+                      "device", disk->is_node ? "" : disk->id, "locked", 0, "removable", 0,
+                      "inserted", node_object(disk, machine_disk(machine, i)), "qdev",
                       disk->is_attached ? path : NULL, "type", "unknown");
         if (entry)
             json_array_append_new(list, entry);
@@ -91,7 +94,8 @@ void qmp_query_named_block_nodes(struct qmp_call *call)
     const struct vm_config *config = machine_config(call->control->machine);
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
-        json_t *node = node_object(&config->disks[i], machine_disk(call->control->machine, i));
+        const struct disk *disk = machine_disk(call->control->machine, i);
+        json_t *node = disk ? node_object(&config->disks[i], disk) : NULL;
         if (node)
             json_array_append_new(list, node);
     }
@@ -139,23 +143,17 @@ void qmp_query_blockstats(struct qmp_call *call)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
         char path[160];
+        if (!machine_disk(machine, i) || (disk->is_node && !disk->is_attached))
+            continue;
         qdev_path(disk, i, path, sizeof(path));
-        json_t *entry = json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->id, "node-name", disk->id,
-                                  "stats", stats_object(machine_disk(machine, i)), "qdev",
-                                  disk->is_attached ? path : NULL);
+        json_t *entry =
+            json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id, "node-name",
+                      disk->id, "stats", stats_object(machine_disk(machine, i)), "qdev",
+                      disk->is_attached ? path : NULL);
         if (entry)
             json_array_append_new(list, entry);
     }
     qmp_call_return(call, list);
-}
-
-static struct disk *find_disk(struct machine *machine, const char *id)
-{
-    const struct vm_config *config = machine_config(machine);
-    for (unsigned i = 0; i < config->disk_count; i++)
-        if (strcmp(config->disks[i].id, id) == 0)
-            return machine_disk(machine, i);
-    return NULL;
 }
 
 void qmp_block_resize(struct qmp_call *call)
@@ -164,7 +162,7 @@ void qmp_block_resize(struct qmp_call *call)
     const char *node = json_string_value(json_object_get(call->arguments, "node-name"));
     json_int_t size = json_integer_value(json_object_get(call->arguments, "size"));
     const char *id = device ? device : node;
-    struct disk *disk = id ? find_disk(call->control->machine, id) : NULL;
+    struct disk *disk = id ? machine_find_disk(call->control->machine, id) : NULL;
     if (!id || (device && node))
         qmp_call_fail(call, QMP_GENERIC, "Need exactly one of 'device' and 'node-name'");
     else if (!disk)

@@ -5,6 +5,7 @@
 #include "build/config.h"
 #include "vmm/chardev.h"
 #include "vmm/commands.h"
+#include "vmm/machine_guest.h"
 
 /* Clients choose what they send by this version; the package says who really answers. */
 json_t *qmp_version(void)
@@ -50,15 +51,25 @@ void qmp_query_target(struct qmp_call *call)
     qmp_call_return(call, json_pack("{s:s}", "arch", "x86_64"));
 }
 
+void qmp_cpu_path(const struct machine_cpu_info *cpu, char *text, size_t size)
+{
+    if (*cpu->id)
+        snprintf(text, size, "/machine/peripheral/%s", cpu->id);
+    else
+        snprintf(text, size, "/machine/unattached/device[%u]", cpu->index);
+}
+
 void qmp_query_cpus_fast(struct qmp_call *call)
 {
     const struct vm_config *config = machine_config(call->control->machine);
     json_t *list = json_array();
-    for (unsigned i = 0; i < config->cpus; i++) {
+    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
         struct machine_cpu_info cpu;
-        char path[64];
+        char path[96];
         machine_get_cpu(call->control->machine, i, &cpu);
-        snprintf(path, sizeof(path), "/machine/unattached/device[%u]", i);
+        if (!cpu.is_present)
+            continue;
+        qmp_cpu_path(&cpu, path, sizeof(path));
         json_array_append_new(list, json_pack("{s:i,s:{s:i,s:i,s:i},s:s,s:i,s:s}", "thread-id",
                                               cpu.thread_id, "props", "core-id", (int)cpu.core,
                                               "thread-id", (int)cpu.thread, "socket-id",
@@ -89,6 +100,16 @@ static bool has_client(const struct control *control, unsigned chardev)
     return false;
 }
 
+/* A virtio port that the guest has open. */
+static bool has_open_port(const struct machine *machine, unsigned chardev)
+{
+    const struct config_guest *guest = &machine_config(machine)->guest;
+    for (unsigned i = 0; i < guest->serial_port_count; i++)
+        if (guest->serial_ports[i].chardev == (int)chardev && machine_port_is_open(machine, i))
+            return true;
+    return false;
+}
+
 void qmp_query_chardev(struct qmp_call *call)
 {
     const struct vm_config *config = machine_config(call->control->machine);
@@ -100,7 +121,8 @@ void qmp_query_chardev(struct qmp_call *call)
             snprintf(text, sizeof(text), "%s", chardev_filename(chardev));
         else
             describe_listener(&config->chardevs[i], text, sizeof(text));
-        bool is_open = (int)i == config->serial_chardev || has_client(call->control, i);
+        bool is_open = (int)i == config->serial_chardev || has_client(call->control, i) ||
+                       has_open_port(call->control->machine, i);
         json_t *entry = json_pack("{s:s*,s:b,s:s*}", "filename", text, "frontend-open", is_open,
                                   "label", config->chardevs[i].id);
         if (entry)
@@ -112,11 +134,6 @@ void qmp_query_chardev(struct qmp_call *call)
 void qmp_query_iothreads(struct qmp_call *call)
 {
     qmp_call_return(call, json_array());
-}
-
-void qmp_query_balloon(struct qmp_call *call)
-{
-    qmp_call_fail(call, "DeviceNotActive", "No balloon device has been activated");
 }
 
 struct stats_walk {

@@ -26,12 +26,14 @@ enum config_chardev_kind {
     CHARDEV_PTY,
     CHARDEV_UNIX,
     CHARDEV_TCP, /* loopback only */
+    CHARDEV_PIPE,
+    CHARDEV_RINGBUF,
 };
 
 struct config_chardev {
     enum config_chardev_kind kind;
-    char *id;
-    char *path; /* FILE, UNIX */
+    char *id;   /* NULL: the entry is free */
+    char *path; /* FILE, UNIX, PIPE */
     char *host; /* TCP */
     uint16_t port;
     bool append; /* FILE: keep what is in it */

@@ -76,11 +76,31 @@ const struct hmp_command hmp_commands[] = {
     {"cont|c", NULL, "go on with the guest", run_cont},
     {"system_powerdown", NULL, "press the power button", run_powerdown},
     {"system_reset", NULL, "reset the machine", run_reset},
+    {"system_wakeup", NULL, "wake a sleeping guest", hmp_system_wakeup},
+    {"balloon", "target", "ask the guest to do with so many MiB", hmp_balloon},
+    {"savevm", "tag", "save the machine's state (evisor saves disks only)", hmp_no_vmstate},
+    {"loadvm", "tag", "go back to a saved state (evisor saves disks only)", hmp_no_vmstate},
+    {"delvm", "tag", "delete a saved state (evisor saves disks only)", hmp_no_vmstate},
+    {"getfd", "name", "give a passed descriptor a name (QMP only)", hmp_getfd},
+    {"closefd", "name", "close a descriptor that was passed by QMP's getfd", hmp_closefd},
+    {"qom-list", "path", "the properties of an object and the objects below it", hmp_qom_list},
+    {"qom-get", "path property", "a property of an object", hmp_qom_get},
+    {"qom-set", "path property value", "set a property: requested-size, "
+     "guest-stats-polling-interval", hmp_qom_set},
     {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
     {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",
      "forward a port of the host to the guest", hmp_hostfwd_add},
     {"hostfwd_remove", "[netdev] tcp|udp:[address]:port", "take a forwarded port back",
      hmp_hostfwd_remove},
+    {"device_add", "driver[,id=id][,key=value...]", "plug a device or a CPU in", hmp_device_add},
+    {"device_del", "id", "ask the guest to let a device go", hmp_device_del},
+    {"drive_add", "0 if=none,id=id,file=path[,key=value...]", "open an image for device_add",
+     hmp_drive_add},
+    {"drive_del", "id", "close an image of drive_add", hmp_drive_del},
+    {"netdev_add", "type,id=id[,key=value...]", "open a network for device_add", hmp_netdev_add},
+    {"netdev_del", "id", "close a network", hmp_netdev_del},
+    {"object_add", "rng-random,id=id", "make a source of random numbers", hmp_object_add},
+    {"object_del", "id", "remove an object", hmp_object_del},
     {"quit|q", NULL, "end the machine at once", run_quit},
 };
 const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
@@ -121,9 +141,11 @@ static void info_kvm(struct hmp_call *call)
 static void info_cpus(struct hmp_call *call)
 {
     const struct vm_config *config = machine_config(machine_of(call));
-    for (unsigned i = 0; i < config->cpus; i++) {
+    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
         struct machine_cpu_info cpu;
         machine_get_cpu(machine_of(call), i, &cpu);
+        if (!cpu.is_present)
+            continue;
         fprintf(call->out, "%s CPU #%u: thread_id=%d\r\n", i ? " " : "*", cpu.index, cpu.thread_id);
     }
 }
@@ -151,6 +173,8 @@ static void info_block(struct hmp_call *call)
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *drive = &config->disks[i];
         const struct disk *disk = machine_disk(machine_of(call), i);
+        if (!disk)
+            continue;
         fprintf(call->out, "%s%s: %s (%s%s)\r\n", i ? "\r\n" : "", drive->id, disk_path(disk),
                 disk_format(disk), disk_is_read_only(disk) ? ", read-only" : "");
         if (drive->is_attached)
@@ -168,6 +192,8 @@ static void info_blockstats(struct hmp_call *call)
     const struct vm_config *config = machine_config(machine_of(call));
     for (unsigned i = 0; i < config->disk_count; i++) {
         struct disk_stats stats;
+        if (!machine_disk(machine_of(call), i))
+            continue;
         disk_get_stats(machine_disk(machine_of(call), i), &stats);
         fprintf(call->out,
                 "%s: rd_bytes=%llu wr_bytes=%llu rd_operations=%llu wr_operations=%llu "
@@ -213,11 +239,17 @@ static void info_stats(struct hmp_call *call)
 }
 
 const struct hmp_command hmp_infos[] = {
+    {"balloon", NULL, "how much memory the guest has outside its balloon", hmp_info_balloon},
     {"block", NULL, "the disks", info_block},
     {"blockstats", NULL, "counters of the disks", info_blockstats},
     {"chardev", NULL, "the terminals and sockets", info_chardev},
     {"cpus", NULL, "the CPUs and their threads", info_cpus},
+    {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
+     hmp_info_hotpluggable_cpus},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
+    {"memory-devices", NULL, "memory that grows and shrinks", hmp_info_memory_devices},
+    {"memory_size_summary", NULL, "memory from the start, and plugged since",
+     hmp_info_memory_size_summary},
     {"name", NULL, "the machine's name", info_name},
     {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
     {"snapshots", NULL, "saved states of the machine", info_snapshots},

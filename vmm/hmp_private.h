@@ -38,10 +38,17 @@ void hmp_finish(struct hmp_call *call);
 /* As a machine_done_fn with the call as opaque. */
 void hmp_call_done(void *opaque, int result, const struct error *err);
 
-/* hmp_network.c */
+/* The handlers: hmp_hotplug.c, hmp_network.c. */
 typedef void hmp_handler_fn(struct hmp_call *call);
+hmp_handler_fn hmp_device_add, hmp_device_del, hmp_netdev_add, hmp_netdev_del, hmp_object_add,
+    hmp_object_del, hmp_drive_add, hmp_drive_del, hmp_info_hotpluggable_cpus;
 hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
     hmp_info_usernet;
+
+/* hmp_guest.c */
+hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices,
+    hmp_info_memory_size_summary, hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd,
+    hmp_qom_list, hmp_qom_get, hmp_qom_set;
 
 extern const struct hmp_command hmp_commands[], hmp_infos[];
 extern const unsigned hmp_command_count, hmp_info_count;

@@ -74,9 +74,12 @@ static void resume_all(struct machine *machine)
 {
     guest_clock_start(&machine->clock);
     hold_networks(machine, false);
-    machine->cpus_parked = 0;
-    for (unsigned i = 0; i < machine->cpu_count; i++)
+    for (unsigned i = 0; i < machine->cpu_count; i++) {
+        if (!machine->cpus[i].is_present)
+            continue;
+        machine->cpus_parked--;
         vcpu_resume(&machine->cpus[i].vcpu);
+    }
 }
 
 static bool devices_are_idle(struct machine *machine)
@@ -98,7 +101,8 @@ static void reset_devices(struct machine *machine)
         device->ops->reset(device);
     }
     for (unsigned i = 0; i < machine->config->nic_count; i++)
-        nic_addresses_clear(&machine->nic_addresses[i]);
+        if (machine->backends[i])
+            nic_addresses_clear(&machine->nic_addresses[i]);
 }
 
 /* The steps below return true when the operation is done; *result is then its answer. */
@@ -147,11 +151,12 @@ static bool step_reset(struct machine *machine, struct lifecycle_op *op, int *re
     if (!park_all(machine))
         return false;
     if (!op->has_reset_devices) {
+        hotplug_reset(machine);
         reset_devices(machine);
         disk_policy_forget(machine);
     }
     op->has_reset_devices = true;
-    if (!devices_are_idle(machine)) {
+    if (!devices_are_idle(machine) || machine->hotplug.closing) {
         loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + IDLE_POLL_NS);
         return false;
     }
@@ -293,6 +298,7 @@ static void on_parked(void *opaque, struct vcpu *vcpu, const struct accel_exit *
 {
     struct machine *machine = opaque;
     machine->cpus_parked++;
+    hotplug_cpu_parked(machine, vcpu->index);
     if (exit->reason == ACCEL_EXIT_SHUTDOWN) {
         log_info("CPU %u took a triple fault", vcpu->index);
         if (machine->config->no_reboot)

@@ -15,9 +15,6 @@
 #include "devices/pvpanic.h"
 #include "devices/rtc.h"
 #include "devices/serial.h"
-#include "devices/virtio_blk.h"
-#include "devices/virtio_net.h"
-#include "devices/virtio_rng.h"
 #include "vmm/accel_select.h"
 #include "vmm/acpi.h"
 #include "vmm/cpu_model.h"
@@ -73,11 +70,6 @@ static void set_ioapic_pin(void *opaque, unsigned pin, bool level)
     ioapic_set_pin(((struct machine *)opaque)->ioapic, pin, level);
 }
 
-static void add_device(struct machine *machine, struct device *device)
-{
-    list_push_back(&machine->devices, &device->node);
-}
-
 static int make_interrupt_chips(struct machine *machine, struct error *err)
 {
     const struct irq_pins pins = {set_pic_input, set_ioapic_pin, machine};
@@ -85,11 +77,11 @@ static int make_interrupt_chips(struct machine *machine, struct error *err)
                                &machine->ioapic, err);
     if (result)
         return result;
-    add_device(machine, &machine->ioapic->device);
+    machine_add_device(machine, &machine->ioapic->device);
     result = pic_create(&machine->bus, on_pic_intr, machine, &machine->pic, err);
     if (result)
         return result;
-    add_device(machine, &machine->pic->device);
+    machine_add_device(machine, &machine->pic->device);
     irq_set_pins(&machine->irq, &pins);
     return 0;
 }
@@ -99,17 +91,16 @@ static int make_clocks(struct machine *machine, struct error *err)
     const struct guest_mem *mem = &machine->memory.guest;
     struct irq_hub *hub = &machine->irq.hub;
     struct pit *pit;
-    struct rtc *rtc;
     int result = pit_create(&machine->bus, &machine->clock, hub, &pit, err);
     if (result)
         return result;
-    add_device(machine, &pit->device);
+    machine_add_device(machine, &pit->device);
     uint64_t low = mem->regions[0].size;
     result = rtc_create(&machine->bus, &machine->clock, hub, low, machine->memory.size - low,
-                        machine->config->cpus, &rtc, err);
+                        machine->config->cpus, &machine->rtc, err);
     if (result)
         return result;
-    add_device(machine, &rtc->device);
+    machine_add_device(machine, &machine->rtc->device);
     return 0;
 }
 
@@ -121,15 +112,15 @@ static int make_power_management(struct machine *machine, struct error *err)
                                 machine, &machine->acpi_pm, err);
     if (result)
         return result;
-    add_device(machine, &machine->acpi_pm->device);
+    machine_add_device(machine, &machine->acpi_pm->device);
     result = i8042_create(&machine->bus, &machine->irq.hub, on_device_reset, machine, &i8042, err);
     if (result)
         return result;
-    add_device(machine, &i8042->device);
+    machine_add_device(machine, &i8042->device);
     result = pvpanic_create(&machine->bus, on_panic, machine, &pvpanic, err);
     if (result)
         return result;
-    add_device(machine, &pvpanic->device);
+    machine_add_device(machine, &pvpanic->device);
     return 0;
 }
 
@@ -153,7 +144,7 @@ static int make_serial(struct machine *machine, struct error *err)
     };
     int result = serial_create(&config, &serial, err);
     if (!result)
-        add_device(machine, &serial->device);
+        machine_add_device(machine, &serial->device);
     return result;
 }
 
@@ -162,87 +153,25 @@ static int make_pci_host(struct machine *machine, struct error *err)
     struct pci_host *host;
     int result = pci_host_create(&machine->pci_bus, on_device_reset, machine, &host, err);
     if (!result)
-        add_device(machine, &host->device);
+        machine_add_device(machine, &host->device);
     return result;
 }
 
-static struct virtio_pci_place place_of(struct machine *machine, const char *id)
+/* The tables of what may be plugged in never move: others keep pointers into them. */
+static void *reserve(void *table, unsigned count, unsigned capacity, size_t element_size)
 {
-    return (struct virtio_pci_place){
-        .loop = machine->loop,
-        .mem = &machine->memory.guest,
-        .pci_bus = &machine->pci_bus,
-        .slot = -1,
-        .id = id ? id : "",
-    };
-}
-
-static int make_disks(struct machine *machine, struct error *err)
-{
-    for (unsigned i = 0; i < machine->config->disk_count; i++) {
-        const struct config_disk *config = &machine->config->disks[i];
-        const struct virtio_pci_place place = place_of(machine, config->qdev_id);
-        struct disk_policy *policy = &machine->disk_policies[i];
-        *policy = (struct disk_policy){.machine = machine, .drive = i};
-        const struct virtio_blk_options options = {
-            .serial = config->serial, .on_error = disk_policy_on_error, .on_error_opaque = policy};
-        struct device *device;
-        if (!config->is_attached)
-            continue;
-        int result = virtio_blk_create(&place, machine->disks[i], &options, &device, err);
-        if (result)
-            return result;
-        machine->disk_slots[i] = ((const struct pci_device *)device)->slot;
-        add_device(machine, device);
-    }
-    return 0;
-}
-
-/* What QEMU gives a NIC without mac=: known to people's DHCP tables and scripts. */
-static void choose_mac(const struct config_nic *config, unsigned index, uint8_t mac[6])
-{
-    static const uint8_t first[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
-    memcpy(mac, config->has_mac ? config->mac : first, sizeof(first));
-    if (!config->has_mac)
-        mac[5] = (uint8_t)(mac[5] + index);
-}
-
-static int make_nics(struct machine *machine, struct error *err)
-{
-    for (unsigned i = 0; i < machine->config->nic_count; i++) {
-        const struct config_nic *config = &machine->config->nics[i];
-        const struct virtio_pci_place place = place_of(machine, config->qdev_id);
-        struct virtio_net_options options = {0};
-        struct device *device;
-        if (!config->has_device)
-            continue;
-        choose_mac(config, i, options.mac);
-        int result = virtio_net_create(&place, machine->backends[i], &options, &device, err);
-        if (result)
-            return result;
-        add_device(machine, device);
-    }
-    return 0;
-}
-
-static int make_rngs(struct machine *machine, struct error *err)
-{
-    for (unsigned i = 0; i < machine->config->rng_count; i++) {
-        const struct virtio_pci_place place = place_of(machine, NULL);
-        struct device *device;
-        int result = virtio_rng_create(&place, &device, err);
-        if (result)
-            return result;
-        add_device(machine, device);
-    }
-    return 0;
+    char *reserved = reallocarray(table, capacity, element_size);
+    CHECK(reserved && count <= capacity);
+    memset(reserved + count * element_size, 0, (capacity - count) * element_size);
+    return reserved;
 }
 
 static int open_disks(struct machine *machine, struct error *err)
 {
-    const struct vm_config *config = machine->config;
-    machine->disks = calloc(config->disk_count + 1, sizeof(*machine->disks));
-    machine->disk_policies = calloc(config->disk_count + 1, sizeof(*machine->disk_policies));
+    struct vm_config *config = machine->config;
+    config->disks = reserve(config->disks, config->disk_count, DRIVE_MAX, sizeof(*config->disks));
+    machine->disks = calloc(DRIVE_MAX, sizeof(*machine->disks));
+    machine->disk_policies = calloc(DRIVE_MAX, sizeof(*machine->disk_policies));
     CHECK(machine->disks && machine->disk_policies);
     for (unsigned i = 0; i < config->disk_count; i++) {
         struct disk_options options = config->disks[i].options;
@@ -264,7 +193,7 @@ static void on_nic_addresses(struct nic_addresses *addresses)
                                    (unsigned)(addresses - machine->nic_addresses));
 }
 
-static int open_backend(struct machine *machine, unsigned index, struct error *err)
+int machine_open_backend(struct machine *machine, unsigned index, struct error *err)
 {
     const struct vm_config *config = machine->config;
     int result = netdev_create(machine->loop, &config->nics[index], config->name,
@@ -281,13 +210,15 @@ static int open_backend(struct machine *machine, unsigned index, struct error *e
 
 static int open_backends(struct machine *machine, struct error *err)
 {
-    unsigned count = machine->config->nic_count;
+    struct vm_config *config = machine->config;
+    unsigned count = config->nic_count;
     int result = 0;
-    machine->backends = calloc(count + 1, sizeof(*machine->backends));
-    machine->nic_addresses = calloc(count + 1, sizeof(*machine->nic_addresses));
+    config->nics = reserve(config->nics, count, NIC_MAX, sizeof(*config->nics));
+    machine->backends = calloc(NIC_MAX, sizeof(*machine->backends));
+    machine->nic_addresses = calloc(NIC_MAX, sizeof(*machine->nic_addresses));
     CHECK(machine->backends && machine->nic_addresses);
     for (unsigned i = 0; i < count && !result; i++)
-        result = open_backend(machine, i, err);
+        result = machine_open_backend(machine, i, err);
     return result;
 }
 
@@ -344,7 +275,7 @@ static int make_accelerator(struct machine *machine, struct error *err)
                               sizeof(machine->accel_why), err);
     if (result)
         return result;
-    result = machine->accel_ops->vm_create(machine->config->cpus, &machine->vm, err);
+    result = machine->accel_ops->vm_create(vm_config_max_cpus(machine->config), &machine->vm, err);
     if (result)
         return result;
     irq_init(&machine->irq, machine->loop, machine->vm);
@@ -361,6 +292,9 @@ static int make_memory(struct machine *machine, struct error *err)
         return result;
     machine->memory.guest.on_written = on_ram_written;
     machine->memory.guest.opaque = machine;
+    /* Registered pages are pinned: only where they are there anyway, and nobody takes any away. */
+    if (config->mem_prealloc && !config->guest.balloon.is_present)
+        disk_register_memory(machine->loop, machine->memory.host, machine->memory.size);
     return memory_map(&machine->memory, machine->vm, err);
 }
 
@@ -407,6 +341,7 @@ static int make_cpu(struct machine *machine, unsigned index, const struct accel_
     if (result)
         return result;
     machine->cpu_count++;
+    cpu->is_present = index < machine->config->cpus;
     topology_apply(&topology, index, &cpuid);
     result = machine->accel_ops->vcpu_set_cpuid(cpu->vcpu.accel, &cpuid);
     if (!result)
@@ -417,7 +352,8 @@ static int make_cpu(struct machine *machine, unsigned index, const struct accel_
 static int make_cpus(struct machine *machine, struct error *err)
 {
     struct accel_cpuid supported;
-    machine->cpus = calloc(machine->config->cpus, sizeof(*machine->cpus));
+    unsigned count = vm_config_max_cpus(machine->config);
+    machine->cpus = calloc(count, sizeof(*machine->cpus));
     CHECK(machine->cpus);
     int result = machine->accel_ops->supported_cpuid(machine->vm, &supported);
     if (result)
@@ -425,12 +361,12 @@ static int make_cpus(struct machine *machine, struct error *err)
                                machine->accel_ops->name);
     result = cpu_model_apply(&machine->config->cpu_features, machine->accel_ops->name, &supported,
                              err);
-    for (unsigned i = 0; !result && i < machine->config->cpus; i++)
+    for (unsigned i = 0; !result && i < count; i++)
         result = make_cpu(machine, i, &supported, err);
     return result;
 }
 
-static int set_power_on(struct machine *machine, struct machine_cpu *cpu)
+int machine_reset_cpu(struct machine *machine, struct machine_cpu *cpu)
 {
     const struct accel_ops *ops = machine->accel_ops;
     struct accel_vcpu_state state = cpu->power_on;
@@ -444,11 +380,15 @@ static int set_power_on(struct machine *machine, struct machine_cpu *cpu)
 
 int machine_write_tables(struct machine *machine, struct error *err)
 {
-    uint64_t high = memory_pci64_base(&machine->memory);
+    uint64_t high = memory_pci64_base(&machine->memory), present = 0;
+    for (unsigned i = 0; i < machine->cpu_count; i++)
+        present |= (uint64_t)machine->cpus[i].is_present << i;
     const struct acpi_config config = {
         .area_gpa =
             machine->config->kernel ? ACPI_AREA_GPA : firmware_acpi_gpa(&machine->memory),
         .cpus = machine->config->cpus,
+        .max_cpus = machine->cpu_count,
+        .cpus_present = present,
         .pci_hole_gpa = MEMORY_PCI32_BASE,
         .pci_hole_size = MEMORY_PCI32_END - MEMORY_PCI32_BASE,
         .pci_hole64_gpa = high,
@@ -472,7 +412,7 @@ int machine_set_up_boot(struct machine *machine, struct error *err)
     if (result)
         return result;
     for (unsigned i = 0; i < machine->cpu_count; i++) {
-        result = set_power_on(machine, &machine->cpus[i]);
+        result = machine_reset_cpu(machine, &machine->cpus[i]);
         if (result)
             return error_set_errno(err, -result, "cannot put CPU %u at the start", i);
     }
@@ -498,13 +438,15 @@ static const struct {
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},
     {"PIT and RTC", make_clocks},    {"ACPI, i8042 and pvpanic", make_power_management},
     {"serial port", make_serial},    {"PCI host", make_pci_host},
-    {"virtio-blk", make_disks},      {"virtio-net", make_nics},
-    {"virtio-rng", make_rngs},       {"fw_cfg", machine_make_fw_cfg},
+    {"hot-plug", hotplug_make},      {"virtio-blk", machine_make_disks},
+    {"virtio-net", machine_make_nics}, {"virtio-rng", machine_make_rngs},
+    {"balloon, ports and memory devices", machine_make_guest},
+    {"fw_cfg", machine_make_fw_cfg},
     {"boot state", machine_set_up_boot},
     {"vCPU threads", start_threads},
 };
 
-int machine_create(struct loop *loop, const struct vm_config *config, struct machine **out,
+int machine_create(struct loop *loop, struct vm_config *config, struct machine **out,
                    struct error *err)
 {
     struct machine *machine = calloc(1, sizeof(*machine));
@@ -512,10 +454,13 @@ int machine_create(struct loop *loop, const struct vm_config *config, struct mac
     machine->loop = loop;
     machine->config = config;
     list_init(&machine->devices);
+    list_init(&machine->hotplug.removals);
     vcpu_group_init(&machine->vcpu_group, loop);
     bus_init(&machine->bus, loop);
     pci_bus_init(&machine->pci_bus, &machine->bus, &machine->irq.hub);
     int result = lifecycle_init(machine, err);
+    if (!result)
+        result = machine_init_guest(machine, err);
     if (!result)
         result = guest_clock_init(&machine->clock, loop);
     for (size_t i = 0; !result && i < ARRAY_SIZE(parts); i++) {

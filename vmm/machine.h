@@ -82,9 +82,10 @@ struct machine_listener {
 
 /*
  * Opens everything the config names, builds the machine, starts the vCPU threads parked. Blocks:
- * start-up. `config` must outlive the machine.
+ * start-up. `config` must outlive the machine, whose hot-plug changes
+ * its tables.
  */
-int must_check machine_create(struct loop *loop, const struct vm_config *config,
+int must_check machine_create(struct loop *loop, struct vm_config *config,
                               struct machine **out, struct error *err);
 
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
@@ -136,6 +137,7 @@ const struct vm_config *machine_config(const struct machine *machine);
 const char *machine_accel_name(const struct machine *machine);
 /* Why that is not the first accelerator of the config's list, in one line; "" if it is. */
 const char *machine_accel_why(const struct machine *machine);
+/* Disks and NICs by their places in the config's tables; NULL: the place is free at present. */
 struct disk *machine_disk(const struct machine *machine, unsigned index);
 /* The errno for which the guest's requests wait until the machine continues, or 0. */
 int machine_disk_error(const struct machine *machine, unsigned index);
@@ -149,8 +151,11 @@ struct machine_cpu_info {
     unsigned index;
     unsigned socket, core, thread;
     int thread_id; /* of the vCPU thread on the host */
+    bool is_present; /* else device_add may plug it in */
+    const char *id;  /* that device_add gave it, or "" */
 };
 
+/* `index` is below vm_config_max_cpus. */
 void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out);
 
 /* Counters for query-stats: names are stable. Calls `emit` for each. */

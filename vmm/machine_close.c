@@ -24,7 +24,9 @@ static void free_machine(void *opaque)
     for (unsigned i = 0; i < machine->cpu_count; i++)
         vcpu_fini(&machine->cpus[i].vcpu);
     machine->accel_ops->vm_destroy(machine->vm);
+    machine_free_guest(machine);
     memory_fini(&machine->memory);
+    hotplug_fini(machine);
     free(machine->cpus);
     free(machine->disks);
     free(machine->disk_policies);
@@ -119,7 +121,7 @@ static void close_next_device(void *opaque)
 {
     struct machine *machine = opaque;
     if (list_is_empty(&machine->devices)) {
-        close_next_disk(machine);
+        hotplug_when_settled(machine, close_next_disk);
         return;
     }
     struct device *device = list_entry(machine->devices.prev, struct device, node);
@@ -132,5 +134,5 @@ void machine_close(struct machine *machine, void (*on_closed)(void *opaque), voi
     CHECK(machine->cpus_parked == machine->cpu_count);
     machine->on_closed = on_closed;
     machine->on_closed_opaque = opaque;
-    close_next_device(machine);
+    machine_close_guest(machine, close_next_device);
 }

@@ -39,7 +39,7 @@ int machine_make_fw_cfg(struct machine *machine, struct error *err)
 
 struct boot_list {
     unsigned slots[CONFIG_BOOT_MAX];
-    bool is_listed[DISK_MAX];
+    bool is_listed[DRIVE_MAX];
     unsigned count;
 };
 

@@ -14,13 +14,16 @@
 #include "devices/ioapic.h"
 #include "devices/pci.h"
 #include "devices/pic.h"
+#include "devices/rtc.h"
 #include "vmm/accel.h"
 #include "vmm/boot.h"
 #include "vmm/chardev.h"
 #include "vmm/disk_policy.h"
 #include "vmm/firmware.h"
+#include "vmm/hotplug_private.h"
 #include "vmm/irq.h"
 #include "vmm/machine.h"
+#include "vmm/machine_guest_private.h"
 #include "vmm/memory.h"
 #include "vmm/nic_addresses.h"
 #include "vmm/vcpu.h"
@@ -30,6 +33,12 @@ struct machine_cpu {
     struct vcpu vcpu;
     struct accel_vcpu_state power_on;
     struct accel_msrs power_on_msrs;
+    /* Plugged in; else it waits, parked. The others are for those that device_add plugged. */
+    bool is_present;
+    char id[64];
+    bool is_asked; /* to go, at: */
+    uint64_t asked_ns;
+    bool is_leaving; /* goes once it is parked */
 };
 
 /* What people, clients and the guest asked for, in order; lifecycle.c works it off. */
@@ -69,7 +78,7 @@ struct lifecycle {
 
 struct machine {
     struct loop *loop;
-    const struct vm_config *config;
+    struct vm_config *config; /* its tables change by hot-plug */
     const struct accel_ops *accel_ops;
     char accel_why[256]; /* why it is not the first choice; "" if it is */
     struct accel_vm *vm;
@@ -82,24 +91,28 @@ struct machine {
     struct firmware firmware; /* instead of a kernel */
     struct fw_cfg *fw_cfg;    /* NULL without firmware */
     bool has_booted;
-    unsigned disk_slots[DISK_MAX]; /* of the attached disks' PCI functions, by drive */
+    unsigned disk_slots[DRIVE_MAX]; /* of the attached disks' PCI functions, by drive */
     uint64_t rsdp_gpa;
 
     struct vcpu_group vcpu_group;
     struct machine_cpu *cpus;
-    unsigned cpu_count;   /* created so far */
+    unsigned cpu_count;   /* created so far: in the end all that may be plugged in */
     unsigned cpus_parked; /* of cpu_count */
 
     struct chardev *chardevs[CONFIG_CHARDEV_MAX];
-    struct disk **disks;
+    struct disk **disks; /* DRIVE_MAX; NULL: the entry is free */
     struct disk_policy *disk_policies; /* by drive */
-    struct net_backend **backends;
+    struct net_backend **backends; /* NIC_MAX */
     struct nic_addresses *nic_addresses; /* by NIC */
 
     struct list devices; /* in the order in which they were made */
     struct ioapic *ioapic;
     struct pic *pic;
+    struct rtc *rtc;
     struct acpi_pm *acpi_pm;
+    struct hotplug hotplug;
+
+    struct machine_guest guest;
 
     struct lifecycle lifecycle;
     void (*on_closed)(void *opaque);
@@ -123,6 +136,33 @@ void lifecycle_guest_panic(struct machine *machine);
 /* A drive holds requests back: stops the machine into MACHINE_IO_ERROR. */
 void lifecycle_io_error(struct machine *machine);
 
+/* machine_devices.c: slot 0 is the first free one. */
+struct virtio_pci_place machine_place(struct machine *machine, const char *id, unsigned pci_slot);
+void machine_add_device(struct machine *machine, struct device *device);
+/*
+ * A device that may be unplugged; a running guest is told of it. `on_removed` may be NULL; it is
+ * called with `index` after the device has closed. Returns its slot.
+ */
+unsigned machine_add_pci_device(struct machine *machine, struct device *device,
+                                void (*on_removed)(struct machine *machine, unsigned index),
+                                unsigned index);
+/* From the entries of the config. */
+int must_check machine_plug_disk(struct machine *machine, unsigned index, struct error *err);
+/* After a NIC was joined to its network: holds the guest to its addresses, where that is wanted. */
+void machine_guard_nic(struct machine *machine, unsigned index);
+int must_check machine_plug_nic(struct machine *machine, unsigned index, struct error *err);
+/* `object` is the place of its source among the objects, or -1. */
+int must_check machine_plug_rng(struct machine *machine, const struct virtio_pci_place *place,
+                                int object, struct error *err);
+int must_check machine_make_disks(struct machine *machine, struct error *err);
+int must_check machine_make_nics(struct machine *machine, struct error *err);
+int must_check machine_make_rngs(struct machine *machine, struct error *err);
+
+/* hotplug_drives.c, hotplug_net.c: the entry of a drive or node, and of a netdev, or -1. */
+int machine_drive_index(const struct machine *machine, const char *name);
+int machine_netdev_index(const struct machine *machine, const char *id);
+int must_check machine_open_backend(struct machine *machine, unsigned index, struct error *err);
+
 /* Writes the ACPI tables to where this machine has them. */
 int must_check machine_write_tables(struct machine *machine, struct error *err);
 
@@ -131,6 +171,9 @@ int must_check machine_open_firmware(struct machine *machine, struct error *err)
 int must_check machine_make_fw_cfg(struct machine *machine, struct error *err);
 /* For power-on and every reset. */
 int must_check machine_load_firmware(struct machine *machine, struct error *err);
+
+/* Puts a parked vCPU into the state after power-on. 0 or -errno. */
+int machine_reset_cpu(struct machine *machine, struct machine_cpu *cpu);
 
 /* Puts RAM, devices and vCPUs into the state from which the guest starts. All vCPUs are parked. */
 int must_check machine_set_up_boot(struct machine *machine, struct error *err);

@@ -111,6 +111,8 @@ void machine_get_cpu(const struct machine *machine, unsigned index, struct machi
         .core = index / config->threads % config->cores,
         .thread = index % config->threads,
         .thread_id = atomic_load(&machine->cpus[index].vcpu.thread_id),
+        .is_present = machine->cpus[index].is_present,
+        .id = machine->cpus[index].id,
     };
 }
 
@@ -128,6 +130,8 @@ static void emit_exits(const struct machine *machine, emit_fn *emit, void *opaqu
 {
     for (unsigned i = 0; i < machine->cpu_count; i++) {
         const struct vcpu *vcpu = &machine->cpus[i].vcpu;
+        if (!machine->cpus[i].is_present)
+            continue;
         char group[32], name[48];
         snprintf(group, sizeof(group), "vcpu%u", i);
         for (int reason = 0; reason < ACCEL_EXIT_REASON_COUNT; reason++) {

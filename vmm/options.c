@@ -83,6 +83,8 @@ static int finish(struct options *options, struct error *err)
     if (!result)
         result = options_finish_machine(options, err);
     if (!result)
+        result = options_finish_guest(options, err);
+    if (!result)
         result = options_finish_boot(options, err);
     return result;
 }
@@ -97,6 +99,8 @@ static void options_fini(struct options *options)
         free(options->char_users[i].chardev_id);
         free(options->char_users[i].option);
     }
+    for (unsigned i = 0; i < options->memory_backend_count; i++)
+        free(options->memory_backends[i].id);
     free(options->disks);
 }
 
@@ -124,7 +128,7 @@ int options_parse(int argc, char *const argv[], struct vm_config *config, char *
     return result;
 }
 
-static void disk_fini(struct config_disk *disk)
+void options_disk_fini(struct config_disk *disk)
 {
     free(disk->id);
     free(disk->qdev_id);
@@ -144,7 +148,9 @@ void vm_config_fini(struct vm_config *config)
     for (unsigned i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (unsigned i = 0; i < config->disk_count; i++)
-        disk_fini(&config->disks[i]);
+        options_disk_fini(&config->disks[i]);
+    for (unsigned i = 0; i < config->rng_count; i++)
+        free(config->rngs[i].qdev_id);
     for (unsigned i = 0; i < config->nic_count; i++)
         options_netdev_fini(&config->nics[i]);
     for (unsigned i = 0; i < config->chardev_count; i++) {
@@ -153,6 +159,7 @@ void vm_config_fini(struct vm_config *config)
         free(config->chardevs[i].host);
         free(config->chardevs[i].logfile);
     }
+    options_guest_fini(&config->guest);
     free(config->disks);
     free(config->nics);
     memset(config, 0, sizeof(*config));

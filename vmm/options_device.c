@@ -11,12 +11,11 @@
 #include "base/suggest.h"
 
 static const char one_bus[] = "all devices sit on the one bus pcie.0; leave it out";
-static const char own_slots[] = "evisor gives out slots itself, in order; leave it out";
 static const char modern[] = "devices are modern virtio (1.x) only; leave it out";
 
 #define PCI_KEYS                                                                                   \
     {"driver", NULL, NULL}, {"id", NULL, NULL}, {"bus", "pcie.0|pci.0", one_bus},                  \
-        {"addr", "", own_slots}, {"romfile", "*", NULL},                 \
+        {"addr", NULL, NULL}, {"romfile", "*", NULL},                 \
         {"rombar", "*", NULL}, {"disable-legacy", "on|auto", modern},                              \
     {                                                                                              \
         "disable-modern", "off", modern                                                            \
@@ -53,6 +52,34 @@ static const struct keyval_known rng_known[] = {
     {"period", "*", NULL},
     {0}};
 
+static const struct keyval_known balloon_known[] = {
+    PCI_KEYS,
+    {"deflate-on-oom", NULL, NULL},
+    {"free-page-reporting", NULL, NULL},
+    {"guest-stats-polling-interval", NULL, NULL},
+    {"free-page-hint", "off", "hints serve migration only; use free-page-reporting=on"},
+    {"page-poison", "*", NULL},
+    {"iothread", "", "evisor needs no I/O threads; leave it out"},
+    {0}};
+
+static const struct keyval_known serial_bus_known[] = {
+    PCI_KEYS, {"max_ports", NULL, NULL}, {"vectors", "*", NULL}, {"emergency-write", "*", NULL}, {0}};
+
+static const struct keyval_known serial_port_known[] = {
+    {"driver", NULL, NULL}, {"id", NULL, NULL},   {"bus", NULL, NULL}, {"chardev", NULL, NULL},
+    {"name", NULL, NULL},   {"nr", NULL, NULL},   {0}};
+
+static const struct keyval_known mem_known[] = {
+    PCI_KEYS,
+    {"memdev", NULL, NULL},
+    {"requested-size", NULL, NULL},
+    {"block-size", NULL, NULL},
+    {"memaddr", "", "evisor places it after the memory of -m; leave it out"},
+    {"node", "0", "the guest has one NUMA node; leave it out"},
+    {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
+    {"unplugged-inaccessible", "*", NULL},
+    {0}};
+
 static int attach_rng(struct options *options, struct keyval *device, struct error *err)
 {
     const char *id = keyval_get(device, "rng");
@@ -62,8 +89,12 @@ static int attach_rng(struct options *options, struct keyval *device, struct err
     if (!found)
         return error_set(err, ENOENT, "%s: there is no -object rng-builtin with id=%s",
                          device->option, id);
-    options->config->rng_count++;
-    return 0;
+    struct vm_config *config = options->config;
+    if (config->rng_count == CONFIG_RNG_MAX)
+        return error_set(err, E2BIG, "%s: more than %d of them", device->option, CONFIG_RNG_MAX);
+    struct config_rng *rng = &config->rngs[config->rng_count++];
+    keyval_string(device, "id", &rng->qdev_id);
+    return options_read_slot(device, &rng->pci_slot, err);
 }
 
 static const struct device_kind {
@@ -78,6 +109,16 @@ static const struct device_kind {
      "NIC of a -netdev: netdev=ID[,mac=ADDRESS]"},
     {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", rng_known, attach_rng,
      "random numbers of the host"},
+    {"virtio-balloon-pci|virtio-balloon|virtio-balloon-pci-non-transitional", balloon_known,
+     options_attach_balloon, "memory that the guest can give back"},
+    {"virtio-serial-pci|virtio-serial|virtio-serial-pci-non-transitional", serial_bus_known,
+     options_attach_serial_bus, "bus of serial ports: [max_ports=NUMBER]"},
+    {"virtserialport", serial_port_known, options_attach_serial_port,
+     "named port, as for an agent: chardev=ID,name=NAME"},
+    {"virtconsole", serial_port_known, options_attach_serial_port,
+     "one more console (hvc0): chardev=ID"},
+    {"virtio-mem-pci|virtio-mem", mem_known, options_attach_mem,
+     "memory that grows and shrinks: memdev=ID[,requested-size=SIZE]"},
 };
 
 /* Devices that people ask for by habit, and what to use instead. */
@@ -103,10 +144,8 @@ static const struct {
     {"virtio-vga", "there is no screen; use -nographic and a serial console"},
     {"virtio-gpu", "there is no screen; use -nographic and a serial console"},
     {"qxl", "there is no screen; use -nographic and a serial console"},
-    {"virtio-serial", "virtio consoles are not there; use -serial"},
-    {"virtserialport", "virtio consoles are not there; use -serial, and ssh for an agent"},
-    {"virtconsole", "virtio consoles are not there; use -serial"},
-    {"virtio-balloon", "memory is fixed; give the guest what it needs with -m"},
+    {"pc-dimm", "use virtio-mem-pci, which grows and shrinks"},
+    {"virtio-pmem", "use virtio-blk-pci"},
     {"virtio-9p", "shared folders are not there; copy files over ssh"},
     {"vhost-", "vhost devices are not there; use virtio devices"},
     {"pcie-root-port", "all devices sit on the one bus pcie.0; leave it out"},
@@ -117,12 +156,38 @@ static const struct {
     {"AC97", "there is no sound"},
 };
 
+int options_read_slot(const struct keyval *device, unsigned *slot, struct error *err)
+{
+    const char *text = keyval_get(device, "addr");
+    unsigned function = 0;
+    int slot_end = 0, end = 0;
+    if (!text)
+        return 0;
+    int fields = sscanf(text, "%2x%n.%1u%n", slot, &slot_end, &function, &end);
+    bool is_whole = fields >= 1 && !text[fields == 1 ? slot_end : end] && text[0] != '-';
+    if (strncmp(text, "0x", 2) == 0)
+        is_whole = sscanf(text, "%4x%n", slot, &end) == 1 && !text[end];
+    if (!is_whole || function || !*slot || *slot >= PCI_SLOT_MAX - 1)
+        return error_set(err, EINVAL, "%s: addr=%s: say a slot from 1 to 1e, in hexadecimal",
+                         device->option, text);
+    return 0;
+}
+
 static const struct device_kind *find_kind(const char *name)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
         if (keyval_name_index(kinds[i].names, name) >= 0)
             return &kinds[i];
     return NULL;
+}
+
+const struct keyval_known *options_device_known(const char *driver, const char **names)
+{
+    const struct device_kind *kind = find_kind(driver);
+    if (!kind)
+        return NULL;
+    *names = kind->names;
+    return kind->known;
 }
 
 static int refuse_device(const struct keyval *device, const char *name, struct error *err)
@@ -201,14 +266,28 @@ static int check_id(const struct options *options, unsigned index, struct error 
     return 0;
 }
 
+static bool is_port(const struct keyval *device)
+{
+    return find_kind(keyval_get(device, "driver"))->attach == options_attach_serial_port;
+}
+
+static int attach(struct options *options, unsigned index, struct error *err)
+{
+    struct keyval *device = &options->devices[index];
+    return find_kind(keyval_get(device, "driver"))->attach(options, device, err);
+}
+
 int options_finish_devices(struct options *options, struct error *err)
 {
     int result = 0;
     for (unsigned i = 0; i < options->device_count && !result; i++) {
-        struct keyval *device = &options->devices[i];
         result = check_id(options, i, err);
-        if (!result)
-            result = find_kind(keyval_get(device, "driver"))->attach(options, device, err);
+        if (!result && !is_port(&options->devices[i]))
+            result = attach(options, i, err);
     }
+    /* Ports sit on a bus that may have come after them. */
+    for (unsigned i = 0; i < options->device_count && !result; i++)
+        if (is_port(&options->devices[i]))
+            result = attach(options, i, err);
     return result;
 }

@@ -318,12 +318,9 @@ static int set_identity(struct options *options, struct config_disk *disk,
     return result;
 }
 
-static int read_drive(struct options *options, struct config_disk *disk, struct options_disk *extra,
-                      struct keyval *list, struct error *err)
+int options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err)
 {
     int result = keyval_check(list, drive_known, err);
-    if (!result)
-        result = set_identity(options, disk, extra, list, err);
     if (!result)
         result = set_path(disk, list, err);
     if (!result)
@@ -344,7 +341,9 @@ static int add_drive(struct options *options, struct keyval *list, struct error 
     options->disks = options_grow(options->disks, config->disk_count, sizeof(*options->disks));
     struct config_disk *disk = &config->disks[config->disk_count];
     struct options_disk *extra = &options->disks[config->disk_count];
-    int result = read_drive(options, disk, extra, list, err);
+    int result = options_drive_read(disk, list, err);
+    if (!result)
+        result = set_identity(options, disk, extra, list, err);
     config->disk_count++;
     return result;
 }
@@ -429,6 +428,12 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
     disk->is_attached = true;
     for (unsigned i = 0; i < options->config->disk_count; i++)
         extra->order += options->config->disks[i].is_attached;
+    int result = options_read_slot(device, &disk->pci_slot, err);
+    return result ? result : options_drive_device(disk, device, err);
+}
+
+int options_drive_device(struct config_disk *disk, const struct keyval *device, struct error *err)
+{
     keyval_string(device, "id", &disk->qdev_id);
     uint64_t boot_index = UINT64_MAX;
     int result = keyval_bool(device, "write-cache", &disk->options.cache.writeback, err);

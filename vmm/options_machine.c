@@ -9,7 +9,8 @@
 #include "vmm/options_private.h"
 #include "base/suggest.h"
 
-#define ACCELS "kvm|soft"
+#define ACCELS          "kvm|soft"
+#define MEMORY_BACKENDS "memory-backend-ram|memory-backend-memfd"
 
 static void set_string(char **to, const char *text)
 {
@@ -35,9 +36,8 @@ static int read_list(struct keyval *list, const struct option_entry *entry, cons
 int option_m(struct options *options, const struct option_entry *entry, const char *argument,
              struct error *err)
 {
-    static const char no_plug[] = "memory cannot be added later; give all of it with -m SIZE";
     static const struct keyval_known known[] = {
-        {"size", NULL, NULL}, {"slots", "0", no_plug}, {"maxmem", "", no_plug}, {0}};
+        {"size", NULL, NULL}, {"slots", "*", NULL}, {"maxmem", NULL, NULL}, {0}};
     struct keyval list;
     int result = read_list(&list, entry, argument, "size", known, err);
     if (result)
@@ -49,6 +49,13 @@ int option_m(struct options *options, const struct option_entry *entry, const ch
                            RAM_MIN_MIB, RAM_MAX_GIB);
     if (!result)
         options->config->ram_bytes = align_up(bytes, MIB);
+    uint64_t max_bytes = 0;
+    if (!result)
+        result = keyval_size(&list, "maxmem", MIB, &max_bytes, err);
+    if (!result && max_bytes && max_bytes < bytes)
+        result = error_set(err, EINVAL, "%s: maxmem= is less than the memory there is",
+                           list.option);
+    options->config->guest.max_ram_bytes = max_bytes;
     keyval_fini(&list);
     return result;
 }
@@ -67,19 +74,13 @@ int option_smp(struct options *options, const struct option_entry *entry, const 
     if (result)
         return result;
     uint64_t *const out[] = {&options->cpus, &options->sockets, &options->cores, &options->threads};
-    uint64_t maxcpus = 0;
+    options->max_cpus = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(out) && !result; i++) {
         *out[i] = 0;
         result = keyval_uint(&list, known[i].key, 1, VCPU_MAX, out[i], err);
     }
     if (!result)
-        result = keyval_uint(&list, "maxcpus", 1, VCPU_MAX, &maxcpus, err);
-    if (!result && maxcpus && options->cpus && maxcpus != options->cpus)
-        result = error_set(err, ENOTSUP,
-                           "%s: CPUs cannot be added later; make cpus and maxcpus the same",
-                           list.option);
-    if (!options->cpus)
-        options->cpus = maxcpus;
+        result = keyval_uint(&list, "maxcpus", 1, VCPU_MAX, &options->max_cpus, err);
     keyval_fini(&list);
     return result;
 }
@@ -462,9 +463,16 @@ int option_object(struct options *options, const struct option_entry *entry, con
     static const char getrandom[] = "the guest's entropy comes from the host's getrandom; use "
                                     "-object rng-builtin,id=ID";
     static const struct keyval_known known[] = {
-        {"qom-type", "rng-builtin|rng-random",
-         "this kind of object is not there; only rng-builtin and rng-random are"},
+        {"qom-type", "rng-builtin|rng-random|" MEMORY_BACKENDS,
+         "this kind of object is not there; only rng-builtin, rng-random and memory-backend-ram "
+         "are"},
         {"id", NULL, NULL},
+        {"size", NULL, NULL},
+        {"share", "*", NULL},
+        {"merge", "*", NULL},
+        {"dump", "*", NULL},
+        {"reserve", "*", NULL},
+        {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
         {"filename", "/dev/urandom|/dev/random|/dev/hwrng", getrandom},
         {0}};
     struct keyval list;
@@ -474,6 +482,8 @@ int option_object(struct options *options, const struct option_entry *entry, con
     const char *id = keyval_get(&list, "id");
     if (!id)
         result = error_set(err, EINVAL, "%s: add id=NAME", list.option);
+    else if (keyval_name_index(MEMORY_BACKENDS, keyval_get(&list, "qom-type")) >= 0)
+        result = options_add_memory_backend(options, &list, err);
     else if (options->object_count == OPTIONS_OBJECT_MAX)
         result = error_set(err, E2BIG, "%s: more than %d objects", list.option, OPTIONS_OBJECT_MAX);
     else
@@ -487,33 +497,39 @@ static int settle_topology(struct options *options, struct error *err)
 {
     struct vm_config *config = options->config;
     uint64_t sockets = options->sockets, cores = options->cores, threads = options->threads;
-    uint64_t cpus = options->cpus;
-    if (!threads && sockets && cores && cpus)
-        threads = cpus / (sockets * cores);
+    uint64_t most = options->max_cpus ? options->max_cpus : options->cpus;
+    if (!threads && sockets && cores && most)
+        threads = most / (sockets * cores);
     threads = MAX(threads, 1);
-    if (!cpus)
-        cpus = MAX(sockets, 1) * MAX(cores, 1) * threads;
+    if (!most)
+        most = MAX(sockets, 1) * MAX(cores, 1) * threads;
     if (!cores) {
         sockets = MAX(sockets, 1);
-        cores = cpus / (sockets * threads);
+        cores = most / (sockets * threads);
     } else if (!sockets) {
-        sockets = cpus / (cores * threads);
+        sockets = most / (cores * threads);
     }
-    if (cpus > VCPU_MAX)
-        return error_set(err, EINVAL, "-smp: %llu CPUs; at most %d", (unsigned long long)cpus,
+    uint64_t cpus = options->cpus ? options->cpus : most;
+    if (most > VCPU_MAX)
+        return error_set(err, EINVAL, "-smp: %llu CPUs; at most %d", (unsigned long long)most,
                          VCPU_MAX);
-    if (sockets * cores * threads != cpus)
+    if (cpus > most)
+        return error_set(err, EINVAL,
+                         "-smp: maxcpus (%llu) must be at least the number of CPUs (%llu)",
+                         (unsigned long long)most, (unsigned long long)cpus);
+    if (sockets * cores * threads != most)
         return error_set(err, EINVAL,
                          "-smp: sockets (%llu) * cores (%llu) * threads (%llu) must give the "
                          "number of CPUs (%llu)",
                          (unsigned long long)sockets, (unsigned long long)cores,
-                         (unsigned long long)threads, (unsigned long long)cpus);
+                         (unsigned long long)threads, (unsigned long long)most);
     if (!is_power_of_2(threads) || (sockets > 1 && !is_power_of_2(cores)))
         return error_set(err, ENOTSUP,
                          "-smp: threads%s must be a power of 2, so that the numbers of the CPUs "
                          "tell their place",
                          sockets > 1 ? ", and cores where there are several sockets," : "");
     config->cpus = (unsigned)cpus;
+    config->max_cpus = (unsigned)most;
     config->sockets = (unsigned)sockets;
     config->cores = (unsigned)cores;
     config->threads = (unsigned)threads;

@@ -166,6 +166,22 @@ int option_net(struct options *options, const struct option_entry *entry, const 
     return result;
 }
 
+int options_netdev_load(struct config_nic *nic, struct keyval *list, struct error *err)
+{
+    const struct options_netdev *kind;
+    int result = options_netdev_check(list, nothing_known, &kind, err);
+    if (result)
+        return result;
+    keyval_string(list, "id", &nic->netdev_id);
+    return options_netdev_read(kind, nic, list, err);
+}
+
+int options_net_device(struct config_nic *nic, const struct keyval *device, struct error *err)
+{
+    keyval_string(device, "id", &nic->qdev_id);
+    return read_mac(nic, device, err);
+}
+
 static int refuse_netdev(struct options *options, const struct keyval *device, const char *id,
                          struct error *err)
 {
@@ -191,8 +207,8 @@ int options_attach_net(struct options *options, struct keyval *device, struct er
     if (nic->has_device)
         return error_set(err, EBUSY, "%s: netdev %s is used by another NIC", device->option, id);
     nic->has_device = true;
-    keyval_string(device, "id", &nic->qdev_id);
-    return read_mac(nic, device, err);
+    int result = options_read_slot(device, &nic->pci_slot, err);
+    return result ? result : options_net_device(nic, device, err);
 }
 
 static void give_netdev_ids(struct vm_config *config)

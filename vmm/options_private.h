@@ -23,13 +23,22 @@ struct options_disk {
     unsigned order; /* of the -device that refers to it */
 };
 
-/* A monitor or the serial port that waits for its chardev. */
+/* A monitor, the serial port or a virtio port that waits for its chardev. */
 struct options_char_user {
     char *chardev_id;
     char *option; /* as typed */
     enum config_monitor_kind kind;
     bool is_serial;
+    bool is_port;  /* virtio: */
+    unsigned port; /* index into the config's */
     bool pretty;
+};
+
+/* -object memory-backend-ram, until a device takes it. */
+struct options_memory_backend {
+    char *id;
+    uint64_t size_bytes;
+    bool is_used;
 };
 
 struct options {
@@ -39,14 +48,16 @@ struct options {
     bool nographic, nodefaults, has_display;
     bool has_serial, has_monitor, has_net;
     bool has_legacy_nic, has_legacy_user; /* -net nic, -net user */
-    uint64_t cpus, sockets, cores, threads;
+    uint64_t cpus, max_cpus, sockets, cores, threads;
 
     struct options_disk *disks;
     struct keyval devices[OPTIONS_DEVICE_MAX];
     unsigned device_count;
     char *objects[OPTIONS_OBJECT_MAX]; /* ids of rng backends */
     unsigned object_count;
-    struct options_char_user char_users[CONFIG_MONITOR_MAX + 1];
+    struct options_memory_backend memory_backends[CONFIG_MEM_MAX];
+    unsigned memory_backend_count;
+    struct options_char_user char_users[CONFIG_MONITOR_MAX + 1 + CONFIG_SERIAL_PORT_MAX];
     unsigned char_user_count;
     unsigned monitor_ids;
 };
@@ -84,10 +95,21 @@ int options_finish_boot(struct options *options, struct error *err);
 option_parse_fn option_drive, option_hd, option_cdrom;
 int options_finish_drives(struct options *options, struct error *err);
 int options_attach_drive(struct options *options, struct keyval *device, struct error *err);
+/* One drive by itself: all but its id. What it got is freed by the last one, success or not. */
+int must_check options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err);
+/* What -device virtio-blk-pci says beside the drive. */
+int must_check options_drive_device(struct config_disk *disk, const struct keyval *device,
+                                    struct error *err);
+void options_disk_fini(struct config_disk *disk);
 /* options_net.c */
 option_parse_fn option_netdev, option_nic, option_net;
 int options_finish_net(struct options *options, struct error *err);
 int options_attach_net(struct options *options, struct keyval *device, struct error *err);
+/* One netdev by itself, with its id. What it got is freed by options_netdev_fini, success or not. */
+int must_check options_netdev_load(struct config_nic *nic, struct keyval *list, struct error *err);
+/* What -device virtio-net-pci says beside the netdev. */
+int must_check options_net_device(struct config_nic *nic, const struct keyval *device,
+                                  struct error *err);
 /* options_netdev.c: the kinds of networks. */
 struct options_netdev;
 int must_check options_netdev_check(struct keyval *list, const struct keyval_known *also,
@@ -97,10 +119,25 @@ int must_check options_netdev_read(const struct options_netdev *kind, struct con
 void options_netdev_fini(struct config_nic *nic);
 /* options_char.c */
 option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
+int must_check options_add_port_user(struct options *options, const char *option,
+                                     const char *chardev_id, unsigned port, struct error *err);
 int options_finish_chars(struct options *options, struct error *err);
+/* options_guest.c: the first four are for devices */
+int options_attach_balloon(struct options *options, struct keyval *device, struct error *err);
+int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err);
+int options_attach_serial_port(struct options *options, struct keyval *device, struct error *err);
+int options_attach_mem(struct options *options, struct keyval *device, struct error *err);
+int must_check options_add_memory_backend(struct options *options, const struct keyval *list,
+                                          struct error *err);
+int options_finish_guest(struct options *options, struct error *err);
+void options_guest_fini(struct config_guest *guest);
 /* options_device.c */
 option_parse_fn option_device;
 int options_finish_devices(struct options *options, struct error *err);
+/* The keys of a -device, by any of its names, and these; NULL: there is no such device. */
+const struct keyval_known *options_device_known(const char *driver, const char **names);
+/* addr=: left alone where it is missing. */
+int must_check options_read_slot(const struct keyval *device, unsigned *slot, struct error *err);
 /* options_help.c */
 char *options_help_text(void);
 char *options_version_text(void);
