@@ -81,6 +81,20 @@ void dirty_bitmap_clear(struct dirty_bitmap *bitmap)
     bitmap->changed = true;
 }
 
+void dirty_bitmap_clear_range(struct dirty_bitmap *bitmap, uint64_t offset, uint64_t bytes)
+{
+    uint64_t granule = UINT64_C(1) << bitmap->granularity_bits, end = offset + bytes;
+    uint64_t first = (offset + granule - 1) >> bitmap->granularity_bits;
+    uint64_t last = end >= bitmap->size_bytes ? bitmap->bit_count : end >> bitmap->granularity_bits;
+    bitmap->changed = true;
+    for (; first < last && first % 8; first++)
+        bitmap->bits[first / 8] &= (uint8_t) ~(1u << first % 8);
+    for (; first + 8 <= last; first += 8)
+        bitmap->bits[first / 8] = 0;
+    for (; first < last; first++)
+        bitmap->bits[first / 8] &= (uint8_t) ~(1u << first % 8);
+}
+
 /* The first bit from `first` on that is not as `first` is. */
 static uint64_t run_end(const struct dirty_bitmap *bitmap, uint64_t first, uint64_t end)
 {

@@ -42,6 +42,8 @@ void dirty_bitmap_destroy(struct dirty_bitmap *bitmap);
 /* Ranges inside the disk. */
 void dirty_bitmap_mark(struct dirty_bitmap *bitmap, uint64_t offset, uint64_t bytes);
 void dirty_bitmap_clear(struct dirty_bitmap *bitmap);
+/* Granules that lie wholly in the range, or reach beyond the disk's end, are clean. */
+void dirty_bitmap_clear_range(struct dirty_bitmap *bitmap, uint64_t offset, uint64_t bytes);
 /* Whether `offset` is dirty, and where (at most `end`) that changes. */
 uint64_t dirty_bitmap_run(const struct dirty_bitmap *bitmap, uint64_t offset, uint64_t end,
                           bool *is_dirty);

@@ -112,7 +112,7 @@ void graph_submit(struct disk *disk, struct node *node, struct disk_request *req
     disk->pending++;
     if (disk_changes_data(request))
         disk_mark_bitmaps(node, request);
-    if (disk->is_exclusive) {
+    if (disk->is_exclusive && !(request->flags & DISK_IN_QUIET)) {
         disk->held_count++;
         list_push_back(&disk->held, &request->node);
     } else {
