@@ -51,8 +51,36 @@ def test_what_was_written_is_there(kind, format_name, tmp_path):
     assert figures["operations"] > 0 and figures["host-operations"] > 0
     assert sum(count for _, count in figures["latency-ns"]["buckets"]) == figures["operations"]
     assert (figures["kicks"] > 0) == (figures["interrupts"] > 0) == (kind != "disk")
+    assert (figures["driver-cpu-ns"] > 0) == (kind == "kick")
     if format_name == "qcow2":
         subprocess.run(["qemu-img", "check", "-q", image], check=True)
+
+
+def test_several_queues_and_a_mix(tmp_path):
+    image = tmp_path / "image"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "raw", image, "16M"], check=True)
+    done = path("kick", "--image", image, "--random", "--read-percent", 70, "--queues", 4,
+                "--depth", 32, "--seconds", 1)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["operations"] > 0
+    assert image.stat().st_blocks > 0  # some of them were writes
+
+
+def test_the_storage_daemon_of_qemu_is_a_peer(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("kick", "--image-mib", 16, "--depth", "1,8", "--random", "--seconds", 1, "--runs",
+                 2, "--json", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("QEMU vhost-user  CPU time an operation: loop ") == 2
+    figures = json.loads(out.read_text())
+    rates = [figure for figure in figures if figure["title"].endswith(": throughput")]
+    assert len(rates) == 2  # one for each depth
+    assert all(figure["peers"]["QEMU vhost-user"]["ratio"] > 0 for figure in rates)
+
+
+def test_registered_memory_is_used():
+    done = path("blk", "--format", "null", "--registered", "--seconds", 1)
+    assert done.returncode == 1 and "cannot register memory" in done.stderr  # there is no ring
 
 
 def test_figures_are_written(tmp_path):
@@ -70,7 +98,7 @@ def test_figures_are_written(tmp_path):
     (["disk", "--image", "/nowhere"], "/nowhere: no such image"),
     (["blk", "--format", "null", "--depth", "100"], "at most 85 requests"),
     (["disk", "--format", "null", "--block", "1000"], "multiple of 512"),
-    (["disk", "--format", "null", "--depth", "1000"], "no number from 1 to 128"),
+    (["disk", "--format", "null", "--depth", "1000"], "no number from 1 to 256"),
 ])
 def test_bad_arguments_get_one_line(arguments, said):
     done = bench(*arguments)

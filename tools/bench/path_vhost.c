@@ -10,6 +10,7 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -203,9 +204,9 @@ static int start_ring(struct vhost_path *path, unsigned index, struct error *err
 static int connect_to(struct vhost_path *path, const char *name, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(name) >= sizeof(address.sun_path))
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s", name);
+    if (length >= (int)sizeof(address.sun_path))
         return error_set(err, EINVAL, "'%s' is too long for a socket's name", name);
-    strcpy(address.sun_path, name);
     path->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (path->socket < 0 ||
         connect(path->socket, (const struct sockaddr *)&address, sizeof(address)))

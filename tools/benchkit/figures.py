@@ -29,6 +29,9 @@ class Figure:
         """The share of shuffles of both series that differ as much: small means a real difference."""
         return permutation_test(self.values[OURS], self.values[peer])
 
+    def _can_tell(self, peer):
+        return len(self.values[OURS]) > 1 and len(self.values[peer]) > 1
+
     def lines(self):
         yield f"\n{self.title}"
         for peer, found in self.values.items():
@@ -42,7 +45,7 @@ class Figure:
         if peer != OURS and self.values.get(OURS):
             ratio = self.ratio(peer)
             line += f"  ratio {ratio:.2f}" if ratio else ""
-            line += f"  p={self.chance(peer):.3f}"
+            line += f"  p={self.chance(peer):.3f}" if self._can_tell(peer) else ""
         return line + (f"  {self.notes[peer]}" if peer in self.notes else "")
 
     def as_json(self):

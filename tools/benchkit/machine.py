@@ -68,7 +68,7 @@ def sum_smaps(pid, ram_mib):
 def tiny_marks(options, folder):
     tiny = folder / "tiny.elf"
     tiny.write_bytes(tiny_kernel())
-    return alternate(machines(options.accel, options.vs == "qemu"), options.runs,
+    return alternate(machines(options.accel, options.vs in ("all", "qemu")), options.runs,
                      lambda peer: time_marks([*peer.command, "-kernel", str(tiny)], [b"!", b"#"]))
 
 
@@ -93,7 +93,7 @@ def measure_boot(options, folder):
                  pick(marks, lambda times: 1000 * times[0]))
     boot = stock_boot(folder)
     yield Figure("exec to the guest's init, stock kernel", "s", "less", pick(alternate(
-        machines(options.accel, options.vs == "qemu"), options.runs,
+        machines(options.accel, options.vs in ("all", "qemu")), options.runs,
         lambda peer: time_marks([*peer.command, *boot], [b"GUEST-INIT"])),
         lambda times: times[0]))
 
@@ -102,5 +102,5 @@ def measure_memory(options, folder):
     """Resident memory of the process without the guest's RAM."""
     boot = stock_boot(folder)
     yield Figure("resident memory without guest RAM, at the guest's init", "MiB", "less", alternate(
-        machines(options.accel, options.vs == "qemu"), options.runs,
+        machines(options.accel, options.vs in ("all", "qemu")), options.runs,
         lambda peer: resident_mib([*peer.command, *boot], b"GUEST-INIT")))

@@ -9,9 +9,10 @@ import tempfile
 
 from guestkit import packages
 
-from . import loops, machine, path, plot
+from . import loops, machine, nbd, path, plot
 
-DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk, "nbd": path.measure_nbd}
+DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk,
+        "nbd": nbd.measure_nbd}
 MACHINE = {"boot": machine.measure_boot, "exit": machine.measure_exit,
            "memory": machine.measure_memory, "loops": loops.measure_loops}
 
@@ -33,11 +34,16 @@ def positive(text):
     return value
 
 
+def positives(text):
+    return [positive(part) for part in text.split(",")]
+
+
 def add_common(command, runs):
     command.add_argument("--runs", type=positive, default=runs, metavar="N",
                          help=f"how often each peer runs (default {runs})")
-    command.add_argument("--vs", choices=["qemu", "none"], default="qemu",
-                         help="whom to compare with (default qemu, or fio where QEMU has nothing)")
+    command.add_argument("--vs", choices=["all", "qemu", "fio", "none"], default="all",
+                         help="whom to compare with: the machine's QEMU, fio without any VMM (disk "
+                         "paths only), or both (default all)")
     command.add_argument("--json", metavar="FILE", help="write all values there")
     command.add_argument("--plot", metavar="FILE.svg", help="draw them (needs matplotlib)")
 
@@ -49,10 +55,18 @@ def add_disk_options(command):
     command.add_argument("--image-mib", type=positive, default=1024, metavar="N",
                          help="size of the image made for the run (default 1024)")
     command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
-    command.add_argument("--depth", type=positive, default=32, metavar="N")
+    command.add_argument("--depth", type=positives, default=[32], metavar="N[,N...]",
+                         help="requests in flight; several depths are measured one after the "
+                         "other, and drawn as a curve (default 32)")
+    command.add_argument("--queues", type=positive, default=1, metavar="N",
+                         help="virtqueues over which the depth is spread (default 1)")
+    command.add_argument("--read-percent", type=positive, default=None, metavar="N",
+                         help="a mix of N %% reads, the rest writes")
     command.add_argument("--seconds", type=positive, default=3, metavar="N")
     for name, text in (("write", "writes instead of reads"), ("random", "at random offsets"),
-                       ("direct", "O_DIRECT"), ("verify", "read back what was written")):
+                       ("direct", "O_DIRECT"), ("verify", "read back what was written"),
+                       ("registered", "the guest's memory is registered with io_uring, as by "
+                        "-mem-prealloc")):
         command.add_argument(f"--{name}", action="store_true", help=text)
 
 
@@ -78,6 +92,8 @@ def check(options):
         raise packages.Failure("the format null has no image: leave --image out, or use raw")
     if options.verify and not options.write:
         raise packages.Failure("--verify compares what --write has written: give both")
+    if options.read_percent is not None and (options.write or options.read_percent > 99):
+        raise packages.Failure("--read-percent is from 1 to 99, and goes without --write")
     if options.image and not pathlib.Path(options.image).exists():
         raise packages.Failure(f"{options.image}: no such image: make one with evisor-img create, "
                                "or leave --image out")
@@ -85,9 +101,9 @@ def check(options):
 
 def main():
     options = parser().parse_args()
-    options.latencies = {}
+    options.latencies, options.curves = {}, {}
     check(options)
-    if options.vs == "qemu" and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
+    if options.vs in ("all", "qemu") and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
@@ -98,5 +114,5 @@ def main():
         pathlib.Path(options.json).write_text(
             json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
     if options.plot:
-        plot.draw(found, options.latencies, options.plot)
+        plot.draw(found, options.latencies, options.curves, options.plot)
     return 0

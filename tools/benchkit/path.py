@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: MIT
 """
-path: the disk paths without a guest: the engine, the engine behind virtio-blk, and the NBD server.
+path: the disk paths without a guest: the engine, and the engine behind virtio-blk.
 
-The peers: fio's io_uring engine on the same file without any VMM, and QEMU's NBD server.
+The peers: fio's io_uring engine on the same file without any VMM; qemu-img bench for the engine;
+for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user.
 """
 
 import json
 import pathlib
+import re
+import resource
 import shutil
-import socket
+import statistics
 import subprocess
-import time
 
 from guestkit import packages
 
+from . import storage_daemon, syscalls
 from .figures import Figure, alternate, pick
-from .peers import BENCH_PATH, EVISOR_IMG, Peer
+from .peers import BENCH_PATH, EVISOR_IMG, run_json
 
 MIB = 1 << 20
 
@@ -38,45 +41,146 @@ def make_image(options, folder):
     return image
 
 
-def path_command(kind, options, image):
-    command = [str(BENCH_PATH), kind, "--format", options.format, "--block",
-               str(options.block), "--depth", str(options.depth), "--seconds", str(options.seconds)]
-    command += ["--image", str(image)] if image else []
-    for name in ("write", "random", "direct", "verify"):
+def is_write(options):
+    return options.write or options.read_percent is not None
+
+
+def path_command(kind, options, depth, where):
+    command = [str(BENCH_PATH), kind, "--block", str(options.block), "--depth", str(depth),
+               "--queues", str(min(options.queues, depth)), "--seconds", str(options.seconds),
+               *where]
+    for name in ("write", "random", "direct", "verify", "registered"):
         command += [f"--{name}"] if getattr(options, name) else []
+    if options.read_percent is not None:
+        command += ["--read-percent", str(options.read_percent)]
     return command
 
 
-def fio_command(options, image, engine):
-    kind = ("rand" if options.random else "") + ("write" if options.write else "read")
-    return ["fio", "--name=peer", "--output-format=json", f"--rw={kind}", f"--bs={options.block}",
-            f"--iodepth={options.depth}", f"--runtime={options.seconds}", "--time_based=1",
-            f"--direct={int(options.direct)}", "--invalidate=0", "--norandommap=1",
-            f"--size={image.stat().st_size if options.format == 'raw' else '100%'}", *engine]
+class Ours:
+    """A path of this tree."""
+    name = "evisor"
+
+    def __init__(self, kind, options, depth, image):
+        where = ["--format", options.format] + (["--image", str(image)] if image else [])
+        self.command = path_command(kind, options, depth, where)
+
+    def run(self):
+        return normal(run_json(self.command))
+
+    def count(self):
+        return syscalls.count(self.command)
 
 
-def run(command):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          check=False)
-    if done.returncode:
-        raise packages.Failure(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return json.loads(done.stdout)
+def fio_command(options, depth, image, engine):
+    mode = "rw" if options.read_percent is not None else "write" if options.write else "read"
+    size = image.stat().st_size if options.format == "raw" else "100%"
+    command = ["fio", "--name=peer", "--output-format=json",
+               f"--rw={'rand' if options.random else ''}{mode}", f"--bs={options.block}",
+               f"--iodepth={depth}", f"--runtime={options.seconds}", "--time_based=1",
+               f"--direct={int(options.direct)}", "--invalidate=0", "--norandommap=1",
+               f"--size={size}", *engine]
+    if options.read_percent is not None:
+        command.append(f"--rwmixread={options.read_percent}")
+    return command
+
+
+class Fio(Ours):
+    """The same file without any VMM."""
+    name = "fio io_uring"
+
+    def __init__(self, options, depth, image):  # pylint: disable=super-init-not-called
+        self.command = fio_command(options, depth, image, ["--ioengine=io_uring",
+                                                           f"--filename={image}"])
+
+
+class Vhost(Ours):
+    """Our driver before QEMU's storage daemon."""
+    name = "QEMU vhost-user"
+
+    def __init__(self, options, depth, image, folder):  # pylint: disable=super-init-not-called
+        self.daemon = storage_daemon.StorageDaemon(image, options, folder)
+        self.command = path_command("vhost", options, depth,
+                                    ["--socket", str(self.daemon.socket)])
+
+    def run(self):
+        with self.daemon:
+            before = self.daemon.cpu_ns()
+            result = run_json(self.command)
+            after = self.daemon.cpu_ns()
+        result["loop-cpu-ns"] = after[0] - before[0]
+        result["pool-cpu-ns"] = after[1] - before[1]
+        return normal(result)
+
+    def count(self):
+        with self.daemon:
+            server = syscalls.count(self.command, self.daemon.process.pid)
+        with self.daemon:
+            driver = syscalls.count(self.command)
+        if not server or not driver or None in (server[1], driver[1]):
+            return None
+        # The two runs differ in length: the server's share is scaled to the driver's.
+        share = operations_in(driver[0]) / max(operations_in(server[0]), 1)
+        return driver[0], driver[1] + server[1] * share
+
+
+class ImgBench(Ours):
+    """qemu-img bench: as many requests as take about the same time."""
+    name = "qemu-img bench"
+
+    def __init__(self, options, depth, image):  # pylint: disable=super-init-not-called
+        self.options, self.count_of, self.depth = options, None, depth
+        cache = "none" if options.direct else "writeback"
+        self.command = ["qemu-img", "bench", "-f", options.format, "-t", cache, "-i", "io_uring",
+                        "-d", str(depth), "-s", str(options.block), *(["-w"] if options.write
+                                                                      else []), str(image)]
+
+    def _run(self, requests):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([*self.command[:2], "-c", str(requests), *self.command[2:]],
+                              capture_output=True, text=True, check=False)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = re.search(r"completed in ([\d.]+) seconds", done.stdout)
+        if not found:
+            raise packages.Failure(f"qemu-img bench: {done.stderr.strip()}")
+        return float(found.group(1)), (after.ru_utime + after.ru_stime
+                                       - before.ru_utime - before.ru_stime)
+
+    def run(self):
+        if not self.count_of:
+            took, _ = self._run(2000)
+            self.count_of = max(int(2000 / max(took, 1e-3) * self.options.seconds), 2000)
+        seconds, cpu = self._run(self.count_of)
+        return {"operations": self.count_of, "seconds": seconds, "cpu": cpu, "p50": None,
+                "p99": None, "raw": None}
+
+    def count(self):
+        return None
+
+
+def operations_in(output):
+    return normal(json.loads(output))["operations"]
 
 
 def normal(result):
     """Of one run, from bench-path or fio: operations, seconds, CPU seconds, latencies."""
     if "jobs" not in result:
         return {"operations": result["operations"], "seconds": result["elapsed-ns"] / 1e9,
-                "cpu": (result["loop-cpu-ns"] + result["other-cpu-ns"]) / 1e9,
+                "cpu": (result["loop-cpu-ns"] + result["pool-cpu-ns"]) / 1e9,
                 "p50": result["latency-ns"]["p50"] / 1000, "p99": result["latency-ns"]["p99"] / 1000,
                 "raw": result}
     job = result["jobs"][0]
-    side = max((job["read"], job["write"]), key=lambda one: one["total_ios"])
-    seconds = side["runtime"] / 1000
+    sides = [job["read"], job["write"]]
+    side = max(sides, key=lambda one: one["total_ios"])
+    seconds = max(one["runtime"] for one in sides) / 1000
     share = side["clat_ns"].get("percentile", {})
-    return {"operations": side["total_ios"], "seconds": seconds,
-            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds,
+    return {"operations": sum(one["total_ios"] for one in sides), "seconds": seconds,
+            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds, "raw": None,
             "p50": share.get("50.000000", 0) / 1000, "p99": share.get("99.000000", 0) / 1000}
+
+
+def present(results, key):
+    return {name: [one[key] for one in got if one[key] is not None]
+            for name, got in results.items()}
 
 
 def figures(title, results):
@@ -84,90 +188,118 @@ def figures(title, results):
                  pick(results, lambda one: one["operations"] / one["seconds"] / 1000))
     yield Figure(f"{title}: CPU time for an operation", "us", "less",
                  pick(results, lambda one: 1e6 * one["cpu"] / max(one["operations"], 1)))
-    yield Figure(f"{title}: latency, median", "us", "less", pick(results, lambda one: one["p50"]))
-    yield Figure(f"{title}: latency, 99th percentile", "us", "less",
-                 pick(results, lambda one: one["p99"]))
+    for key, text in (("p50", "median"), ("p99", "99th percentile")):
+        values = {name: got for name, got in present(results, key).items() if got}
+        yield Figure(f"{title}: latency, {text}", "us", "less", values)
 
 
-def title_of(options, what):
+def title_of(options, depth, what):
     kind = ("random " if options.random else "") + ("writes" if options.write else "reads")
-    return (f"{what}, {kind} of {options.block} bytes at depth {options.depth}, {options.format}"
+    if options.read_percent is not None:
+        kind = f"{'random ' if options.random else ''}{options.read_percent} % reads, the rest writes"
+    return (f"{what}, {kind} of {options.block} bytes at depth {depth}, {options.format}"
+            f"{f', {options.queues} queues' if options.queues > 1 else ''}"
             f"{', O_DIRECT' if options.direct else ''}")
 
 
-def print_paths(results):
-    """What only our own paths tell."""
-    for one in results["evisor"][-1:]:
-        raw = one["raw"]
-        thousands = max(raw["operations"], 1) / 1000
-        print(f"  for 1,000 operations: {raw['loop-turns'] / thousands:.0f} loop turns, "
-              f"{raw['kicks'] / thousands:.0f} kicks, "
-              f"{raw['interrupts'] / thousands:.0f} interrupts, "
-              f"{raw['host-operations'] / thousands:.0f} operations on the host's file; CPU time: "
-              f"{raw['loop-cpu-ns'] / thousands / 1000:.0f} us on the loop, "
-              f"{raw['other-cpu-ns'] / thousands / 1000:.0f} us on other threads")
+def split_lines(results):
+    """CPU time for an operation by thread, of those runs that tell it."""
+    for name, got in results.items():
+        raws = [one["raw"] for one in got if one["raw"]]
+        if not raws:
+            continue
+        parts = [statistics.median([raw[f"{part}-cpu-ns"] / max(raw["operations"], 1)
+                                    for raw in raws]) for part in ("loop", "driver", "pool")]
+        yield (f"  {name:16} CPU time an operation: loop {parts[0]:.0f} ns, driver (as a vCPU) "
+               f"{parts[1]:.0f} ns, pool {parts[2]:.0f} ns")
 
 
-def measure_path(kind, options, folder):
-    image = None if options.format == "null" else make_image(options, folder)
-    peers = [Peer("evisor", path_command(kind, options, image))]
-    if options.vs != "none" and options.format == "raw":
-        packages.install(["fio"], "the peer without a VMM")
-        peers.append(Peer("fio io_uring", fio_command(
-            options, image, ["--ioengine=io_uring", f"--filename={image}"])))
-    results = alternate(peers, options.runs, lambda peer: normal(run(peer.command)))
-    what = {"disk": "the engine", "blk": "virtio-blk",
-            "kick": "virtio-blk by eventfds"}[kind]
-    yield from figures(title_of(options, what), results)
-    print_paths(results)
-    options.latencies = {what: results["evisor"][-1]["raw"]["latency-ns"]["buckets"]}
+def turn_line(raw):
+    thousands = max(raw["operations"], 1) / 1000
+    return (f"  {'evisor':16} for 1,000 operations: {raw['loop-turns'] / thousands:.0f} loop turns, "
+            f"{raw['kicks'] / thousands:.0f} kicks, {raw['interrupts'] / thousands:.0f} interrupts, "
+            f"{raw['host-operations'] / thousands:.0f} operations on the host's file")
+
+
+def syscall_figure(title, peers):
+    """One more run of each peer, which only counts."""
+    values = {}
+    for peer in peers:
+        counted = peer.count()
+        if counted and counted[1] is not None:
+            values[peer.name] = [1000 * counted[1] / max(operations_in(counted[0]), 1)]
+    if not values:
+        print("  system calls are not counted: this host permits neither perf's tracepoint nor "
+              "strace; install linux-perf or strace, or run as root")
+        return
+    yield Figure(f"{title}: system calls for 1,000 operations, by {syscalls.way()}", "calls",
+                 "less", values)
+
+
+def compare(options, depth, what, peers):
+    title = title_of(options, depth, what)
+    results = alternate(peers, options.runs, lambda peer: peer.run())
+    yield from figures(title, results)
+    yield from syscall_figure(title, peers)
+    print("\n".join(split_lines(results)))
+    print(turn_line(results["evisor"][-1]["raw"]))
+    for name, got in results.items():
+        if got and got[-1]["raw"]:
+            buckets = got[-1]["raw"]["latency-ns"]["buckets"]
+            options.latencies[f"{name}, {what}, depth {depth}"] = buckets
+        rate = statistics.median([one["operations"] / one["seconds"] / 1000 for one in got])
+        options.curves.setdefault(f"{name}, {what}", []).append((depth, rate))
+
+
+def wants(options, peer):
+    return options.vs in (peer, "all")
+
+
+def fio_peer(options, depth, image):
+    if not wants(options, "fio") or options.format != "raw":
+        return []
+    packages.install(["fio"], "the peer without a VMM")
+    return [Fio(options, depth, image)]
+
+
+def vhost_peer(options, depth, image, folder):
+    if not wants(options, "qemu") or options.format == "null" or options.registered:
+        return []
+    if not storage_daemon.exists():
+        print(f"{storage_daemon.PROGRAM} is not installed (package qemu-system-common or "
+              "qemu-utils): it is left out")
+        return []
+    return [Vhost(options, depth, image, folder)]
+
+
+def image_for(options, folder):
+    return None if options.format == "null" else make_image(options, folder)
+
+
+def measure_kick(options, folder, image=None):
+    """virtio-blk with the driver on its own thread: doorbell to completion to interrupt."""
+    image = image or image_for(options, folder)
+    for depth in options.depth:
+        peers = [Ours("kick", options, depth, image), *vhost_peer(options, depth, image, folder)]
+        yield from compare(options, depth, "virtio-blk by eventfds", peers)
 
 
 def measure_blk(options, folder):
     """virtio-blk and the engine below it, without a guest."""
-    yield from measure_path("blk", options, folder)
-
-
-def measure_kick(options, folder):
-    """virtio-blk with the driver on its own thread: doorbell to completion to interrupt."""
-    yield from measure_path("kick", options, folder)
+    image = image_for(options, folder)
+    for depth in options.depth:
+        peers = [Ours("blk", options, depth, image), *fio_peer(options, depth, image)]
+        yield from compare(options, depth, "virtio-blk", peers)
+    if wants(options, "qemu") and options.format != "null" and not options.verify:
+        yield from measure_kick(options, folder, image)
 
 
 def measure_disk(options, folder):
     """The disk engine by itself."""
-    yield from measure_path("disk", options, folder)
-
-
-def wait_for(path):
-    for _ in range(200):
-        try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(path))
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise packages.Failure(f"nobody listens on {path}")
-
-
-def measure_nbd(options, folder):
-    """The engine behind an NBD server, beside QEMU's, both driven by fio."""
-    packages.install(["fio", "qemu-utils"], "the peers")
-    image = make_image(options, folder)
-    servers = [Peer("evisor", [str(EVISOR_IMG), "serve"])]
-    if options.vs == "qemu" and shutil.which("qemu-nbd"):
-        servers.append(Peer("qemu-nbd", ["qemu-nbd"]))
-
-    def one(peer):
-        path = folder / "nbd.sock"
-        path.unlink(missing_ok=True)
-        server = subprocess.Popen([*peer.command, "-t", "-e", "4", "-k", str(path), "-f",
-                                   options.format, str(image)], stdout=subprocess.DEVNULL)
-        try:
-            wait_for(path)
-            return normal(run(fio_command(options, image, [
-                "--ioengine=nbd", f"--uri=nbd+unix:///?socket={path}"])))
-        finally:
-            server.terminate()
-            server.wait()
-    results = alternate(servers, options.runs, one)
-    yield from figures(title_of(options, "NBD"), results)
+    image = image_for(options, folder)
+    for depth in options.depth:
+        peers = [Ours("disk", options, depth, image), *fio_peer(options, depth, image)]
+        is_plain = not options.random and options.read_percent is None and image
+        if wants(options, "qemu") and is_plain and shutil.which("qemu-img"):
+            peers.append(ImgBench(options, depth, image))
+        yield from compare(options, depth, "the engine", peers)

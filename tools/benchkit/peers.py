@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """peers: the machines that are compared, and the timing of one run of a program."""
 
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import time
+
+from guestkit import packages
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 EVISOR = TOP / "build/evisor"
@@ -33,6 +36,15 @@ def machines(accel, with_qemu=True):
         found.append(Peer(MICROVM, [qemu, "-M", microvm, *bare]))
         found.append(Peer(Q35, [qemu, "-M", "q35", *bare]))
     return found
+
+
+def run_json(command):
+    """What a program prints, as JSON; its failure is ours."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        raise packages.Failure(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
+    return json.loads(done.stdout)
 
 
 def start(command):
