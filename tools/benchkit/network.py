@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""
+network: iperf3, small packets, pings and idle wake-ups through evisor's backends and QEMU's.
+
+The guest's stack is a network namespace. With evisor it drives a real virtio-net device before the
+backend (build/net-guest); with QEMU a hub joins the backend to the namespace's TAP, so that QEMU is
+spared its virtio-net. QEMU's hub knows no offloads; where evisor has them, that is its gain. All
+peers stand ready side by side, idle but for the one that is measured, in alternation.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import tempfile
+import time
+
+from guestkit import packages
+from guestkit.netlab import PACKAGES, TOP, Lab, cpu_seconds, wait_for
+
+from .figures import Figure, alternate, pick
+
+QEMU = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none"]
+
+
+class Path:
+    """One peer: a client namespace, the address of its server, and the processes between them."""
+
+    def __init__(self, name, client, server, address, pids):
+        self.name, self.client, self.server = name, client, server
+        self.address, self.pids = address, pids
+
+    def cpu(self):
+        return sum(map(cpu_seconds, self.pids))
+
+    def iperf3(self, *words):
+        """What iperf3 tells, and the CPU seconds that the processes took meanwhile."""
+        before = self.cpu()
+        done = self.client.run(["iperf3", "-c", self.address, "-J", *words], check=False,
+                               timeout=120)
+        told = json.loads(done.stdout)
+        return (told["end"], self.cpu() - before) if "error" not in told else None
+
+    def stream(self, seconds, count, is_down):
+        """{rate: Gbit/s, cost: CPU seconds a Gbit}; None if it failed."""
+        found = self.iperf3("-t", str(seconds), "-P", str(count), *(["-R"] if is_down else []))
+        gbit = found and found[0]["sum_received"]["bytes"] * 8 / 1e9
+        if not gbit:
+            return None
+        return {"rate": gbit / found[0]["sum_received"]["seconds"], "cost": found[1] / gbit}
+
+    def small_packets(self, seconds):
+        """Datagrams of 64 bytes that arrived, in thousands a second."""
+        found = self.iperf3("-u", "-l", "64", "-b", "0", "-t", str(seconds))
+        if not found:
+            return None
+        total = found[0]["sum"]
+        return (total["packets"] - total["lost_packets"]) / total["seconds"] / 1000
+
+    def ping_us(self):
+        text = self.client.run(["ping", "-q", "-n", "-i", "0.002", "-c", "300", self.address],
+                               check=False).stdout
+        found = re.search(r"= [\d.]+/([\d.]+)/", text)
+        return float(found[1]) * 1000 if found else None
+
+    def wake_ups(self, seconds):
+        """Times a second that the processes woke up by themselves."""
+        def switches():
+            text = "".join(status.read_text() for pid in self.pids
+                           for status in pathlib.Path(f"/proc/{pid}/task").glob("*/status"))
+            return sum(map(int, re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M)))
+        time.sleep(2)  # what the last measurement left behind
+        before = switches()
+        time.sleep(seconds)
+        return (switches() - before) / seconds
+
+
+def tap_in(space, name, address=None, mtu=1500):
+    space.run(f"ip tuntap add dev {name} mode tap")
+    space.run(f"ip link set {name} mtu {mtu} up")
+    if address:
+        space.run(f"ip address add {address} dev {name}")
+
+
+def serve(space):
+    space.start("iperf3 -s")
+    wait_for(lambda: space.listens(5201), f"iperf3 in {space.name}")
+
+
+def qemu_beside(lab, name, host, backend):
+    """A namespace whose eth0 is the TAP of a QEMU in `host`, which opens it there before it moves."""
+    space, tap = lab.space(name), f"q{len(lab.spaces)}"
+    process = host.start([*QEMU, "-netdev", backend + ",id=far", "-netdev",
+                          f"tap,id=near,ifname={tap},script=no,downscript=no,vnet_hdr=off",
+                          "-netdev", "hubport,id=h0,hubid=0,netdev=far",
+                          "-netdev", "hubport,id=h1,hubid=0,netdev=near"])
+    wait_for(lambda: "LOWER_UP" in host.run(f"ip link set {tap} up", check=False).stdout or
+             "LOWER_UP" in host.run(f"ip link show {tap}", check=False).stdout, f"QEMU's {tap}")
+    host.run(f"ip link set {tap} netns {space.pid} name eth0")
+    space.run("ip link set eth0 up")
+    return space, process
+
+
+def tap_paths(lab, host):
+    """TAP to TAP: through virtio-net, through QEMU's hub, and by nothing but read and write."""
+    tap_in(host, "t0", "10.1.0.1/24")
+    guest = lab.guest("tap-evisor", host, "tap,ifname=t0,script=no,downscript=no")
+    guest.address("10.1.0.2/24")
+    yield Path("evisor", guest.space, host, "10.1.0.1", [guest.process.pid])
+    copied = lab.space("tap-copied")
+    tap_in(copied, "eth0", "10.2.0.2/24")
+    tap_in(host, "t1", "10.2.0.1/24")
+    copy = host.start([TOP / "build/tap-copy", copied.path, "eth0", host.path, "t1"])
+    yield Path("copy loop", copied, host, "10.2.0.1", [copy.pid])
+    tap_in(host, "t2", "10.3.0.1/24")
+    space, qemu = qemu_beside(lab, "tap-qemu", host,
+                              "tap,ifname=t2,script=no,downscript=no,vnet_hdr=off")
+    space.run("ip address add 10.3.0.2/24 dev eth0")
+    yield Path("QEMU tap, hub", space, host, "10.3.0.1", [qemu.pid])
+
+
+def slirp_paths(lab, host):
+    """To the host's own address by libslirp; the hosts's end is its ordinary stack on a cable."""
+    far = lab.space("slirp-far")
+    lab.cable(host, "up0", far, "eth0")
+    host.run("ip address add 198.51.100.1/24 dev up0")
+    far.run("ip address add 198.51.100.2/24 dev eth0")
+    serve(far)
+    host.run(["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"])
+    guest = lab.guest("slirp-evisor", host, "user")
+    guest.dhcp()
+    yield Path("evisor", guest.space, far, "198.51.100.2", [guest.process.pid])
+    space, qemu = qemu_beside(lab, "slirp-qemu", host, "user")
+    space.script("ip address add 10.0.2.15/24 dev eth0\nip route add default via 10.0.2.2")
+    yield Path("QEMU user", space, far, "198.51.100.2", [qemu.pid])
+
+
+def pair_of_qemus(lab, host, number, name, backends):
+    ends = [qemu_beside(lab, f"{name} {end}", host, backend) for end, backend in enumerate(backends)]
+    for end, (space, _) in enumerate(ends):
+        space.run(f"ip address add 10.{number}.0.{1 + end}/24 dev eth0")
+    serve(ends[0][0])
+    return Path(name, ends[1][0], ends[0][0], f"10.{number}.0.1", [end[1].pid for end in ends])
+
+
+def internal_paths(lab, host, folder):
+    """Machine to machine: evisor's internal network, QEMU's dgram and stream."""
+    guests = [lab.guest(f"internal-{end}", host, f"internal,folder={folder}/net") for end in (0, 1)]
+    for end, guest in enumerate(guests):
+        guest.address(f"10.5.0.{1 + end}/24")
+    serve(guests[0].space)
+    yield Path("evisor", guests[1].space, guests[0].space, "10.5.0.1",
+               [guest.process.pid for guest in guests])
+    yield pair_of_qemus(lab, host, 6, "QEMU dgram", [
+        f"dgram,local.type=unix,local.path={folder}/{one},remote.type=unix,"
+        f"remote.path={folder}/{other}" for one, other in ("ab", "ba")])
+    yield pair_of_qemus(lab, host, 7, "QEMU stream", [
+        f"stream,server={server},addr.type=unix,addr.path={folder}/s" for server in ("on", "off")])
+
+
+def measure_streams(title, paths, options):
+    for count in (1, 4):
+        for is_down in (False, True):
+            found = alternate(paths, options.runs,
+                              lambda path: path.stream(options.seconds, count, is_down))
+            what = f"{title}, TCP, {count} stream{'s' * (count > 1)} {'down' if is_down else 'up'}"
+            yield Figure(what, "Gbit/s", "more", pick(found, lambda one: one["rate"]))
+            yield Figure(f"{what}: CPU", "ms/Gbit", "less",
+                         pick(found, lambda one: 1000 * one["cost"]))
+
+
+def measure(title, paths, options):
+    for path in paths:
+        wait_for(lambda: path.client.reaches(path.address, 1), f"{title}, {path.name}")
+    yield from measure_streams(title, paths, options)
+    yield Figure(f"{title}, datagrams of 64 bytes up", "k/s", "more", alternate(
+        paths, options.runs, lambda path: path.small_packets(options.seconds)))
+    yield Figure(f"{title}, ping", "us", "less",
+                 alternate(paths, options.runs, lambda path: path.ping_us()))
+    yield Figure(f"{title}, wake-ups of an idle machine", "/s", "less", alternate(
+        paths, 1, lambda path: path.wake_ups(4)))
+
+
+def figures(options, folder):
+    with Lab() as lab:
+        host = lab.space("host")
+        serve(host)
+        kinds = {"tap": lambda: tap_paths(lab, host), "slirp": lambda: slirp_paths(lab, host),
+                 "internal": lambda: internal_paths(lab, host, folder)}
+        for title, make in kinds.items():
+            if title in (options.what or kinds):
+                yield from measure(title, list(make()), options)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="bench-net", description="Measures evisor's networks beside QEMU's, without a machine: "
+        "a namespace's TCP/IP stack is the guest. Needs root; takes about six minutes.")
+    parser.add_argument("what", nargs="*", choices=["tap", "slirp", "internal", []],
+                        help="only these (default: all)")
+    parser.add_argument("--runs", type=int, default=3, help="of each peer, in turn (default 3)")
+    parser.add_argument("--seconds", type=int, default=2, help="of one run (default 2)")
+    parser.add_argument("--json", metavar="FILE", help="write all values there")
+    options = parser.parse_args()
+    packages.install(PACKAGES, "bench-net")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="evisor-net-") as folder:
+        for figure in figures(options, pathlib.Path(folder)):
+            print("\n".join(figure.lines()), flush=True)
+            found.append(figure.as_json())
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(found, indent=2))
+    return 0
