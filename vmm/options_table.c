@@ -127,31 +127,43 @@ const struct option_entry option_table[] = {
     {"nic",
      "user[,hostfwd=RULE][,mac=ADDRESS][,model=virtio][,net=NETWORK][,host=ADDRESS][,dns=ADDRESS]"
      "[,dhcpstart=ADDRESS][,hostname=NAME][,domainname=NAME][,dnssearch=DOMAIN][,restrict=on|off]"
-     "[,host-loopback=on|off][,ipv4=on|off][,ipv6=on|off][,tftp=FOLDER][,bootfile=FILE]",
+     "[,host-loopback=on|off][,ipv4=on|off][,ipv6=on|off][,ipv6-net=PREFIX][,tftp=FOLDER]"
+     "[,tftp-server-name=NAME][,bootfile=FILE][,guestfwd=RULE][,antispoof=on|off]",
      "A virtio NIC behind evisor's built-in NAT; one is there without any option. The guest gets "
      "its address by DHCP. With host-loopback=on it reaches what listens on the host's own "
      "127.0.0.1, as 10.0.2.2; without, it does not. RULE is "
      "tcp|udp:[HOSTADDRESS]:HOSTPORT-[GUESTADDRESS]:GUESTPORT and may be given again and again: "
-     "-nic user,hostfwd=tcp::2222-:22. Without HOSTADDRESS only this host gets in (127.0.0.1). "
-     "restrict=on shuts the guest off from everything but the rules. -nic none: no NIC.",
+     "-nic user,hostfwd=tcp::2222-:22. Without HOSTADDRESS only this host gets in (127.0.0.1); "
+     "IPv6 "
+     "addresses stand in brackets. hostfwd=unix:PATH-:GUESTPORT makes a local socket instead. "
+     "guestfwd=tcp:ADDRESS:PORT-TARGET leads an address of the guest's network to TARGET, for each "
+     "connection anew: cmd:COMMAND, tcp:HOST:PORT or unix:PATH. restrict=on shuts the guest off "
+     "from everything but the rules. antispoof=on drops what the guest sends from other addresses "
+     "than its own: its MAC, its DHCP leases and IPv6 addresses that it tried out first. -nic "
+     "none: "
+     "no NIC.",
      option_nic, NULL, NULL},
     {"netdev",
      "user,id=ID[,...]|tap,id=ID[,ifname=NAME|fd=N|br=BRIDGE][,script=no][,vnet_hdr=on|off]|"
      "bridge,id=ID[,br=BRIDGE][,helper=FILE]|"
      "stream,id=ID,addr.type=unix,addr.path=PATH[,server=on][,reconnect=SECONDS]|"
      "dgram,id=ID,local.path=PATH,remote.path=PATH|"
-     "socket,id=ID,listen=:PORT|connect=HOST:PORT|internal,id=ID,folder=PATH",
+     "socket,id=ID,listen=:PORT|connect=HOST:PORT|internal,id=ID,folder=PATH|"
+     "nat,id=ID,folder=PATH[,...]|hostonly,id=ID,folder=PATH[,net=NETWORK][,hostfwd=RULE]",
      "The network side of -nic, for a -device virtio-net-pci; -nic takes all of these too. tap is "
      "an interface of the host (evisor runs no scripts for it), bridge has a helper make one on a "
      "bridge. stream and dgram speak to a program or another machine, over a path or "
      "addr.host and addr.port. internal joins all machines that name the same folder, without "
-     "root and without a daemon.",
+     "root and without a daemon; nat does so too, and gives each an address of its own and the way "
+     "out (it takes the keys of user); hostonly leads to the host alone, which is 192.168.56.1 "
+     "there "
+     "and is reached as its own 127.0.0.1. Any of them takes antispoof=on.",
      option_netdev, NULL, NULL},
     {"net", "nic|user|none", "The old spelling of -nic.", option_net, NULL, NULL},
 
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
-     "A device: virtio-blk-pci,drive=ID[,serial=TEXT]; virtio-net-pci,netdev=ID[,mac=ADDRESS]; "
+     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; virtio-net-pci,netdev=ID[,mac=ADDRESS]; "
      "virtio-rng-pci. The drive or netdev may stand before or after it. -device help lists them.",
      option_device, NULL, NULL},
     {"object", "rng-builtin,id=ID",
