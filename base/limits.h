@@ -30,6 +30,7 @@
 #define VIRTIO_QUEUES_MAX      64
 #define VIRTIO_DRAIN_BUDGET    256 /* chains popped from one queue in one loop turn */
 #define BLK_SEG_MAX            254
+#define BLK_QUEUES_MAX         32
 #define BLK_ERASE_SECTORS_MAX  0x3fffff /* of one discard or write-zeroes: just under 2 GiB */
 #define NET_FRAME_MAX          65562    /* 64 KiB of segment, Ethernet, VLAN and slack */
 
@@ -66,6 +67,7 @@
 /* chardev */
 #define CHARDEV_INPUT_BYTES  4096        /* read ahead for each user */
 #define CHARDEV_OUTPUT_BYTES (64 * 1024) /* held for a slow reader */
+#define CHARDEV_RING_MAX     (16u * 1024 * 1024) /* of -chardev ringbuf */
 
 /* control */
 #define CONTROL_REQUEST_MAX_BYTES (64 * 1024)

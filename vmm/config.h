@@ -37,7 +37,9 @@ struct config_chardev {
     char *host; /* TCP */
     uint16_t port;
     bool append; /* FILE: keep what is in it */
-    bool is_server;
+    uint64_t ring_bytes;   /* RINGBUF: a power of two */
+    uint64_t reconnect_ms; /* no server: try again after so long; 0: connect at the start only */
+    bool is_server;        /* UNIX, TCP; else it connects */
     bool wait;          /* server: hold the start until a client is there */
     bool is_mux;        /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
     char *logfile;      /* a copy of the output, or NULL */
@@ -65,6 +67,7 @@ struct config_disk {
     bool is_node;       /* blockdev-add made it: it stays when its device goes */
     unsigned pci_slot;  /* addr= of the device; 0: the first free one */
     unsigned boot_rank; /* 1 + bootindex= of the device; 0 if it has none */
+    unsigned queue_count; /* num-queues= of the device; 0: one */
 };
 
 enum config_net_kind {

@@ -44,8 +44,10 @@ int machine_plug_disk(struct machine *machine, unsigned index, struct error *err
     const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
     struct disk_policy *policy = &machine->disk_policies[index];
     *policy = (struct disk_policy){.machine = machine, .drive = index};
-    const struct virtio_blk_options options = {
-        .serial = config->serial, .on_error = disk_policy_on_error, .on_error_opaque = policy};
+    const struct virtio_blk_options options = {.serial = config->serial,
+                                               .queue_count = config->queue_count,
+                                               .on_error = disk_policy_on_error,
+                                               .on_error_opaque = policy};
     struct device *device;
     int result = virtio_blk_create(&place, machine->disks[index], &options, &device, err);
     if (!result)

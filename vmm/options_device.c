@@ -27,9 +27,9 @@ static const struct keyval_known blk_known[] = {
     {"drive", NULL, NULL},
     {"serial", NULL, NULL},
     {"write-cache", NULL, NULL},
-    {"num-queues", "1", "the disk has one queue; leave it out"},
+    {"num-queues", NULL, NULL},
     {"scsi", "off", "SCSI commands are not there; leave it out"},
-    {"iothread", "", "evisor needs no I/O threads; leave it out"},
+    {"iothread", "", "one loop serves all disks faster than their host does; leave it out"},
     {"config-wce", "*", NULL},
     {"queue-size", "*", NULL},
     {0}};
@@ -104,7 +104,7 @@ static const struct device_kind {
     const char *about;
 } kinds[] = {
     {"virtio-blk-pci|virtio-blk|virtio-blk-pci-non-transitional", blk_known, options_attach_drive,
-     "disk of a -drive if=none: drive=ID[,serial=TEXT]"},
+     "disk of a -drive if=none: drive=ID[,serial=TEXT][,num-queues=N]"},
     {"virtio-net-pci|virtio-net|virtio-net-pci-non-transitional", net_known, options_attach_net,
      "NIC of a -netdev: netdev=ID[,mac=ADDRESS]"},
     {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", rng_known, attach_rng,

@@ -435,10 +435,13 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
 int options_drive_device(struct config_disk *disk, const struct keyval *device, struct error *err)
 {
     keyval_string(device, "id", &disk->qdev_id);
-    uint64_t boot_index = UINT64_MAX;
+    uint64_t boot_index = UINT64_MAX, queues = 1;
     int result = keyval_bool(device, "write-cache", &disk->options.cache.writeback, err);
     if (!result)
         result = keyval_uint(device, "bootindex", 0, INT32_MAX - 1, &boot_index, err);
+    if (!result)
+        result = keyval_uint(device, "num-queues", 1, BLK_QUEUES_MAX, &queues, err);
+    disk->queue_count = (unsigned)queues;
     if (boot_index != UINT64_MAX)
         disk->boot_rank = (unsigned)boot_index + 1;
     return result ? result : set_serial(disk, device, err);

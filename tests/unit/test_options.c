@@ -589,6 +589,11 @@ static void test_habits(void **state)
     take("-bios b -drive if=none,id=a,file=a.raw -device virtio-blk-pci,drive=a,bootindex=3");
     assert_string_equal(config.bios, "b");
     assert_int_equal(config.disks[0].boot_rank, 4);
+    assert_int_equal(config.disks[0].queue_count, 1);
+    take("-bios b -drive if=none,id=a,file=a.raw -device virtio-blk-pci,drive=a,num-queues=4");
+    assert_int_equal(config.disks[0].queue_count, 4);
+    refuse("-bios b -drive if=none,id=a,file=a.raw -device virtio-blk-pci,drive=a,num-queues=99",
+           "num-queues");
     refuse("-usb", "no USB");
     refuse("-loadvm x", "not supported");
     refuse("-blockdev x", "use -drive");
