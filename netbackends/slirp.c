@@ -33,7 +33,9 @@
 
 #include "base/iov.h"
 #include "base/log.h"
+#include "netbackends/fragment.h"
 #include "netbackends/offload.h"
+#include "netbackends/packet.h"
 #include "netbackends/slirp_options.h"
 #include "netbackends/slirp_private.h"
 
@@ -44,6 +46,8 @@ enum {
     SOCKETS_MAX = 8192,
     DESCRIPTORS_WANTED = 2 * SOCKETS_MAX,
     SOCKETS_SPARED = 128, /* descriptors that are left to the rest of the process */
+    GUEST_MTU = 1500,
+    INPUT_MTU = 65521, /* the longest that libslirp knows */
     TIMEOUT_NOTHING_MS = 1000,
     CLOCK_STALE_MS = 100,
 };
@@ -53,12 +57,33 @@ static const uint64_t SILENCE_NS = UINT64_C(35) * 1000000000;
 
 /* What libslirp calls. */
 
+static int queue_piece(void *opaque, uint8_t *frame, size_t length)
+{
+    struct slirp_backend *self = opaque;
+    if (!merge_push(&self->merge, &self->to_guest, frame, length))
+        self->backend.stats.rx_dropped++;
+    return 0;
+}
+
+/* libslirp believes in a longer wire than there is: see start_slirp. `segment` is free: while a
+ * piece of a frame is in it, libslirp has a copy of its own. */
+static void queue_long(struct slirp_backend *self, const uint8_t *bytes, size_t length)
+{
+    memcpy(self->segment, bytes, length);
+    if (fragment_ipv4(self->segment, length, GUEST_MTU, queue_piece, self))
+        queue_piece(self, self->segment, length);
+}
+
 static ssize_t on_send_packet(const void *bytes, size_t length, void *opaque)
 {
     struct slirp_backend *self = opaque;
     if (self->is_closing || !self->backend.peer)
         return (ssize_t)length;
-    if (length > GUARD_FRAME_MAX || !merge_push(&self->merge, &self->to_guest, bytes, length))
+    if (length > GUARD_FRAME_MAX)
+        self->backend.stats.rx_dropped++;
+    else if (length > PACKET_ETHERNET_BYTES + GUEST_MTU)
+        queue_long(self, bytes, length);
+    else if (!merge_push(&self->merge, &self->to_guest, bytes, length))
         self->backend.stats.rx_dropped++;
     loop_task_queue(&self->task);
     return (ssize_t)length;
@@ -260,7 +285,8 @@ static void on_timer(struct loop_timer *timer)
 {
     struct slirp_backend *self = container_of(timer, struct slirp_backend, timer);
     self->wake_ns = UINT64_MAX;
-    loop_task_queue(&self->task);
+    if (!self->is_closing) /* it outlives libslirp's state by a few turns */
+        loop_task_queue(&self->task);
 }
 
 /* The operations of a backend. */
@@ -274,20 +300,24 @@ static int input(void *opaque, uint8_t *frame, size_t length)
     return 0;
 }
 
-/* libslirp takes IPv4 of any size, but holds IPv6 to its MTU. */
+/* libslirp takes IPv4 of any size, but holds IPv6 to its longest MTU. */
 static int input_described(struct slirp_backend *self, const struct net_meta *meta, size_t length)
 {
     switch (meta->gso_type & ~NET_GSO_ECN) {
     case NET_GSO_NONE:
     case NET_GSO_TCPV4:
-        if (offload_finish_checksum(meta, self->frame, length))
-            return -EINVAL;
-        return input(self, self->frame, length);
+        break;
     case NET_GSO_TCPV6:
+        if (load_be16(self->frame + 12) == PACKET_TYPE_IPV6 &&
+            length <= PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES + INPUT_MTU)
+            break;
         return offload_segment(meta, self->frame, length, self->segment, input, self);
     default:
         return -EINVAL;
     }
+    if (offload_finish_checksum(meta, self->frame, length))
+        return -EINVAL;
+    return input(self, self->frame, length);
 }
 
 static int slirp_send(struct net_backend *backend, const struct net_meta *meta,
@@ -439,6 +469,10 @@ static int start_slirp(struct slirp_backend *self, const struct net_slirp_option
         .vdnssearch = names[0] ? names : NULL,
         .vdomainname = options->domainname,
         .disable_host_loopback = options->disable_host_loopback,
+        /* By if_mtu it judges what comes in over IPv6 and cuts what goes out over IPv4; by the
+         * smaller one it chooses how long TCP's segments are. */
+        .if_mtu = INPUT_MTU,
+        .if_mru = GUEST_MTU,
     };
     self->slirp = slirp_new(&config, &slirp_callbacks, self);
     free(names_owner);

@@ -86,6 +86,15 @@ const struct fake_frame *fake_nic_next(struct fake_nic *nic)
     return &nic->frames[nic->read++];
 }
 
+void fake_nic_forget_read(struct fake_nic *nic)
+{
+    for (size_t i = 0; i < nic->read; i++)
+        free(nic->frames[i].bytes);
+    nic->count -= nic->read;
+    memmove(nic->frames, nic->frames + nic->read, nic->count * sizeof(*nic->frames));
+    nic->read = 0;
+}
+
 void fake_nic_make_room(struct fake_nic *nic)
 {
     nic->is_full = false;

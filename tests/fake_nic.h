@@ -29,6 +29,8 @@ void fake_nic_close(struct fake_nic *nic);
 
 /* Runs the loop until there is a frame that was not read yet; fails the test after 30 seconds. */
 const struct fake_frame *fake_nic_next(struct fake_nic *nic);
+/* Makes place for more where a test takes very many: those that were read are gone. */
+void fake_nic_forget_read(struct fake_nic *nic);
 /* Not full any more. */
 void fake_nic_make_room(struct fake_nic *nic);
 int fake_nic_send(struct fake_nic *nic, const void *frame, size_t length);

@@ -722,6 +722,22 @@ static void test_idle_costs_nothing(void **state)
     run_for_ms(20);
 }
 
+static void test_closing_while_a_timer_is_due(void **state)
+{
+    (void)state;
+    uint16_t port;
+    struct guest_tcp tcp;
+    int listener = host_socket(SOCK_STREAM, &port);
+    open_net(&(struct net_slirp_options){0});
+    greet();
+    tcp_connect(&tcp, port);
+    run_for_ms(5);
+    usleep(1100000); /* longer than any of libslirp's timers for connections */
+    fake_nic_close(&nic);
+    run_for_ms(5);
+    close(listener);
+}
+
 static void test_describe(void **state)
 {
     (void)state;
@@ -761,6 +777,7 @@ int main(void)
         slirp_test(test_hostile_metas_are_refused),
         slirp_test(test_link_down),
         slirp_test(test_idle_costs_nothing),
+        slirp_test(test_closing_while_a_timer_is_due),
         slirp_test(test_describe),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

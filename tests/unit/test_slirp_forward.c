@@ -73,6 +73,38 @@ static struct guest_tcp flow_to(uint32_t target, uint16_t port, uint16_t source_
     return tcp;
 }
 
+/* A neighbour solicitation from fec0::15 for fec0::2 tells the NAT who that is. */
+static void greet_ipv6(void)
+{
+    static const uint8_t group[] = {0x33, 0x33, 0xff, 0, 0, 2};
+    memset(frame.bytes, 0, 100);
+    frame.length = 14 + 40 + 32;
+    memcpy(frame.bytes, group, 6);
+    memcpy(frame.bytes + 6, guest_mac, 6);
+    store_be16(frame.bytes + 12, PACKET_TYPE_IPV6);
+    uint8_t *ip = frame.bytes + 14, *icmp = ip + 40;
+    ip[0] = 0x60;
+    store_be16(ip + 4, 32);
+    ip[6] = PACKET_ICMPV6;
+    ip[7] = 255;
+    store_be16(ip + 8, 0xfec0);
+    ip[23] = 15;
+    store_be16(ip + 24, 0xff02);
+    ip[35] = 1;
+    ip[36] = 0xff;
+    ip[39] = 2;
+    icmp[0] = 135;
+    store_be16(icmp + 8, 0xfec0);
+    icmp[23] = 2;
+    icmp[24] = 1;
+    icmp[25] = 1;
+    memcpy(icmp + 26, guest_mac, 6);
+    struct packet packet;
+    assert_true(packet_parse_ip(frame.bytes, frame.length, &packet));
+    packet_finish_checksum(frame.bytes, &packet, icmp + 2);
+    assert_int_equal(fake_nic_send(&nic, frame.bytes, frame.length), 0);
+}
+
 static void path_in(char path[100], const char *name)
 {
     snprintf(path, 100, "%s/%s", folder, name);
@@ -336,6 +368,76 @@ static void test_a_start_that_fails_leaves_nothing(void **state)
     fake_nic_run_ms(&loop, 1);
 }
 
+/* A long datagram of the host's comes to the guest in fragments that its wire can carry. */
+static void test_long_datagrams_are_cut(void **state)
+{
+    (void)state;
+    enum { BYTES = 5000 };
+    static uint8_t data[BYTES], got[BYTES + 8];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    for (int i = 0; i < BYTES; i++)
+        data[i] = (uint8_t)(i * 7 + i / 256);
+    open_net(&(struct net_slirp_options){0});
+    const struct guest_tcp to_host = flow_to(ROUTER, ntohs(address.sin_port), 40000);
+    frames_udp(&frame, &to_host.flow, "ask", 3);
+    assert_int_equal(fake_nic_send(&nic, frame.bytes, frame.length), 0);
+    assert_int_equal(recvfrom(fd, got, sizeof(got), 0, (struct sockaddr *)&address, &length), 3);
+    assert_int_equal(sendto(fd, data, BYTES, 0, (struct sockaddr *)&address, length), BYTES);
+    for (size_t done = 0; done < BYTES + 8;) {
+        const struct fake_frame *piece = fake_nic_next(&nic);
+        const uint8_t *ip = piece->bytes + 14;
+        size_t bytes = (size_t)load_be16(ip + 2) - 20;
+        assert_true(piece->length <= 1514);
+        assert_int_equal(packet_fold(packet_sum(ip, 20, 0)), 0);
+        assert_int_equal((load_be16(ip + 6) & 0x1fff) * 8, done);
+        assert_int_equal(!(load_be16(ip + 6) & 0x2000), done + bytes == BYTES + 8);
+        memcpy(got + done, ip + 20, bytes);
+        done += bytes;
+    }
+    assert_memory_equal(got + 8, data, BYTES);
+    close(fd);
+}
+
+/* To fec0::2, in frames of up to 64 KiB as a guest with TSO sends them. */
+static void test_large_frames_of_ipv6_go_in_whole(void **state)
+{
+    (void)state;
+    static uint8_t data[60000], got[sizeof(data)];
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    for (size_t i = 0; i < sizeof(data); i++)
+        data[i] = (uint8_t)(i * 5 + i / 256);
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = {.nic = &nic,
+                            .flow = {.is_ipv6 = true,
+                                     .source_mac = FRAMES_GUEST_MAC,
+                                     .target_mac = {0x52, 0x56, 0, 0, 0, 2},
+                                     .source = 15,
+                                     .target = 2,
+                                     .source_port = 40000,
+                                     .target_port = ntohs(address.sin6_port)}};
+    greet_ipv6();
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    const struct net_meta meta = {NET_NEEDS_CSUM, NET_GSO_TCPV6, 74, 1440, 54, 16};
+    frames_tcp(&frame, &tcp.flow, TCP_ACK, tcp.sequence, tcp.acknowledged, data, sizeof(data));
+    store_be16(frame.bytes + 54 + 16, 0); /* left to the network */
+    const struct iovec iov = {frame.bytes, frame.length};
+    assert_int_equal(net_send(net, &meta, &iov, 1), 0);
+    assert_int_equal(guest_tcp_read(&loop, fd, got, sizeof(got)), sizeof(got));
+    assert_memory_equal(got, data, sizeof(data));
+    close(fd);
+    close(listener);
+}
+
 /* Each with data both ways. */
 static void test_a_thousand_connections(void **state)
 {
@@ -352,6 +454,7 @@ static void test_a_thousand_connections(void **state)
         tcps[i] = flow_to(ROUTER, port, (uint16_t)(20000 + i));
         guest_tcp_connect(&tcps[i]);
         fds[i] = guest_tcp_accept(&loop, listener);
+        fake_nic_forget_read(&nic);
     }
     for (int i = 0; i < CONNECTIONS; i++) {
         char text[16] = "", wanted[16];
@@ -361,6 +464,7 @@ static void test_a_thousand_connections(void **state)
         assert_string_equal(text, wanted);
         assert_int_equal(write(fds[i], text, 7), 7);
         guest_tcp_expect(&tcps[i], wanted);
+        fake_nic_forget_read(&nic);
     }
     for (int i = 0; i < CONNECTIONS; i++)
         close(fds[i]);
@@ -381,6 +485,8 @@ int main(void)
         forward_test(test_guest_forwards_come_and_go),
         forward_test(test_bad_guest_forwards),
         forward_test(test_a_start_that_fails_leaves_nothing),
+        forward_test(test_long_datagrams_are_cut),
+        forward_test(test_large_frames_of_ipv6_go_in_whole),
         forward_test(test_a_thousand_connections),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
