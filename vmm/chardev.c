@@ -28,10 +28,22 @@ static bool is_there(const struct chardev *chardev)
     return chardev->link && !chardev->link->is_hung_up && chardev->link->out.fd >= 0;
 }
 
+/* The oldest makes room for the newest. */
+static void remember(struct chardev *chardev, const uint8_t *bytes, size_t length)
+{
+    struct chardev_ring *memory = &chardev->memory;
+    size_t kept = MIN(length, memory->capacity);
+    if (kept > ring_room(memory))
+        ring_drop(memory, kept - ring_room(memory));
+    ring_put(memory, bytes + (length - kept), kept);
+}
+
 size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t length)
 {
     if (chardev->is_closing)
         return length;
+    if (chardev->memory.capacity)
+        remember(chardev, bytes, length);
     if (is_there(chardev)) {
         loop_task_queue(&chardev->flush);
         length = ring_put(&chardev->output, bytes, length);
@@ -124,6 +136,8 @@ static void link_down(struct chardev_link *link)
     release_link(link);
     if (chardev->listener_is_polled && !chardev->is_closing)
         loop_watch_set(&chardev->listener_watch, UV_READABLE);
+    if (chardev->client.is_used)
+        chardev_client_retry(chardev);
     chardev_tell_open(chardev, false);
     chardev_tell_writable(chardev);
 }
@@ -453,6 +467,7 @@ static void on_finish(struct loop_task *task)
     loop_task_cancel(&chardev->deliver);
     loop_task_cancel(&chardev->flush);
     chardev_log_close(chardev);
+    free(chardev->memory.bytes);
     free(chardev);
     if (on_closed)
         on_closed(opaque);
@@ -489,6 +504,29 @@ void chardev_on_quit(struct chardev *chardev, void (*on_quit)(void *opaque), voi
 {
     chardev->on_quit = on_quit;
     chardev->on_quit_opaque = opaque;
+}
+
+bool chardev_is_ringbuf(const struct chardev *chardev)
+{
+    return chardev->memory.capacity > 0;
+}
+
+size_t chardev_ringbuf_read(struct chardev *chardev, void *to, size_t length)
+{
+    size_t done = 0;
+    while (done < length && chardev->memory.count) {
+        const uint8_t *bytes;
+        size_t run = MIN(ring_run(&chardev->memory, &bytes), length - done);
+        memcpy((uint8_t *)to + done, bytes, run);
+        ring_drop(&chardev->memory, run);
+        done += run;
+    }
+    return done;
+}
+
+void chardev_ringbuf_write(struct chardev *chardev, const void *bytes, size_t length)
+{
+    remember(chardev, bytes, length);
 }
 
 const char *chardev_filename(const struct chardev *chardev)
@@ -532,6 +570,7 @@ void chardev_close(struct chardev *chardev, void (*on_closed)(void *opaque), voi
         flush_link(chardev->link);
     chardev->is_closing = true;
     stop_listening(chardev);
+    chardev_client_close(chardev);
     if (chardev->has_pty_timer)
         loop_timer_close(&chardev->pty_timer, on_pty_timer_closed);
     if (chardev->link && is_drained(chardev))

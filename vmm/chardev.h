@@ -40,6 +40,14 @@ void chardev_on_quit(struct chardev *chardev, void (*on_quit)(void *opaque), voi
 
 /* For query-chardev: "pty:/dev/pts/3", "unix:/run/a.sock,server=on". */
 const char *chardev_filename(const struct chardev *chardev);
+
+/* A ringbuf keeps the newest output for whoever reads it, and takes it out. */
+bool chardev_is_ringbuf(const struct chardev *chardev);
+size_t chardev_ringbuf_read(struct chardev *chardev, void *to, size_t length);
+void chardev_ringbuf_write(struct chardev *chardev, const void *bytes, size_t length);
+/* A break on the line, for the user who has the input. */
+void chardev_send_break(struct chardev *chardev);
+
 const struct config_chardev *chardev_config(const struct chardev *chardev);
 
 /* Writes what can be written at once, restores the terminal, frees; then on_closed, later. */

@@ -83,6 +83,11 @@ static void send_break(const struct chardev_user *user)
         ops->on_break(user->backend.user);
 }
 
+void chardev_send_break(struct chardev *chardev)
+{
+    send_break(focused(chardev));
+}
+
 static void print_help(struct chardev *chardev)
 {
     static const char help[] = "\r\n"

@@ -144,6 +144,10 @@ static int serve(struct chardev *chardev, int listener, struct error *err)
 static int connect_to(struct chardev *chardev, const struct sockaddr *address, socklen_t size,
                       struct error *err)
 {
+    if (chardev->config->reconnect_ms) {
+        int result = chardev_client_start(chardev, address, size);
+        return result ? error_set_errno(err, -result, "chardev '%s'", chardev->config->id) : 0;
+    }
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return error_set_errno(err, errno, "chardev '%s'", chardev->config->id);
@@ -189,11 +193,53 @@ static int open_tcp(struct chardev *chardev, struct error *err)
     return connect_to(chardev, (const struct sockaddr *)&address, sizeof(address), err);
 }
 
+/* One end of a pair of FIFOs; it opens without anybody at the other end. */
+static int open_fifo(const struct chardev *chardev, const char *suffix, int *fd, struct error *err)
+{
+    char *path = NULL;
+    CHECK(asprintf(&path, "%s%s", chardev->config->path, suffix) > 0);
+    *fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int code = errno;
+    free(path);
+    return *fd < 0 ? error_set_errno(err, code, "chardev '%s': cannot open %s%s",
+                                     chardev->config->id, chardev->config->path, suffix)
+                   : 0;
+}
+
+/* PATH.in and PATH.out, made by mkfifo; or one file, which is read and written. */
+static int open_pipe(struct chardev *chardev, struct error *err)
+{
+    int in_fd, out_fd;
+    struct error ignored;
+    snprintf(chardev->filename, sizeof(chardev->filename), "pipe");
+    if (open_fifo(chardev, ".in", &in_fd, &ignored)) {
+        int result = open_fifo(chardev, "", &in_fd, err);
+        return result ? result : link_up_both(chardev, in_fd, err);
+    }
+    int result = open_fifo(chardev, ".out", &out_fd, err);
+    if (!result)
+        return link_up(chardev, in_fd, out_fd, err);
+    close(in_fd);
+    return result;
+}
+
+static int open_ringbuf(struct chardev *chardev, struct error *err)
+{
+    chardev->memory.capacity = chardev->config->ring_bytes;
+    chardev->memory.bytes = malloc(chardev->memory.capacity);
+    snprintf(chardev->filename, sizeof(chardev->filename), "ringbuf");
+    if (chardev->memory.bytes)
+        return 0;
+    chardev->memory.capacity = 0;
+    return error_set_errno(err, ENOMEM, "chardev '%s'", chardev->config->id);
+}
+
 int chardev_open(struct chardev *chardev, struct error *err)
 {
     static int (*const open_kind[])(struct chardev * chardev, struct error * err) = {
-        [CHARDEV_NULL] = open_null, [CHARDEV_STDIO] = open_stdio, [CHARDEV_FILE] = open_file,
-        [CHARDEV_PTY] = open_pty,   [CHARDEV_UNIX] = open_unix,   [CHARDEV_TCP] = open_tcp,
+        [CHARDEV_NULL] = open_null, [CHARDEV_STDIO] = open_stdio,     [CHARDEV_FILE] = open_file,
+        [CHARDEV_PTY] = open_pty,   [CHARDEV_UNIX] = open_unix,       [CHARDEV_TCP] = open_tcp,
+        [CHARDEV_PIPE] = open_pipe, [CHARDEV_RINGBUF] = open_ringbuf,
     };
     return open_kind[chardev->config->kind](chardev, err);
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #include "base/limits.h"
@@ -99,6 +100,18 @@ struct chardev_log {
     uint8_t history_bytes[CHARDEV_OUTPUT_BYTES], pending_bytes[CHARDEV_OUTPUT_BYTES];
 };
 
+/* For a socket that connects by itself, again and again. */
+struct chardev_client {
+    bool is_used;
+    struct sockaddr_storage address;
+    socklen_t address_size;
+    struct loop_timer retry;
+    int fd; /* a connection under way; -1: none */
+    struct loop_watch watch;
+    bool is_ending; /* the watch closes */
+    int error;      /* an errno */
+};
+
 struct chardev {
     struct loop *loop;
     const struct config_chardev *config;
@@ -117,6 +130,8 @@ struct chardev {
     int listener;              /* -1: no server */
     bool listener_is_polled;
     struct loop_watch listener_watch;
+    struct chardev_client client;
+    struct chardev_ring memory; /* of a RINGBUF: the newest output */
     bool has_pty_timer;
     struct loop_timer pty_timer; /* looks whether somebody has opened the pty */
     struct loop_task deliver, flush, finish;
@@ -152,6 +167,13 @@ void chardev_log_take(struct chardev *chardev, const void *bytes, size_t length)
 /* Queues the history as output for a client that has just come. */
 void chardev_log_replay(struct chardev *chardev);
 void chardev_log_close(struct chardev *chardev);
+
+/* chardev_client.c. Tries at once, then every reconnect_ms until somebody is there. */
+int must_check chardev_client_start(struct chardev *chardev, const struct sockaddr *address,
+                                    socklen_t size);
+/* After the other end has left. */
+void chardev_client_retry(struct chardev *chardev);
+void chardev_client_close(struct chardev *chardev);
 
 /* chardev_open.c */
 int must_check chardev_open(struct chardev *chardev, struct error *err);

@@ -299,20 +299,28 @@ static void on_chardev_writable(void *user)
     loop_task_queue(&client->control->flush);
 }
 
+/* Whoever comes next starts anew. */
 static void on_chardev_close(void *user)
 {
     struct control_client *client = user;
     client->protocol->close(client);
     client->input_at = client->input_end = 0;
-    client->is_busy = client->is_resumed = false;
+    client->is_busy = client->is_resumed = client->is_greeted = false;
     drop_output(client);
     client->session = client->protocol->open(client);
-    greet(client);
+}
+
+static void on_chardev_open(void *user)
+{
+    struct control_client *client = user;
+    if (client->has_input)
+        greet(client);
 }
 
 static void on_chardev_focus(void *user, bool has_focus)
 {
     struct control_client *client = user;
+    client->has_input = has_focus;
     if (!has_focus)
         return;
     if (!client->is_greeted)
@@ -325,6 +333,7 @@ static const struct char_user_ops chardev_user_ops = {
     .input_room = chardev_input_room,
     .on_input = on_chardev_input,
     .on_writable = on_chardev_writable,
+    .on_open = on_chardev_open,
     .on_close = on_chardev_close,
     .on_focus = on_chardev_focus,
 };
@@ -350,7 +359,8 @@ int control_client_open_chardev(struct control *control, const struct config_mon
     client->backend = backend;
     client->session = client->protocol->open(client);
     char_set_user(backend, &chardev_user_ops, client);
-    if (is_first_user(control, monitor))
+    client->has_input = is_first_user(control, monitor);
+    if (client->has_input && backend->is_open)
         greet(client);
     return 0;
 }

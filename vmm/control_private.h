@@ -89,6 +89,7 @@ struct control_client {
     char input[CONTROL_INPUT_BYTES];
     size_t input_at, input_end;
     bool is_greeted;
+    bool has_input; /* of several users of one terminal */
     bool is_resumed;
     bool is_busy;       /* a command is under way */
     bool has_ended;     /* the peer sends no more */

@@ -49,7 +49,7 @@ static void write_qmp(FILE *to)
 {
     static const char *const types[] = {
         [QMP_STRING] = "string", [QMP_INT] = "int",     [QMP_BOOL] = "bool",
-        [QMP_OBJECT] = "object", [QMP_ARRAY] = "array",
+        [QMP_OBJECT] = "object", [QMP_ARRAY] = "array", [QMP_ANY] = "any",
     };
     unsigned count;
     const struct qmp_command *table = commands_table(&count);

@@ -171,6 +171,7 @@ bool vm_config_chardev_is_control(const struct vm_config *config, unsigned index
     enum config_chardev_kind kind = config->chardevs[index].kind;
     for (unsigned i = 0; i < config->monitor_count; i++)
         if (config->monitors[i].chardev == index)
-            return kind == CHARDEV_UNIX || kind == CHARDEV_TCP;
+            return (kind == CHARDEV_UNIX || kind == CHARDEV_TCP) &&
+                   config->chardevs[index].is_server;
     return false;
 }

@@ -10,14 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "vmm/options_private.h"
 #include "base/suggest.h"
 
 #define OTHER_BACKENDS                                                                             \
-    "vc|pipe|serial|tty|parallel|parport|ringbuf|memory|msmouse|wctablet|braille|testdev|udp|"     \
+    "serial|tty|parallel|parport|msmouse|wctablet|braille|testdev|udp|"     \
     "spicevmc|spiceport|console|hub|qemu-vdagent"
-
-static const char listens_only[] = "evisor only listens; add server=on,wait=off";
 
 static const struct keyval_known socket_known[] = {
     {"backend", NULL, NULL},
@@ -35,7 +34,8 @@ static const struct keyval_known socket_known[] = {
     {"ipv6", "off", "use ipv4"},
     {"telnet", "off", "there is no telnet protocol; use a plain connection (nc, socat)"},
     {"websocket", "off", "there is no websocket; use a plain connection"},
-    {"reconnect", "0", listens_only},
+    {"reconnect", NULL, NULL},
+    {"reconnect-ms", NULL, NULL},
     {"abstract", "off", "abstract names are not safe; use a path"},
     {"logfile", NULL, NULL},
     {"logappend", NULL, NULL},  {"logsize", NULL, NULL},
@@ -56,10 +56,19 @@ static const struct keyval_known stdio_known[] = {{"backend", NULL, NULL},
                                                   {"logappend", NULL, NULL},  {"logsize", NULL, NULL},
                                                   {0}};
 
+static const struct keyval_known pipe_known[] = {
+    {"backend", NULL, NULL}, {"id", NULL, NULL},      {"path", NULL, NULL},
+    {"mux", NULL, NULL},     {"logfile", NULL, NULL}, {"logappend", NULL, NULL},
+    {"logsize", NULL, NULL}, {0}};
+static const struct keyval_known ringbuf_known[] = {
+    {"backend", NULL, NULL}, {"id", NULL, NULL},      {"size", NULL, NULL},
+    {"mux", NULL, NULL},     {"logfile", NULL, NULL}, {"logappend", NULL, NULL},
+    {"logsize", NULL, NULL}, {0}};
+
 static struct config_chardev *find_chardev(struct vm_config *config, const char *id)
 {
     for (unsigned i = 0; i < config->chardev_count; i++)
-        if (strcmp(config->chardevs[i].id, id) == 0)
+        if (config->chardevs[i].id && strcmp(config->chardevs[i].id, id) == 0)
             return &config->chardevs[i];
     return NULL;
 }
@@ -82,6 +91,28 @@ static int read_tcp(struct config_chardev *chardev, const struct keyval *list, s
     return result;
 }
 
+/* A server may wait for its client, a client try again. */
+static int read_waiting(struct config_chardev *chardev, const struct keyval *list,
+                        struct error *err)
+{
+    uint64_t reconnect_s = 0;
+    int result = keyval_uint(list, "reconnect", 0, 86400, &reconnect_s, err);
+    chardev->reconnect_ms = reconnect_s * 1000;
+    if (!result)
+        result = keyval_uint(list, "reconnect-ms", 0, 86400 * 1000, &chardev->reconnect_ms, err);
+    chardev->wait = chardev->is_server;
+    if (!result && chardev->is_server && chardev->reconnect_ms)
+        return error_set(
+            err, EINVAL,
+            "%s: 'reconnect' option is incompatible with socket in server listen mode",
+            list->option);
+    if (!result && !chardev->is_server && keyval_get(list, "wait"))
+        return error_set(err, EINVAL,
+                         "%s: 'wait' option is incompatible with socket in client connect mode",
+                         list->option);
+    return result ? result : keyval_bool(list, "wait", &chardev->wait, err);
+}
+
 static int read_socket(struct config_chardev *chardev, const struct keyval *list, struct error *err)
 {
     keyval_string(list, "path", &chardev->path);
@@ -91,10 +122,29 @@ static int read_socket(struct config_chardev *chardev, const struct keyval *list
         result = error_set(err, EINVAL, "%s: the path is empty", list->option);
     if (!result)
         result = keyval_bool(list, "server", &chardev->is_server, err);
-    if (!result && !chardev->is_server)
-        result = error_set(err, ENOTSUP, "%s: %s", list->option, listens_only);
-    chardev->wait = true;
-    return result ? result : keyval_bool(list, "wait", &chardev->wait, err);
+    return result ? result : read_waiting(chardev, list, err);
+}
+
+static int read_pipe(struct config_chardev *chardev, const struct keyval *list, struct error *err)
+{
+    chardev->kind = CHARDEV_PIPE;
+    keyval_string(list, "path", &chardev->path);
+    if (!chardev->path || !*chardev->path)
+        return error_set(err, EINVAL, "%s: name the FIFO with path=PATH", list->option);
+    return 0;
+}
+
+static int read_ringbuf(struct config_chardev *chardev, const struct keyval *list,
+                        struct error *err)
+{
+    chardev->kind = CHARDEV_RINGBUF;
+    chardev->ring_bytes = 64 * 1024;
+    int result = keyval_size(list, "size", 1, &chardev->ring_bytes, err);
+    if (!result && (!is_power_of_2(chardev->ring_bytes) || chardev->ring_bytes > CHARDEV_RING_MAX))
+        result = error_set(err, EINVAL,
+                           "%s: size of ringbuf chardev must be power of two, and at most 16M",
+                           list->option);
+    return result;
 }
 
 static int read_file(struct config_chardev *chardev, const struct keyval *list, struct error *err)
@@ -134,7 +184,8 @@ static const struct backend {
 } backends[] = {
     {"null", plain_known, read_null},      {"stdio", stdio_known, read_stdio},
     {"file", file_known, read_file},       {"pty", plain_known, read_pty},
-    {"socket", socket_known, read_socket},
+    {"socket", socket_known, read_socket},   {"pipe", pipe_known, read_pipe},
+    {"ringbuf", ringbuf_known, read_ringbuf}, {"memory", ringbuf_known, read_ringbuf},
 };
 
 static const struct backend *find_backend(const struct keyval *list, struct error *err)
@@ -147,14 +198,17 @@ static const struct backend *find_backend(const struct keyval *list, struct erro
             return &backends[i];
         suggest_offer(&suggest, backends[i].name);
     }
-    if (name && keyval_name_index(OTHER_BACKENDS, name) >= 0)
-        error_set(err, ENOTSUP, "%s: %s is not there; use null, stdio, file, pty or socket",
+    if (name && strcmp(name, "vc") == 0)
+        error_set(err, ENOTSUP, "%s: evisor has no window; use stdio or socket", list->option);
+    else if (name && keyval_name_index(OTHER_BACKENDS, name) >= 0)
+        error_set(err, ENOTSUP,
+                  "%s: %s is not there; use null, stdio, file, pipe, pty, socket or ringbuf",
                   list->option, name);
     else if (suggest.best)
         error_set(err, EINVAL, "%s: unknown kind '%s'; did you mean '%s'?", list->option, name,
                   suggest.best);
     else
-        error_set(err, EINVAL, "%s: say null, stdio, file, pty or socket", list->option);
+        error_set(err, EINVAL, "%s: say null, stdio, file, pipe, pty, socket or ringbuf", list->option);
     return NULL;
 }
 
@@ -212,8 +266,8 @@ int option_chardev(struct options *options, const struct option_entry *entry, co
 {
     (void)entry;
     if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
-        options->text = options_copy("Available chardev backend types:\n  file\n  null\n  pty\n"
-                                     "  socket\n  stdio\n");
+        options->text = options_copy("Available chardev backend types:\n  file\n  null\n  pipe\n"
+                                     "  pty\n  ringbuf\n  socket\n  stdio\n");
         return 0;
     }
     struct keyval list;
@@ -246,7 +300,7 @@ static char *spell_out(const char *text)
 {
     static const struct {
         const char *prefix, *meaning;
-    } prefixes[] = {{"unix:", "socket,path="}, {"file:", "file,path="}};
+    } prefixes[] = {{"unix:", "socket,path="}, {"file:", "file,path="}, {"pipe:", "pipe,path="}};
     char *spelled = NULL;
     if (strncmp(text, "tcp:", 4) == 0)
         return spell_tcp(text + 4);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -315,6 +316,129 @@ static void test_clients_come_and_go(void **state)
     assert_memory_equal(first.bytes, "ininin", 6);
     close_and_wait(chardev);
     assert_int_equal(access(path, F_OK), -1);
+}
+
+static int listen_at(const char *at)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    memcpy(address.sun_path, at, strlen(at));
+    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
+
+static int await_connection(int listener)
+{
+    int fd = -1;
+    uint64_t deadline_ns = loop_now_ns() + UINT64_C(20000000000);
+    while ((fd = accept(listener, NULL, NULL)) < 0) {
+        assert_true(loop_now_ns() < deadline_ns);
+        turn(1);
+    }
+    turn(3);
+    return fd;
+}
+
+/* Nobody is there at first; then somebody comes, leaves, and comes again. */
+static void test_a_client_tries_until_somebody_is_there(void **state)
+{
+    (void)state;
+    struct config_chardev config = {.kind = CHARDEV_UNIX, .id = "c", .reconnect_ms = 20};
+    char buffer[16] = "";
+    config.path = path;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    turn(5);
+    assert_false(first.backend->is_open);
+    int listener = listen_at(path);
+    for (unsigned i = 1; i <= 3; i++) {
+        int peer = await_connection(listener);
+        assert_int_equal(first.opens, i);
+        assert_int_equal(write(peer, "in", 2), 2);
+        assert_int_equal(char_write(first.backend, "out", 3), 3);
+        turn(5);
+        assert_int_equal(first.count, 2 * i);
+        assert_int_equal(read(peer, buffer, sizeof(buffer)), 3);
+        close(peer);
+        turn(5);
+        assert_int_equal(first.closes, i);
+    }
+    close(listener);
+    close_and_wait(chardev);
+    assert_int_equal(access(path, F_OK), 0); /* the file is the server's */
+}
+
+static void test_a_tcp_client_tries_until_somebody_is_there(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)&address, size), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    const struct config_chardev config = {
+        .kind = CHARDEV_TCP, .id = "c", .port = ntohs(address.sin_port), .reconnect_ms = 20};
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    turn(5);
+    assert_false(first.backend->is_open);
+    assert_int_equal(listen(listener, 1), 0);
+    int peer = await_connection(listener);
+    uint64_t deadline_ns = loop_now_ns() + UINT64_C(20000000000);
+    while (!first.opens && loop_now_ns() < deadline_ns)
+        turn(1);
+    assert_int_equal(first.opens, 1);
+    close(peer);
+    close(listener);
+    close_and_wait(chardev);
+}
+
+static void test_a_pair_of_fifos(void **state)
+{
+    (void)state;
+    char in[120], out[120], buffer[16] = "";
+    snprintf(in, sizeof(in), "%s.in", path);
+    snprintf(out, sizeof(out), "%s.out", path);
+    assert_int_equal(mkfifo(in, 0600), 0);
+    assert_int_equal(mkfifo(out, 0600), 0);
+    struct config_chardev config = {.kind = CHARDEV_PIPE, .id = "c"};
+    config.path = path;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    int to = open(in, O_WRONLY | O_NONBLOCK), from = open(out, O_RDONLY | O_NONBLOCK);
+    assert_int_equal(write(to, "hello", 5), 5);
+    assert_int_equal(char_write(first.backend, "answer", 6), 6);
+    turn(5);
+    assert_int_equal(first.count, 5);
+    assert_int_equal(read(from, buffer, sizeof(buffer)), 6);
+    close(to);
+    close(from);
+    close_and_wait(chardev);
+    unlink(in);
+    unlink(out);
+    struct error err;
+    assert_int_equal(chardev_create(&loop, &config, &chardev, &err), -ENOENT);
+    assert_non_null(strstr(err.text, path));
+    turn(3);
+}
+
+static void test_a_ringbuf_keeps_the_newest(void **state)
+{
+    (void)state;
+    const struct config_chardev config = {.kind = CHARDEV_RINGBUF, .id = "c", .ring_bytes = 8};
+    char buffer[16] = "";
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_true(chardev_is_ringbuf(chardev));
+    assert_int_equal(char_write(first.backend, "0123456789abcdef", 16), 16);
+    assert_int_equal(chardev_ringbuf_read(chardev, buffer, 3), 3);
+    assert_memory_equal(buffer, "89a", 3);
+    chardev_ringbuf_write(chardev, "XYZ", 3);
+    assert_int_equal(chardev_ringbuf_read(chardev, buffer, sizeof(buffer)), 8);
+    assert_memory_equal(buffer, "bcdefXYZ", 8);
+    assert_int_equal(chardev_ringbuf_read(chardev, buffer, sizeof(buffer)), 0);
+    close_and_wait(chardev);
 }
 
 /* The history holds the last bytes, in order, and exactly as many as fit. */
@@ -656,6 +780,10 @@ int main(int count, char **arguments)
         TEST(test_a_full_disk_loses_output_only),
         TEST(test_what_cannot_be_opened_is_named),
         TEST(test_clients_come_and_go),
+        TEST(test_a_client_tries_until_somebody_is_there),
+        TEST(test_a_tcp_client_tries_until_somebody_is_there),
+        TEST(test_a_pair_of_fifos),
+        TEST(test_a_ringbuf_keeps_the_newest),
         TEST(test_a_client_gets_the_history_first),
         TEST(test_a_logfile_has_what_was_said),
         TEST(test_the_second_client_waits_for_the_first),

@@ -119,7 +119,9 @@ static void test_memory(void **state)
     refuse("-kernel k -m 15", "from 16M to 512G");
     refuse("-kernel k -m 1T", "from 16M to 512G");
     refuse("-kernel k -m lots", "512M or 2G");
-    refuse("-kernel k -m 1G,maxmem=4G", "cannot be added later");
+    take("-kernel k -m 1G,slots=4,maxmem=4G");
+    assert_int_equal(config.guest.max_ram_bytes, 4 * GIB);
+    refuse("-kernel k -m 4G,maxmem=1G", "less than");
     refuse("-kernel k -m 1G,slot=0", "did you mean 'slots'?");
     refuse("-kernel k -m", "needs an argument");
 }
@@ -473,7 +475,6 @@ static void test_devices(void **state)
     refuse("-kernel k -device e1000,netdev=n", "use virtio-net-pci");
     refuse("-kernel k -device ide-hd,drive=d", "use virtio-blk-pci");
     refuse("-kernel k -device qemu-xhci", "no USB");
-    refuse("-kernel k -device virtio-serial", "-serial");
     refuse("-kernel k -device xyzzy", "-device help");
     refuse("-kernel k -device '{\"driver\":\"x\"}'", "KEY=VALUE");
     refuse("-kernel k -device virtio-rng-pci,addr=3", "gives out slots itself");
@@ -524,7 +525,10 @@ static void test_terminals(void **state)
 static void test_bad_terminals(void **state)
 {
     (void)state;
-    refuse("-kernel k -qmp unix:/q", "server=on");
+    refuse("-kernel k -chardev socket,id=a,path=/q,server=on,reconnect=2", "incompatible");
+    refuse("-kernel k -chardev socket,id=a,path=/q,wait=on", "incompatible");
+    refuse("-kernel k -chardev ringbuf,id=a,size=1000", "power of two");
+    refuse("-kernel k -chardev pipe,id=a", "path=PATH");
     refuse("-kernel k -qmp tcp:1.2.3.4:1,server=on", "127.0.0.1");
     refuse("-kernel k -qmp tcp:4444", "");
     refuse("-kernel k -qmp tcp::x,server", "port=x");
@@ -537,7 +541,9 @@ static void test_bad_terminals(void **state)
     refuse("-kernel k -chardev null,id=a -chardev pty,id=a", "another chardev");
     refuse("-kernel k -chardev socket,id=a,server=on", "where to listen");
     refuse("-kernel k -chardev socket,id=a,path=/x,sever=on", "did you mean 'server'?");
-    refuse("-kernel k -chardev vc,id=a", "is not there");
+    refuse("-kernel k -chardev vc,id=a", "no window");
+    refuse("-kernel k -chardev udp,id=a", "is not there");
+    refuse("-kernel k -chardev spicevmc,id=a", "is not there");
     refuse("-kernel k -chardev socke,id=a", "did you mean 'socket'?");
     refuse("-kernel k -chardev null", "add id=NAME");
     refuse("-kernel k -chardev socket,id=a,path=/x,server=on,mux=on", "only stdio and pty");
@@ -721,9 +727,81 @@ static void test_the_manual_is_written(void **state)
     free(manual);
 }
 
+static void test_guest_services(void **state)
+{
+    (void)state;
+    take("-kernel k -device virtserialport,chardev=q,name=org.qemu.guest_agent.0,id=p "
+         "-device virtio-balloon,deflate-on-oom=on,free-page-reporting=on,id=b "
+         "-device virtio-serial,max_ports=4 -chardev socket,path=/q,server=on,wait=off,id=q "
+         "-device virtconsole,chardev=c -chardev socket,path=/c,reconnect=3,id=c "
+         "-device virtserialport,chardev=n,nr=3 -chardev null,id=n "
+         "-object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m,id=vm,"
+         "requested-size=512M,block-size=4M");
+    const struct config_guest *guest = &config.guest;
+    assert_true(guest->balloon.is_present && guest->balloon.deflate_on_oom);
+    assert_true(guest->balloon.free_page_reporting);
+    assert_string_equal(guest->balloon.qdev_id, "b");
+    assert_int_equal(guest->serial_buses[0].port_count, 4);
+    assert_int_equal(guest->serial_port_count, 3);
+    assert_int_equal(guest->serial_ports[0].number, 1); /* 0 is kept for a console */
+    assert_string_equal(guest->serial_ports[0].name, "org.qemu.guest_agent.0");
+    assert_string_equal(config.chardevs[guest->serial_ports[0].chardev].id, "q");
+    assert_int_equal(guest->serial_ports[1].number, 0);
+    assert_true(guest->serial_ports[1].is_console);
+    assert_int_equal(config.chardevs[guest->serial_ports[1].chardev].reconnect_ms, 3000);
+    assert_false(config.chardevs[guest->serial_ports[1].chardev].is_server);
+    assert_int_equal(guest->serial_ports[2].number, 3);
+    assert_int_equal(guest->mems[0].size_bytes, GIB);
+    assert_int_equal(guest->mems[0].requested_bytes, 512 * MIB);
+    assert_int_equal(guest->mems[0].block_bytes, 4 * MIB);
+    take("-kernel k -chardev ringbuf,id=r,size=1k -serial chardev:r");
+    assert_int_equal(config.chardevs[0].ring_bytes, 1024);
+}
+
+static void test_bad_guest_services(void **state)
+{
+    (void)state;
+    refuse("-kernel k -device virtio-balloon -device virtio-balloon", "only one balloon");
+    refuse("-kernel k -device virtserialport,chardev=n -chardev null,id=n",
+           "No 'virtio-serial-bus' bus");
+    refuse("-kernel k -device virtio-serial -device virtserialport,chardev=zz", "no chardev");
+    refuse("-kernel k -device virtio-serial -device virtserialport,name=a", "chardev=ID");
+    refuse("-kernel k -device virtio-serial,id=v -chardev null,id=n "
+           "-device virtserialport,chardev=n,bus=w.0",
+           "Bus 'w.0' not found");
+    refuse("-kernel k -device virtio-serial -chardev null,id=n "
+           "-device virtserialport,chardev=n,nr=0",
+           "reserved for virtconsole");
+    refuse("-kernel k -device virtio-serial,max_ports=2 -chardev null,id=n "
+           "-device virtserialport,chardev=n,nr=2",
+           "ports 0 to 1");
+    refuse("-kernel k -device virtio-serial -chardev null,id=n -chardev null,id=o "
+           "-device virtserialport,chardev=n,nr=2 -device virtserialport,chardev=o,nr=2",
+           "already exists at id 2");
+    refuse("-kernel k -device virtio-serial,max_ports=32", "max_ports");
+    refuse("-kernel k -device virtio-mem-pci", "memdev");
+    refuse("-kernel k -device virtio-mem-pci,memdev=m", "-object memory-backend-ram with id=m");
+    refuse("-kernel k -object memory-backend-ram,id=m", "size 0");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m "
+           "-device virtio-mem-pci,memdev=m",
+           "already busy");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
+           "-device virtio-mem-pci,memdev=m,requested-size=3G",
+           "requested-size");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
+           "-device virtio-mem-pci,memdev=m,block-size=3M",
+           "power of two");
+    refuse("-kernel k -m 1G,maxmem=2G -object memory-backend-ram,id=m,size=2G "
+           "-device virtio-mem-pci,memdev=m",
+           "more than maxmem");
+    refuse("-kernel k -device pc-dimm", "virtio-mem-pci");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_guest_services, tear_down),
+        cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
         cmocka_unit_test_teardown(test_defaults, tear_down),
         cmocka_unit_test_teardown(test_memory, tear_down),
         cmocka_unit_test_teardown(test_smp, tear_down),
