@@ -55,6 +55,8 @@ struct net_guest {
     struct fake_device driver;
     struct fake_queue queues[QUEUE_COUNT];
     uint16_t kicked_at[QUEUE_COUNT];
+    struct loop_event *bells[QUEUE_COUNT]; /* in the order of the queues */
+    unsigned bell_count;
     struct vm_config config;
     struct net_backend *backends[BACKENDS_MAX];
     unsigned backend_count, backend_at, closed_count;
@@ -88,7 +90,28 @@ static void kick(struct net_guest *self, unsigned index)
     atomic_thread_fence(memory_order_seq_cst);
     self->kicked_at[index] = now;
     if (vring_need_event(load_le16(host(queue->used + 4 + 8u * queue->size, 2)), now, before))
-        fake_queue_kick(queue);
+        self->bells[index]->on_signal(self->bells[index]);
+}
+
+static int on_bell(void *opaque, enum bus_space space, uint64_t address,
+                   const struct bus_doorbell *bell)
+{
+    struct net_guest *self = opaque;
+    (void)space;
+    (void)address;
+    CHECK(self->bell_count < QUEUE_COUNT);
+    self->bells[self->bell_count++] = bell->event;
+    return 0;
+}
+
+static void on_bell_gone(void *opaque, enum bus_space space, uint64_t address,
+                         const struct bus_doorbell *bell)
+{
+    struct net_guest *self = opaque;
+    (void)space;
+    (void)address;
+    (void)bell;
+    self->bell_count = 0;
 }
 
 /* Asks for an interrupt when `ahead` more entries than now are used. True if there are already. */
@@ -250,7 +273,7 @@ static void fill_rx(struct net_guest *self)
         fake_queue_set_descriptor(queue, i, rx_buffer(self, i), RX_BYTES, VRING_DESC_F_WRITE, 0);
         fake_queue_offer(queue, i);
     }
-    fake_queue_kick(queue);
+    kick(self, RX);
 }
 
 static void make_device(struct net_guest *self, bool is_plain)
@@ -376,6 +399,9 @@ int main(int argc, char **argv)
     self->hub_ops = *self->counting_ops;
     self->hub_ops.route_fire = on_interrupt;
     self->guest.irq.hub.ops = &self->hub_ops;
+    static const struct bus_listener listener = {.doorbell_add = on_bell,
+                                                 .doorbell_del = on_bell_gone};
+    bus_set_listener(&self->guest.bus, &listener, self);
     watch_all(self);
     make_backends(self, words + 2, (unsigned)count - 2);
     make_device(self, is_plain);
