@@ -316,6 +316,16 @@ void disk_release_delayed(struct disk *disk)
     throttle_release(&disk->throttle);
 }
 
+int disk_set_limits(struct disk *disk, const struct throttle_limits *limits)
+{
+    return throttle_set(&disk->throttle, disk->loop, limits);
+}
+
+const struct throttle_limits *disk_get_limits(const struct disk *disk)
+{
+    return &disk->throttle.limits;
+}
+
 uint64_t disk_size_bytes(const struct disk *disk)
 {
     return disk->top->size_bytes;

@@ -51,6 +51,10 @@ struct throttle {
     void *opaque;
 };
 
+/* 0 or -errno. */
+int must_check disk_set_limits(struct disk *disk, const struct throttle_limits *limits);
+const struct throttle_limits *disk_get_limits(const struct disk *disk);
+
 /* In QEMU's words. */
 int must_check throttle_check(const struct throttle_limits *limits, struct error *err);
 

@@ -15,8 +15,9 @@ MAY_INCLUDE = {
     "netbackends": {"base"},
     "devices": {"base", "disk/disk.h", "netbackends/net.h"},
     "vmm": {"base", "devices", "netbackends", "disk/disk.h"},
+    "vmm/block": {"base", "disk"},
     "tools": {"base", "disk", "vmm/accel_select.h"},
-    "tools/bench": {"base", "disk", "devices", "tools", "tests/fake_guest.h"},
+    "tools/bench": {"base", "disk", "devices", "netbackends", "tools", "tests/fake_guest.h"},
 }
 
 # System headers that belong to some rooms only.

@@ -7,6 +7,7 @@
 
 #include "vmm/chardev.h"
 #include "vmm/hotplug.h"
+#include "vmm/machine_block.h"
 
 static void run_op(struct machine *machine, const struct fake_op *op)
 {
@@ -523,4 +524,18 @@ void machine_cpu_type(const struct machine *machine, char *text, size_t size)
 {
     (void)machine;
     snprintf(text, size, "host-x86_64-cpu");
+}
+
+const char *disk_node_name(const struct disk *disk)
+{
+    return disk->path[5] == 't' ? "virtio0" : "virtio1";
+}
+
+/* Answers with what it was asked. */
+void machine_block_command(struct machine *machine, const char *name, const json_t *arguments,
+                           machine_block_fn *done, void *opaque)
+{
+    (void)machine;
+    (void)arguments;
+    done(opaque, json_pack("{s:s}", "command", name), NULL, NULL);
 }

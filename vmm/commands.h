@@ -114,6 +114,8 @@ struct keyval;
 /* All arguments as one list: members of members as "a.b", booleans as "on" and "off". */
 int must_check qmp_arguments_to_keyval(const struct qmp_call *call, struct keyval *list,
                                        struct error *err);
+/* commands_jobs.c */
+qmp_handler_fn qmp_block;
 /* qmp_schema.c */
 qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */

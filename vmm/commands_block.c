@@ -37,7 +37,7 @@ static json_t *node_object(const struct config_disk *config, const struct disk *
     json_t *node = json_pack(
         "{s:i,s:s,s:o,s:i,s:b,s:s,s:i,s:s,s:i,s:i,s:i,s:b,s:i,s:i,s:{s:b,s:b,s:b},s:s*}", "iops_rd",
         0, "detect_zeroes", "off", "image", image_object(disk, 0), "iops_wr", 0, "ro",
-        disk_is_read_only(disk), "node-name", config->id, "backing_file_depth", backing_depth(disk),
+        disk_is_read_only(disk), "node-name", disk_node_name(disk), "backing_file_depth", backing_depth(disk),
         "drv", disk_format(disk), "iops", 0, "bps_wr", 0, "write_threshold", 0, "encrypted", 0,
         "bps", 0, "bps_rd", 0, "cache", "no-flush", cache->no_flush, "direct", cache->direct,
         "writeback", cache->writeback, "file", disk_path(disk));

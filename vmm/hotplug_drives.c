@@ -13,6 +13,7 @@
 #include "disk/disk.h"
 #include "vmm/drive_format.h"
 #include "vmm/hotplug_private.h"
+#include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
 #include "vmm/options_private.h"
 
@@ -140,6 +141,7 @@ static int open_entry(struct machine *machine, struct config_disk *config, unsig
         result = disk_open(machine->loop, &config->options, &disk, err);
     if (result)
         return result;
+    disk_set_node_name(disk, config->id);
     machine->config->disks[*index] = *config;
     machine->disks[*index] = disk;
     return 0;
@@ -214,12 +216,12 @@ int machine_blockdev_add(struct machine *machine, struct keyval *list, struct er
     return result;
 }
 
-static int check_unused(const struct machine *machine, unsigned index, struct error *err)
+static int check_unused(struct machine *machine, unsigned index, struct error *err)
 {
     const struct config_disk *config = &machine->config->disks[index];
     if (config->is_attached)
         return error_set(err, EBUSY, "Node %s is in use", config->id);
-    return 0;
+    return machine_block_check_unused(machine, machine->disks[index], err);
 }
 
 int machine_blockdev_del(struct machine *machine, const char *name, machine_done_fn *on_done,

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "devices/virtio_pci.h"
 #include "netbackends/net.h"
+#include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
 
 #define IDLE_POLL_NS 1000000u /* how often a reset looks whether its devices' I/O has ended */
@@ -156,6 +157,7 @@ static bool step_reset(struct machine *machine, struct lifecycle_op *op, int *re
         disk_policy_forget(machine);
     }
     op->has_reset_devices = true;
+    machine_release_delayed(machine);
     if (!devices_are_idle(machine) || machine->hotplug.closing) {
         loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + IDLE_POLL_NS);
         return false;

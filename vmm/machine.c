@@ -19,6 +19,7 @@
 #include "vmm/acpi.h"
 #include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
+#include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
 #include "vmm/netdev.h"
 #include "vmm/topology.h"
@@ -180,6 +181,7 @@ static int open_disks(struct machine *machine, struct error *err)
             result = disk_open(machine->loop, &options, &machine->disks[i], err);
         if (result)
             return result;
+        disk_set_node_name(machine->disks[i], config->disks[i].id);
     }
     return 0;
 }
@@ -432,7 +434,7 @@ static const struct {
     const char *name;
     int (*make)(struct machine *machine, struct error *err);
 } parts[] = {
-    {"chardevs", open_chardevs},     {"disks", open_disks},
+    {"chardevs", open_chardevs},     {"disks", open_disks}, {"disk jobs", machine_make_block},
     {"network", open_backends},      {"accelerator", make_accelerator},
     {"memory", make_memory},         {"kernel or firmware", open_boot},
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},

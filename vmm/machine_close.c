@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "disk/disk.h"
 #include "netbackends/net.h"
+#include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
 
 static void free_machine(void *opaque)
@@ -117,11 +118,17 @@ static void close_next_disk(struct machine *machine)
     close_next_backend(machine);
 }
 
+/* Jobs may still copy what the devices left. */
+static void close_block(struct machine *machine)
+{
+    machine_close_block(machine, close_next_disk);
+}
+
 static void close_next_device(void *opaque)
 {
     struct machine *machine = opaque;
     if (list_is_empty(&machine->devices)) {
-        hotplug_when_settled(machine, close_next_disk);
+        hotplug_when_settled(machine, close_block);
         return;
     }
     struct device *device = list_entry(machine->devices.prev, struct device, node);
@@ -132,6 +139,7 @@ static void close_next_device(void *opaque)
 void machine_close(struct machine *machine, void (*on_closed)(void *opaque), void *opaque)
 {
     CHECK(machine->cpus_parked == machine->cpu_count);
+    machine_release_delayed(machine);
     machine->on_closed = on_closed;
     machine->on_closed_opaque = opaque;
     machine_close_guest(machine, close_next_device);

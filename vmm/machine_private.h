@@ -78,6 +78,8 @@ struct lifecycle {
 
 struct machine {
     struct loop *loop;
+    struct block *block; /* vmm/block: jobs on the disks */
+    void (*on_block_closed)(struct machine *machine);
     struct vm_config *config; /* its tables change by hot-plug */
     const struct accel_ops *accel_ops;
     char accel_why[256]; /* why it is not the first choice; "" if it is */

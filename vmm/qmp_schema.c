@@ -19,6 +19,7 @@ struct event {
 static const struct event events[] = {
     {"ACPI_DEVICE_OST", {{"info", QMP_OBJECT, false}}},
     {"BALLOON_CHANGE", {{"actual", QMP_INT, false}}},
+    {"BLOCK_EXPORT_DELETED", {{"id", QMP_STRING, false}}},
     {"BLOCK_IO_ERROR",
      {{"device", QMP_STRING, false},
       {"node-name", QMP_STRING, true},
@@ -26,10 +27,33 @@ static const struct event events[] = {
       {"action", QMP_STRING, false},
       {"nospace", QMP_BOOL, true},
       {"reason", QMP_STRING, false}}},
+    {"BLOCK_JOB_CANCELLED",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false}}},
+    {"BLOCK_JOB_COMPLETED",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false},
+      {"error", QMP_STRING, true}}},
+    {"BLOCK_JOB_ERROR",
+     {{"device", QMP_STRING, false},
+      {"operation", QMP_STRING, false},
+      {"action", QMP_STRING, false}}},
+    {"BLOCK_JOB_READY",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false}}},
     {"DEVICE_DELETED", {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
-    {"DEVICE_UNPLUG_GUEST_ERROR",
-     {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
+    {"DEVICE_UNPLUG_GUEST_ERROR", {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
     {"GUEST_PANICKED", {{"action", QMP_STRING, false}}},
+    {"JOB_STATUS_CHANGE", {{"status", QMP_STRING, false}, {"id", QMP_STRING, false}}},
     {"MEMORY_DEVICE_SIZE_CHANGE",
      {{"id", QMP_STRING, true}, {"size", QMP_INT, false}, {"qom-path", QMP_STRING, false}}},
     {"NIC_IP_CHANGED", {{"id", QMP_STRING, false}, {"addresses", QMP_ARRAY, false}}},
@@ -45,12 +69,9 @@ static const struct event events[] = {
 
 static const char *type_name(enum qmp_type type)
 {
-    static const char *const names[] = {[QMP_STRING] = "str",
-                                        [QMP_INT] = "int",
-                                        [QMP_BOOL] = "bool",
-                                        [QMP_OBJECT] = ANY,
-                                        [QMP_ARRAY] = "[" ANY "]",
-                                        [QMP_ANY] = ANY};
+    static const char *const names[] = {
+        [QMP_STRING] = "str", [QMP_INT] = "int",         [QMP_BOOL] = "bool",
+        [QMP_OBJECT] = ANY,   [QMP_ARRAY] = "[" ANY "]", [QMP_ANY] = ANY};
     return names[type];
 }
 

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * block: what QMP clients do to the images of a running machine: jobs, snapshots, bitmaps,
+ * transactions, limits, exports. Knows no machine: a host lends it the disks.
+ *
+ * Loop's thread. Images are opened and created while the loop waits, as when the machine starts.
+ */
+#ifndef VMM_BLOCK_BLOCK_H
+#define VMM_BLOCK_BLOCK_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "disk/disk.h"
+
+struct block;
+
+struct block_host {
+    /* Disks by place, NULL where there is none; *id is its drive's or node's. False: no more. */
+    bool (*disk_at)(void *opaque, unsigned index, struct disk **disk, const char **id);
+    /* A disk that jobs need leaves the machine; it is closed by the caller. */
+    void (*forget)(void *opaque, struct disk *disk);
+    /* `data` is taken over. */
+    void (*emit)(void *opaque, const char *event, json_t *data);
+    void *opaque;
+};
+
+/* Once for each call, maybe at once. `value` is taken over; NULL is {}. Else an error. */
+typedef void block_done_fn(void *opaque, json_t *value, const char *class, const char *text);
+
+int must_check block_create(struct loop *loop, const struct block_host *host, struct block **out,
+                            struct error *err);
+/* `arguments` were checked against the command's table; they are copied. */
+void block_run(struct block *block, const char *command, const json_t *arguments,
+               block_done_fn *done, void *opaque);
+/* The disk goes away: what serves it to others stops using it. -EBUSY: a job does. */
+int must_check block_release_disk(struct block *block, struct disk *disk, struct error *err);
+/* Ends jobs and exports; before the disks are closed. */
+void block_close(struct block *block, void (*on_closed)(void *opaque), void *opaque);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* block_image: images that commands make or name: overlays, targets of mirrors and backups. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "disk/io.h"
+#include "disk/lock.h"
+#include "disk/qcow2/qcow2_create.h"
+#include "vmm/block/block_private.h"
+
+/* Makes the file, or empties it, unless somebody holds it. */
+static int make_file(struct block *block, const char *path, const struct block_image *image,
+                     struct error *err)
+{
+    struct io_file *file;
+    const struct io_options io = {.aio = DISK_AIO_THREADS};
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (fd < 0)
+        return error_set(err, errno, "Could not create '%s': %s", path, strerror(errno));
+    close(fd);
+    int result = io_open(block->loop, path, &io, &file, err);
+    if (result)
+        return result;
+    result = lock_image(file, path, false, err);
+    if (!result && (result = io_truncate_now(file, 0)))
+        error_set_errno(err, -result, "Could not create '%s'", path);
+    if (!result && !strcmp(image->format, "raw")) {
+        result = io_truncate_now(file, image->size_bytes);
+        if (result)
+            error_set_errno(err, -result, "Could not resize file '%s'", path);
+    } else if (!result) {
+        struct qcow2_create_options options;
+        qcow2_create_defaults(&options);
+        options.size_bytes = image->size_bytes;
+        options.backing_path = image->backing_path;
+        options.backing_format = image->backing_format;
+        result = qcow2_create(file, NULL, &options, err);
+    }
+    /* The descriptor closes later; the opening that follows wants the locks now. */
+    struct error ignored = {0};
+    unused_result(lock_take(file->fd, path, 0, 0, &ignored));
+    io_close(file, NULL, NULL);
+    return result;
+}
+
+int block_image_open(struct block *block, const struct disk *like, const struct block_image *image,
+                     struct disk **out, struct error *err)
+{
+    const struct disk_options options = {
+        .path = image->path,
+        .format = image->format,
+        .discard_unmap = true,
+        .no_backing = image->no_backing,
+        .cache = *graph_cache(like),
+        .aio = graph_aio(like),
+        .idle_writeback_ms = 1000,
+    };
+    if (strcmp(image->format, "qcow2") != 0 && strcmp(image->format, "raw") != 0)
+        return error_set(err, EINVAL, "Unknown driver '%s'", image->format);
+    if (!image->is_existing && image->backing_path && strcmp(image->format, "raw") == 0)
+        return error_set(err, EINVAL, "Backing file not supported for file format 'raw'");
+    int result = image->is_existing ? 0 : make_file(block, image->path, image, err);
+    if (!result)
+        result = disk_open(block->loop, &options, out, err);
+    if (!result && image->node_name)
+        disk_set_node_name(*out, image->node_name);
+    return result;
+}

@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: MIT */
+/* block_jobs: the commands that start, list and steer jobs, and the events they cause. */
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "vmm/block/block_private.h"
+
+static json_int_t number(uint64_t value)
+{
+    return (json_int_t)MIN(value, INT64_MAX);
+}
+
+/* --- events --- */
+
+static void emit(struct block *block, const char *event, json_t *data)
+{
+    block->host.emit(block->host.opaque, event, data);
+}
+
+static void on_status(void *opaque, const struct job *job)
+{
+    emit(opaque, "JOB_STATUS_CHANGE",
+         json_pack("{s:s,s:s}", "status", job_status_name(job->status), "id", job->id));
+}
+
+static void on_event(void *opaque, const struct job *job, enum job_event event)
+{
+    static const char *const names[] = {"BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED",
+                                        "BLOCK_JOB_CANCELLED"};
+    json_t *data =
+        json_pack("{s:s,s:I,s:I,s:I,s:s}", "device", job->id, "len", number(job_total_bytes(job)),
+                  "offset", number(job->offset_bytes), "speed", number(job->options.speed), "type",
+                  job_kind_name(job->options.kind));
+    if (job->result)
+        json_object_set_new(data, "error", json_string(job->err.text));
+    emit(opaque, names[event], data);
+}
+
+static void on_error(void *opaque, const struct job *job, bool is_read, const char *action,
+                     int code)
+{
+    (void)code;
+    emit(opaque, "BLOCK_JOB_ERROR",
+         json_pack("{s:s,s:s,s:s}", "device", job->id, "operation", is_read ? "read" : "write",
+                   "action", action));
+}
+
+/* A pivot left the old chain in the target's handle: nothing of the machine uses it. */
+static void on_target_free(void *opaque, struct disk *target, bool has_pivoted)
+{
+    struct block *block = opaque;
+    struct disk *disk;
+    const char *id;
+    bool is_machines = false;
+    for (unsigned i = 0; block->host.disk_at(block->host.opaque, i, &disk, &id); i++)
+        is_machines |= disk == target;
+    if (is_machines && !has_pivoted)
+        return;
+    if (is_machines)
+        block->host.forget(block->host.opaque, target);
+    block_drop_exports(block, target);
+    block_close_disk(block, target);
+}
+
+static void on_empty(void *opaque)
+{
+    struct block *block = opaque;
+    if (!block->is_closing)
+        return;
+    block->has_no_jobs = true;
+    block_check_closed(block);
+}
+
+void block_jobs_init(struct block *block)
+{
+    const struct job_listener listener = {on_status,      on_event, on_error,
+                                          on_target_free, on_empty, block};
+    jobs_init(&block->jobs, block->loop, &listener);
+}
+
+/* --- starting --- */
+
+static bool is_well_formed(const char *id)
+{
+    if (!isalpha((unsigned char)*id) || strlen(id) > JOB_ID_MAX)
+        return false;
+    for (; *id; id++)
+        if (!isalnum((unsigned char)*id) && !strchr("-._", *id))
+            return false;
+    return true;
+}
+
+static int set_id(struct block *block, const json_t *args, struct disk *disk,
+                  struct job_options *out, struct error *err)
+{
+    out->id = block_text(args, "job-id");
+    if (out->id && !is_well_formed(out->id))
+        return error_set(err, EINVAL, "Invalid job ID '%.64s'", out->id);
+    if (!out->id)
+        out->id = block_id_of(block, disk);
+    if (jobs_find(&block->jobs, out->id))
+        return error_set(err, EEXIST, "Job ID '%s' already in use", out->id);
+    return 0;
+}
+
+static int set_errors(const json_t *args, struct job_options *out, struct error *err)
+{
+    static const char choices[] = "report|ignore|stop|enospc";
+    unsigned source, target;
+    const char *source_key = json_object_get(args, "on-error") ? "on-error" : "on-source-error";
+    int result = block_choice(args, source_key, choices, JOB_ERROR_REPORT, &source, err);
+    if (result)
+        return result;
+    const char *target_key = json_object_get(args, "on-error") ? "on-error" : "on-target-error";
+    result = block_choice(args, target_key, choices, JOB_ERROR_REPORT, &target, err);
+    out->on_source_error = (enum job_on_error)source;
+    out->on_target_error = (enum job_on_error)target;
+    return result;
+}
+
+int block_job_options(struct block *block, const json_t *args, struct disk *disk,
+                      struct job_options *out, struct error *err)
+{
+    out->disk = disk;
+    if (json_integer_value(json_object_get(args, "speed")) < 0)
+        return error_set(err, EINVAL, "Parameter 'speed' expects a non-negative value");
+    out->speed = block_uint(args, "speed", 0);
+    out->manual_finalize = !block_bool(args, "auto-finalize", true);
+    out->manual_dismiss = !block_bool(args, "auto-dismiss", true);
+    out->unmap = block_bool(args, "unmap", true);
+    int result = set_id(block, args, disk, out, err);
+    if (!result)
+        result = set_errors(args, out, err);
+    if (!result)
+        result = block_check_free(disk, err);
+    return result;
+}
+
+static void start(struct block_call *call, const struct job_options *options)
+{
+    struct error err = {0};
+    struct job *job;
+    int result = job_start(&call->block->jobs, options, &job, &err);
+    bool is_made = !strncmp(block_text(call->args, ""), "drive", 5);
+    if (result && is_made)
+        block_close_disk(call->block, options->target);
+    block_finish(call, result, &err);
+}
+
+/* The target of drive-* is a file that they make; of blockdev-*, a node that is there. */
+int block_open_target(struct block *block, const json_t *args, struct disk *disk,
+                      struct job_options *job, const char *backing, struct error *err)
+{
+    const char *command = block_text(args, "");
+    const char *target = block_text(args, "target");
+    bool is_file = command ? !strncmp(command, "drive", 5) : false;
+    unsigned mode;
+    if (!is_file) {
+        job->target = block_find_root(block, target, err);
+        if (!job->target)
+            return -ENODEV;
+        if (job->target == disk)
+            return error_set(err, EINVAL, "Source and target cannot be the same");
+        if (disk_is_read_only(job->target))
+            return error_set(err, EROFS, "Node '%s' is read only", disk_node_name(job->target));
+        return block_check_free(job->target, err);
+    }
+    int result = block_choice(args, "mode", "absolute-paths|existing", 0, &mode, err);
+    if (result)
+        return result;
+    const char *format = block_text(args, "format");
+    const struct block_image image = {
+        .path = target,
+        .format = format      ? format
+                  : mode == 1 ? NULL
+                              : disk_format(disk),
+        .node_name = block_text(args, "node-name"),
+        .backing_path = backing,
+        .backing_format = backing ? disk_format(disk_backing(disk)) : NULL,
+        .is_existing = mode == 1,
+        .size_bytes = disk_size_bytes(disk),
+        .no_backing = job->kind == JOB_MIRROR && job->sync == JOB_SYNC_FULL,
+    };
+    if (!image.format)
+        return error_set(err, EINVAL,
+                         "Parameter 'format' is missing: the format of '%s' is not guessed",
+                         target);
+    return block_image_open(block, disk, &image, &job->target, err);
+}
+
+static int check_sizes(const struct job_options *job, struct error *err)
+{
+    if (disk_size_bytes(job->disk) != disk_size_bytes(job->target))
+        return error_set(err, EINVAL, "Source and target image have different sizes");
+    return 0;
+}
+
+static int set_granularity(const json_t *args, struct job_options *job, struct error *err)
+{
+    uint64_t granularity = block_uint(args, "granularity", 0);
+    if (granularity && (granularity < 512 || granularity > (UINT64_C(64) << 20)))
+        return error_set(err, EINVAL,
+                         "Parameter 'granularity' expects a value in range [512B, 64MB]");
+    if (granularity && !is_power_of_2(granularity))
+        return error_set(err, EINVAL, "Parameter 'granularity' expects a power of 2");
+    job->granularity_bytes = (uint32_t)granularity;
+    return 0;
+}
+
+/* A mirror of the top alone stands on what the source stands on. */
+static int prepare_mirror(struct block *block, const json_t *args, struct job_options *job,
+                          struct error *err)
+{
+    unsigned sync = JOB_SYNC_FULL, mode = 0;
+    struct disk *disk = block_find_root(block, block_text(args, "device"), err);
+    if (!disk)
+        return -ENODEV;
+    int result = block_choice(args, "sync", "full|top|none", 0, &sync, err);
+    if (!result)
+        result = block_choice(args, "copy-mode", "background|write-blocking", 0, &mode, err);
+    if (!result && mode)
+        result = error_set(err, ENOTSUP,
+                           "copy-mode=write-blocking is not there; the background copy ends "
+                           "with a quiet disk too");
+    job->sync = (enum job_sync)sync;
+    if (!disk_backing(disk) && sync == JOB_SYNC_TOP)
+        job->sync = JOB_SYNC_FULL;
+    if (!result)
+        result = block_job_options(block, args, disk, job, err);
+    if (!result)
+        result = set_granularity(args, job, err);
+    if (result)
+        return result;
+    const struct disk *below = disk_backing(disk);
+    const char *backing = job->sync != JOB_SYNC_FULL && below ? disk_path(below) : NULL;
+    if (job->sync == JOB_SYNC_NONE)
+        backing = disk_path(disk);
+    return block_open_target(block, args, disk, job, backing, err);
+}
+
+void block_mirror(struct block_call *call)
+{
+    struct error err = {0};
+    struct job_options job = {.kind = JOB_MIRROR};
+    bool is_file = !strcmp(block_text(call->args, ""), "drive-mirror");
+    int result = prepare_mirror(call->block, call->args, &job, &err);
+    if (result) {
+        block_finish(call, result, &err);
+        return;
+    }
+    result = check_sizes(&job, &err);
+    if (result && is_file)
+        block_close_disk(call->block, job.target);
+    if (result)
+        block_finish(call, result, &err);
+    else
+        start(call, &job);
+}
+
+/* A node of the disk's chain by "KEY" (a file) or "KEY-node"; *out stays if neither is given. */
+static int find_in_chain(const json_t *args, const char *key, const struct disk *disk,
+                         struct node **out, struct error *err)
+{
+    char node_key[32];
+    snprintf(node_key, sizeof(node_key), "%s-node", key);
+    const char *path = block_text(args, key), *name = block_text(args, node_key);
+    if (path && name)
+        return error_set(err, EINVAL, "'%s-node' and '%s' cannot be specified at the same time",
+                         key, key);
+    if (!path && !name)
+        return 0;
+    *out = graph_find(disk, path ? path : name, path != NULL);
+    if (*out)
+        return 0;
+    if (path)
+        return error_set(err, ENOENT, "Can't find '%s' in the backing chain", path);
+    return error_set(err, ENOENT, "Cannot find device='' nor node-name='%s'", name);
+}
+
+static struct node *bottom_of(const struct disk *disk)
+{
+    struct node *node = graph_top(disk);
+    while (node->backing)
+        node = node->backing;
+    return node;
+}
+
+static int prepare_commit(struct block *block, const json_t *args, struct job_options *job,
+                          struct error *err)
+{
+    struct disk *disk = block_find_root(block, block_text(args, "device"), err);
+    if (!disk)
+        return -ENODEV;
+    job->top = graph_top(disk);
+    job->base = bottom_of(disk);
+    job->sync = JOB_SYNC_TOP;
+    job->base_name = block_text(args, "backing-file");
+    int result = find_in_chain(args, "top", disk, &job->top, err);
+    if (!result)
+        result = find_in_chain(args, "base", disk, &job->base, err);
+    if (result)
+        return result;
+    if (job->top == job->base)
+        return error_set(err, EINVAL, "cannot commit an image into itself");
+    struct node *node = job->top;
+    while (node && node != job->base)
+        node = node->backing;
+    if (!node)
+        return error_set(err, EINVAL, "'%s' is not in the backing chain of '%s'", job->base->path,
+                         job->top->path);
+    if (job->base_name && job->top == graph_top(disk))
+        return error_set(err, EINVAL, "'backing-file' specified, but 'top' is the active layer");
+    if (!job->base->ops->freeze)
+        return error_set(err, ENOTSUP, "image '%s' is %s, which is only read", job->base->path,
+                         job->base->ops->name);
+    return block_job_options(block, args, disk, job, err);
+}
+
+void block_commit(struct block_call *call)
+{
+    struct error err = {0};
+    struct job_options job = {.kind = JOB_COMMIT};
+    int result = prepare_commit(call->block, call->args, &job, &err);
+    if (result)
+        block_finish(call, result, &err);
+    else
+        start(call, &job);
+}
+
+static int prepare_stream(struct block *block, const json_t *args, struct job_options *job,
+                          struct error *err)
+{
+    struct disk *disk = block_find_root(block, block_text(args, "device"), err);
+    if (!disk)
+        return -ENODEV;
+    job->base_name = block_text(args, "backing-file");
+    int result = find_in_chain(args, "base", disk, &job->base, err);
+    if (result)
+        return result;
+    if (job->base == graph_top(disk))
+        return error_set(err, EINVAL, "Node '%s' cannot be its own base", job->base->name);
+    if (job->base_name && !job->base)
+        return error_set(err, EINVAL, "backing file specified, but streaming the entire chain");
+    if (disk_is_read_only(disk))
+        return error_set(err, EROFS, "Block node is read-only");
+    return block_job_options(block, args, disk, job, err);
+}
+
+void block_stream(struct block_call *call)
+{
+    struct error err = {0};
+    struct job_options job = {.kind = JOB_STREAM};
+    int result = prepare_stream(call->block, call->args, &job, &err);
+    if (result)
+        block_finish(call, result, &err);
+    else
+        start(call, &job);
+}
+
+/* --- looking and steering --- */
+
+static bool is_ready(const struct job *job)
+{
+    return job->status == JOB_READY || job->status == JOB_STANDBY;
+}
+
+void block_query_block_jobs(struct block_call *call)
+{
+    json_t *list = json_array();
+    list_for_each(node, &call->block->jobs.list)
+    {
+        const struct job *job = list_entry(node, struct job, node);
+        if (job->status == JOB_NULL)
+            continue;
+        const char *io = !job->io_error ? "ok" : job->io_error == ENOSPC ? "nospace" : "failed";
+        json_t *entry =
+            json_pack("{s:b,s:s,s:s,s:b,s:b,s:I,s:I,s:s,s:b,s:I,s:b,s:s}", "auto-finalize",
+                      !job->options.manual_finalize, "io-status", io, "device", job->id,
+                      "auto-dismiss", !job->options.manual_dismiss, "busy", job->active_count > 0,
+                      "len", number(job_total_bytes(job)), "offset", number(job->offset_bytes),
+                      "status", job_status_name(job->status), "paused", job_is_paused(job), "speed",
+                      number(job->options.speed), "ready", is_ready(job), "type",
+                      job_kind_name(job->options.kind));
+        if (job->result)
+            json_object_set_new(entry, "error", json_string(job->err.text));
+        json_array_append_new(list, entry);
+    }
+    block_return(call, list);
+}
+
+void block_query_jobs(struct block_call *call)
+{
+    json_t *list = json_array();
+    list_for_each(node, &call->block->jobs.list)
+    {
+        const struct job *job = list_entry(node, struct job, node);
+        if (job->status == JOB_NULL)
+            continue;
+        json_t *entry = json_pack("{s:I,s:s,s:I,s:s,s:s}", "current-progress",
+                                  number(job->offset_bytes), "status", job_status_name(job->status),
+                                  "total-progress", number(job_total_bytes(job)), "type",
+                                  job_kind_name(job->options.kind), "id", job->id);
+        if (job->result)
+            json_object_set_new(entry, "error", json_string(job->err.text));
+        json_array_append_new(list, entry);
+    }
+    block_return(call, list);
+}
+
+static int cancel(struct job *job, const json_t *args, struct error *err)
+{
+    bool is_block = block_text(args, "device") != NULL;
+    if (is_block && job_is_paused(job) && !block_bool(args, "force", false))
+        return error_set(err, EPERM, "The block job for device '%s' is currently paused", job->id);
+    return job_cancel(job, !is_block || block_bool(args, "force", false), err);
+}
+
+static int set_speed(struct job *job, const json_t *args, struct error *err)
+{
+    if (json_integer_value(json_object_get(args, "speed")) < 0)
+        return error_set(err, EINVAL, "Parameter 'speed' expects a non-negative value");
+    return job_set_speed(job, block_uint(args, "speed", 0), err);
+}
+
+/* job-VERB and block-job-VERB: the name before the last words says which. */
+void block_job_verb(struct block_call *call)
+{
+    const char *command = block_text(call->args, ""), *verb = strstr(command, "job-") + 4;
+    const char *id = block_text(call->args, "id"), *device = block_text(call->args, "device");
+    bool is_block = !strncmp(command, "block-", 6);
+    const char *name = id ? id : device ? device : "";
+    struct job *job = *name ? jobs_find(&call->block->jobs, name) : NULL;
+    struct error err = {0};
+    int result;
+    if (!job && is_block)
+        block_fail(call, BLOCK_NOT_ACTIVE, "Block job '%s' not found", name);
+    else if (!job)
+        block_fail(call, BLOCK_GENERIC, "Job not found");
+    if (!job)
+        return;
+    if (!strcmp(verb, "pause"))
+        result = job_pause(job, &err);
+    else if (!strcmp(verb, "resume"))
+        result = job_resume(job, &err);
+    else if (!strcmp(verb, "cancel"))
+        result = cancel(job, call->args, &err);
+    else if (!strcmp(verb, "complete"))
+        result = job_complete(job, &err);
+    else if (!strcmp(verb, "finalize"))
+        result = job_finalize(job, &err);
+    else if (!strcmp(verb, "dismiss"))
+        result = job_dismiss(job, &err);
+    else
+        result = set_speed(job, call->args, &err);
+    block_finish(call, result, &err);
+}

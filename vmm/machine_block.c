@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* machine_block: lends the machine's disks to vmm/block. */
+#include "vmm/machine_block.h"
+
+#include "disk/disk.h"
+#include "vmm/block/block.h"
+#include "vmm/hotplug.h"
+#include "vmm/machine_private.h"
+
+static bool disk_at(void *opaque, unsigned index, struct disk **disk, const char **id)
+{
+    const struct machine *machine = opaque;
+    if (index >= machine->config->disk_count)
+        return false;
+    *disk = machine->disks[index];
+    *id = machine->config->disks[index].id;
+    return true;
+}
+
+static void forget(void *opaque, struct disk *disk)
+{
+    machine_forget_disk(opaque, disk);
+}
+
+static void emit(void *opaque, const char *event, json_t *data)
+{
+    machine_emit_event(opaque, event, data);
+}
+
+int machine_make_block(struct machine *machine, struct error *err)
+{
+    const struct block_host host = {disk_at, forget, emit, machine};
+    return block_create(machine->loop, &host, &machine->block, err);
+}
+
+void machine_block_command(struct machine *machine, const char *name, const json_t *arguments,
+                           machine_block_fn *done, void *opaque)
+{
+    block_run(machine->block, name, arguments, done, opaque);
+}
+
+int machine_block_check_unused(struct machine *machine, struct disk *disk, struct error *err)
+{
+    return block_release_disk(machine->block, disk, err);
+}
+
+static void on_block_closed(void *opaque)
+{
+    struct machine *machine = opaque;
+    machine->block = NULL;
+    machine->on_block_closed(machine);
+}
+
+void machine_close_block(struct machine *machine, void (*on_closed)(struct machine *machine))
+{
+    machine->on_block_closed = on_closed;
+    if (machine->block)
+        block_close(machine->block, on_block_closed, machine);
+    else
+        on_closed(machine);
+}
+
+void machine_release_delayed(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        if (machine->disks[i])
+            disk_release_delayed(machine->disks[i]);
+}
