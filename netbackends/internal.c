@@ -59,8 +59,9 @@ struct internal_backend {
     struct frame_queue to_guest;
     unsigned guest_offloads;
     bool guest_is_full;
-    bool guest_waits; /* send answered -EAGAIN */
-    uint8_t mac[6];   /* of the own guest, as last seen */
+    bool guest_waits;  /* send answered -EAGAIN */
+    uint8_t mac[6];    /* of the own guest, as last seen */
+    uint64_t namesake; /* the last other member that was heard with it */
     unsigned handles;
     void (*on_closed)(void *opaque);
     void *on_closed_opaque;
@@ -268,13 +269,17 @@ static void take(struct internal_backend *self, const struct net_meta *meta, uin
 
 static void note_sender(struct internal_backend *self, const uint8_t *mac, uint64_t id)
 {
-    if (!memcmp(mac, self->mac, sizeof(self->mac)))
+    if (!memcmp(mac, self->mac, sizeof(self->mac))) {
+        if (id == self->namesake)
+            return;
+        self->namesake = id; /* one line for each, not one a frame */
         log_limited("netdev '%s': another machine on '%s' has the address "
                     "%02x:%02x:%02x:%02x:%02x:%02x too: give each its own mac=",
                     self->backend.id, self->peers.folder, mac[0], mac[1], mac[2], mac[3], mac[4],
                     mac[5]);
-    else if (!(mac[0] & 1))
+    } else if (!(mac[0] & 1)) {
         peers_learn(&self->peers, mac, id);
+    }
 }
 
 static bool parse(const uint8_t *datagram, size_t length, struct net_meta *meta)

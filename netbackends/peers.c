@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 
 #define SUFFIX ".evnet"
 enum { ID_DIGITS = 16, NAME_MAX_BYTES = 24, SEND_BUFFER_BYTES = 1024 * 1024 };
@@ -114,7 +115,12 @@ static void add(struct peers *peers, uint64_t id, const char *name)
         peer++;
     snprintf(path, sizeof(path), "%s/%s", peers->place, name);
     const struct net_socket_address where = {.path = path};
-    if (peer == peers->all + PEERS_MAX || socket_address_resolve(&where, &peer->address, NULL))
+    if (peer == peers->all + PEERS_MAX) {
+        log_limited("internal network '%s' has more than %d machines: not all of them are reached",
+                    peers->folder, PEERS_MAX + 1);
+        return;
+    }
+    if (socket_address_resolve(&where, &peer->address, NULL))
         return;
     peer->fd = socket_address_open(&peer->address, SOCK_DGRAM);
     if (peer->fd < 0)

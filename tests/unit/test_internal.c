@@ -346,15 +346,42 @@ static void test_rubbish_is_dropped(void **state)
     close(fd);
 }
 
+/* What the process said on its standard error while `speak` ran. */
+static void listen_to_log(void (*speak)(void), char *text, size_t size)
+{
+    int ends[2], kept = dup(STDERR_FILENO);
+    assert_int_equal(pipe2(ends, O_NONBLOCK), 0);
+    dup2(ends[1], STDERR_FILENO);
+    speak();
+    dup2(kept, STDERR_FILENO);
+    ssize_t length = read(ends[0], text, size - 1);
+    text[length > 0 ? length : 0] = '\0';
+    close(ends[0]);
+    close(ends[1]);
+    close(kept);
+}
+
+/* Member 1 with the address of member 0, again and again. */
+static void send_with_foreign_address(void)
+{
+    for (int i = 0; i < 5; i++) {
+        set_addresses(-1, 0);
+        assert_int_equal(fake_nic_send(&nics[1], frame, 60), 0);
+        expect(0, 60);
+    }
+}
+
 static void test_two_machines_with_one_address_hear_of_it(void **state)
 {
     (void)state;
+    char text[1000];
     join_many(2);
     assert_int_equal(send_frame(0, -1, 60), 0);
     expect(1, 60);
-    set_addresses(-1, 0); /* member 1 with the address of member 0: a line in the log, no more */
-    assert_int_equal(fake_nic_send(&nics[1], frame, 60), 0);
-    expect(0, 60);
+    listen_to_log(send_with_foreign_address, text, sizeof(text));
+    assert_non_null(strstr(text, "netdev 'vm0': another machine on '/tmp/"));
+    assert_non_null(strstr(text, "has the address 02:00:00:00:00:00 too: give each its own mac="));
+    assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1); /* one line */
     assert_int_equal(send_frame(0, 1, 60), 0);
     expect(1, 60);
 }
