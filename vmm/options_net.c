@@ -82,8 +82,9 @@ static bool wants_list(struct options *options, const char *argument)
 {
     if (strcmp(argument, "help") != 0 && strcmp(argument, "?") != 0)
         return false;
-    options->text = options_copy("Available netdev backend types:\nbridge\ndgram\nhostonly\ninternal\nnat\n"
-                                 "socket\nstream\ntap\nuser\n");
+    options->text =
+        options_copy("Available netdev backend types:\nbridge\ndgram\nhostonly\ninternal\nnat\n"
+                     "socket\nstream\ntap\nuser\n");
     return true;
 }
 
@@ -224,6 +225,30 @@ static void give_netdev_ids(struct vm_config *config)
     }
 }
 
+static bool has_neighbours(const struct config_nic *nic)
+{
+    return nic->kind == NET_KIND_INTERNAL || nic->kind == NET_KIND_NAT ||
+           nic->kind == NET_KIND_HOST_ONLY;
+}
+
+/* Machines that meet on one network need different addresses: from their names (by FNV-1a). */
+static void give_macs(struct vm_config *config)
+{
+    for (unsigned i = 0; i < config->nic_count; i++) {
+        struct config_nic *nic = &config->nics[i];
+        if (nic->has_mac || !config->name || !has_neighbours(nic))
+            continue;
+        uint32_t hash = 2166136261u;
+        for (const char *at = config->name; *at; at++)
+            hash = (hash ^ (uint8_t)*at) * 16777619u;
+        hash += i;
+        const uint8_t mac[6] = {0x52,         0x54, 0, (uint8_t)(hash >> 16), (uint8_t)(hash >> 8),
+                                (uint8_t)hash};
+        memcpy(nic->mac, mac, sizeof(nic->mac));
+        nic->has_mac = true;
+    }
+}
+
 int options_finish_net(struct options *options, struct error *err)
 {
     if (options->has_legacy_nic != options->has_legacy_user)
@@ -232,5 +257,6 @@ int options_finish_net(struct options *options, struct error *err)
     if (!options->has_net && !options->nodefaults)
         result = option_nic(options, NULL, "user", err);
     give_netdev_ids(options->config);
+    give_macs(options->config);
     return result;
 }

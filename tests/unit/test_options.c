@@ -157,7 +157,12 @@ static void test_smp(void **state)
     refuse("-kernel k -smp 0", "from 1 to 64");
     refuse("-kernel k -smp 65", "from 1 to 64");
     refuse("-kernel k -smp sockets=64,cores=64", "at most 64");
-    refuse("-kernel k -smp 2,maxcpus=4", "cannot be added later");
+    refuse("-kernel k -smp 5,maxcpus=4", "must be at least the number of CPUs (5)");
+    refuse("-kernel k -smp 2,maxcpus=65", "from 1 to 64");
+    take("-kernel k -smp 1,maxcpus=4,sockets=2");
+    assert_int_equal(config.cpus, 1);
+    assert_int_equal(config.max_cpus, 4);
+    assert_int_equal(config.cores, 2);
     refuse("-kernel k -smp 6,threads=3", "power of 2");
     refuse("-kernel k -smp 6,sockets=2", "power of 2");
     refuse("-kernel k -smp 2,dies=2", "sockets, cores and threads");
@@ -337,6 +342,54 @@ static void test_bad_drives(void **state)
     refuse(line, "more than 26 drives");
 }
 
+static void test_shared_networks(void **state)
+{
+    (void)state;
+    take("-kernel k -name a -nic nat,folder=/n,net=10.9.0.0/24,hostfwd=tcp::1-:2,antispoof=on "
+         "-nic hostonly,folder=/h,hostfwd=tcp:127.0.0.1:1-:2,mac=52:54:00:00:00:01 "
+         "-nic internal,folder=/i -nic user");
+    const struct config_nic *nics = config.nics;
+    assert_int_equal(config.nic_count, 4);
+    assert_int_equal(nics[0].kind, NET_KIND_NAT);
+    assert_string_equal(nics[0].folder, "/n");
+    assert_string_equal(nics[0].user.net, "10.9.0.0/24");
+    assert_int_equal(nics[0].user.forwards[0].guest_port, 2);
+    assert_true(nics[0].antispoof && !nics[1].antispoof);
+    assert_int_equal(nics[1].kind, NET_KIND_HOST_ONLY);
+    assert_int_equal(nics[1].mac[5], 1);
+    /* Neighbours by their names; elsewhere the address that everybody knows. */
+    assert_true(nics[0].has_mac && nics[2].has_mac && !nics[3].has_mac);
+    assert_int_not_equal(memcmp(nics[0].mac, nics[2].mac, 6), 0);
+    uint8_t first[6];
+    memcpy(first, nics[0].mac, 6);
+    take("-kernel k -name a -nic nat,folder=/n");
+    assert_memory_equal(config.nics[0].mac, first, 6);
+    take("-kernel k -name b -nic nat,folder=/n");
+    assert_int_not_equal(memcmp(config.nics[0].mac, first, 6), 0);
+    take("-kernel k -nic nat,folder=/n");
+    assert_false(config.nics[0].has_mac);
+}
+
+static void test_forwards(void **state)
+{
+    (void)state;
+    take("-kernel k -nic user,hostfwd=unix:/s-:22,hostfwd=tcp:[::1]:1-[fec0::9]:2,"
+         "guestfwd=tcp:10.0.2.100:80-cmd:nc,guestfwd=tcp::81-unix:/u,ipv6-net=fd00::/64");
+    const struct config_net_user *user = &config.nics[0].user;
+    assert_string_equal(user->forwards[0].host_path, "/s");
+    assert_string_equal(user->forwards[1].guest_address, "fec0::9");
+    assert_int_equal(user->guest_forward_count, 2);
+    assert_int_equal(user->guest_forwards[0].port, 80);
+    assert_string_equal(user->guest_forwards[1].target_path, "/u");
+    assert_string_equal(user->ipv6_prefix, "fd00::/64");
+    take("-kernel k -nic user,ipv6-prefix=fd00::,ipv6-prefixlen=60");
+    assert_string_equal(config.nics[0].user.ipv6_prefix, "fd00::/60");
+    refuse("-kernel k -nic user,hostfwd=unix:/s-:22,hostfwd=unix:/s-:23", "forwarded twice");
+    refuse("-kernel k -nic user,guestfwd=tcp:10.0.2.100:80", "-cmd:COMMAND");
+    refuse("-kernel k -nic user,ipv6-net=fd00::/64,ipv6-prefix=fd00::", "not both");
+    refuse("-kernel k -nic user,ipv6-prefixlen=64", "goes with");
+}
+
 static void test_network(void **state)
 {
     (void)state;
@@ -427,6 +480,9 @@ static void test_other_networks(void **state)
     refuse("-kernel k -netdev socket,id=a,listen=1234", "127.0.0.1:1234");
     refuse("-kernel k -netdev socket,id=a,mcast=230.0.0.1:1234", "internal");
     refuse("-kernel k -netdev internal,id=a", "folder=PATH");
+    refuse("-kernel k -netdev nat,id=a", "folder=PATH");
+    refuse("-kernel k -netdev hostonly,id=a,folder=/n,restrict=on", "restrict");
+    refuse("-kernel k -netdev hostonly,id=a,folder=/n,hostfwd=tcp:0.0.0.0:1-:2", "use type nat");
 }
 
 static void test_bad_network(void **state)
@@ -477,7 +533,18 @@ static void test_devices(void **state)
     refuse("-kernel k -device qemu-xhci", "no USB");
     refuse("-kernel k -device xyzzy", "-device help");
     refuse("-kernel k -device '{\"driver\":\"x\"}'", "KEY=VALUE");
-    refuse("-kernel k -device virtio-rng-pci,addr=3", "gives out slots itself");
+    take("-kernel k -device virtio-rng-pci,addr=1e,id=r -device virtio-rng-pci,addr=0x3 "
+         "-device virtio-rng-pci,addr=04.0");
+    assert_int_equal(config.rngs[0].pci_slot, 0x1e);
+    assert_string_equal(config.rngs[0].qdev_id, "r");
+    assert_int_equal(config.rngs[1].pci_slot, 3);
+    assert_int_equal(config.rngs[2].pci_slot, 4);
+    static const char *const addresses[] = {"0", "1f", "20", "4.1", "x", "-1", "0x1f", "3,5"};
+    for (unsigned i = 0; i < ARRAY_SIZE(addresses); i++) {
+        char line[96];
+        snprintf(line, sizeof(line), "-kernel k -device virtio-rng-pci,addr=%s", addresses[i]);
+        refuse(line, i == ARRAY_SIZE(addresses) - 1 ? "'5'" : "a slot from 1 to 1e");
+    }
     refuse("-kernel k -device virtio-rng-pci,id=a -device virtio-rng-pci,id=a", "another device");
     refuse("-kernel k -object memory-backend-file,id=m", "rng-builtin");
     prints("-device help", "virtio-blk-pci");
@@ -811,6 +878,8 @@ int main(void)
         cmocka_unit_test_teardown(test_how_qcow2_is_tuned, tear_down),
         cmocka_unit_test_teardown(test_the_order_of_disks, tear_down),
         cmocka_unit_test_teardown(test_bad_drives, tear_down),
+        cmocka_unit_test_teardown(test_shared_networks, tear_down),
+        cmocka_unit_test_teardown(test_forwards, tear_down),
         cmocka_unit_test_teardown(test_network, tear_down),
         cmocka_unit_test_teardown(test_other_networks, tear_down),
         cmocka_unit_test_teardown(test_bad_network, tear_down),
