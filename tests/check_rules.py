@@ -15,7 +15,7 @@ MAY_INCLUDE = {
     "netbackends": {"base"},
     "devices": {"base", "disk/disk.h", "netbackends/net.h"},
     "vmm": {"base", "devices", "netbackends", "disk/disk.h"},
-    "vmm/block": {"base", "disk"},
+    "vmm/block": {"base", "disk", "vmm/block/block.h", "vmm/block/block_private.h"},
     "tools": {"base", "disk", "vmm/accel_select.h"},
     "tools/bench": {"base", "disk", "devices", "netbackends", "tools", "tests/fake_guest.h"},
 }

@@ -17,7 +17,7 @@
 
 static struct fake_queue *queue_of(struct blk_driver *driver, unsigned index)
 {
-    return &driver->queues[index % driver->run.options->queues].ring;
+    return &driver->rings[index % driver->run.options->queues].queue;
 }
 
 static uint16_t head_of(const struct blk_driver *driver, unsigned index)
@@ -73,16 +73,6 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
     fake_queue_offer(queue_of(driver, index), head_of(driver, index));
 }
 
-bool blk_driver_must_kick(struct blk_driver *driver, unsigned at)
-{
-    struct fake_queue *queue = &driver->queues[at].ring;
-    uint16_t now = queue->avail_at, before = driver->queues[at].kicked_at;
-    uint64_t event_gpa = queue->used + 4 + 8 * QUEUE_SIZE;
-    atomic_thread_fence(memory_order_seq_cst);
-    driver->queues[at].kicked_at = now;
-    return vring_need_event(load_le16(fake_guest_at(&driver->guest, event_gpa, 2)), now, before);
-}
-
 static void take_one(struct blk_driver *driver, unsigned index)
 {
     struct blk_slot *slot = &driver->slots[index];
@@ -95,18 +85,12 @@ static void take_one(struct blk_driver *driver, unsigned index)
 
 static void take_queue(struct blk_driver *driver, unsigned at)
 {
-    struct fake_queue *queue = &driver->queues[at].ring;
-    uint64_t event_gpa = queue->avail + 4 + 2 * QUEUE_SIZE;
+    struct ring *ring = &driver->rings[at];
     uint32_t head, bytes;
-    bool has_more = true;
-    while (has_more) {
-        while (fake_queue_used(queue, &head, &bytes))
+    do {
+        while (fake_queue_used(&ring->queue, &head, &bytes))
             take_one(driver, head / CHAIN * driver->run.options->queues + at);
-        /* What was used before the device saw this gets no interrupt: look once more. */
-        store_le16(fake_guest_at(&driver->guest, event_gpa, 2), queue->used_at);
-        atomic_thread_fence(memory_order_seq_cst);
-        has_more = fake_queue_used_index(queue) != queue->used_at;
-    }
+    } while (ring_await(ring));
 }
 
 void blk_driver_take(struct blk_driver *driver)
@@ -132,7 +116,7 @@ static int make_device(struct blk_driver *driver, struct error *err)
     fake_device_probe(&driver->driver, &driver->guest, driver->device);
     CHECK(fake_device_negotiate(&driver->driver, fake_device_features(&driver->driver) & FEATURES));
     for (unsigned i = 0; i < driver->run.options->queues; i++)
-        fake_queue_init(&driver->queues[i].ring, &driver->driver, i, QUEUE_SIZE);
+        fake_queue_init(&driver->rings[i].queue, &driver->driver, i, QUEUE_SIZE);
     fake_device_driver_ok(&driver->driver);
     blk_driver_describe(driver);
     return 0;

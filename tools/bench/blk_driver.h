@@ -7,17 +7,12 @@
 #define TOOLS_BENCH_BLK_DRIVER_H
 
 #include "devices/virtio_blk.h"
-#include "tests/fake_guest.h"
 #include "tools/bench/path.h"
+#include "tools/bench/ring.h"
 
 struct blk_slot {
     uint64_t header_gpa, data_gpa, status_gpa;
     uint64_t offset, started_ns;
-};
-
-struct blk_queue {
-    struct fake_queue ring;
-    uint16_t kicked_at; /* the available index at the last kick */
 };
 
 struct blk_driver {
@@ -25,8 +20,8 @@ struct blk_driver {
     struct fake_guest guest;
     struct device *device;
     struct fake_device driver;
-    struct blk_queue queues[PATH_QUEUES_MAX];
-    struct blk_slot slots[PATH_DEPTH_MAX]; /* slot n belongs to queue n % options->queues */
+    struct ring rings[PATH_QUEUES_MAX];
+    struct blk_slot slots[PATH_DEPTH_MAX]; /* slot n belongs to ring n % options->queues */
     unsigned in_flight;
 };
 
@@ -38,8 +33,6 @@ int must_check blk_driver_open(struct blk_driver *driver, const struct path_opti
                                struct path_result *result, struct error *err);
 /* Makes a slot's next request available. */
 void blk_driver_offer(struct blk_driver *driver, unsigned index);
-/* Whether the device asks to be told of what was made available since the last time. */
-bool blk_driver_must_kick(struct blk_driver *driver, unsigned queue);
 /* Takes what is used and, until the run is over, offers as much again. */
 void blk_driver_take(struct blk_driver *driver);
 /* Takes the figures, closes device and disk. */

@@ -10,7 +10,7 @@ static void kick_if_wanted(struct blk_thread *thread)
 {
     struct blk_driver *driver = thread->driver;
     for (unsigned i = 0; i < driver->run.options->queues; i++) {
-        if (!blk_driver_must_kick(driver, i))
+        if (!ring_must_kick(&driver->rings[i]))
             continue;
         driver->run.result->kicks++;
         CHECK(eventfd_write(thread->kick_fds[i], 1) == 0);

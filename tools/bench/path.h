@@ -18,9 +18,12 @@
 
 #define PATH_DEPTH_MAX  256
 #define PATH_QUEUES_MAX 8
+#define PATH_FRAME_MAX  1514
 #define PATH_BLOCK_MAX  (UINT64_C(1) << 20)
 /* Of all requests together: what the driver's memory holds. */
 #define PATH_DATA_MAX (UINT64_C(6) << 20)
+
+enum path_direction { PATH_SEND, PATH_RECEIVE, PATH_BOTH };
 
 struct path_options {
     const char *image;  /* ignored by the format "null" */
@@ -33,6 +36,7 @@ struct path_options {
     unsigned queues;    /* over which the depth is spread; virtio only */
     const char *socket; /* of a vhost-user server, in place of a disk of ours */
     uint64_t block_bytes;
+    enum path_direction direction; /* net only, where block_bytes is a frame and queues a stream */
     unsigned depth;
     unsigned seconds;
     uint64_t seed;
@@ -41,6 +45,7 @@ struct path_options {
 struct path_result {
     uint64_t operations, elapsed_ns;
     uint64_t loop_cpu_ns, driver_cpu_ns, pool_cpu_ns; /* driver: where it has its own thread */
+    uint64_t received;                                /* frames */
     uint64_t loop_turns;
     uint64_t kicks, interrupts; /* virtio only */
     uint64_t host_operations;   /* reads, writes and flushes of the host's files */
@@ -71,6 +76,9 @@ int must_check path_run_kick(const struct path_options *options, struct path_res
 /* As path_run_kick, before the vhost-user server of another program. */
 int must_check path_run_vhost(const struct path_options *options, struct path_result *result,
                               struct error *err);
+
+int must_check path_run_net(const struct path_options *options, struct path_result *result,
+                            struct error *err);
 
 /* path.c: the steps of a run. */
 int must_check path_open(struct path_run *run, struct error *err);

@@ -7,10 +7,10 @@
 static void kick_if_wanted(struct blk_driver *driver)
 {
     for (unsigned i = 0; i < driver->run.options->queues; i++) {
-        if (!blk_driver_must_kick(driver, i))
+        if (!ring_must_kick(&driver->rings[i]))
             continue;
         driver->run.result->kicks++;
-        fake_queue_kick(&driver->queues[i].ring);
+        fake_queue_kick(&driver->rings[i].queue);
     }
 }
 

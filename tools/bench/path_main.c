@@ -17,6 +17,7 @@ static const struct option long_options[] = {
     {"block", required_argument, NULL, 'b'},
     {"depth", required_argument, NULL, 'd'},
     {"direct", no_argument, NULL, 't'},
+    {"direction", required_argument, NULL, 'n'},
     {"format", required_argument, NULL, 'f'},
     {"image", required_argument, NULL, 'i'},
     {"queues", required_argument, NULL, 'q'},
@@ -75,6 +76,20 @@ static int set_flag(struct path_options *options, int letter)
     }
 }
 
+static int set_direction(struct path_options *options, const char *text)
+{
+    static const char *const names[] = {
+        [PATH_SEND] = "send", [PATH_RECEIVE] = "receive", [PATH_BOTH] = "both"};
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strcmp(text, names[i]))
+            continue;
+        options->direction = (enum path_direction)i;
+        return 0;
+    }
+    fprintf(stderr, "evisor-bench: the direction is 'send', 'receive' or 'both'\n");
+    return 1;
+}
+
 static int set_option(struct path_options *options, int letter, const char *text)
 {
     switch (letter) {
@@ -93,6 +108,8 @@ static int set_option(struct path_options *options, int letter, const char *text
     case 'k':
         options->socket = text;
         return 0;
+    case 'n':
+        return set_direction(options, text);
     case 'p':
         options->is_mixed = true;
         return set_count(&options->read_percent, text, 99);
@@ -112,7 +129,8 @@ static const struct path {
 } paths[] = {{"blk", path_run_blk, true},
              {"disk", path_run_disk, false},
              {"kick", path_run_kick, true},
-             {"vhost", path_run_vhost, true}};
+             {"vhost", path_run_vhost, true},
+             {"net", path_run_net, false}};
 
 static const struct path *find_path(const char *name)
 {
@@ -144,6 +162,20 @@ static int check(const struct path_options *options, bool has_queue)
     return wrong ? 1 : 0;
 }
 
+static int check_net(const struct path_options *options)
+{
+    const char *wrong = NULL;
+    if (options->block_bytes < 60 || options->block_bytes > PATH_FRAME_MAX)
+        wrong = "a frame has 60 to 1514 bytes";
+    else if (strcmp(options->format, "null") != 0 && strcmp(options->format, "internal") != 0)
+        wrong = "without a guest, the backend is 'null' or 'internal'";
+    else if (options->queues > 2)
+        wrong = "the driver's memory holds two streams";
+    if (wrong)
+        fprintf(stderr, "evisor-bench: %s\n", wrong);
+    return wrong ? 1 : 0;
+}
+
 static json_t *describe_latency(const struct histogram *latency_ns)
 {
     json_t *buckets = json_array();
@@ -160,13 +192,13 @@ static json_t *describe_latency(const struct histogram *latency_ns)
 static void print(const struct path_result *result)
 {
     json_t *figures = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations", (json_int_t)result->operations,
-        "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations",
+        (json_int_t)result->operations, "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
         (json_int_t)result->loop_cpu_ns, "driver-cpu-ns", (json_int_t)result->driver_cpu_ns,
-        "pool-cpu-ns", (json_int_t)result->pool_cpu_ns, "loop-turns",
-        (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks, "interrupts",
-        (json_int_t)result->interrupts, "host-operations", (json_int_t)result->host_operations,
-        "latency-ns", describe_latency(&result->latency_ns));
+        "pool-cpu-ns", (json_int_t)result->pool_cpu_ns, "received", (json_int_t)result->received,
+        "loop-turns", (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks,
+        "interrupts", (json_int_t)result->interrupts, "host-operations",
+        (json_int_t)result->host_operations, "latency-ns", describe_latency(&result->latency_ns));
     CHECK(json_dumpf(figures, stdout, JSON_COMPACT) == 0);
     putchar('\n');
     json_decref(figures);
@@ -180,13 +212,14 @@ int main(int argc, char **argv)
     struct error err = {0};
     const struct path *path = argc > 1 ? find_path(argv[1]) : NULL;
     if (!path) {
-        fprintf(stderr, "evisor-bench: the path is 'blk', 'kick', 'vhost' or 'disk'\n");
+        fprintf(stderr, "evisor-bench: the path is 'blk', 'kick', 'vhost', 'disk' or 'net'\n");
         return 1;
     }
     for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1;)
         if (set_option(&options, letter, optarg))
             return 1;
-    if (check(&options, path->has_queue))
+    bool is_net = path->run == path_run_net;
+    if (is_net ? check_net(&options) : check(&options, path->has_queue))
         return 1;
     if (path->run(&options, &result, &err)) {
         fprintf(stderr, "evisor-bench: %s\n", err.text);

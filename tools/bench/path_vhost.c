@@ -179,7 +179,7 @@ static int share_memory(struct vhost_path *path, struct error *err)
 static int start_ring(struct vhost_path *path, unsigned index, struct error *err)
 {
     struct blk_driver *driver = &path->driver;
-    struct fake_queue *ring = &driver->queues[index].ring;
+    struct fake_queue *ring = &driver->rings[index].queue;
     *ring = (struct fake_queue){.fd = &driver->driver, .index = index, .size = QUEUE_SIZE};
     ring->desc = fake_guest_alloc(&driver->guest, 16 * QUEUE_SIZE);
     ring->avail = fake_guest_alloc(&driver->guest, 6 + 2 * QUEUE_SIZE);

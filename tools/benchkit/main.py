@@ -9,10 +9,12 @@ import tempfile
 
 from guestkit import packages
 
-from . import loops, machine, nbd, path, plot
+from . import guest, loops, machine, nbd, net, path, plot
 
 DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk,
         "nbd": nbd.measure_nbd}
+NET = {"net": net.measure_net}
+GUEST = {"guest": guest.measure_guest}
 MACHINE = {"boot": machine.measure_boot, "exit": machine.measure_exit,
            "memory": machine.measure_memory, "loops": loops.measure_loops}
 
@@ -21,6 +23,9 @@ EPILOG = """examples:
   evisor-bench blk --depth 32 --random     virtio-blk beside fio without a VMM
   evisor-bench blk --format null           what the device model itself costs
   evisor-bench disk --format qcow2 --write --verify
+  evisor-bench kick --vs qemu --depth 1,4,16,32 --random --plot curve.svg
+  evisor-bench net --backend null --direction both --packet 64
+  evisor-bench guest --accel soft          fio and iperf3 in a stock guest, beside QEMU
   evisor-bench nbd --depth 16 --random --json result.json --plot result.svg
 
 Peers run in alternation. A ratio above 1 means that evisor is better; p is the chance, by a
@@ -70,18 +75,48 @@ def add_disk_options(command):
         command.add_argument(f"--{name}", action="store_true", help=text)
 
 
+def add_net_options(command):
+    command.add_argument("--backend", choices=["all", "null", "internal", "tap", "slirp"],
+                         default="null", help="null takes and gives frames at once: what is left "
+                         "is the device; the others also run a TCP stack, beside QEMU's, and need "
+                         "root (default null)")
+    command.add_argument("--direction", choices=["send", "receive", "both", "all"], default="all")
+    command.add_argument("--packet", type=positive, default=1514, metavar="BYTES",
+                         help="a frame, from 60 to 1514 bytes (default 1514)")
+    command.add_argument("--streams", type=positive, default=1, metavar="N",
+                         help="NICs, or pairs of them: 1 or 2")
+    command.add_argument("--depth", type=positives, default=[32], metavar="N",
+                         help="frames that the driver has in flight (default 32)")
+    command.add_argument("--seconds", type=positive, default=2, metavar="N")
+
+
+def add_guest_options(command):
+    command.add_argument("--image", metavar="FILE", help="the guest's second disk, which is "
+                         "written (default: one made for the run)")
+    command.add_argument("--format", choices=["raw", "qcow2"], default="raw")
+    command.add_argument("--image-mib", type=positive, default=256, metavar="N")
+    command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
+    command.add_argument("--depth", type=positives, default=[32], metavar="N")
+    command.add_argument("--cpus", type=positive, default=1, metavar="N")
+    command.add_argument("--seconds", type=positive, default=5, metavar="N")
+
+
 def parser():
     top = argparse.ArgumentParser(
         prog="evisor-bench", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measures evisor's I/O paths, without a guest and with one, beside its peers.")
     commands = top.add_subparsers(dest="what", metavar="WHAT", required=True)
-    for name, measure in {**DISK, **MACHINE}.items():
+    for name, measure in {**DISK, **NET, **GUEST, **MACHINE}.items():
         command = commands.add_parser(name, help=measure.__doc__, description=measure.__doc__)
-        add_common(command, 5)
+        add_common(command, 3 if name in GUEST else 5)
         if name in DISK:
             add_disk_options(command)
+        elif name in NET:
+            add_net_options(command)
         elif name != "loops":
             command.add_argument("--accel", choices=["soft", "kvm"], default="soft")
+        if name in GUEST:
+            add_guest_options(command)
     return top
 
 
@@ -107,7 +142,7 @@ def main():
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
-        for figure in {**DISK, **MACHINE}[options.what](options, pathlib.Path(folder)):
+        for figure in {**DISK, **NET, **GUEST, **MACHINE}[options.what](options, pathlib.Path(folder)):
             found.append(figure)
             print("\n".join(figure.lines()), flush=True)
     if options.json:

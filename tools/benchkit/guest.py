@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""
+guest: fio and iperf3 in a stock Linux guest, beside QEMU's q35 with the same disk and network.
+
+The guest says on its serial line when a measurement begins and ends; the CPU time of loop, vCPUs
+and other threads is read at these moments.
+"""
+
+import pathlib
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import time
+
+from guestkit import packages, rootfs
+from guestkit.kernel import Kernel
+
+from . import path, storage_daemon
+from .figures import Figure, alternate
+from .peers import EVISOR, Peer
+
+MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_generic"]
+PATTERNS = ("randread", "randwrite")
+
+INIT = """#!/bin/sh
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+for module in $(cat /order); do insmod /modules/$module.ko; done
+while [ ! -b /dev/vda ] || [ ! -b /dev/vdb ]; do sleep 0.05; done
+mount -t ext4 /dev/vda /root
+mount --move /dev /root/dev
+mount --move /proc /root/proc
+exec chroot /root /bin/sh /bench.sh
+"""
+
+SCRIPT = """mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+ip link set lo up
+ip link set eth0 up
+udhcpc -q -i eth0 -s /etc/udhcpc/default.script >/dev/null 2>&1
+for kind in {patterns}; do
+  echo BEGIN $kind
+  echo RESULT $kind $(fio --name=job --filename=/dev/vdb --rw=$kind --bs={block} --iodepth={depth} \
+    --ioengine=io_uring --direct=1 --time_based --runtime={seconds} --norandommap --minimal 2>&1)
+  echo END $kind
+done
+for way in up down; do
+  reverse=; [ $way = down ] && reverse=-R
+  echo BEGIN net-$way
+  echo RESULT net-$way $(iperf3 -c 10.0.2.2 -p {port} -t {seconds} -f m $reverse | grep receiver)
+  echo END net-$way
+done
+echo FINISHED
+poweroff -f
+"""
+
+
+def with_libraries(program):
+    """{path in the guest: bytes} of a program of the host and all that it is linked with."""
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    files = [program, *re.findall(r"(/\S+) \(0x", listed)]
+    return {name.lstrip("/"): pathlib.Path(name).read_bytes() for name in files}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def make_root(folder, options, port):
+    image = folder / "root.raw"
+    script = SCRIPT.format(patterns=" ".join(PATTERNS), block=options.block,
+                           depth=options.depth[0], seconds=options.seconds, port=port)
+    rootfs.make_raw(image, 320, {**with_libraries(shutil.which("fio")),
+                                 **with_libraries(shutil.which("iperf3")),
+                                 "bench.sh": script.encode()})
+    # What ran once must find the same disk again.
+    image.chmod(0o444)
+    return image
+
+
+def thread_kinds(pid):
+    """{kind: nanoseconds of CPU} by what a thread does: loop, vCPU, other."""
+    found = {"loop": 0, "vcpu": 0, "pool": 0}
+    for thread, used_ns in storage_daemon.thread_cpu_ns(pid).items():
+        try:
+            name = pathlib.Path(f"/proc/{pid}/task/{thread}/comm").read_text()
+        except OSError:
+            continue
+        kind = "vcpu" if name.startswith(("vcpu", "CPU ")) else "loop" if thread == pid else "pool"
+        found[kind] += used_ns
+    return found
+
+
+class Run:
+    """One boot of one peer: {measurement: (value, seconds, {kind of thread: ns})}."""
+
+    def __init__(self, command):
+        self.results, self.begun = {}, {}
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True, errors="replace")
+        try:
+            self.ends = any(map(self.take, self.process.stdout))
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+    def take(self, line):
+        """True at the last line."""
+        words = line.strip().split(" ", 2)
+        if words[0] == "BEGIN":
+            self.begun[words[1]] = (time.monotonic(), thread_kinds(self.process.pid))
+        elif words[0] == "RESULT" and len(words) == 3:
+            self.results[words[1]] = [value_of(words[1], words[2])]
+        elif words[0] == "END" and words[1] in self.results:
+            began, before = self.begun[words[1]]
+            after = thread_kinds(self.process.pid)
+            self.results[words[1]] += [time.monotonic() - began,
+                                       {kind: after[kind] - before[kind] for kind in after}]
+        return words[0] == "FINISHED"
+
+
+def value_of(what, text):
+    """Operations a second of fio's terse form, or Mbit/s of iperf3's summary; None if it failed."""
+    if what.startswith("net"):
+        found = re.search(r"([\d.]+) Mbits/sec", text)
+        return float(found.group(1)) if found else None
+    fields = text.split(";")
+    column = {"randread": 7, "randwrite": 48}[what]
+    return float(fields[column]) if len(fields) > column else None
+
+
+def commands(options, root, data, boot):
+    """evisor and q35, told the same."""
+    machine = ["-m", "512", "-smp", str(options.cpus), "-display", "none", "-serial", "stdio",
+               "-no-reboot", *boot, "-nic", "user,model=virtio-net-pci",
+               "-drive", f"file={root},format=raw,if=virtio,readonly=on",
+               "-drive", f"file={data},format={options.format},if=virtio"]
+    yield Peer("evisor", [str(EVISOR), "-accel", options.accel, *machine])
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu and path.wants(options, "qemu"):
+        accel = {"soft": "tcg"}.get(options.accel, options.accel)
+        yield Peer("QEMU q35", [qemu, "-M", "q35", "-accel", accel, "-cpu", "max", "-nodefaults",
+                                "-no-user-config", "-name", "guest,debug-threads=on", *machine])
+
+
+def one_figure(title, results, what, unit, scale):
+    return Figure(title, unit, "more", {
+        name: [run.results[what][0] / scale for run in runs
+               if run.results.get(what) and run.results[what][0] is not None]
+        for name, runs in results.items()})
+
+
+def split_lines(results, what, unit):
+    for name, runs in results.items():
+        full = [run.results[what] for run in runs if len(run.results.get(what, ())) == 3]
+        full = [one for one in full if one[0]]
+        if not full:
+            continue
+        parts = ", ".join(
+            f"{kind} {statistics.median([one[2][kind] / (one[0] * one[1]) for one in full]):.0f} ns"
+            for kind in ("loop", "vcpu", "pool"))
+        yield f"  {name:16} CPU time for {unit}: {parts}"
+
+
+def measure_guest(options, folder):
+    """fio and iperf3 in a stock Linux guest."""
+    packages.install(["fio", "iperf3", "busybox-static", "e2fsprogs"], "the guest's programs")
+    port = free_port()
+    kernel, initrd = Kernel(), folder / "initrd"
+    rootfs.make_initramfs(kernel, initrd, INIT, modules=MODULES)
+    data = path.make_image(options, folder)
+    boot = ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
+            "console=ttyS0 quiet reboot=t"]
+    peers = list(commands(options, make_root(folder, options, port), data, boot))
+    with subprocess.Popen(["iperf3", "-s", "-p", str(port)], stdout=subprocess.DEVNULL) as server:
+        try:
+            results = alternate(peers, options.runs, lambda peer: Run(peer.command))
+        finally:
+            server.terminate()
+    for what in PATTERNS:
+        title = (f"fio {what} of {options.block} bytes at depth {options.depth[0]} in the guest, "
+                 f"{options.format}")
+        yield one_figure(title, results, what, "kop/s", 1000)
+        print("\n".join(split_lines(results, what, "an operation")))
+    for way in ("up", "down"):
+        yield one_figure(f"iperf3 {way} through the user network", results, f"net-{way}", "Mbit/s", 1)
+        print("\n".join(split_lines(results, f"net-{way}", "a Mbit")))
