@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm/chardev.h"
+#include "vmm/machine_chardev.h"
 #include "vmm/hotplug.h"
 #include "vmm/machine_block.h"
 
@@ -538,4 +539,51 @@ void machine_block_command(struct machine *machine, const char *name, const json
     (void)machine;
     (void)arguments;
     done(opaque, json_pack("{s:s}", "command", name), NULL, NULL);
+}
+
+struct chardev *machine_find_chardev(const struct machine *machine, const char *id)
+{
+    for (unsigned i = 0; i < machine->config->chardev_count; i++)
+        if (strcmp(machine->config->chardevs[i].id, id) == 0)
+            return (struct chardev *)&machine->terminal;
+    return NULL;
+}
+
+int machine_chardev_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    (void)machine;
+    return error_set(err, EEXIST, "Chardev with id '%s' already exists", keyval_get(list, "id"));
+}
+
+int machine_chardev_remove(struct machine *machine, const char *id, machine_done_fn *on_done,
+                           void *opaque, struct error *err)
+{
+    (void)on_done, (void)opaque;
+    if (!machine_find_chardev(machine, id))
+        return error_set(err, ENOENT, "Chardev '%s' not found", id);
+    return error_set(err, EBUSY, "Chardev '%s' is busy", id);
+}
+
+bool chardev_is_ringbuf(const struct chardev *chardev)
+{
+    (void)chardev;
+    return true;
+}
+
+size_t chardev_ringbuf_read(struct chardev *chardev, void *to, size_t length)
+{
+    length = MIN(length, chardev->output_length);
+    memcpy(to, chardev->output, length);
+    chardev->output_length = 0;
+    return length;
+}
+
+void chardev_ringbuf_write(struct chardev *chardev, const void *bytes, size_t length)
+{
+    terminal_write(&chardev->backend, bytes, length);
+}
+
+void chardev_send_break(struct chardev *chardev)
+{
+    chardev->breaks++;
 }

@@ -41,6 +41,7 @@ struct chardev {
     char output[65536];
     size_t output_length;
     bool is_full; /* takes no output */
+    unsigned breaks;
 };
 
 /* A CPU that is a bag of state. Its virtual addresses are FAKE_VIRTUAL above the physical ones. */

@@ -106,6 +106,8 @@ static int open_pty(struct chardev *chardev, struct error *err)
         result = chardev_start_pty(chardev);
     if (result)
         return error_set_errno(err, -result, "chardev '%s'", chardev->config->id);
+    if (chardev->config->is_quiet)
+        return 0;
     printf("char device redirected to %s (label %s)\n", name, chardev->config->id);
     fflush(stdout);
     return 0;

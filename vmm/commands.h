@@ -101,6 +101,9 @@ qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
     qmp_query_memory_size_summary, qmp_system_wakeup;
 /* commands_fd.c */
 qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
+/* commands_chardev.c */
+qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_send_break, qmp_ringbuf_read,
+    qmp_ringbuf_write, qmp_query_chardev_backends;
 /* commands_qom.c */
 qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types,
     qmp_qom_list_properties, qmp_device_list_properties;

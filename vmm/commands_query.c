@@ -117,6 +117,8 @@ void qmp_query_chardev(struct qmp_call *call)
     for (unsigned i = 0; i < config->chardev_count; i++) {
         struct chardev *chardev = machine_chardev(call->control->machine, i);
         char text[256];
+        if (!config->chardevs[i].id)
+            continue;
         if (chardev)
             snprintf(text, sizeof(text), "%s", chardev_filename(chardev));
         else

@@ -39,6 +39,7 @@ struct config_chardev {
     bool append; /* FILE: keep what is in it */
     uint64_t ring_bytes;   /* RINGBUF: a power of two */
     uint64_t reconnect_ms; /* no server: try again after so long; 0: connect at the start only */
+    bool is_quiet;         /* PTY: its place is told otherwise than on standard output */
     bool is_server;        /* UNIX, TCP; else it connects */
     bool wait;          /* server: hold the start until a client is there */
     bool is_mux;        /* Ctrl-a switches between what shares it; Ctrl-a x leaves */

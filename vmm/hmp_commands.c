@@ -216,6 +216,8 @@ static void info_chardev(struct hmp_call *call)
     for (unsigned i = 0; i < config->chardev_count; i++) {
         const struct config_chardev *chardev = &config->chardevs[i];
         struct chardev *open = machine_chardev(machine_of(call), i);
+        if (!chardev->id)
+            continue;
         fprintf(call->out, "%s: filename=%s%s\r\n", chardev->id,
                 open ? chardev_filename(open) : (chardev->path ? "unix:" : "tcp:"),
                 !open && chardev->path ? chardev->path : "");

@@ -153,12 +153,8 @@ void vm_config_fini(struct vm_config *config)
         free(config->rngs[i].qdev_id);
     for (unsigned i = 0; i < config->nic_count; i++)
         options_netdev_fini(&config->nics[i]);
-    for (unsigned i = 0; i < config->chardev_count; i++) {
-        free(config->chardevs[i].id);
-        free(config->chardevs[i].path);
-        free(config->chardevs[i].host);
-        free(config->chardevs[i].logfile);
-    }
+    for (unsigned i = 0; i < config->chardev_count; i++)
+        options_chardev_fini(&config->chardevs[i]);
     options_guest_fini(&config->guest);
     free(config->disks);
     free(config->nics);

@@ -218,8 +218,9 @@ static int check_mux(const struct vm_config *config, const struct config_chardev
     if (chardev->is_mux && chardev->kind != CHARDEV_STDIO && chardev->kind != CHARDEV_PTY)
         return error_set(err, ENOTSUP, "%s: only stdio and pty can be shared by mux=on",
                          list->option);
-    for (unsigned i = 0; i + 1 < config->chardev_count; i++)
-        if (chardev->kind == CHARDEV_STDIO && config->chardevs[i].kind == CHARDEV_STDIO)
+    for (unsigned i = 0; i < config->chardev_count; i++)
+        if (&config->chardevs[i] != chardev && chardev->kind == CHARDEV_STDIO &&
+            config->chardevs[i].kind == CHARDEV_STDIO)
             return error_set(err, EBUSY,
                              "%s: stdio is in use already; to share it, write -chardev "
                              "stdio,id=ID,mux=on once, and chardev:ID everywhere",
@@ -236,29 +237,69 @@ static int read_log(struct config_chardev *chardev, const struct keyval *list, s
     return result ? result : keyval_bool(list, "history", &chardev->history, err);
 }
 
-/* Adds what the checked list describes. The id must not be taken. */
-static int add_chardev(struct options *options, struct keyval *list, const char *id,
-                       struct error *err)
+void options_chardev_fini(struct config_chardev *chardev)
 {
-    struct vm_config *config = options->config;
+    free(chardev->id);
+    free(chardev->path);
+    free(chardev->host);
+    free(chardev->logfile);
+    *chardev = (struct config_chardev){0};
+}
+
+/* The first entry that is free, or a new one; NULL if there is no room. */
+static struct config_chardev *new_entry(struct vm_config *config)
+{
+    for (unsigned i = 0; i < config->chardev_count; i++)
+        if (!config->chardevs[i].id)
+            return &config->chardevs[i];
+    return config->chardev_count < CONFIG_CHARDEV_MAX ? &config->chardevs[config->chardev_count++]
+                                                      : NULL;
+}
+
+/* Adds what the list describes. */
+static int load_chardev(struct vm_config *config, struct keyval *list, const char *id,
+                        struct config_chardev **out, struct error *err)
+{
     const struct backend *backend = find_backend(list, err);
     int result = backend ? keyval_check(list, backend->known, err) : -EINVAL;
-    if (!result && find_chardev(config, id))
-        result =
-            error_set(err, EEXIST, "%s: there is another chardev with id=%s", list->option, id);
-    if (!result && config->chardev_count == CONFIG_CHARDEV_MAX)
-        result =
-            error_set(err, E2BIG, "%s: more than %d chardevs", list->option, CONFIG_CHARDEV_MAX);
+    struct config_chardev *chardev = result ? NULL : new_entry(config);
     if (result)
         return result;
-    struct config_chardev *chardev = &config->chardevs[config->chardev_count++];
+    if (!chardev)
+        return error_set(err, E2BIG, "%s: more than %d chardevs", list->option, CONFIG_CHARDEV_MAX);
     chardev->id = options_copy(id);
     result = backend->read(chardev, list, err);
     if (!result)
         result = keyval_bool(list, "mux", &chardev->is_mux, err);
     if (!result)
         result = read_log(chardev, list, err);
-    return result ? result : check_mux(config, chardev, list, err);
+    if (!result)
+        result = check_mux(config, chardev, list, err);
+    if (result)
+        options_chardev_fini(chardev);
+    else
+        *out = chardev;
+    return result;
+}
+
+int options_chardev_load(struct vm_config *config, struct keyval *list,
+                         struct config_chardev **out, struct error *err)
+{
+    const char *id = keyval_get(list, "id");
+    if (!id || !*id)
+        return error_set(err, EINVAL, "Parameter 'id' is missing");
+    if (find_chardev(config, id))
+        return error_set(err, EEXIST, "Chardev with id '%s' already exists", id);
+    return load_chardev(config, list, id, out, err);
+}
+
+static int add_chardev(struct options *options, struct keyval *list, const char *id,
+                       struct error *err)
+{
+    struct config_chardev *chardev;
+    if (find_chardev(options->config, id))
+        return error_set(err, EEXIST, "%s: there is another chardev with id=%s", list->option, id);
+    return load_chardev(options->config, list, id, &chardev, err);
 }
 
 int option_chardev(struct options *options, const struct option_entry *entry, const char *argument,

@@ -122,6 +122,10 @@ option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
 int must_check options_add_port_user(struct options *options, const char *option,
                                      const char *chardev_id, unsigned port, struct error *err);
 int options_finish_chars(struct options *options, struct error *err);
+/* One chardev by itself, with its id; the entry is the config's. Freed by options_chardev_fini. */
+int must_check options_chardev_load(struct vm_config *config, struct keyval *list,
+                                    struct config_chardev **out, struct error *err);
+void options_chardev_fini(struct config_chardev *chardev);
 /* options_guest.c: the first four are for devices */
 int options_attach_balloon(struct options *options, struct keyval *device, struct error *err);
 int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err);

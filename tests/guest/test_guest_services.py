@@ -14,7 +14,7 @@ import pytest
 from guestkit import packages, rootfs
 
 MIB = 1 << 20
-PATTERN_MD5 = hashlib.md5((b"0123456789abcdef\n" * (300 * MIB // 17 + 1))[:300 * MIB]).hexdigest()
+PATTERN_MD5 = hashlib.md5(b"0123456789abcdef\n" * 1024 * 64 * 240).hexdigest()
 MODULES = rootfs.MODULES + ["virtio_balloon", "virtio_console", "virtio_mem"]
 
 
@@ -121,17 +121,19 @@ def test_a_virtconsole_is_a_terminal(machine):
     console = socket.socket(socket.AF_UNIX)
     console.settimeout(60)
     console.connect(str(machine.folder_of_sockets / "hvc"))
-    machine.check("stty raw -echo </dev/hvc0; ( (head -c 5 </dev/hvc0 >/tmp/heard; "
-                  "echo done-$(cat /tmp/heard) >/dev/hvc0) & )")
+    # The terminal forgets its settings when nobody has it open.
+    machine.check("( (stty raw -echo; echo ready; head -c 5 >/tmp/heard; echo done-$(cat /tmp/heard); "
+                  "dd if=/dev/zero bs=4096 count=64 2>/dev/null | tr '\\0' x) "
+                  "<>/dev/hvc0 >&0 2>/dev/null & )")
+    heard = b""
+    while b"ready" not in heard:
+        heard += console.recv(100)
     console.sendall(b"hello")
     heard = b""
     while b"done-hello" not in heard:
-        piece = console.recv(100)
-        assert piece
-        heard += piece
-    # Much in one go, to a reader that comes late.
-    machine.check("( (dd if=/dev/zero bs=4096 count=64 2>/dev/null | tr '\\0' x >/dev/hvc0) & )")
-    total = 0
+        heard += console.recv(100)
+    # Much in one go.
+    total = heard.split(b"done-hello")[1].count(b"x")
     while total < 64 * 4096:
         piece = console.recv(65536)
         assert piece
@@ -190,10 +192,12 @@ def test_memory_grows_and_shrinks(machine):
     assert client.wait_event("MEMORY_DEVICE_SIZE_CHANGE", 60)["data"]["id"] == "vmem0"
     assert client.execute("query-memory-size-summary")["plugged-memory"] == 512 * MIB
     # It holds what is written: more than the memory the guest began with.
-    machine.check("mount -o remount,size=500m /mnt; yes 0123456789abcdef | head -c 300m >/mnt/a", 120)
-    assert machine.check("md5sum </mnt/a", 120).split()[0] == PATTERN_MD5
+    machine.check("mount -o remount,size=500m /mnt; cd /mnt; yes 0123456789abcdef | head -c 17408 >a; "
+                  "for i in 1 2 3 4 5 6; do cat a a >b; mv b a; done; "  # 1088 KiB
+                  "i=0; while [ $i -lt 240 ]; do cat a; i=$((i+1)); done >all; cd /", 120)
+    assert machine.check("md5sum </mnt/all", 240).split()[0] == PATTERN_MD5
     used = resident_kib(machine)
-    machine.check("rm /mnt/a")
+    machine.check("rm /mnt/a*")
     client.execute("qom-set", path=path, property="requested-size", value=0)
     wait_for(lambda: plugged() == 0, "all of it given back", 240)
     assert read_kib(machine, "MemTotal") <= before + 1024
