@@ -59,8 +59,10 @@ def make_evctl(host, folder):
     environment = {**os.environ, "XDG_DATA_HOME": str(folder / "home"), "NO_COLOR": "1"}
     (folder / "home").mkdir()
 
-    def evctl(*words, status=0, **more):
-        done = host.run([BUILD / "evctl", *words], check=False, env={**environment, **more})
+    def evctl(*words, status=0, user=None, **more):
+        as_user = ["setpriv", "--reuid", user, "--clear-groups"] if user else []
+        done = host.run([*as_user, BUILD / "evctl", *words], check=False,
+                        env={**environment, **more})
         assert done.returncode == status, (words, done)
         return done.stdout if status == 0 else done.stderr
     return evctl

@@ -110,8 +110,8 @@ char *network_netdev(const json_t *nic, struct error *err)
 bool network_forwards(const json_t *nic)
 {
     const char *mode = model_text(nic, "mode");
-    json_t *network = strcmp(mode, "network") == 0 ? network_load(model_text(nic, "network"), NULL)
-                                                   : NULL;
+    json_t *network =
+        strcmp(mode, "network") == 0 ? network_load(model_text(nic, "network"), NULL) : NULL;
     const char *of_network = model_text(network, "mode");
     bool result = strcmp(mode, "user") == 0 ||
                   (!*model_text(network, "bridge") &&
@@ -275,10 +275,10 @@ static int reserve(const char *name, const json_t *network, struct error *err)
     int result = path ? 0 : -err->code;
     if (path) {
         mkdir(folder, 0700);
-        result = write_whole(path, O_EXCL, network, err);
+        result = access(path, F_OK) == 0
+                     ? error_set(err, EEXIST, "there is a network '%s' already", name)
+                     : write_whole(path, O_EXCL, network, err);
     }
-    if (result == -EEXIST)
-        error_set(err, EEXIST, "there is a network '%s' already", name);
     free(folder);
     free(path);
     return result;
