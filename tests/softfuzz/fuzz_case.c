@@ -214,6 +214,10 @@ static bool is_safe_0f38(const struct fuzz_parsed *p)
     case 0x28 ... 0x2b:
     case 0x30 ... 0x41:
         return true;
+    case 0xc8 ... 0xcd: /* SHA */
+        return true;
+    case 0xdb ... 0xdf: /* AES; with F3 the Key Locker's */
+        return !p->repeat;
     case 0xf0:
     case 0xf1:
         return true;
@@ -229,7 +233,10 @@ static bool is_safe_0f3a(const struct fuzz_parsed *p)
     case 0x14 ... 0x17:
     case 0x20 ... 0x22:
     case 0x40 ... 0x42:
+    case 0x44: /* PCLMULQDQ */
     case 0x60 ... 0x63:
+    case 0xcc: /* SHA1RNDS4 */
+    case 0xdf: /* AESKEYGENASSIST */
         return true;
     default:
         return false;

@@ -17,7 +17,8 @@ static uint8_t make_opcode(uint64_t *seed, unsigned map)
         {1, 0x10, 0x17}, {1, 0x28, 0x2f}, {1, 0x50, 0x7f}, {1, 0xc2, 0xc6}, {1, 0xd0, 0xff},
         {1, 0x51, 0x5f}, {2, 0x00, 0x1e}, {2, 0x20, 0x41}, {2, 0x45, 0x47}, {2, 0x58, 0x5a},
         {2, 0x78, 0x79}, {2, 0x8c, 0x93}, {2, 0x96, 0xbf}, {2, 0xf2, 0xf7}, {3, 0x00, 0x0f},
-        {3, 0x14, 0x22}, {3, 0x38, 0x4c}, {3, 0x60, 0x63}, {3, 0xf0, 0xf0},
+        {3, 0x14, 0x22}, {2, 0xdb, 0xdf}, {3, 0xdf, 0xdf}, {3, 0x38, 0x4c}, {3, 0x60, 0x63},
+        {3, 0xf0, 0xf0},
     };
     uint64_t x = fuzz_random(seed);
 
@@ -82,7 +83,7 @@ void fuzz_vex_make_indexes(struct fuzz_case *c, const struct fuzz_parsed *p, uns
     }
 }
 
-/* The ranges that neither AVX, AVX2, FMA, F16C nor BMI have: AVX-512's mask registers, AMX, AES. */
+/* The ranges that no feature offered has: AVX-512's mask registers, AMX, AES of 256 bits. */
 bool fuzz_vex_is_safe(const struct fuzz_parsed *p)
 {
     switch (p->map) {
@@ -97,17 +98,21 @@ bool fuzz_vex_is_safe(const struct fuzz_parsed *p)
         case 0x5b ... 0x77:
         case 0x7a ... 0x8b:
         case 0xb0 ... 0xb5:
-        case 0xc0 ... 0xf1: /* GFNI, AES, CMPCCXADD */
+        case 0xc0 ... 0xda: /* GFNI, SM3 */
+        case 0xe0 ... 0xf1: /* CMPCCXADD */
             return false;
+        case 0xdb ... 0xdf: /* AES */
+            return !p->is_256;
         default:
             return true;
         }
     case 3:
         switch (p->opcode) {
         case 0x30 ... 0x33: /* KSHIFT */
-        case 0x44:          /* PCLMULQDQ */
-        case 0xce ... 0xdf:
+        case 0xce ... 0xde:
             return false;
+        case 0x44: /* PCLMULQDQ */
+            return !p->is_256;
         default:
             return true;
         }

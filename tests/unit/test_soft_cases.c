@@ -12,6 +12,7 @@
 #include "tests/softfuzz/fuzz_native.h"
 #include "tests/softfuzz/fuzz_soft_cpu.h"
 #include "tests/unit/test.h"
+#include "vmm/soft/cpuid.h"
 
 #define STATES 200
 
@@ -71,6 +72,26 @@ static const struct pinned pinned_avx2[] = {
     {"and of FMA, whose destination is a source", 5, {0xc4, 0xe2, 0xed, 0xb8, 0xcb}},
 };
 
+/* And for those with AES, PCLMULQDQ and SHA: every form against the host. */
+static const struct pinned pinned_crypto[] = {
+    {"AESIMC", 5, {0x66, 0x0f, 0x38, 0xdb, 0xca}},
+    {"AESENC", 5, {0x66, 0x0f, 0x38, 0xdc, 0xca}},
+    {"AESENCLAST", 5, {0x66, 0x0f, 0x38, 0xdd, 0xca}},
+    {"AESDEC", 5, {0x66, 0x0f, 0x38, 0xde, 0xca}},
+    {"AESDECLAST from memory", 6, {0x66, 0x0f, 0x38, 0xdf, 0x4b, 0x10}},
+    {"AESKEYGENASSIST", 6, {0x66, 0x0f, 0x3a, 0xdf, 0xca, 0x1b}},
+    {"PCLMULQDQ of both halves", 6, {0x66, 0x0f, 0x3a, 0x44, 0xca, 0x10}},
+    {"VAESENC", 5, {0xc4, 0xe2, 0x69, 0xdc, 0xcb}},
+    {"VPCLMULQDQ from memory", 7, {0xc4, 0xe3, 0x69, 0x44, 0x4b, 0x10, 0x01}},
+    {"SHA1NEXTE", 4, {0x0f, 0x38, 0xc8, 0xca}},
+    {"SHA1MSG1", 4, {0x0f, 0x38, 0xc9, 0xca}},
+    {"SHA1MSG2", 4, {0x0f, 0x38, 0xca, 0xca}},
+    {"SHA256RNDS2 by XMM0", 4, {0x0f, 0x38, 0xcb, 0xca}},
+    {"SHA256MSG1", 4, {0x0f, 0x38, 0xcc, 0xca}},
+    {"SHA256MSG2 from memory", 5, {0x0f, 0x38, 0xcd, 0x4b, 0x10}},
+    {"SHA1RNDS4 with two bits of its immediate", 5, {0x0f, 0x3a, 0xcc, 0xca, 0xf2}},
+};
+
 /* And with the one state of many that differed. */
 static const struct {
     struct pinned pinned;
@@ -126,6 +147,24 @@ static void test_pinned_avx2(void **state)
     check_pinned(pinned_avx2, ARRAY_SIZE(pinned_avx2));
     for (unsigned i = 0; i < ARRAY_SIZE(pinned_states_avx2); i++)
         check_state(&pinned_states_avx2[i].pinned, pinned_states_avx2[i].state);
+}
+
+static void test_pinned_crypto(void **state)
+{
+    struct accel_cpuid cpuid;
+    bool has_all = true;
+
+    (void)state;
+    soft_supported_cpuid(&cpuid);
+    for (uint32_t i = 0; i < cpuid.header.nent; i++) {
+        if (cpuid.entries[i].function == 1)
+            has_all = has_all && !(~cpuid.entries[i].ecx & (1u << 1 | 1u << 25 | 1u << 28));
+        else if (cpuid.entries[i].function == 7)
+            has_all = has_all && cpuid.entries[i].ebx >> 29 & 1;
+    }
+    if (!has_all)
+        skip();
+    check_pinned(pinned_crypto, ARRAY_SIZE(pinned_crypto));
 }
 
 /* A little of everything, so that the harness itself stays alive. */
@@ -190,6 +229,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_pinned_avx2),
+        cmocka_unit_test(test_pinned_crypto),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_notices_a_difference),
     };

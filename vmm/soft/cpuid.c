@@ -22,10 +22,12 @@
      BIT(13) | BIT(14) | BIT(15) | BIT(16) | BIT(17) | BIT(23) | BIT(24))
 /* SEP CLFSH SSE SSE2 */
 #define LEAF_1_EDX (COMMON_EDX | BIT(11) | BIT(19) | BIT(25) | BIT(26))
-/* Executed by the host's own instructions: SSE3 SSSE3 SSE4.1 SSE4.2 POPCNT, and FMA AVX F16C */
-#define LEAF_1_ECX_SSE  (BIT(0) | BIT(9) | BIT(19) | BIT(20) | BIT(23))
-#define LEAF_1_ECX_AVX  (BIT(12) | BIT(28) | BIT(29))
-#define LEAF_1_ECX_HOST (LEAF_1_ECX_SSE | LEAF_1_ECX_AVX)
+/* By the host's own instructions: SSE3 SSSE3 SSE4.1 SSE4.2 POPCNT, PCLMULQDQ AES RDRAND, FMA AVX
+ * F16C */
+#define LEAF_1_ECX_SSE    (BIT(0) | BIT(9) | BIT(19) | BIT(20) | BIT(23))
+#define LEAF_1_ECX_CRYPTO (BIT(1) | BIT(25) | BIT(30))
+#define LEAF_1_ECX_AVX    (BIT(12) | BIT(28) | BIT(29))
+#define LEAF_1_ECX_HOST   (LEAF_1_ECX_SSE | LEAF_1_ECX_CRYPTO | LEAF_1_ECX_AVX)
 /* CX16 x2APIC MOVBE TSC-deadline XSAVE hypervisor */
 #define LEAF_1_ECX   (BIT(13) | BIT(21) | BIT(22) | BIT(24) | BIT(26) | BIT(31))
 #define ECX_AVX      BIT(28)
@@ -36,11 +38,12 @@
 #define EXTENDED_EDX      (COMMON_EDX | BIT(11) | BIT(20) | BIT(29))
 #define EXTENDED_ECX      BIT(0) /* LAHF in 64-bit mode */
 #define EXTENDED_ECX_HOST BIT(5) /* LZCNT */
-/* By the host, too: BMI1 BMI2, and AVX2 */
-#define LEAF_7_EBX_BMI  (BIT(3) | BIT(8))
-#define LEAF_7_EBX_AVX2 BIT(5)
-#define INVARIANT_TSC   BIT(8)
-#define ADDRESS_WIDTHS  0x3028u /* 48 bits virtual, 40 physical */
+/* By the host, too: BMI1 BMI2, RDSEED SHA, and AVX2 */
+#define LEAF_7_EBX_CRYPTO (BIT(18) | BIT(29))
+#define LEAF_7_EBX_BMI    (BIT(3) | BIT(8))
+#define LEAF_7_EBX_AVX2   BIT(5)
+#define INVARIANT_TSC     BIT(8)
+#define ADDRESS_WIDTHS    0x3028u /* 48 bits virtual, 40 physical */
 
 #define TEXT(a, b, c, d)                                                                           \
     ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
@@ -58,7 +61,7 @@ static const struct kvm_cpuid_entry2 model[] = {
      .edx = LEAF_1_EDX},
     {.function = 7,
      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-     .ebx = LEAF_7_EBX_BMI | LEAF_7_EBX_AVX2},
+     .ebx = LEAF_7_EBX_BMI | LEAF_7_EBX_CRYPTO | LEAF_7_EBX_AVX2},
     {.function = 0xd,
      .flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
      .eax = XCR0_ALL,

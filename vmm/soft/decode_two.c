@@ -3,6 +3,7 @@
  * decode_two: the opcodes after 0F that are not SSE: conditional moves and jumps, bits, exchanges.
  * What is in no table here goes to system.c (privileged) or sse.c.
  */
+#include "vmm/soft/crypto.h"
 #include "vmm/soft/decode.h"
 #include "vmm/soft/exchange.h"
 #include "vmm/soft/system.h"
@@ -260,6 +261,8 @@ static enum soft_decoded on_exchange_wide(struct soft_decoder *d, uint8_t opcode
     decode_modrm(d);
     if (decode_is_mem(d) && (d->reg & 7) == 4 && !decode_mandatory_prefix(d))
         return xsave_decode_area(d, opcode);
+    if (!decode_is_mem(d) && (d->reg & 7) >= 6)
+        return crypto_decode_random(d);
     if (!decode_is_mem(d) || (d->reg & 7) != 1)
         return SOFT_UNDEFINED;
     bool is_16_bytes = d->operand_size == 8;

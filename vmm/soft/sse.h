@@ -31,7 +31,7 @@ enum sse_form_flag {
     SSE_AT_RDI = 1 << 6,      /* the memory operand is at DS:rDI (or the segment override) */
 };
 
-/* Which bit of CPUID leaf 1, ECX a form needs, plus one. */
+/* Which bit of CPUID leaf 1, ECX a form needs, plus one; from 33 on of leaf 7, EBX. */
 enum sse_feature {
     SSE_ALWAYS = 0,
     SSE_FEATURE_SSE3 = 1 + 0,
@@ -39,6 +39,8 @@ enum sse_feature {
     SSE_FEATURE_SSSE3 = 1 + 9,
     SSE_FEATURE_SSE4_1 = 1 + 19,
     SSE_FEATURE_SSE4_2 = 1 + 20,
+    SSE_FEATURE_AES = 1 + 25,
+    SSE_FEATURE_SHA = 33 + 29,
 };
 
 /* One instruction; NULL where a form does not exist. */

@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * sse4: SSSE3, SSE4.1 and SSE4.2: the opcode maps 0F 38 and 0F 3A.
- *
- * An immediate is part of an instruction, so forms with one have a stub for each value it can have,
- * 32 bytes apart, made by the assembler.
- */
-#include "vmm/soft/sse.h"
+/* sse4: SSSE3, SSE4.1 and SSE4.2: the opcode maps 0F 38 and 0F 3A. */
+#include "vmm/soft/sse_immediate.h"
 
 #define HELPER(name) static bool name(struct soft_cpu *cpu, const struct soft_op *op)
 
@@ -139,49 +134,8 @@ HELPER(movntdqa)
 
 /* --- An immediate --- */
 
-#define STUB_BYTES 32
-
-/* XMM0 = op(XMM0 from RDI, operand at RSI, n), back to RDI; for n from 0 to count - 1. */
-#define IMMEDIATE_STUBS(name, opcode, count)                                                       \
-    extern const char name##_stubs[] __attribute__((visibility("hidden")));                        \
-    __asm__(".pushsection .text\n"                                                                 \
-            ".balign 32\n"                                                                         \
-            ".hidden " #name "_stubs\n"                                                            \
-            ".globl " #name "_stubs\n" #name "_stubs:\n"                                           \
-            ".set sse4_n, 0\n"                                                                     \
-            ".rept " #count "\n"                                                                   \
-            "    .balign 32\n"                                                                     \
-            "    movups (%rdi), %xmm0\n"                                                           \
-            "    .byte 0x66, 0x0f, 0x3a, " #opcode ", 0x06, sse4_n\n"                              \
-            "    movups %xmm0, (%rdi)\n"                                                           \
-            "    ret\n"                                                                            \
-            "    .set sse4_n, sse4_n + 1\n"                                                        \
-            ".endr\n"                                                                              \
-            ".popsection\n");                                                                      \
-    static sse_stub *name##_stub(const struct soft_op *op)                                         \
-    {                                                                                              \
-        return (sse_stub *)(uintptr_t)(name##_stubs + (op->aux & (count - 1)) * STUB_BYTES);       \
-    }
-
-#define INTEGER_IMMEDIATE(name, opcode, count)                                                     \
-    IMMEDIATE_STUBS(name, opcode, count)                                                           \
-    HELPER(name##_reg)                                                                             \
-    {                                                                                              \
-        __m128i operand = *sse_xmm(cpu, op->c);                                                    \
-        name##_stub(op)(sse_xmm(cpu, op->a), &operand);                                            \
-        return true;                                                                               \
-    }                                                                                              \
-    HELPER(name##_mem)                                                                             \
-    {                                                                                              \
-        __m128i operand;                                                                           \
-        if (!sse_load(cpu, op, &operand, 16))                                                      \
-            return false;                                                                          \
-        name##_stub(op)(sse_xmm(cpu, op->a), &operand);                                            \
-        return true;                                                                               \
-    }
-
 #define FLOAT_IMMEDIATE(name, opcode, count, bytes)                                                \
-    IMMEDIATE_STUBS(name, opcode, count)                                                           \
+    SSE_IMMEDIATE_STUBS(name, "0x66, ", opcode, count)                                                           \
     HELPER(name##_reg)                                                                             \
     {                                                                                              \
         return sse_compute_xmm(cpu, op, name##_stub(op), sse_xmm(cpu, op->c));                     \
@@ -199,12 +153,12 @@ FLOAT_IMMEDIATE(roundss, 0x0a, 16, 4)
 FLOAT_IMMEDIATE(roundsd, 0x0b, 16, 8)
 FLOAT_IMMEDIATE(dpps, 0x40, 256, 16)
 FLOAT_IMMEDIATE(dppd, 0x41, 256, 16)
-INTEGER_IMMEDIATE(blendps, 0x0c, 16)
-INTEGER_IMMEDIATE(blendpd, 0x0d, 4)
-INTEGER_IMMEDIATE(pblendw, 0x0e, 256)
-INTEGER_IMMEDIATE(palignr, 0x0f, 256)
-INTEGER_IMMEDIATE(mpsadbw, 0x42, 8)
-IMMEDIATE_STUBS(insertps, 0x21, 256)
+SSE_INTEGER_IMMEDIATE(blendps, "0x66, ", 0x0c, 16)
+SSE_INTEGER_IMMEDIATE(blendpd, "0x66, ", 0x0d, 4)
+SSE_INTEGER_IMMEDIATE(pblendw, "0x66, ", 0x0e, 256)
+SSE_INTEGER_IMMEDIATE(palignr, "0x66, ", 0x0f, 256)
+SSE_INTEGER_IMMEDIATE(mpsadbw, "0x66, ", 0x42, 8)
+SSE_IMMEDIATE_STUBS(insertps, "0x66, ", 0x21, 256)
 
 /* The stub takes its operand from memory, where the immediate does not choose the element. */
 HELPER(insertps_reg)
@@ -355,7 +309,7 @@ STRING_STUBS(pcmpistri, "0x66, ", 0x63)
 static bool compare_strings(struct soft_cpu *cpu, const struct soft_op *op, const __m128i *from,
                             const char *stubs, bool is_mask)
 {
-    string_stub *stub = (string_stub *)(uintptr_t)(stubs + (op->aux & 0x7f) * STUB_BYTES);
+    string_stub *stub = (string_stub *)(uintptr_t)(stubs + (op->aux & 0x7f) * SSE_STUB_BYTES);
     __m128i work = *sse_xmm(cpu, op->a);
     struct string_result result = stub(&work, from, cpu->r[SOFT_RDX], cpu->r[SOFT_RAX]);
 

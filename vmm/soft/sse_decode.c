@@ -3,6 +3,7 @@
  * sse_decode: finds the form of an SSE or MMX instruction, checks whether it exists in this mode,
  * and emits its operation. The state instructions of 0F AE are here too.
  */
+#include "vmm/soft/crypto.h"
 #include "vmm/soft/bmi.h"
 #include "vmm/soft/decode.h"
 #include "vmm/soft/fxsave.h"
@@ -43,6 +44,8 @@ static const struct sse_form *find(enum sse_prefix prefix, uint8_t opcode)
 
 static bool has_feature(const struct soft_decoder *d, uint8_t feature)
 {
+    if (feature > 32)
+        return d->cpu->cpuid_7_ebx >> (feature - 33) & 1;
     return feature == SSE_ALWAYS || d->cpu->cpuid_1_ecx >> (feature - 1) & 1;
 }
 
@@ -270,8 +273,9 @@ static const struct sse_form *find_three_byte(struct soft_decoder *d, form_table
                                               uint8_t opcode)
 {
     const struct sse_form *form = &(*table)[prefix_of(d)][opcode];
+    unsigned map = table == &sse4_forms_38 ? 2 : 3;
 
-    return exists(form) ? form : NULL;
+    return exists(form) ? form : crypto_find(map, prefix_of(d), opcode);
 }
 
 enum soft_decoded sse_decode(struct soft_decoder *d, uint8_t opcode)

@@ -42,7 +42,7 @@ enum vex_form_flag {
     VEX_SHIFT_GROUP = 1 << 15,   /* ModRM.reg says which shift */
 };
 
-enum vex_feature { VEX_AVX, VEX_AVX_AVX2 /* the latter with VEX.L */, VEX_AVX2, VEX_FMA, VEX_F16C };
+enum vex_feature { VEX_AVX, VEX_AVX_AVX2 /* the latter with VEX.L */, VEX_AVX2, VEX_FMA, VEX_F16C, VEX_AES, VEX_PCLMUL };
 
 /* One instruction; `reg` or `mem` is NULL where a form does not exist. */
 struct vex_form {

@@ -8,10 +8,12 @@
 #include "vmm/soft/bmi.h"
 #include "vmm/soft/vex.h"
 
-#define CPUID_1_ECX_FMA  (1u << 12)
-#define CPUID_1_ECX_AVX  (1u << 28)
-#define CPUID_1_ECX_F16C (1u << 29)
-#define CPUID_7_EBX_AVX2 (1u << 5)
+#define CPUID_1_ECX_PCLMUL (1u << 1)
+#define CPUID_1_ECX_AES    (1u << 25)
+#define CPUID_1_ECX_FMA    (1u << 12)
+#define CPUID_1_ECX_AVX    (1u << 28)
+#define CPUID_1_ECX_F16C   (1u << 29)
+#define CPUID_7_EBX_AVX2   (1u << 5)
 
 /* --- Instructions that are SSE's --- */
 
@@ -124,6 +126,10 @@ static bool has_feature(const struct soft_cpu *cpu, unsigned feature, bool is_25
         return cpu->cpuid_1_ecx & CPUID_1_ECX_FMA;
     case VEX_F16C:
         return cpu->cpuid_1_ecx & CPUID_1_ECX_F16C;
+    case VEX_AES:
+        return cpu->cpuid_1_ecx & CPUID_1_ECX_AES;
+    case VEX_PCLMUL:
+        return cpu->cpuid_1_ecx & CPUID_1_ECX_PCLMUL;
     default:
         return true;
     }

@@ -306,9 +306,21 @@
 #define VEX_FMA(X)                                                                                 \
     VEX_FMA_ORDER(X, 132, 0x90) VEX_FMA_ORDER(X, 213, 0xa0) VEX_FMA_ORDER(X, 231, 0xb0)
 
+/* 128 bits only: the wide ones are features of their own. */
+#define VEX_AES_ROUND(X, name, opcode)                                                             \
+    X(name, 2, 1, IG, opcode, M, 1, 16, 16, AES, INTEGER, VEX_NDS | VEX_L0)
+#define VEX_CRYPTO(X)                                                                              \
+    X(vaesimc, 2, 1, IG, 0xdb, N, 1, 16, 16, AES, INTEGER, VEX_L0)                                 \
+    VEX_AES_ROUND(X, vaesenc, 0xdc)                                                                \
+    VEX_AES_ROUND(X, vaesenclast, 0xdd)                                                            \
+    VEX_AES_ROUND(X, vaesdec, 0xde)                                                                \
+    VEX_AES_ROUND(X, vaesdeclast, 0xdf)                                                            \
+    X(vaeskeygenassist, 3, 1, IG, 0xdf, N, 256, 16, 16, AES, INTEGER, VEX_L0)                      \
+    X(vpclmulqdq, 3, 1, IG, 0x44, M, 32, 16, 16, PCLMUL, INTEGER, VEX_NDS | VEX_L0)
+
 #define VEX_STUBS(X)                                                                               \
     VEX_INTEGERS_1(X)                                                                              \
     VEX_INTEGERS_2(X)                                                                              \
-    VEX_INTEGERS_AVX2(X) VEX_MOVES(X) VEX_SHUFFLES(X) VEX_FLOATS(X) VEX_FMA(X)
+    VEX_INTEGERS_AVX2(X) VEX_MOVES(X) VEX_SHUFFLES(X) VEX_FLOATS(X) VEX_FMA(X) VEX_CRYPTO(X)
 
 #endif
