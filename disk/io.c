@@ -151,8 +151,6 @@ static void host_close(struct io_file *file, void (*on_closed)(void *opaque), vo
     CHECK(!host->in_flight && list_is_empty(&host->held));
     host->on_closed = on_closed;
     host->opaque = opaque;
-    if (host->ring)
-        io_ring_remove_file(host->ring, host->ring_slot);
     host->closing.work = close_work;
     host->closing.on_done = on_close_done;
     loop_job_submit(file->loop, &host->closing);
@@ -237,8 +235,6 @@ static int choose_engine(struct io_host *host, const char *path, enum disk_aio a
     if (aio == DISK_AIO_THREADS)
         return 0;
     host->ring = io_ring_get(host->file.loop, &result);
-    if (host->ring)
-        host->ring_slot = io_ring_add_file(host->ring, host->file.fd);
     if (host->ring || aio == DISK_AIO_AUTO)
         return 0;
     return error_set(err, -result, "cannot use io_uring for '%s': %s; use aio=threads", path,

@@ -11,7 +11,6 @@ struct io_ring;
 struct io_host {
     struct io_file file;
     struct io_ring *ring; /* NULL: the pool */
-    int ring_slot;        /* where the ring has the file registered, or -1 */
     bool direct;          /* opened with O_DIRECT */
     bool no_sync;
     uint32_t alignment; /* of offsets, lengths and memory under O_DIRECT */
@@ -36,8 +35,5 @@ void io_host_finish(struct io_request *request, int result);
 struct io_ring *io_ring_get(struct loop *loop, int *result);
 void io_ring_put(struct io_ring *ring);
 void io_ring_submit(struct io_ring *ring, struct io_request *request);
-/* Saves the kernel a look-up for each request. The slot, or -1: then it has to look up. */
-int io_ring_add_file(struct io_ring *ring, int fd);
-void io_ring_remove_file(struct io_ring *ring, int slot);
 
 #endif

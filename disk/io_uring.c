@@ -5,11 +5,11 @@
  * taken in the same stage, the rest is announced by an eventfd. What the kernel does in part, or
  * not at all, is finished in the pool.
  *
- * Files are registered, so that the kernel need not look them up for each request; so is memory
- * that its owner keeps resident (io_register_memory), so that its pages need not be pinned each
- * time. Where the kernel defers its completions to our own calls (Linux 6.1), answers cannot come
- * behind our back, and so the eventfd is silenced while we look at the ring anyway: during a
- * submission, and while the loop waits actively.
+ * Memory that its owner keeps resident is registered (io_register_memory), so that its pages need
+ * not be pinned each time. Files are not: the kernel would keep those of a killed process open, and
+ * their locks with them, for up to a tenth of a second. Where the kernel defers its completions to
+ * our own calls (Linux 6.1), answers cannot come behind our back, and so the eventfd is silenced
+ * while we look at the ring anyway: during a submission, and while the loop waits actively.
  */
 #include "build/config.h"
 #include "disk/io_host.h"
@@ -28,7 +28,6 @@
 #include "base/spinner.h"
 
 #define RING_ENTRIES 256u
-#define RING_FILES   64u
 #define BUFFER_MAX   (UINT64_C(1) << 30) /* the kernel takes no longer ones */
 
 struct io_ring {
@@ -42,7 +41,6 @@ struct io_ring {
     unsigned in_kernel;
     bool defers; /* completions appear only in our own calls */
     struct spinner spinner;
-    uint64_t files_free;  /* one bit for each registered slot that is empty */
     struct iovec *pieces; /* of registered memory */
     unsigned piece_count;
 };
@@ -100,11 +98,6 @@ static void prepare(struct io_ring *ring, struct io_uring_sqe *sqe, struct io_re
         break;
     case IO_TRUNCATE:
         UNREACHABLE("the pool truncates");
-    }
-    int slot = container_of(request->file, struct io_host, file)->ring_slot;
-    if (slot >= 0) {
-        sqe->fd = slot;
-        sqe->flags |= IOSQE_FIXED_FILE;
     }
     io_uring_sqe_set_data(sqe, request);
 }
@@ -260,30 +253,8 @@ static struct io_ring *ring_create(struct loop *loop, int *result)
     list_init(&ring->queued);
     loop_task_init(loop, &ring->submit, LOOP_STAGE_SUBMIT, on_submit);
     spinner_init(&ring->spinner, loop, poll_ring, on_turned);
-    if (io_uring_register_files_sparse(&ring->uring, RING_FILES) == 0)
-        ring->files_free = UINT64_MAX;
     list_push_back(&rings, &ring->node);
     return ring;
-}
-
-int io_ring_add_file(struct io_ring *ring, int fd)
-{
-    if (!ring->files_free)
-        return -1;
-    int slot = __builtin_ctzll(ring->files_free);
-    if (io_uring_register_files_update(&ring->uring, (unsigned)slot, &fd, 1) != 1)
-        return -1;
-    ring->files_free &= ~(UINT64_C(1) << slot);
-    return slot;
-}
-
-void io_ring_remove_file(struct io_ring *ring, int slot)
-{
-    const int none = -1;
-    if (slot < 0)
-        return;
-    CHECK(io_uring_register_files_update(&ring->uring, (unsigned)slot, &none, 1) == 1);
-    ring->files_free |= UINT64_C(1) << slot;
 }
 
 static struct io_ring *find_ring(const struct loop *loop)
@@ -375,19 +346,6 @@ void io_ring_submit(struct io_ring *ring, struct io_request *request)
     (void)ring;
     (void)request;
     UNREACHABLE("built without io_uring");
-}
-
-int io_ring_add_file(struct io_ring *ring, int fd)
-{
-    (void)ring;
-    (void)fd;
-    return -1;
-}
-
-void io_ring_remove_file(struct io_ring *ring, int slot)
-{
-    (void)ring;
-    (void)slot;
 }
 
 bool io_register_memory(struct loop *loop, void *base, uint64_t bytes)

@@ -2,12 +2,14 @@
 """Image locks: evisor and QEMU keep each other out, and readers let each other in."""
 import contextlib
 import os
+import signal
 import subprocess
 import time
 
 import pytest
 
 from conftest import evisor_img, qemu_img, run
+from nbd import serve
 
 
 @contextlib.contextmanager
@@ -121,3 +123,12 @@ def test_bytes_are_those_of_qemu(image, tmp_path):
     if not theirs:
         pytest.skip("/proc/locks shows no OFD locks here")
     assert ours == theirs == {100, 101, 103, 201, 203}
+
+
+def test_a_killed_process_leaves_no_lock(image):
+    """Where nothing was in flight, the image can be used as soon as the process is gone."""
+    for _ in range(3):
+        with serve(image) as server:
+            server.stop(signal.SIGKILL)
+        result = evisor_img("resize", image, "+1M")
+        assert result.status == 0, result
