@@ -2,6 +2,7 @@
 """Two stock guests on one wire: over an internal network, datagrams and a stream."""
 
 import shutil
+import socket
 import time
 
 import pytest
@@ -67,26 +68,49 @@ def test_a_machine_that_is_stopped_does_not_hold_up_its_peer(pair):
     first.check("ping -c 3 -W 10 192.168.9.2")
 
 
-def addresses_of(machine, wanted, within_s=30):
+def addresses_of(machine, netdev, wanted, within_s=30):
     """What evisor has seen, by address; waits until `wanted` is among it."""
     for _ in range(within_s * 4):
-        nic, = machine.qmp.execute("query-nic-addresses")
-        known = {entry["ip-address"]: entry for entry in nic["addresses"]}
+        nics = {nic["id"]: nic["addresses"] for nic in machine.qmp.execute("query-nic-addresses")}
+        known = {entry["ip-address"]: entry for entry in nics[netdev]}
         if wanted in known:
             return known
         time.sleep(0.25)
     raise AssertionError(f"{wanted} is not among {known}")
 
 
-def test_addresses_are_known_without_an_agent(boot):
-    machine = boot("-nic", "user")
-    machine.check("udhcpc -n -q -i eth0")
-    lease = addresses_of(machine, "10.0.2.15")["10.0.2.15"]
-    assert lease["source"] == "dhcp" and lease["mac"] == "52:54:00:12:34:56"
+def test_a_shared_nat_its_forwards_and_what_is_known_of_addresses(boot, tmp_path):
+    """eth0 is on a NAT that machines share and held to its addresses, eth1 is free."""
+    path = tmp_path / "guest.sock"
+    machine = boot("-name", "vm", "-netdev",
+                   f"nat,id=n0,folder={tmp_path}/net,net=10.9.0.0/24,antispoof=on,"
+                   "guestfwd=tcp:10.9.0.100:80-cmd:echo from the host",
+                   "-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01",
+                   "-netdev", "user,id=n1", "-device", "virtio-net-pci,netdev=n1")
+    machine.check("udhcpc -n -q -i eth0 && udhcpc -n -q -i eth1")
+    lease = addresses_of(machine, "n0", "10.9.0.15")["10.9.0.15"]
+    assert lease["source"] == "dhcp" and lease["mac"] == "52:54:00:00:00:01"
     assert lease["expires"] > lease["first-seen"] <= lease["last-seen"]
-    machine.check("ip addr add 10.0.2.77/24 dev eth0; ping -c 1 -I 10.0.2.77 10.0.2.2")
-    assert addresses_of(machine, "10.0.2.77")["10.0.2.77"]["source"] == "arp"
-    seen = machine.qmp.wait_event("NIC_IP_CHANGED")
-    assert seen["data"]["id"]
+    assert "from the host" in machine.check("nc 10.9.0.100 80 </dev/null")
+    machine.check("ip addr add 10.9.0.77/24 dev eth0; ip addr add 10.0.2.77/24 dev eth1")
+    machine.check("! ping -c 1 -W 2 -I 10.9.0.77 10.9.0.2 && ping -c 1 -W 20 -I 10.9.0.15 10.9.0.2")
+    machine.check("ping -c 1 -W 20 -I 10.0.2.77 10.0.2.2")
+    assert addresses_of(machine, "n1", "10.0.2.77")["10.0.2.77"]["source"] == "arp"
+    assert "10.9.0.77" not in addresses_of(machine, "n0", "10.9.0.15")
+    assert machine.qmp.wait_event("NIC_IP_CHANGED")["data"]["id"]
+
+    machine.qmp.execute("hostfwd-add", netdev="n0", rule=f"unix:{path}-:7777")
+    forwards = machine.qmp.execute("query-forwards")
+    assert forwards[0] == {"netdev": "n0", "hostfwd": [f"unix:{path}-:7777"],
+                           "guestfwd": ["tcp:10.9.0.100:80-cmd:echo from the host"]}
+    machine.type("(echo from the guest | nc -l -p 7777) &\n")
+    machine.check("until netstat -ltn | grep -q :7777; do sleep 0.1; done")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        assert client.makefile().readline() == "from the guest\n"
+    machine.qmp.execute("hostfwd-remove", netdev="n0", rule=f"unix:{path}")
+    assert not path.exists()
+
     machine.qmp.execute("system_reset")
-    assert machine.qmp.execute("query-nic-addresses")[0]["addresses"] == []
+    assert all(nic["addresses"] == [] for nic in machine.qmp.execute("query-nic-addresses"))
