@@ -13,6 +13,17 @@
 #define GIVE_UP_NS UINT64_C(30000000000)
 enum { TURNS_MIN = 30 };
 
+static void keep(struct fake_nic *nic, const struct net_meta *meta, const struct iovec *iov,
+                 size_t iov_count, size_t length)
+{
+    assert_true(nic->count < FAKE_NIC_FRAMES_MAX);
+    struct fake_frame *frame = &nic->frames[nic->count++];
+    frame->meta = *meta;
+    frame->length = length;
+    frame->bytes = malloc(frame->length);
+    iov_read(iov, iov_count, 0, frame->bytes, frame->length);
+}
+
 static int on_receive(void *opaque, const struct net_meta *meta, const struct iovec *iov,
                       size_t iov_count)
 {
@@ -21,13 +32,38 @@ static int on_receive(void *opaque, const struct net_meta *meta, const struct io
         nic->refused++;
         return -EAGAIN;
     }
-    assert_true(nic->count < FAKE_NIC_FRAMES_MAX);
-    struct fake_frame *frame = &nic->frames[nic->count++];
-    frame->meta = *meta;
-    frame->length = iov_size(iov, iov_count);
-    frame->bytes = malloc(frame->length);
-    iov_read(iov, iov_count, 0, frame->bytes, frame->length);
+    keep(nic, meta, iov, iov_count, iov_size(iov, iov_count));
     return 0;
+}
+
+static int on_receive_begin(void *opaque, struct net_room *room)
+{
+    static struct iovec iov[2];
+    struct fake_nic *nic = opaque;
+    if (!nic->lends || nic->is_full)
+        return -EAGAIN;
+    iov[0] = (struct iovec){nic->lent, nic->lends / 3};
+    iov[1] = (struct iovec){nic->lent + nic->lends / 3, nic->lends - nic->lends / 3};
+    *room = (struct net_room){iov, 2, nic->lends};
+    return 0;
+}
+
+static int on_receive_end(void *opaque, const struct net_meta *meta, const uint8_t *head,
+                          size_t bytes)
+{
+    struct fake_nic *nic = opaque;
+    assert_true(bytes > NET_HEAD_BYTES && bytes <= NET_HEAD_BYTES + nic->lends);
+    if (!meta)
+        return 0;
+    const struct iovec iov[] = {{(void *)head, NET_HEAD_BYTES}, {nic->lent, nic->lends}};
+    keep(nic, meta, iov, 2, bytes);
+    nic->in_place++;
+    return 0;
+}
+
+static void on_receive_release(void *opaque)
+{
+    (void)opaque;
 }
 
 static void on_send_ready(void *opaque)
@@ -42,8 +78,12 @@ static void on_link(void *opaque, bool up)
 
 void fake_nic_attach(struct fake_nic *nic, struct net_backend *net)
 {
-    static const struct net_peer_ops ops = {
-        .receive = on_receive, .on_send_ready = on_send_ready, .on_link = on_link};
+    static const struct net_peer_ops ops = {.receive = on_receive,
+                                            .receive_begin = on_receive_begin,
+                                            .receive_end = on_receive_end,
+                                            .receive_release = on_receive_release,
+                                            .on_send_ready = on_send_ready,
+                                            .on_link = on_link};
     memset(nic, 0, sizeof(*nic));
     nic->net = net;
     nic->link_up = net->link_up;

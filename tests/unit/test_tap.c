@@ -206,6 +206,25 @@ static void test_the_host_sends_what_the_guest_takes(void **state)
     }
 }
 
+/* However much of a frame fits into the guest at once, it arrives whole. */
+static void test_frames_go_straight_to_where_there_is_room(void **state)
+{
+    static const size_t rooms[] = {30000, 500, 20000, 60000};
+    (void)state;
+    open_tap(&(struct net_tap_options){.fd = -1});
+    net_set_guest_offloads(nic.net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
+    for (size_t i = 0; i < ARRAY_SIZE(rooms); i++) {
+        unsigned before = nic.in_place;
+        nic.lends = rooms[i];
+        send_large_from_host();
+        const struct fake_frame *whole = next_of_type(ETH_P_IP);
+        assert_int_equal(whole->length, large.length);
+        assert_memory_equal(whole->bytes, large.bytes, large.length);
+        assert_int_equal(whole->meta.gso_size, 1460);
+        assert_int_equal(nic.in_place - before, large.length <= NET_HEAD_BYTES + rooms[i] ? 1 : 0);
+    }
+}
+
 static void test_a_full_guest_is_waited_for(void **state)
 {
     (void)state;
@@ -360,6 +379,7 @@ int main(int count, char **words)
         tap_test(test_frames_cross_both_ways),
         tap_test(test_large_frames_go_out_whole),
         tap_test(test_the_host_sends_what_the_guest_takes),
+        tap_test(test_frames_go_straight_to_where_there_is_room),
         tap_test(test_a_full_guest_is_waited_for),
         tap_test(test_a_removed_interface_is_a_carrier_lost),
         tap_test(test_an_open_descriptor_is_taken_over),
