@@ -2,6 +2,7 @@
 """runner: the test run: stages in order, fast ones first; each test is one line, with its time."""
 
 import argparse
+import concurrent.futures
 import os
 import pathlib
 import re
@@ -20,6 +21,7 @@ import iotests  # noqa: E402
 
 BUILD = TOP / "build"
 RESULTS = BUILD / "test-results"
+WORKERS = 2  # that run pytest files side by side; many a test has two busy threads itself
 
 
 class Tally:
@@ -84,14 +86,15 @@ def run_cmocka(tally, program, environment=None):
         tally.add(f"{program.name}: {name}", "failed", seconds)
 
 
-def run_pytest(tally, folder, environment=None, timeout=1800, prefix=(), select=None):
-    """A folder of pytest files; outcomes come from its report."""
+def run_pytest(tally, folder, environment=None, timeout=1800, prefix=(), select=None, workers=0):
+    """A folder of pytest files, by as many workers (0: in one process); outcomes come from its
+    report."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = RESULTS / (folder.replace("/", "-") + ".xml")
     report.unlink(missing_ok=True)
     command = [*prefix, "env", "PYTHONDONTWRITEBYTECODE=1", "pytest-3", "-q", "-p",
                "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else []),
-               folder]
+               *(["-n", str(workers), "--dist", "loadfile"] if workers else []), folder]
     began = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace",
@@ -152,7 +155,7 @@ def unit(tally):
 
 def guests(tally):
     stage("guests")
-    run_pytest(tally, "tests/guest")
+    run_pytest(tally, "tests/guest", workers=WORKERS)
 
 
 def kvm_is_native():
@@ -189,12 +192,12 @@ def kvm(tally):
 
 def interop(tally):
     stage("interop: evisor-img and QEMU's tools on the same images")
-    run_pytest(tally, "tests/interop")
+    run_pytest(tally, "tests/interop", workers=WORKERS)
 
 
 def evctl(tally):
     stage("evctl, as a person types it")
-    run_pytest(tally, "tests/evctl")
+    run_pytest(tally, "tests/evctl", workers=WORKERS)
 
 
 def networks(tally):
@@ -230,11 +233,17 @@ def proof(tally):
     for name in ("tsan_soft_smp", "tsan_soft_lapic"):
         run_cmocka(tally, BUILD / "tests" / name,
                    {"TSAN_OPTIONS": "suppressions=tests/tsan.supp"})
-    for name in ("fuzz_soft", "fuzz_control", "fuzz_frames", "fuzz_nbd"):
-        run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
-                                             "-rss_limit_mb=2048", "-timeout=30"], 240)
-    for kind in ("qcow2", "foreign"):
-        fuzz_images(tally, kind)
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as workers:
+        runs = [workers.submit(fuzz, tally, name)
+                for name in ("fuzz_soft", "fuzz_control", "fuzz_frames", "fuzz_snoop", "fuzz_nbd")]
+        runs += [workers.submit(fuzz_images, tally, kind) for kind in ("qcow2", "foreign")]
+        for run in runs:
+            run.result()
+
+
+def fuzz(tally, name):
+    run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
+                                         "-rss_limit_mb=2048", "-timeout=30"], 240)
 
 
 def fuzz_images(tally, kind):

@@ -26,6 +26,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "box: runs in the KVM box too, where all is slow")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that no worker is left alone with it."""
+    items.sort(key=lambda item: item.path.stem != "test_userland")
+
+
 @pytest.fixture(scope="session")
 def evisor():
     return BUILD / "evisor"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """packages: Debian packages: which are missing, installing them, unpacking one without installing."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -14,7 +16,7 @@ GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap",
          "libnbd-bin", "fio", "xz-utils", "nftables", "dnsmasq-base", "passt", "iputils-ping",
-         "ethtool", "iperf3"]
+         "ethtool", "iperf3", "python3-pytest-xdist"]
 
 
 class Failure(Exception):
@@ -29,6 +31,14 @@ def cache_folder():
     path = pathlib.Path(base)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def locked(name):
+    """One process at a time, of those that share the cache."""
+    with open(cache_folder() / f".{name}.lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def is_installed(name):
@@ -56,6 +66,16 @@ def _apt_lists_are_empty():
     return not any(path.name.endswith(("_Packages", "_Packages.lz4")) for path in lists.glob("*"))
 
 
+def _install_now(names):
+    if _apt_lists_are_empty():
+        _apt("update")
+    try:
+        _apt("install", "-y", "--no-install-recommends", *names)
+    except subprocess.CalledProcessError:
+        _apt("update")
+        _apt("install", "-y", "--no-install-recommends", *names)
+
+
 def install(names, why):
     """Installs what is missing of `names`, after saying what and why."""
     wanted = missing(names)
@@ -70,13 +90,8 @@ def install(names, why):
             raise Failure("run as root: apt-get install " + " ".join(wanted))
         print("  (through sudo, which may ask for your password)", flush=True)
     try:
-        if _apt_lists_are_empty():
-            _apt("update")
-        try:
-            _apt("install", "-y", "--no-install-recommends", *wanted)
-        except subprocess.CalledProcessError:
-            _apt("update")
-            _apt("install", "-y", "--no-install-recommends", *wanted)
+        with locked("apt"):
+            _install_now(wanted)
     except subprocess.CalledProcessError as error:
         raise Failure("apt-get could not install " + " ".join(wanted)) from error
 
@@ -119,6 +134,11 @@ def unpack(name, suite=None, architecture=None):
     `suite` names another suite of Debian than this system's, `architecture` (which needs a suite)
     another architecture.
     """
+    with locked("apt"):
+        return _unpack_now(name, suite, architecture)
+
+
+def _unpack_now(name, suite, architecture):
     options = _suite_options(suite, architecture=architecture) if suite else []
     if suite:
         updated = subprocess.run(["apt-get", "-qq", *options, "update"], capture_output=True,

@@ -69,6 +69,11 @@ def _bootstrap(folder):
 
 def make(evisor_img):
     """The image's path, made first if need be. Never write to it: use it as a backing file."""
+    with packages.locked("userland"):
+        return _make_now(evisor_img)
+
+
+def _make_now(evisor_img):
     final = cached()
     if final.exists():
         return final
