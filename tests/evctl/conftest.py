@@ -120,7 +120,8 @@ def guest(kernel, tmp_path_factory):
                    "--append", f"{append} root=/dev/vda", "--image", image]
 
     rootfs.make_raw(Guest.image, 96)
-    rootfs.make_initramfs(kernel, folder / "initrd")
+    modules = [*rootfs.MODULES, "virtio_balloon", "virtio_mem"]
+    rootfs.make_initramfs(kernel, folder / "initrd", modules=modules)
     rootfs.make_initramfs(kernel, folder / "diskless", rootfs.DISKLESS_INIT)
     return Guest
 

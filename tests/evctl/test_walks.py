@@ -106,7 +106,6 @@ def test_modify_and_start_again(evctl, guest):
     shown = evctl.type("web", "echo n=$(nproc) d=$(cat /sys/block/vdb/size) e=$(ls /sys/class/net | "
                        "grep -c eth)\n", "n=3 d=131072 e=2")
     assert "n=3" in shown
-    evctl.fails(7, ["--live"], "set", "web", "--live", "--cpus", "4")
     # A larger disk is seen at once.
     evctl("disk", "resize", "web", "disk1", "128M")
     evctl.type("web", "sleep 1; echo size=$(cat /sys/block/vdb/size)\n", "size=262144")
@@ -116,6 +115,47 @@ def test_modify_and_start_again(evctl, guest):
     info = evctl("info", "web", "--json").json()
     assert len(info["disks"]) == 1 and len(info["nics"]) == 1
     assert not (evctl.store / "web/disk1.qcow2").exists()
+
+
+def test_changes_while_it_runs(evctl, guest):
+    """As controlvm, setvcpus, setmem, attach-disk and domif-setlink, in one run of the guest."""
+    evctl("create", "web", *guest.options, "--max-cpus", "3", "--max-memory", "512M")
+    evctl("start", "web")
+    evctl.wait_console("web", PROMPT)
+    evctl("set", "web", "--live", "--cpus", "2")
+    evctl.type("web", "for c in /sys/devices/system/cpu/cpu?/online; do echo 1 >$c; done; "
+               "echo cpus=$(nproc)\n", "cpus=2")
+    of = "$(awk '/{}/ {{print int($2 / 1024)}}' /proc/meminfo)"
+    evctl("set", "web", "--live", "--memory", "160M")
+    evctl.type("web", f"[ {of.format('MemFree')} -lt 130 ] && echo ballo$((1))on\n", "ballo1on")
+    evctl("set", "web", "--live", "--memory", "384M")
+    evctl.type("web", "echo auto >/sys/devices/system/memory/auto_online_blocks; for m in "
+               "/sys/devices/system/memory/memory*/state; do echo online >$m; done 2>/dev/null; "
+               f"[ {of.format('MemTotal')} -gt 300 ] && echo mo$((1))re\n", "mo1re")
+    assert evctl("attach", "web", "disk", "64M", "--live").out == "disk1\n"
+    assert evctl("attach", "web", "nic", "user", "--live").out == "net1\n"
+    evctl.type("web", "while [ ! -b /dev/vdb -o ! -e /sys/class/net/eth1 ]; do sleep 0.2; done; "
+               "dd if=/dev/urandom of=/dev/vdb bs=1M count=4 conv=fsync 2>/dev/null; "
+               "echo plu$((1))gged\n", "plu1gged")
+    evctl("set", "web", "--live", "--link", "net0=off")
+    evctl.type("web", "ip link set eth0 up; while [ $(cat /sys/class/net/eth0/carrier) != 0 ]; do "
+               "sleep 0.2; done; echo no$((1))carrier\n", "no1carrier")
+    evctl("disk", "resize", "web", "disk1", "128M")
+    evctl.type("web", "while [ $(cat /sys/block/vdb/size) != 262144 ]; do sleep 0.2; done; "
+               "echo lar$((1))ger\n", "lar1ger")
+    evctl("detach", "web", "disk1", "--live", "--delete")
+    evctl("detach", "web", "net1", "--live")
+    evctl("set", "web", "--live", "--cpus", "1")
+    evctl.type("web", "while [ -b /dev/vdb -o -e /sys/class/net/eth1 ]; do sleep 0.2; done; "
+               "echo go$((1))ne cpus=$(nproc)\n", "go1ne cpus=1")
+    assert not (evctl.store / "web/disk1.qcow2").exists()
+    evctl.fails(7, ["at most 512 MiB", "--max-memory"], "set", "web", "--live", "--memory", "1G")
+    evctl.fails(7, ["at most 3 CPUs", "--max-cpus"], "set", "web", "--live", "--cpus", "8")
+    evctl.fails(7, ["--boot", "--live"], "set", "web", "--live", "--boot", "d")
+    evctl.fails(3, ["net7"], "set", "web", "--live", "--link", "net7=off")
+    info = evctl("info", "web", "--json").json()
+    assert (info["cpus"], info["memory-mib"], info["nics"][0]["link"]) == (1, 384, "off")
+    assert len(info["disks"]) == 1 and len(info["nics"]) == 1
 
 
 def test_a_killed_evisor_is_a_stopped_machine(evctl, guest):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * change: set, attach and detach. They change the description, which the next start follows; a
- * running machine itself has nothing yet that could be plugged in or out.
+ * change: set, attach and detach. They change the description, which the next start follows; with
+ * --live the running machine first, and the description only where that went well.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,34 +12,43 @@
 #include "base/limits.h"
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/tell.h"
 
-static int refuse_live(const struct evctl_call *call, const char *what, struct error *err)
+/* A machine that is being changed. `qmp` is open where the change is to be live. */
+struct change {
+    struct machine machine;
+    struct qmp qmp;
+    bool is_live;
+};
+
+static int begin(const struct evctl_call *call, struct change *change, struct error *err)
 {
-    if (!call_has(call, "live"))
-        return 0;
-    return error_set(err, ENOTSUP,
-                     "%s cannot change while a machine runs; leave out --live and the next start "
-                     "follows it",
-                     what);
+    *change = (struct change){0};
+    int result = machine_open(call->arguments[0], MACHINE_LOCK, &change->machine, err);
+    if (result)
+        return result;
+    change->is_live = call_has(call, "live") && machine_pid(change->machine.folder_fd);
+    if (change->is_live)
+        result = qmp_open(&change->machine, &change->qmp, err);
+    if (result)
+        machine_close(&change->machine);
+    return result;
 }
 
-static int open_for_change(const struct evctl_call *call, const char *what, struct machine *machine,
-                           struct error *err)
+static int finish(struct change *change, int result, struct error *err)
 {
-    int result = refuse_live(call, what, err);
-    return result ? result : machine_open(call->arguments[0], MACHINE_LOCK, machine, err);
-}
-
-static int finish(struct machine *machine, int result, struct error *err)
-{
+    struct machine *machine = &change->machine;
     if (!result)
         result = machine_save(machine, err);
-    if (!result && machine_pid(machine->folder_fd))
-        tell_note("'%s' is running; the change takes effect at its next start", machine->name);
+    if (!result && !change->is_live && machine_pid(machine->folder_fd))
+        tell_note("'%s' is running; the change takes effect at its next start%s", machine->name,
+                  ", or at once with --live");
     if (!result)
         tell_json(json_deep_copy(machine->config));
+    if (change->is_live)
+        qmp_close(&change->qmp);
     machine_close(machine);
     return result;
 }
@@ -77,19 +86,71 @@ static int replace_nic(json_t *config, const char *text, struct error *err)
     return result;
 }
 
+/* "net0=off" */
+static int set_link(struct change *change, const char *text, struct error *err)
+{
+    char id[32] = "";
+    const char *equals = strchr(text, '=');
+    snprintf(id, sizeof(id), "%.*s", (int)MIN(strcspn(text, "="), 31u), text);
+    json_t *nic = model_find(change->machine.config, "nics", id);
+    if (!nic)
+        return error_set(err, ENODEV, "--link %s: '%s' has no NIC '%s'; 'evctl info' shows them",
+                         text, change->machine.name, id);
+    if (!equals || (strcmp(equals, "=on") != 0 && strcmp(equals, "=off") != 0))
+        return error_set(err, EINVAL, "--link %s: write NIC=on or NIC=off", text);
+    model_set_text(nic, "link", strcmp(equals, "=off") == 0 ? "off" : "");
+    return change->is_live ? live_set_link(&change->qmp, id, strcmp(equals, "=on") == 0, err) : 0;
+}
+
+/* What a running machine cannot change is refused before anything is changed. */
+static int check_live(const struct evctl_call *call, struct error *err)
+{
+    static const char *const can[] = {"cpus", "memory", "link", "live",
+                                      "user", "os",     "json", "quiet"};
+    for (unsigned i = 0; i < call->value_count; i++) {
+        bool is_fine = false;
+        for (unsigned k = 0; k < ARRAY_SIZE(can); k++)
+            is_fine |= strcmp(call->values[i].option->name, can[k]) == 0;
+        if (!is_fine)
+            return error_set(err, ENOTSUP,
+                             "--%s cannot change while the machine runs; leave out --live and the "
+                             "next start follows it",
+                             call->values[i].option->name);
+    }
+    return 0;
+}
+
+static int set_live(const struct evctl_call *call, struct change *change, struct error *err)
+{
+    const json_t *config = change->machine.config;
+    int result = 0;
+    if (call_has(call, "cpus"))
+        result = live_set_cpus(&change->qmp, model_number(config, "cpus"), err);
+    if (!result && call_has(call, "memory"))
+        result = live_set_memory(&change->qmp, model_number(config, "memory-mib"), err);
+    return result;
+}
+
 int cmd_set(struct evctl_call *call, struct error *err)
 {
-    struct machine machine;
+    struct change change;
     const char *text;
-    if (call->value_count == 0)
+    if (call->value_count == 0 || (call->value_count == 1 && call_has(call, "live")))
         return error_set(err, EINVAL, "set: say what, as --cpus 2; see: evctl set --help");
-    int result = open_for_change(call, "CPUs, memory, NICs and boot", &machine, err);
+    int result = begin(call, &change, err);
     if (result)
         return result;
-    result = create_apply(call, machine.config, err);
+    if (change.is_live)
+        result = check_live(call, err);
+    if (!result)
+        result = create_apply(call, change.machine.config, err);
     for (unsigned n = 0; !result && (text = call_nth(call, "net", n)); n++)
-        result = replace_nic(machine.config, text, err);
-    return finish(&machine, result, err);
+        result = replace_nic(change.machine.config, text, err);
+    if (!result && change.is_live)
+        result = set_live(call, &change, err);
+    for (unsigned n = 0; !result && (text = call_nth(call, "link", n)); n++)
+        result = set_link(&change, text, err);
+    return finish(&change, result, err);
 }
 
 /* --- attach, detach --- */
@@ -104,53 +165,96 @@ static int check_room(const struct machine *machine, const char *kind, struct er
                                      machine->name, count);
 }
 
+/* An image that was made for a disk which the machine did not take. */
+static void remove_made(const struct machine *machine, const json_t *disk, const char *what)
+{
+    const char *file = model_text(disk, "file");
+    uint64_t bytes;
+    if (!strchr(file, '/') && parse_size(what, 1 << 20, &bytes))
+        unlinkat(machine->folder_fd, file, 0);
+}
+
+static int attach_live(struct change *change, const json_t *entry, bool is_nic, const char *what,
+                       struct error *err)
+{
+    int result = is_nic ? live_attach_nic(&change->qmp, entry, err)
+                        : live_attach_disk(&change->qmp, entry, err);
+    if (result && !is_nic)
+        remove_made(&change->machine, entry, what);
+    return result;
+}
+
 int cmd_attach(struct evctl_call *call, struct error *err)
 {
-    struct machine machine;
+    struct change change;
     const char *kind = call->arguments[1], *what = call->arguments[2];
     bool is_nic = strcmp(kind, "nic") == 0;
     if (!is_nic && strcmp(kind, "disk") != 0 && strcmp(kind, "iso") != 0)
         return error_set(err, EINVAL, "attach: '%s' is none of disk, iso and nic", kind);
-    int result = open_for_change(call, "disks and NICs", &machine, err);
+    int result = begin(call, &change, err);
     if (result)
         return result;
-    result = check_room(&machine, kind, err);
+    struct machine *machine = &change.machine;
+    json_t *list = json_object_get(machine->config, is_nic ? "nics" : "disks");
+    size_t count = json_array_size(list);
+    result = check_room(machine, kind, err);
     if (!result)
-        result = is_nic ? model_add_nic(machine.config, what, err)
-                        : disks_add(&machine, kind, what, err);
-    json_t *list = json_object_get(machine.config, is_nic ? "nics" : "disks");
+        result = is_nic ? model_add_nic(machine->config, what, err)
+                        : disks_add(machine, kind, what, err);
+    if (!result && is_nic && json_array_size(list) != count + 1)
+        result = error_set(err, EINVAL,
+                           "attach: '%s' is no network; to take a NIC off: evctl detach", what);
+    const json_t *entry = json_array_get(list, count);
+    if (!result && change.is_live)
+        result = attach_live(&change, entry, is_nic, what, err);
     if (!result)
-        tell_line("%s", model_text(json_array_get(list, json_array_size(list) - 1), "id"));
-    return finish(&machine, result, err);
+        tell_line("%s", model_text(entry, "id"));
+    return finish(&change, result, err);
 }
 
-static int remove_image(const struct machine *machine, const json_t *disk, struct error *err)
+/* After the machine is without it: its image, and those in the folder that only it built on. */
+static int remove_images(const struct machine *machine, const json_t *disk, struct error *err)
+{
+    size_t i;
+    json_t *layer;
+    const char *file = model_text(disk, "file");
+    if (unlinkat(machine->folder_fd, file, 0) < 0 && errno != ENOENT)
+        return error_set_errno(err, errno, "cannot remove %s", file);
+    json_array_foreach(json_object_get(disk, "layers"), i, layer)
+        unlinkat(machine->folder_fd, json_string_value(layer), 0);
+    return 0;
+}
+
+static int check_removal(const struct change *change, const json_t *disk, struct error *err)
 {
     const char *file = model_text(disk, "file");
     if (strchr(file, '/'))
         return error_set(err, EINVAL, "%s lies outside the machine's folder; remove it yourself",
                          file);
-    if (machine_pid(machine->folder_fd))
-        return error_set(err, EISCONN, "%s is in use; stop the machine first: evctl stop", file);
-    if (disks_check_unlinked(machine, "its deletion", true, err))
-        return -err->code;
-    if (unlinkat(machine->folder_fd, file, 0) < 0 && errno != ENOENT)
-        return error_set_errno(err, errno, "cannot remove %s", file);
-    return 0;
+    if (!change->is_live && machine_pid(change->machine.folder_fd))
+        return error_set(err, EISCONN,
+                         "%s is in use; stop the machine first (evctl stop), or add --live", file);
+    return disks_check_unlinked(&change->machine, "its deletion", true, err);
 }
 
 int cmd_detach(struct evctl_call *call, struct error *err)
 {
-    struct machine machine;
+    struct change change;
     const char *id = call->arguments[1];
-    int result = open_for_change(call, "disks and NICs", &machine, err);
+    int result = begin(call, &change, err);
     if (result)
         return result;
-    json_t *disk = model_find(machine.config, "disks", id);
-    if (disk && call_has(call, "delete"))
-        result = remove_image(&machine, disk, err);
+    json_t *config = change.machine.config;
+    json_t *disk = json_incref(model_find(config, "disks", id));
+    bool is_nic = model_find(config, "nics", id), deletes = disk && call_has(call, "delete");
+    if (deletes)
+        result = check_removal(&change, disk, err);
+    if (!result && change.is_live && (disk || is_nic))
+        result = live_detach(&change.qmp, id, is_nic, err);
     if (!result)
-        result = model_remove(machine.config,
-                              model_find(machine.config, "nics", id) ? "nics" : "disks", id, err);
-    return finish(&machine, result, err);
+        result = model_remove(config, is_nic ? "nics" : "disks", id, err);
+    if (!result && deletes)
+        result = remove_images(&change.machine, disk, err);
+    json_decref(disk);
+    return finish(&change, result, err);
 }

@@ -5,8 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
+#include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/network.h"
+
+#define MEMORY_BLOCK_MIB 128u /* Linux adds memory in such blocks */
 
 static void add(json_t *words, const char *format, ...) printf_like(2, 3);
 
@@ -46,12 +50,16 @@ static void add_text(json_t *words, const json_t *config, const char *key)
 
 static void add_disk(json_t *words, const json_t *disk)
 {
+    char device[LIVE_DEVICE_BYTES];
     const char *file = model_text(disk, "file");
     bool is_iso = strcmp(model_text(disk, "kind"), "iso") == 0;
     char *path = escape(file);
     add(words, "-drive");
-    add(words, "file=%s,format=%s,id=%s,if=%s", path, model_text(disk, "format"),
-        model_text(disk, "id"), is_iso ? "virtio,media=cdrom,readonly=on" : "virtio");
+    add(words, "file=%s,format=%s,id=%s,if=none%s", path, model_text(disk, "format"),
+        model_text(disk, "id"), is_iso ? ",media=cdrom,readonly=on" : "");
+    add(words, "-device");
+    add(words, "virtio-blk-pci,drive=%s,id=%s", model_text(disk, "id"),
+        live_device(model_text(disk, "id"), device));
     free(path);
 }
 
@@ -59,6 +67,7 @@ static int add_nic(json_t *words, const json_t *nic, struct error *err)
 {
     size_t i;
     json_t *rule;
+    char device[LIVE_DEVICE_BYTES];
     char *kind = network_netdev(nic, err), *forwards = strdup("");
     if (!kind) {
         free(forwards);
@@ -74,10 +83,30 @@ static int add_nic(json_t *words, const json_t *nic, struct error *err)
     add(words, "-netdev");
     add(words, "%s,id=%s%s", kind, model_text(nic, "id"), forwards);
     add(words, "-device");
-    add(words, "virtio-net-pci,netdev=%s,mac=%s", model_text(nic, "id"), model_text(nic, "mac"));
+    add(words, "virtio-net-pci,netdev=%s,mac=%s,id=%s", model_text(nic, "id"),
+        model_text(nic, "mac"), live_device(model_text(nic, "id"), device));
     free(kind);
     free(forwards);
     return 0;
+}
+
+/* What it may grow to comes as a device, of which the guest has nothing at first. */
+static void add_memory(json_t *words, const json_t *config)
+{
+    uint64_t mib = model_number(config, "memory-mib"),
+             max_mib = model_number(config, "memory-max-mib");
+    uint64_t more = max_mib > mib ? align_up(max_mib - mib, MEMORY_BLOCK_MIB) : 0;
+    add(words, "-m");
+    if (!more) {
+        add(words, "%lluM", (unsigned long long)mib);
+        return;
+    }
+    add(words, "%lluM,slots=1,maxmem=%lluM", (unsigned long long)mib,
+        (unsigned long long)(mib + more));
+    add(words, "-object");
+    add(words, "memory-backend-ram,id=memory,size=%lluM", (unsigned long long)more);
+    add(words, "-device");
+    add(words, "virtio-mem-pci,id=dev-memory,memdev=memory,requested-size=0");
 }
 
 static void add_base(json_t *words, const json_t *config)
@@ -88,10 +117,11 @@ static void add_base(json_t *words, const json_t *config)
     free(name);
     add(words, "-uuid");
     add(words, "%s", model_text(config, "uuid"));
-    add(words, "-m");
-    add(words, "%lluM", (unsigned long long)model_number(config, "memory-mib"));
+    add_memory(words, config);
+    uint64_t cpus = model_number(config, "cpus"), max_cpus = model_number(config, "cpus-max");
     add(words, "-smp");
-    add(words, "%llu", (unsigned long long)model_number(config, "cpus"));
+    add(words, "cpus=%llu,maxcpus=%llu", (unsigned long long)cpus,
+        (unsigned long long)MAX(cpus, max_cpus));
     static const char *const texts[] = {"accel", "kernel", "initrd", "append", "bios", "boot"};
     for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
         add_text(words, config, texts[i]);
@@ -109,6 +139,7 @@ static void add_sockets(json_t *words)
         "-qmp",     "unix:qmp,server=on,wait=off",
         "-pidfile", "pid",
         "-device",  "virtio-rng-pci",
+        "-device",  "virtio-balloon-pci,id=dev-balloon,deflate-on-oom=on,free-page-reporting=on",
     };
     for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
         add(words, "%s", fixed[i]);

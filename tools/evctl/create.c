@@ -63,6 +63,29 @@ static int set_texts(const struct evctl_call *call, json_t *config, struct error
     return result;
 }
 
+/* What it may grow to while it runs; never less than what it has. */
+static int apply_room(const struct evctl_call *call, json_t *config, struct error *err)
+{
+    uint64_t cpus = model_number(config, "cpus"), memory_mib = model_number(config, "memory-mib");
+    uint64_t max_cpus = MAX(model_number(config, "cpus-max"), cpus);
+    uint64_t max_memory = MAX(model_number(config, "memory-max-mib"), memory_mib) << 20;
+    int result = call_uint(call, "max-cpus", cpus, VCPU_MAX, &max_cpus, err);
+    if (!result)
+        result = call_size(call, "max-memory", &max_memory, err);
+    max_memory >>= 20;
+    if (!result && (max_memory < memory_mib || max_memory > RAM_MAX_GIB * 1024))
+        result =
+            error_set(err, EINVAL, "--max-memory %s: it must be from %lluM, the memory, to %dG",
+                      call_get(call, "max-memory"), (unsigned long long)memory_mib, RAM_MAX_GIB);
+    if (result)
+        return result;
+    if (json_object_get(config, "cpus-max") || max_cpus > cpus)
+        json_object_set_new(config, "cpus-max", json_integer((json_int_t)max_cpus));
+    if (json_object_get(config, "memory-max-mib") || max_memory > memory_mib)
+        json_object_set_new(config, "memory-max-mib", json_integer((json_int_t)max_memory));
+    return 0;
+}
+
 int create_apply(const struct evctl_call *call, json_t *config, struct error *err)
 {
     uint64_t cpus = model_number(config, "cpus");
@@ -78,7 +101,8 @@ int create_apply(const struct evctl_call *call, json_t *config, struct error *er
         return result;
     json_object_set_new(config, "cpus", json_integer((json_int_t)cpus));
     json_object_set_new(config, "memory-mib", json_integer((json_int_t)memory));
-    return set_texts(call, config, err);
+    result = apply_room(call, config, err);
+    return result ? result : set_texts(call, config, err);
 }
 
 /* --- create --- */

@@ -16,6 +16,7 @@
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/interrupt.h"
+#include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
@@ -58,6 +59,19 @@ static int report_death(const struct machine *machine, int log_fd, struct error 
                      *line ? line : "evisor gave no reason");
 }
 
+/* The NICs whose link is off. The guest's first instructions do not look at them. */
+static int pull_cables(const struct machine *machine, struct qmp *qmp, struct error *err)
+{
+    size_t i;
+    json_t *nic;
+    int result = 0;
+    json_array_foreach(json_object_get(machine->config, "nics"), i,
+                       nic) if (!result && strcmp(model_text(nic, "link"), "off") == 0) result =
+        live_set_link(qmp, model_text(nic, "id"), false, err);
+    qmp_close(qmp);
+    return result;
+}
+
 static int wait_until_up(const struct machine *machine, pid_t child, int log_fd, struct error *err)
 {
     struct tell_progress progress;
@@ -69,7 +83,7 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
         if (waitpid(child, &status, WNOHANG) == child)
             result = report_death(machine, log_fd, err);
         else if (qmp_open(machine, &qmp, NULL) == 0)
-            result = (qmp_close(&qmp), 0);
+            result = pull_cables(machine, &qmp, err);
         else if (interrupt_is_pending())
             result = (kill(child, SIGTERM), interrupt_check(err));
         else if (tell_now_ns() > until_ns)

@@ -25,6 +25,8 @@ static const struct field machine_fields[] = {{"format", JSON_INTEGER, true},
                                               {"created", JSON_INTEGER, false},
                                               {"cpus", JSON_INTEGER, true},
                                               {"memory-mib", JSON_INTEGER, true},
+                                              {"cpus-max", JSON_INTEGER, false},
+                                              {"memory-max-mib", JSON_INTEGER, false},
                                               {"accel", JSON_STRING, false},
                                               {"kernel", JSON_STRING, false},
                                               {"initrd", JSON_STRING, false},
@@ -40,9 +42,9 @@ static const struct field disk_fields[] = {
     {"kind", JSON_STRING, true}, {"base", JSON_STRING, false}, {"layers", JSON_ARRAY, false},
     {NULL, JSON_NULL, false}};
 static const struct field nic_fields[] = {
-    {"id", JSON_STRING, true},       {"mode", JSON_STRING, true},    {"mac", JSON_STRING, true},
-    {"network", JSON_STRING, false}, {"bridge", JSON_STRING, false}, {"tap", JSON_STRING, false},
-    {"forwards", JSON_ARRAY, false}, {NULL, JSON_NULL, false}};
+    {"id", JSON_STRING, true},       {"mode", JSON_STRING, true},     {"mac", JSON_STRING, true},
+    {"network", JSON_STRING, false}, {"bridge", JSON_STRING, false},  {"tap", JSON_STRING, false},
+    {"link", JSON_STRING, false},    {"forwards", JSON_ARRAY, false}, {NULL, JSON_NULL, false}};
 
 static const struct field *find_field(const struct field *fields, const char *key)
 {
@@ -125,6 +127,19 @@ static int check_forwards(const json_t *config, struct error *err)
     return 0;
 }
 
+static int check_room(const json_t *config, uint64_t cpus, uint64_t memory_mib, struct error *err)
+{
+    uint64_t max_cpus = model_number(config, "cpus-max");
+    uint64_t max_mib = model_number(config, "memory-max-mib");
+    if (max_cpus && (max_cpus < cpus || max_cpus > VCPU_MAX))
+        return error_set(err, EINVAL, "'cpus-max' must be %llu, the number of CPUs, to %d",
+                         (unsigned long long)cpus, VCPU_MAX);
+    if (max_mib && (max_mib < memory_mib || max_mib > RAM_MAX_GIB * 1024))
+        return error_set(err, EINVAL, "'memory-max-mib' must be %llu, the memory, to %d",
+                         (unsigned long long)memory_mib, RAM_MAX_GIB * 1024);
+    return 0;
+}
+
 int model_check(const json_t *config, struct error *err)
 {
     int result = check_fields(config, machine_fields, "the machine", err);
@@ -138,6 +153,8 @@ int model_check(const json_t *config, struct error *err)
     if (!result && (memory < RAM_MIN_MIB || memory > RAM_MAX_GIB * 1024))
         result = error_set(err, EINVAL, "'memory-mib' must be %d to %d", RAM_MIN_MIB,
                            RAM_MAX_GIB * 1024);
+    if (!result)
+        result = check_room(config, cpus, memory, err);
     if (!result)
         result = check_list(config, "disks", disk_fields, err);
     if (!result)

@@ -3,12 +3,14 @@
  * model: a machine's description: the members of machine.json, and the command line of evisor that
  * follows from it.
  *
- *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib,
+ *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib, cpus-max and
+ *   memory-max-mib (room to grow while it runs; may be missing),
  *   accel, kernel, initrd, append, bios, boot, user (for ssh): texts that may be missing,
  *   disks: [{id, file, format, kind: "disk" or "iso", base, layers}]: a file without '/' lies in
  *     the folder; base is the image of another machine that a linked clone's disk builds on, layers
  *     are the images in the folder that it builds on, lowest first;
- *   nics: [{id, mode, mac, network, bridge, tap, forwards: ["tcp:127.0.0.1:2222-:22"]}], mode being
+ *   nics: [{id, mode, mac, network, bridge, tap, link ("off": no cable), forwards:
+ *     ["tcp:127.0.0.1:2222-:22"]}], mode being
  *     user, network, bridged or tap.
  */
 #ifndef TOOLS_EVCTL_MODEL_H

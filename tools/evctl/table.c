@@ -6,6 +6,8 @@
 #define MACHINE_OPTIONS                                                                            \
     {"cpus", 'c', "N", WORD_TEXT, "number of CPUs"},                                               \
         {"memory", 'm', "SIZE", WORD_TEXT, "memory, such as 512M or 2G"},                          \
+        {"max-cpus", 0, "N", WORD_TEXT, "how many it may have while it runs, by set --live"},      \
+        {"max-memory", 0, "SIZE", WORD_TEXT, "how much it may have while it runs, likewise"},      \
         {"os", 0, "OS", WORD_OS, "what runs in it; 'evctl list --os-types' shows the choice"},   \
         {"kernel", 0, "FILE", WORD_FILE, "Linux kernel to start directly"},                        \
         {"initrd", 0, "FILE", WORD_FILE, "its initial RAM disk"},                                  \
@@ -36,6 +38,7 @@ static const struct evctl_option create_options[] = {
 static const struct evctl_option set_options[] = {
     MACHINE_OPTIONS,
     {"net", 'n', "NIC=NET", WORD_NETWORK, "what a NIC is on, as net0=user"},
+    {"link", 0, "NIC=on|off", WORD_TEXT, "plug a NIC's cable in or out, as net0=off"},
     {"live", 0, NULL, WORD_TEXT, "change the running machine too, where that can be"},
     {0}};
 static const struct evctl_option clone_options[] = {
@@ -260,7 +263,8 @@ const struct evctl_command evctl_commands[] = {
     {"set",
      "NAME",
      "change CPUs, memory, NICs or how a machine boots",
-     "The next start follows it.",
+     "The next start follows it; with --live the running machine does, too: CPUs as far as "
+     "--max-cpus, memory by the balloon or as far as --max-memory, links.",
      "evctl set web --cpus 4 --memory 4G",
      "modifyvm|setvcpus, setmem, edit|(edit the .vmx)",
      set_options,
@@ -271,7 +275,8 @@ const struct evctl_command evctl_commands[] = {
     {"attach",
      "NAME disk|iso|nic WHAT",
      "add a disk, an ISO image or a NIC",
-     "WHAT is as for create: a size or file, a file, a network.",
+     "WHAT is as for create: a size or file, a file, a network. A running machine gets it with "
+     "--live, else at its next start.",
      "evctl attach web disk 50G",
      "storageattach, modifyvm --nic|attach-disk, attach-interface|",
      live_options,
@@ -282,7 +287,7 @@ const struct evctl_command evctl_commands[] = {
     {"detach",
      "NAME ID",
      "take a disk, an ISO image or a NIC off",
-     "ID is as 'evctl info' shows it.",
+     "ID is as 'evctl info' shows it. With --live the running guest is asked to let go first.",
      "evctl detach web iso0",
      "storageattach --medium none|detach-disk, detach-interface|",
      detach_options,
