@@ -148,7 +148,7 @@ void qmp_query_blockstats(struct qmp_call *call)
         qdev_path(disk, i, path, sizeof(path));
         json_t *entry =
             json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id, "node-name",
-                      disk->id, "stats", stats_object(machine_disk(machine, i)), "qdev",
+                      disk_node_name(machine_disk(machine, i)), "stats", stats_object(machine_disk(machine, i)), "qdev",
                       disk->is_attached ? path : NULL);
         if (entry)
             json_array_append_new(list, entry);
@@ -163,10 +163,9 @@ void qmp_block_resize(struct qmp_call *call)
     json_int_t size = json_integer_value(json_object_get(call->arguments, "size"));
     const char *id = device ? device : node;
     struct disk *disk = id ? machine_find_disk(call->control->machine, id) : NULL;
-    if (!id || (device && node))
-        qmp_call_fail(call, QMP_GENERIC, "Need exactly one of 'device' and 'node-name'");
-    else if (!disk)
-        qmp_call_fail(call, QMP_GENERIC, "Cannot find device='%s' nor node-name='%s'", id, id);
+    if (!disk || (device && node))
+        qmp_call_fail(call, QMP_GENERIC, "Cannot find device='%s' nor node-name='%s'",
+                      device ? device : "", node ? node : "");
     else if (size < 0)
         qmp_call_fail(call, QMP_GENERIC, "Parameter 'size' expects a >0 size");
     else if (size % 512)

@@ -89,10 +89,21 @@ void hmp_hostfwd_remove(struct hmp_call *call)
     struct error err = {0};
     const char *text = call->words[call->word_count - 1];
     if (net_slirp_forward_remove(nat, &forward, &err))
-        fprintf(call->out, "Error: %s\r\n", err.text);
+        fprintf(call->out, "host forwarding rule for %s not found\r\n", text);
     else
         fprintf(call->out, "host forwarding rule for %s removed\r\n", text);
     forward_fini(&rule);
+}
+
+static void print_nic(FILE *out, const struct config_nic *nic, unsigned index, bool is_off)
+{
+    uint8_t mac[6] = {0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + index)};
+    if (nic->has_mac)
+        memcpy(mac, nic->mac, sizeof(mac));
+    fprintf(out,
+            "%s: index=0,type=nic,model=virtio-net-pci,macaddr=%02x:%02x:%02x:%02x:%02x:%02x%s\r\n",
+            nic->qdev_id ? nic->qdev_id : "virtio-net-pci", mac[0], mac[1], mac[2], mac[3], mac[4],
+            mac[5], is_off ? ",link=off" : "");
 }
 
 void hmp_info_network(struct hmp_call *call)
@@ -102,9 +113,7 @@ void hmp_info_network(struct hmp_call *call)
         const struct net_backend *backend = machine_net_backend(call->control->machine, i);
         char text[256] = "";
         if (nic->has_device)
-            fprintf(call->out, "%s: index=0,type=nic,model=virtio-net-pci%s\r\n",
-                    nic->qdev_id ? nic->qdev_id : "virtio-net-pci",
-                    backend && !backend->link_up ? ",link=off" : "");
+            print_nic(call->out, nic, i, backend && !backend->link_up);
         if (backend && backend->ops->describe)
             backend->ops->describe(backend, text, sizeof(text));
         else if (backend)

@@ -398,7 +398,7 @@ static void test_resize_and_link(void **state)
                      "{'execute':'block_resize','arguments':{'device':'virtio0','size':100}}",
                      "GenericError", "512");
     rig_expect_error(&client, "{'execute':'block_resize','arguments':{'size':512}}", "GenericError",
-                     "exactly one");
+                     "Cannot find device='' nor node-name=''");
     rig_expect(&client, "{'execute':'set_link','arguments':{'name':'net0','up':false}}",
                "{\"return\": {}}");
     assert_false(rig.machine.nic.link_up);

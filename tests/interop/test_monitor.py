@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: MIT
+"""
+The same conversation with QEMU's monitor and with evisor's, on machines that are never started:
+the same shapes, the same classes and words of errors. And clients as people write them.
+"""
+
+import array
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import BUILD
+
+QEMU = shutil.which("qemu-system-x86_64")
+DEVICES = [
+    "-m", "256,slots=2,maxmem=4G", "-nodefaults", "-display", "none", "-S",
+    "-device", "virtio-balloon-pci,id=b0",
+    "-object", "memory-backend-ram,id=mem0,size=1G",
+    "-device", "virtio-mem-pci,id=vm0,memdev=mem0,requested-size=256M",
+    "-device", "virtio-serial-pci,id=vs0", "-chardev", "null,id=ch0",
+    "-device", "virtserialport,chardev=ch0,name=org.x.0,id=p0",
+    "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,id=nic0",
+    "-device", "virtio-rng-pci,id=rng0"]
+
+
+class Monitor:
+    """One connection; says JSON, hears JSON."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(60)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.socket.connect(str(path))
+                break
+            except OSError:
+                assert time.monotonic() < deadline, f"nobody listens on {path}"
+                time.sleep(0.02)
+        self.stream = self.socket.makefile("r")
+        self.greeting = json.loads(self.stream.readline())
+        self.events = []
+        assert self.ask("qmp_capabilities") == {"return": {}}
+
+    def hear(self):
+        while True:
+            message = json.loads(self.stream.readline())
+            if "event" not in message:
+                return message
+            self.events.append(message)
+
+    def ask(self, command, **arguments):
+        request = {"execute": command}
+        if arguments:
+            request["arguments"] = {key.replace("_", "-") if key in ("fdset_id", "qom_type") else key:
+                                    value for key, value in arguments.items()}
+        self.socket.sendall(json.dumps(request).encode())
+        return self.hear()
+
+    def pass_fd(self, command, fd, **arguments):
+        request = {"execute": command, "arguments": arguments}
+        self.socket.sendmsg([json.dumps(request).encode()],
+                            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        return self.hear()
+
+
+def start(program, folder, name, *arguments):
+    folder.mkdir(exist_ok=True)
+    disk = folder / f"{name}.raw"
+    if not disk.exists():
+        disk.write_bytes(bytes(1 << 20))
+    path = folder / f"{name}.qmp"
+    process = subprocess.Popen(
+        [str(program), *DEVICES, "-drive", f"file={disk},format=raw,if=none,id=d0",
+         "-device", "virtio-blk-pci,drive=d0,id=disk0", "-qmp", f"unix:{path},server=on,wait=off",
+         *map(str, arguments)], stdin=subprocess.DEVNULL, cwd=folder)
+    return process, path
+
+
+@pytest.fixture(scope="module")
+def evisor(tmp_path_factory):
+    process, path = start(BUILD / "evisor", tmp_path_factory.mktemp("evisor"), "e")
+    yield Monitor(path)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def qemu(tmp_path_factory):
+    if not QEMU:
+        pytest.skip("there is no qemu-system-x86_64 to compare with")
+    process, path = start(QEMU, tmp_path_factory.mktemp("qemu"), "q", "-accel", "tcg", "-machine",
+                          "q35")
+    yield Monitor(path)
+    process.kill()
+    process.wait()
+
+
+# What both must answer alike: the very same error, or a return of the same shape.
+SAME = [
+    ("query-balloon", {}),
+    ("balloon", {"value": 0}),
+    ("balloon", {"value": -4}),
+    ("balloon", {"value": 128 << 20}),
+    ("balloon", {"value": 1 << 50}),
+    ("balloon", {}),
+    ("balloon", {"value": "much"}),
+    ("query-memory-devices", {}),
+    ("query-memory-size-summary", {}),
+    ("query-status", {}),
+    ("query-version", {}),
+    ("query-name", {}),
+    ("query-uuid", {}),
+    ("query-kvm", {}),
+    ("query-target", {}),
+    ("query-iothreads", {}),
+    ("query-cpus-fast", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("system_wakeup", {}),
+    ("qom-list", {"path": "/"}),
+    ("qom-list", {"path": "/machine/nonsense"}),
+    ("qom-list", {}),
+    ("qom-get", {"path": "/machine/peripheral/b0", "property": "nope"}),
+    ("qom-get", {"path": "/machine/peripheral/b0", "property": "guest-stats"}),
+    ("qom-get", {"path": "/machine/peripheral/b0", "property": "guest-stats-polling-interval"}),
+    ("qom-get", {"path": "b0", "property": "type"}),
+    ("qom-get", {"path": "nic0", "property": "mac"}),
+    ("qom-get", {"path": "nic0", "property": "netdev"}),
+    ("qom-get", {"path": "p0", "property": "name"}),
+    ("qom-get", {"path": "vm0", "property": "requested-size"}),
+    ("qom-get", {"path": "/nonsense", "property": "type"}),
+    ("qom-set", {"path": "b0", "property": "type", "value": "x"}),
+    ("qom-set", {"path": "b0", "property": "guest-stats-polling-interval", "value": "x"}),
+    ("qom-set", {"path": "b0", "property": "guest-stats-polling-interval", "value": -1}),
+    ("qom-set", {"path": "b0", "property": "guest-stats-polling-interval", "value": 2}),
+    ("qom-set", {"path": "vm0", "property": "requested-size", "value": 512 << 20}),
+    ("device-list-properties", {"typename": "zz"}),
+    ("device-list-properties", {}),
+    ("qom-list-types", {"implements": "virtio-balloon-pci"}),
+    ("getfd", {"fdname": "x"}),
+    ("getfd", {}),
+    ("closefd", {"fdname": "x"}),
+    ("add-fd", {}),
+    ("add-fd", {"fdset-id": -3}),
+    ("remove-fd", {"fdset-id": 3}),
+    ("remove-fd", {"fdset-id": 3, "fd": 4}),
+    ("query-fdsets", {}),
+    ("query-chardev-backends", {}),
+    ("chardev-add", {"id": "c1", "backend": {"type": "null", "data": {}}}),
+    ("chardev-add", {"id": "c1", "backend": {"type": "null", "data": {}}}),
+    ("chardev-add", {"id": "c2", "backend": {"type": "pty", "data": {}}}),
+    ("chardev-remove", {"id": "c1"}),
+    ("chardev-remove", {"id": "c1"}),
+    ("chardev-remove", {"id": "ch0"}),
+    ("chardev-remove", {"id": "c2"}),
+    ("chardev-add", {"id": "c3", "backend": {"type": "ringbuf", "data": {"size": 1024}}}),
+    ("ringbuf-write", {"device": "c3", "data": "hello"}),
+    ("ringbuf-read", {"device": "c3", "size": 100}),
+    ("ringbuf-write", {"device": "c3", "data": "aGVsbG8=", "format": "base64"}),
+    ("ringbuf-read", {"device": "c3", "size": 100, "format": "base64"}),
+    ("ringbuf-read", {"device": "c3", "size": 0}),
+    ("ringbuf-read", {"device": "ch0", "size": 10}),
+    ("ringbuf-read", {"device": "zz", "size": 10}),
+    ("ringbuf-write", {"device": "ch0", "data": "x"}),
+    ("chardev-send-break", {"id": "zz"}),
+    ("query-block", {}),
+    ("query-blockstats", {}),
+    ("query-named-block-nodes", {}),
+    ("block_resize", {"device": "zz", "size": 1024}),
+    ("block_resize", {"size": 1024}),
+    ("block_resize", {"device": "d0", "size": -1024}),
+    ("set_link", {"name": "zz", "up": False}),
+    ("set_link", {"name": "nic0", "up": False}),
+    ("set_link", {"name": "n0", "up": True}),
+    ("set_link", {"name": "n0"}),
+    ("stop", {"now": True}),
+    ("stop", {}),
+    ("query-commands", {}),
+    ("human-monitor-command", {}),
+    ("human-monitor-command", {"command-line": "info balloon"}),
+    ("human-monitor-command", {"command-line": "info memory_size_summary"}),
+    ("human-monitor-command", {"command-line": "info status"}),
+]
+
+# Members of one side only: evisor's QEMU is small, and tells more of some things.
+OPTIONAL = {"query-commands", "query-chardev-backends"}
+
+
+# Nothing that QEMU has not, and not all that it has.
+PARTS = {"query-block", "query-blockstats", "query-named-block-nodes"}
+
+
+def is_part(ours, theirs):
+    if isinstance(ours, dict):
+        return isinstance(theirs, dict) and all(
+            key in theirs and is_part(ours[key], theirs[key]) for key in ours)
+    if isinstance(ours, list) and ours and theirs:
+        return is_part(ours[0], theirs[0])
+    return type(ours) is type(theirs)
+
+
+def shape(value):
+    """Names and types, without values; of lists the first entry stands for all."""
+    if isinstance(value, dict):
+        return {key: shape(member) for key, member in sorted(value.items())
+                if key not in ("node-id", "die-id")}  # what QEMU tells of only by -smp and NUMA
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    return type(value).__name__
+
+
+def test_the_same_conversation(evisor, qemu):
+    differences = []
+    for command, arguments in SAME:
+        ours, theirs = (monitor.ask(command, **arguments) for monitor in (evisor, qemu))
+        if "error" in theirs or "error" in ours:
+            same = ours == theirs
+        elif command in PARTS:
+            same = is_part(shape(ours), shape(theirs))
+        else:
+            same = command in OPTIONAL or shape(ours) == shape(theirs)
+        if not same:
+            differences.append(f"{command} {json.dumps(arguments)}\n  evisor {json.dumps(ours)[:400]}"
+                               f"\n  QEMU   {json.dumps(theirs)[:400]}")
+    assert not differences, "\n".join(differences)
+
+
+# The human monitor: the very same text.
+TEXTS = ["info balloon", "info status", "info uuid", "info memory_size_summary", "info memory-devices",
+         "balloon 100", "info balloon", "set_link zz off", "closefd zz", "system_wakeup", "info name",
+         "info cpus", "qom-list /machine/nonsense", "info usernet", "hostfwd_remove tcp::9"]
+
+
+def test_the_same_texts(evisor, qemu):
+    differences = []
+    for line in TEXTS:
+        ours, theirs = (re.sub(r"thread_id=\d+", "thread_id=N", monitor.ask(
+            "human-monitor-command", **{"command-line": line})["return"])
+            for monitor in (evisor, qemu))
+        if ours != theirs:
+            differences.append(f"{line}\n  evisor {ours!r}\n  QEMU   {theirs!r}")
+    assert not differences, "\n".join(differences)
+
+
+def test_all_commands_are_in_the_schema_and_check_their_arguments(evisor):
+    schema = evisor.ask("query-qmp-schema")["return"]
+    types = {entry["name"]: entry for entry in schema}
+    harmless = 0
+    for command in (entry["name"] for entry in evisor.ask("query-commands")["return"]):
+        entry = types[command]
+        assert entry["meta-type"] == "command"
+        members = types[entry["arg-type"]]["members"]
+        reply = evisor.ask(command, **{"no-such-argument": 1}) if command != "quit" else None
+        takes_any = any(member["name"] == "*" for member in members)
+        if reply and not takes_any and command != "qmp_capabilities":
+            assert reply["error"]["class"] == "GenericError", command
+            assert "unexpected" in reply["error"]["desc"] or "missing" in reply["error"]["desc"]
+            harmless += 1
+    assert harmless > 40
+
+
+def test_passed_descriptors(evisor, tmp_path):
+    image = tmp_path / "passed.raw"
+    image.write_bytes(bytes(1 << 20))
+    with open(image, "r+b") as file:
+        added = evisor.pass_fd("add-fd", file.fileno(), opaque="rdwr:disk")["return"]
+        named = evisor.pass_fd("getfd", file.fileno(), fdname="later")
+    assert named == {"return": {}}
+    (known,) = evisor.ask("query-fdsets")["return"]
+    assert known["fdset-id"] == added["fdset-id"]
+    assert known["fds"] == [{"fd": added["fd"], "opaque": "rdwr:disk"}]
+    path = f"/dev/fdset/{added['fdset-id']}"
+    assert evisor.ask("blockdev-add", driver="raw", **{"node-name": "passed"},
+                      file={"driver": "file", "filename": path}) == {"return": {}}
+    nodes = evisor.ask("query-named-block-nodes")["return"]
+    assert path in [node["image"]["filename"] for node in nodes]
+    assert evisor.ask("blockdev-del", **{"node-name": "passed"}) == {"return": {}}
+    assert evisor.ask("remove-fd", **{"fdset-id": added["fdset-id"]}) == {"return": {}}
+    assert evisor.ask("query-fdsets") == {"return": []}
+    assert evisor.ask("closefd", fdname="later") == {"return": {}}
+    assert evisor.ask("closefd", fdname="later")["error"]["desc"] == \
+        "File descriptor named 'later' not found"
+    reply = evisor.ask("blockdev-add", driver="raw", **{"node-name": "gone"},
+                       file={"driver": "file", "filename": path})
+    assert "error" in reply
+
+
+def test_a_read_only_descriptor_is_no_writable_disk(evisor, tmp_path):
+    image = tmp_path / "ro.raw"
+    image.write_bytes(bytes(1 << 20))
+    with open(image, "rb") as file:
+        added = evisor.pass_fd("add-fd", file.fileno(), **{"fdset-id": 7})["return"]
+    assert added["fdset-id"] == 7
+    reply = evisor.ask("blockdev-add", driver="raw", **{"node-name": "ro"},
+                       file={"driver": "file", "filename": "/dev/fdset/7"})
+    assert "descriptor" in reply["error"]["desc"]
+    assert evisor.ask("blockdev-add", driver="raw", **{"node-name": "ro", "read-only": True},
+                      file={"driver": "file", "filename": "/dev/fdset/7"}) == {"return": {}}
+    assert evisor.ask("blockdev-del", **{"node-name": "ro"}) == {"return": {}}
+    assert evisor.ask("remove-fd", **{"fdset-id": 7, "fd": added["fd"]}) == {"return": {}}
+
+
+def ends(process):
+    return process.wait(60) == 0
+
+
+def socat(path, *lines, half_close=False):
+    """What `socat - UNIX-CONNECT:path` prints when the lines are piped in."""
+    command = ["socat", "-t", "60" if half_close else "5", "-", f"UNIX-CONNECT:{path}"]
+    return subprocess.run(command, input="".join(line + "\n" for line in lines), text=True,
+                          capture_output=True, timeout=60, check=True).stdout
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """machine(*arguments): evisor with a human monitor; (process, monitor's path)."""
+    processes = []
+
+    def begin(*arguments, monitor=True):
+        path = tmp_path / "monitor"
+        words = ["-monitor", f"unix:{path},server=on,wait=off"] if monitor else []
+        process, _ = start(BUILD / "evisor", tmp_path, "m", *words, *arguments)
+        processes.append(process)
+        wait_for(tmp_path / "m.qmp")
+        return process, path
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_nomad_writes_and_never_reads(machine):
+    """drivers/qemu/driver.go: connect, write one line, close."""
+    process, path = machine()
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    client.sendall(b"system_powerdown\n")
+    client.close()
+    other = socket.socket(socket.AF_UNIX)
+    other.connect(str(path))
+    other.sendall(b"quit\n")
+    other.close()
+    assert ends(process)
+
+
+def test_vagrant_qemu_reads_to_the_end(machine, tmp_path):
+    """driver.rb: -chardev and -mon in readline mode; write, close the sending side, read all."""
+    path = tmp_path / "vagrant"
+    process, _ = machine("-chardev", f"socket,id=mon0,path={path},server=on,wait=off",
+                         "-mon", "chardev=mon0,mode=readline", "-parallel", "null", "-vga", "none",
+                         monitor=False)
+    wait_for(path)
+
+    def send(line):
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(line)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := client.recv(4096):
+            answer += piece
+        return answer
+
+    assert b"(qemu)" in send(b"system_powerdown\n")
+    send(b"quit\n")
+    assert ends(process)
+
+
+@pytest.mark.skipif(not shutil.which("socat"), reason="socat is missing")
+def test_socat_scripts(machine):
+    process, path = machine()
+    answer = socat(path, "info status", "info balloon", half_close=True)
+    assert "VM status: paused (prelaunch)" in answer and "balloon: actual=256" in answer
+    one_liner = subprocess.run(f"echo info version | socat - unix-connect:{path}", shell=True,
+                               capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "evisor" in one_liner
+    qmp = path.with_name("m.qmp")
+    lines = socat(qmp, '{"execute":"qmp_capabilities"}', '{"execute":"query-status","id":"s"}',
+                  half_close=True).splitlines()
+    assert json.loads(lines[0])["QMP"] and json.loads(lines[1]) == {"return": {}}
+    assert json.loads(lines[2])["id"] == "s"
+    socat(path, "quit", half_close=True)
+    assert ends(process)
+
+
+def test_lima_asks_for_snapshots_by_human_monitor_command(evisor):
+    def run(line):
+        return evisor.ask("human-monitor-command", **{"command-line": line})["return"]
+    for line in ("savevm tag", "loadvm tag", "delvm tag"):
+        assert run(line).startswith("Error: no block device can store vmstate for snapshot")
+    assert run("info snapshots") == "There is no snapshot available.\r\n"
+
+
+def test_packer_looks_for_its_nic(evisor):
+    """qmp.go: children of /machine/peripheral whose type is a NIC, then netdev and mac."""
+    children = evisor.ask("qom-list", path="/machine/peripheral")["return"]
+    nics = [child["name"] for child in children if child["type"] == "child<virtio-net-pci>"]
+    assert nics == ["nic0"]
+    path = f"/machine/peripheral/{nics[0]}"
+    assert evisor.ask("qom-get", path=path, property="netdev")["return"] == "n0"
+    assert evisor.ask("qom-get", path=path, property="mac")["return"] == "52:54:00:12:34:56"
+    assert evisor.ask("qom-list", path="/machine/peripheral-anon")["return"][0]["name"] == "type"
+
+
+def test_a_monitor_that_connects_by_itself(machine, tmp_path):
+    """-chardev socket without server=on, reconnect=: the machine is first, its manager comes."""
+    path = tmp_path / "manager"
+    process, _ = machine("-chardev", f"socket,id=mon0,path={path},reconnect=1",
+                         "-mon", "chardev=mon0,mode=control")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    listener.settimeout(60)
+    for _ in range(2):
+        client, _address = listener.accept()
+        client.settimeout(60)
+        stream = client.makefile("r")
+        assert "QMP" in json.loads(stream.readline())
+        client.sendall(b'{"execute":"qmp_capabilities"}{"execute":"query-target"}')
+        assert json.loads(stream.readline()) == {"return": {}}
+        assert json.loads(stream.readline()) == {"return": {"arch": "x86_64"}}
+        stream.close()
+        client.close()
+    client, _address = listener.accept()
+    client.sendall(b'{"execute":"qmp_capabilities"}{"execute":"quit"}')
+    assert ends(process)
+    client.close()
+
+
+def test_several_sockets_and_kinds_of_chardevs(machine, tmp_path):
+    os.mkfifo(tmp_path / "pipe.in")
+    os.mkfifo(tmp_path / "pipe.out")
+    process, path = machine(
+        "-qmp", f"unix:{tmp_path}/two,server=on,wait=off",
+        "-chardev", f"pipe,id=pipe0,path={tmp_path}/pipe", "-mon", "chardev=pipe0,mode=readline",
+        "-chardev", f"file,id=file0,path={tmp_path}/log", "-serial", "chardev:file0",
+        "-chardev", "ringbuf,id=ring0,size=4k", "-chardev", "pty,id=pty0")
+    one, two = Monitor(path.with_name("m.qmp")), Monitor(tmp_path / "two")
+    labels = {entry["label"]: entry for entry in one.ask("query-chardev")["return"]}
+    assert labels["ring0"]["filename"] == "ringbuf" and labels["pty0"]["filename"].startswith("pty:")
+    assert labels["pipe0"]["filename"] == "pipe" and labels["file0"]["filename"] == "file"
+    two.ask("cont")
+    one.ask("query-status")
+    assert "RESUME" in [event["event"] for event in one.events]
+    with open(tmp_path / "pipe.in", "w") as writer:
+        writer.write("quit\n")
+    assert ends(process)
