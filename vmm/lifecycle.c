@@ -335,13 +335,13 @@ int lifecycle_init(struct machine *machine, struct error *err)
     return result ? error_set_errno(err, -result, "cannot make a timer") : 0;
 }
 
-void lifecycle_close(struct machine *machine)
+void lifecycle_close(struct machine *machine, void (*on_closed)(struct loop_timer *poll))
 {
     struct lifecycle *lifecycle = &machine->lifecycle;
     for (struct list *node; (node = list_pop_front(&lifecycle->ops));)
         free(list_entry(node, struct lifecycle_op, node));
     loop_task_cancel(&lifecycle->step);
-    loop_timer_close(&lifecycle->poll, NULL);
+    loop_timer_close(&lifecycle->poll, on_closed);
 }
 
 void lifecycle_guest_reset(struct machine *machine)

@@ -37,10 +37,15 @@ static void free_machine(void *opaque)
     on_closed(closed_opaque);
 }
 
+static void on_lifecycle_closed(struct loop_timer *poll)
+{
+    struct machine *machine = container_of(poll, struct machine, lifecycle.poll);
+    guest_clock_close(&machine->clock, free_machine, machine);
+}
+
 static void close_clock(struct machine *machine)
 {
-    lifecycle_close(machine);
-    guest_clock_close(&machine->clock, free_machine, machine);
+    lifecycle_close(machine, on_lifecycle_closed);
 }
 
 static void on_cpu_closed(struct loop_event *event)

@@ -130,7 +130,7 @@ static inline bool machine_is_virtio(const struct device *device)
 extern const struct vcpu_handler lifecycle_vcpu_handler;
 
 int must_check lifecycle_init(struct machine *machine, struct error *err);
-void lifecycle_close(struct machine *machine);
+void lifecycle_close(struct machine *machine, void (*on_closed)(struct loop_timer *poll));
 /* The guest asked for it, from inside a device's handler: acted on once the vCPUs are parked. */
 void lifecycle_guest_reset(struct machine *machine);
 void lifecycle_guest_power_off(struct machine *machine);

@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "devices/bus.h"
 #include "tests/unit/test.h"
 #include "vmm/aml.h"
 
@@ -24,6 +25,8 @@ static struct acpi_config config_for(unsigned cpus)
     return (struct acpi_config){
         .area_gpa = ACPI_AREA_GPA,
         .cpus = cpus,
+        .max_cpus = cpus,
+        .cpus_present = bus_all_ones(8) >> (64 - cpus),
         .pci_hole_gpa = 0xc0000000,
         .pci_hole_size = 0x3ec00000,
         .pci_hole64_gpa = UINT64_C(0x4000000000),
@@ -40,6 +43,17 @@ static uint8_t sum(const uint8_t *bytes, size_t length)
     while (length--)
         total = (uint8_t)(total + *bytes++);
     return total;
+}
+
+/* With `cpus` from the start, of `max_cpus`. */
+static const uint8_t *build_pluggable(unsigned cpus, unsigned max_cpus, uint64_t present)
+{
+    uint64_t rsdp = 0;
+    struct acpi_config config = config_for(cpus);
+    config.max_cpus = max_cpus;
+    config.cpus_present = present;
+    assert_int_equal(acpi_build(&config, &mem, &rsdp, NULL), 0);
+    return ram + rsdp;
 }
 
 static const uint8_t *build(unsigned cpus)
@@ -141,6 +155,15 @@ static void test_madt_lists_every_processor(void **state)
         assert_int_equal(overrides, 2);
         assert_int_equal(nmis, 1);
     }
+}
+
+static void test_processors_that_may_come(void **state)
+{
+    (void)state;
+    const uint8_t *madt = find(build_pluggable(1, 4, 0x5), "APIC");
+    static const uint32_t flags[] = {1, 2, 1, 2}; /* enabled, or online capable */
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(load_le32(madt + 44 + 8 * i + 4), flags[i]);
 }
 
 static void test_needs_memory_below_1m(void **state)
@@ -247,6 +270,31 @@ static const char *const expected[] = {
     "_STA, 0x0F",
 };
 
+static const char *const pluggable[] = {
+    "Device (C002)",
+    "Name (_MAT, Buffer",
+    "Method (_STA, 0",
+    "Method (_EJ0, 1",
+    "Method (_OST, 3",
+    "OperationRegion (CHP, SystemIO, 0xAE00, 0x40)",
+    "Offset (0x10)",
+    "CPR0",
+    "Notify (C002, One)",
+    "Notify (C002, 0x03)",
+    "OperationRegion (PHP, SystemIO",
+    "Device (S01)",
+    "_ADR, 0x00010000",
+    "PEJ = 0x02",
+    "Device (S1E)",
+    "Method (PCNT, 0, Serialized",
+    "Notify (S01, One)",
+    "Notify (S1E, 0x03)",
+    "Scope (\\_GPE)",
+    "Method (_E01",
+    "\\_SB.PCI0.PCNT ()",
+    "Method (_E02",
+};
+
 static void assert_has_all(const char *text, size_t count, const char *const *parts)
 {
     for (size_t i = 0; i < count; i++) {
@@ -281,6 +329,13 @@ static void test_iasl_reads_the_tables(void **state)
         }
         free(text);
     }
+    recompile(folder);
+    free(disassemble(find(build_pluggable(1, VCPU_MAX, 1), "DSDT"), folder));
+    recompile(folder);
+    char *text = disassemble(find(build_pluggable(2, 3, 3), "DSDT"), folder);
+    assert_has_all(text, ARRAY_SIZE(pluggable), pluggable);
+    assert_null(strstr(text, "Notify (C001"));
+    free(text);
     recompile(folder);
     snprintf(command, sizeof(command), "rm -r %s", folder);
     assert_int_equal(run(command), 0);
@@ -336,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_pointer_and_checksums),
         cmocka_unit_test(test_fadt),
         cmocka_unit_test(test_madt_lists_every_processor),
+        cmocka_unit_test(test_processors_that_may_come),
         cmocka_unit_test(test_mcfg_names_only_the_bus_that_exists),
         cmocka_unit_test(test_needs_memory_below_1m),
         cmocka_unit_test(test_iasl_reads_the_tables),

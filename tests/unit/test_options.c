@@ -503,6 +503,8 @@ static void test_bad_network(void **state)
     }
     refuse("-kernel k -nic user,hostfwd=tcp::1-:2,hostfwd=tcp:127.0.0.1:1-:3", "forwarded twice");
     refuse("-kernel k -nic user,mac=52:54:00:00:00", "52:54:00:12:34:56");
+    refuse("-kernel k -nic user,host_mtu=20", "host_mtu");
+    refuse("-kernel k -netdev user,id=n -device virtio-net,netdev=n,host_mtu=70000", "host_mtu");
     refuse("-kernel k -nic user,mac=52:54:00:00:00:0g", "52:54:00:12:34:56");
     refuse("-kernel k -nic user,mac=53:54:00:00:00:00", "multicast");
     refuse("-kernel k -nic user,net=10.0.2.0/31", "10.0.2.0/24");
