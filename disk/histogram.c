@@ -19,6 +19,7 @@ void disk_histogram_add(struct disk_histogram *histogram, uint64_t took_ns)
             low = middle + 1;
     }
     histogram->bins[low]++;
+    histogram->total_ns += took_ns;
 }
 
 int disk_set_histogram(struct disk *disk, enum disk_op op, const uint64_t *boundaries_ns,

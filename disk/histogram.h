@@ -13,6 +13,7 @@
 
 struct disk_histogram {
     size_t count;        /* of boundaries; there is one bin more */
+    uint64_t total_ns;   /* of all that was counted */
     uint64_t *bins;      /* counts */
     uint64_t boundary[]; /* in ns, growing; then the bins' memory */
 };

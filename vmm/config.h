@@ -94,8 +94,9 @@ struct config_forward {
 struct config_guest_forward {
     char *address; /* NULL: the 4th of the network */
     uint16_t port;
-    char *command;                    /* or NULL, and */
-    char *target_path, *target_host; /* one of these */
+    char *command;                   /* or NULL, and */
+    char *target_path, *target_host; /* one of these, or neither for this host */
+    char *chardev;                   /* until the options are complete: who knows the target */
     uint16_t target_port;
 };
 
@@ -148,6 +149,7 @@ struct config_nic {
     char *folder; /* INTERNAL, NAT, HOST_ONLY */
     uint8_t mac[6];
     bool has_mac;
+    uint16_t mtu; /* host_mtu=: told to the guest; 0: not told */
     bool antispoof; /* the guest sends as itself only */
     bool has_device; /* a -device or -nic made a NIC for it */
     unsigned pci_slot; /* addr= of the NIC; 0: the first free one */
@@ -210,6 +212,7 @@ struct vm_config {
     struct config_monitor monitors[CONFIG_MONITOR_MAX];
     unsigned monitor_count;
 
+    char *metrics; /* "unix:PATH" or "file:PATH", or NULL */
     char *pidfile;
     char *gdb; /* -gdb tcp::1234, or NULL */
     bool daemonize;

@@ -15,6 +15,7 @@
 #include "vmm/control.h"
 #include "vmm/gdb.h"
 #include "vmm/machine.h"
+#include "vmm/metrics.h"
 #include "vmm/options.h"
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -26,6 +27,7 @@ struct program {
     struct machine *machine;
     struct control *control;
     struct gdb *gdb; /* NULL without -gdb */
+    struct metrics *metrics; /* NULL without -metrics */
     uv_signal_t signals[ARRAY_SIZE(ending_signals)];
     int status;
 };
@@ -60,10 +62,19 @@ static void on_control_closed(void *opaque)
     machine_close(program->machine, on_machine_closed, program);
 }
 
-static void on_gdb_closed(void *opaque)
+static void on_metrics_closed(void *opaque)
 {
     struct program *program = opaque;
     control_close(program->control, on_control_closed, program);
+}
+
+static void on_gdb_closed(void *opaque)
+{
+    struct program *program = opaque;
+    if (program->metrics)
+        metrics_close(program->metrics, on_metrics_closed, program);
+    else
+        on_metrics_closed(program);
 }
 
 static void on_machine_exit(void *opaque, int status)
@@ -99,6 +110,9 @@ static int start(struct program *program, struct error *err)
         result = control_create(&program->loop, program->machine, &program->control, err);
     if (!result && config->gdb)
         result = gdb_create(&program->loop, program->machine, program->control, &program->gdb, err);
+    if (!result && config->metrics)
+        result = metrics_create(&program->loop, program->machine, config->metrics,
+                                &program->metrics, err);
     if (result)
         return result;
     if (*machine_accel_why(program->machine))

@@ -144,7 +144,7 @@ void vm_config_fini(struct vm_config *config)
 {
     char *strings[] = {config->name,   config->uuid,         config->mem_path, config->cpu_model,
                        config->accel,  config->machine_type, config->kernel,   config->initrd,
-                       config->append, config->pidfile,      config->gdb,      config->bios};
+                       config->append, config->metrics, config->pidfile,      config->gdb,      config->bios};
     for (unsigned i = 0; i < ARRAY_SIZE(strings); i++)
         free(strings[i]);
     for (unsigned i = 0; i < config->disk_count; i++)

@@ -362,6 +362,16 @@ int option_pidfile(struct options *options, const struct option_entry *entry, co
     return 0;
 }
 
+int option_metrics(struct options *options, const struct option_entry *entry, const char *argument,
+                   struct error *err)
+{
+    (void)entry;
+    if ((strncmp(argument, "unix:", 5) != 0 && strncmp(argument, "file:", 5) != 0) || !argument[5])
+        return error_set(err, EINVAL, "-metrics %s: write unix:PATH or file:PATH", argument);
+    set_string(&options->config->metrics, argument);
+    return 0;
+}
+
 int option_gdb(struct options *options, const struct option_entry *entry, const char *argument,
                struct error *err)
 {

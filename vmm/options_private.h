@@ -85,7 +85,7 @@ option_parse_fn option_accept, option_refuse;
 /* options_machine.c */
 option_parse_fn option_m, option_smp, option_cpu, option_accel, option_enable_kvm, option_machine,
     option_name, option_uuid, option_mem_path,
-    option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
+    option_metrics, option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
     option_help, option_version, option_object, option_display;
 int options_finish_machine(struct options *options, struct error *err);
 /* options_boot.c */
@@ -117,6 +117,10 @@ int must_check options_netdev_check(struct keyval *list, const struct keyval_kno
 int must_check options_netdev_read(const struct options_netdev *kind, struct config_nic *nic,
                                    const struct keyval *list, struct error *err);
 void options_netdev_fini(struct config_nic *nic);
+/* options_guestfwd.c: what -chardev says goes to who forwards to it; before options_finish_chars */
+int options_finish_guestfwd(struct options *options, struct error *err);
+/* For a netdev that is added later, when chardevs are open. */
+int must_check options_refuse_chardevs(const struct config_nic *nic, struct error *err);
 /* options_char.c */
 option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
 int must_check options_add_port_user(struct options *options, const char *option,

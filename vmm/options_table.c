@@ -137,7 +137,7 @@ const struct option_entry option_table[] = {
      "IPv6 "
      "addresses stand in brackets. hostfwd=unix:PATH-:GUESTPORT makes a local socket instead. "
      "guestfwd=tcp:ADDRESS:PORT-TARGET leads an address of the guest's network to TARGET, for each "
-     "connection anew: cmd:COMMAND, tcp:HOST:PORT or unix:PATH. restrict=on shuts the guest off "
+     "connection anew: cmd:COMMAND, tcp:HOST:PORT, unix:PATH or chardev:ID. restrict=on shuts the guest off "
      "from everything but the rules. antispoof=on drops what the guest sends from other addresses "
      "than its own: its MAC, its DHCP leases and IPv6 addresses that it tried out first. -nic "
      "none: "
@@ -218,6 +218,9 @@ const struct option_entry option_table[] = {
      NULL, NULL},
     {"pidfile", "FILE", "Writes the process id to a file, which is locked while evisor runs.",
      option_pidfile, NULL, NULL},
+    {"metrics", "unix:PATH|file:PATH",
+     "Shows counters in Prometheus' text format, on a socket or in a file that is kept up to date.",
+     option_metrics, NULL, NULL},
     {"gdb", "tcp:[127.0.0.1]:PORT", "Listens for the debugger gdb.", option_gdb, NULL, NULL},
     {"s", NULL, "Short for -gdb tcp::1234.", option_gdb_short, NULL, NULL},
     {"nodefaults", NULL, "Adds no NIC, serial port or monitor that was not asked for.", option_flag,
