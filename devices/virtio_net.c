@@ -682,11 +682,26 @@ static const struct device_ops device_ops = {
     .close = virtio_pci_close,
 };
 
+static int check_mtu(const char *id, unsigned mtu, const struct net_backend *backend,
+                     struct error *err)
+{
+    unsigned most = backend && backend->ops->mtu ? backend->ops->mtu(backend) : 0;
+    if (!most || mtu <= most)
+        return 0;
+    return error_set(err, EINVAL,
+                     "NIC '%s': host_mtu=%u is more than the %u bytes that netdev '%s' carries: "
+                     "enlarge its interface's MTU with 'ip link set', or leave host_mtu= out",
+                     id, mtu, most, backend->id);
+}
+
 int virtio_net_create(const struct virtio_pci_place *place, struct net_backend *backend,
                       const struct virtio_net_options *options, struct device **out,
                       struct error *err)
 {
-    struct virtio_net *net = calloc(1, sizeof(*net));
+    int result = check_mtu(place->id, options->mtu, backend, err);
+    struct virtio_net *net = result ? NULL : calloc(1, sizeof(*net));
+    if (result)
+        return result;
     if (!net)
         return error_set_errno(err, ENOMEM, "cannot make a NIC");
     net->backend = backend;
@@ -704,7 +719,7 @@ int virtio_net_create(const struct virtio_pci_place *place, struct net_backend *
         .queue_count = QUEUE_COUNT,
         .queue_size = QUEUE_SIZE,
     };
-    int result = virtio_pci_init(&net->pci, place, &device_ops, &setup, err);
+    result = virtio_pci_init(&net->pci, place, &device_ops, &setup, err);
     if (result) {
         free(net);
         return result;

@@ -68,6 +68,9 @@ struct net_backend_ops {
     /* Optional. What the guest takes from receive(), once its driver has said so. */
     void (*set_guest_offloads)(struct net_backend *backend, unsigned offloads);
 
+    /* Optional. The largest packet that it carries, without the Ethernet header; 0: not known. */
+    unsigned (*mtu)(const struct net_backend *backend);
+
     /* Optional. One line for `info network`, without the backend's id. */
     void (*describe)(const struct net_backend *backend, char *text, size_t size);
 

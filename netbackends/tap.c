@@ -242,6 +242,11 @@ static unsigned tap_offloads(const struct net_backend *backend)
     return from_backend(backend)->device.offloads;
 }
 
+static unsigned tap_mtu(const struct net_backend *backend)
+{
+    return from_backend(backend)->device.mtu;
+}
+
 static void tap_set_guest_offloads(struct net_backend *backend, unsigned offloads)
 {
     struct tap_backend *self = from_backend(backend);
@@ -285,6 +290,7 @@ static const struct net_backend_ops tap_ops = {
     .send = tap_send,
     .receive_resume = tap_receive_resume,
     .offloads = tap_offloads,
+    .mtu = tap_mtu,
     .set_guest_offloads = tap_set_guest_offloads,
     .describe = tap_describe,
     .close = tap_close,

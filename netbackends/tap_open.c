@@ -205,6 +205,18 @@ static int open_for_bridge(const struct net_tap_options *options, struct error *
     return fd == -EPERM ? open_by_helper(options, err) : fd;
 }
 
+/* An interface that was handed over may be in another network namespace: then it is not known. */
+static unsigned learn_mtu(const char *ifname)
+{
+    struct ifreq request = {0};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    snprintf(request.ifr_name, IFNAMSIZ, "%s", ifname);
+    bool is_known = fd >= 0 && ioctl(fd, SIOCGIFMTU, &request) == 0;
+    if (fd >= 0)
+        close(fd);
+    return is_known ? (unsigned)request.ifr_mtu : 0;
+}
+
 /* Whatever way it came, it must be what we can drive. */
 static int learn(int fd, struct tap_device *out, struct error *err)
 {
@@ -221,6 +233,7 @@ static int learn(int fd, struct tap_device *out, struct error *err)
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     *out = (struct tap_device){.fd = fd, .has_vnet_hdr = request.ifr_flags & IFF_VNET_HDR};
     memcpy(out->ifname, request.ifr_name, IFNAMSIZ - 1);
+    out->mtu = learn_mtu(out->ifname);
     ioctl(fd, TUNSETSNDBUF, &unlimited);
     if (!out->has_vnet_hdr)
         return 0;

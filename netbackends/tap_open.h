@@ -12,6 +12,7 @@ struct tap_device {
     char ifname[IFNAMSIZ];
     bool has_vnet_hdr;
     unsigned offloads; /* of enum net_offloads: what the kernel does */
+    unsigned mtu;      /* 0: not known */
 };
 
 /* Blocks while a helper runs: start-up. */

@@ -282,7 +282,7 @@ static void make_device(struct net_guest *self, bool is_plain)
         VIRTIO_FEATURE(VIRTIO_NET_F_CSUM) | VIRTIO_FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
         VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
         UINT64_C(0xf) << VIRTIO_NET_F_GUEST_TSO4 | UINT64_C(0xf) << VIRTIO_NET_F_HOST_TSO4;
-    struct virtio_net_options options = {0};
+    struct virtio_net_options options = {.mtu = self->config.nics[0].mtu};
     struct error err = {0};
     struct virtio_pci_place place = fake_guest_place(&self->guest, "nic");
     memcpy(options.mac, self->config.nics[0].mac, sizeof(options.mac));

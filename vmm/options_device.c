@@ -39,6 +39,7 @@ static const struct keyval_known net_known[] = {
     {"bootindex", "*", NULL}, /* no NIC has a boot ROM; as QEMU where the ROM finds no server */
     {"netdev", NULL, NULL},
     {"mac", NULL, NULL},
+    {"host_mtu", NULL, NULL},
     {"mq", "off", "the NIC has one pair of queues; leave it out"},
     {"vectors", "*", NULL},
     {"rx_queue_size", "*", NULL},

@@ -14,7 +14,7 @@ static const char no_model[] = "the NIC is virtio; use model=virtio or leave it 
 static const struct keyval_known nothing_known[] = {{0}};
 
 static const struct keyval_known nic_known[] = {
-    {"model", NIC_MODELS, no_model}, {"mac", NULL, NULL}, {"macaddr", NULL, NULL}, {0}};
+    {"model", NIC_MODELS, no_model}, {"mac", NULL, NULL}, {"macaddr", NULL, NULL}, {"host_mtu", NULL, NULL}, {0}};
 
 static const struct keyval_known legacy_nic_known[] = {
     {"type", NULL, NULL},
@@ -49,6 +49,15 @@ static int read_mac(struct config_nic *nic, const struct keyval *list, struct er
     return 0;
 }
 
+/* What -nic and -device say of the NIC itself. */
+static int read_nic(struct config_nic *nic, const struct keyval *list, struct error *err)
+{
+    uint64_t mtu = 0;
+    int result = keyval_uint(list, "host_mtu", 68, UINT16_MAX, &mtu, err);
+    nic->mtu = (uint16_t)mtu;
+    return result ? result : read_mac(nic, list, err);
+}
+
 static struct config_nic *find_nic(struct vm_config *config, const char *id)
 {
     for (unsigned i = 0; i < config->nic_count; i++)
@@ -75,7 +84,7 @@ static int add_nic(struct options *options, struct keyval *list, const struct ke
     *out = &config->nics[config->nic_count++];
     keyval_string(list, "id", &(*out)->netdev_id);
     result = options_netdev_read(kind, *out, list, err);
-    return result ? result : read_mac(*out, list, err);
+    return result ? result : read_nic(*out, list, err);
 }
 
 static bool wants_list(struct options *options, const char *argument)
@@ -174,13 +183,14 @@ int options_netdev_load(struct config_nic *nic, struct keyval *list, struct erro
     if (result)
         return result;
     keyval_string(list, "id", &nic->netdev_id);
-    return options_netdev_read(kind, nic, list, err);
+    result = options_netdev_read(kind, nic, list, err);
+    return result ? result : options_refuse_chardevs(nic, err);
 }
 
 int options_net_device(struct config_nic *nic, const struct keyval *device, struct error *err)
 {
     keyval_string(device, "id", &nic->qdev_id);
-    return read_mac(nic, device, err);
+    return read_nic(nic, device, err);
 }
 
 static int refuse_netdev(struct options *options, const struct keyval *device, const char *id,
@@ -258,5 +268,5 @@ int options_finish_net(struct options *options, struct error *err)
         result = option_nic(options, NULL, "user", err);
     give_netdev_ids(options->config);
     give_macs(options->config);
-    return result;
+    return result ? result : options_finish_guestfwd(options, err);
 }

@@ -163,7 +163,7 @@ const struct option_entry option_table[] = {
 
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
-     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; virtio-net-pci,netdev=ID[,mac=ADDRESS]; "
+     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N]; "
      "virtio-rng-pci. The drive or netdev may stand before or after it. -device help lists them.",
      option_device, NULL, NULL},
     {"object", "rng-builtin,id=ID",
@@ -246,7 +246,7 @@ const struct option_entry option_table[] = {
     ACCEPTED("overcommit", "...", "mem-lock=off|cpu-pm=off|mem-lock=off,cpu-pm=off",
              "memory is never locked; leave it out"),
     ACCEPTED("sandbox", "off", "off", "the sandbox is not there yet; leave it out"),
-    ACCEPTED("balloon", "none", "none", "memory is fixed; leave it out"),
+    ACCEPTED("balloon", "none", "none", "use -device virtio-balloon-pci"),
 
     /* Refused. */
     REFUSED("pflash", no_flash),
@@ -289,7 +289,6 @@ const struct option_entry option_table[] = {
     REFUSED("d", no_trace),
     REFUSED("trace", no_trace),
     REFUSED("debugcon", "use -serial"),
-    REFUSED("add-fd", "name files by path; descriptors are not passed on the command line"),
     REFUSED("plugin", "evisor has no plugins"),
     REFUSED("memory", "use -m SIZE"),
     REFUSED("mem", "use -m SIZE"),

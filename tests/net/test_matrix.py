@@ -135,10 +135,12 @@ def test_a_stock_guest_goes_through_the_matrix(world, site, kernel, diskless):
         site(guest.space, interface)
         neighbours[interface] = guest
     nics = [word for nic, _, _ in NICS.values() for word in ("-nic", nic.format(world.folder))]
+    nics[-1] += ",host_mtu=1400"
     command = world.host.words([BUILD / "evisor"])
     with Machine(command, ["-accel", "soft", "-m", "192", "-kernel", kernel.image, "-initrd",
                            diskless, "-append", "console=ttyS0 quiet panic=-1", *nics]) as machine:
         machine.expect("GUEST-INIT", 120)
+        assert machine.check("cat /sys/class/net/eth3/mtu") == "1400"
         machine.check("mkdir -p /srv && echo -n stock >/srv/who && httpd -p 80 -h /srv")
         for interface, mode in zip(NICS, MODES):
             expected = CELLS[mode]

@@ -96,8 +96,8 @@ def test_frames_of_9000_bytes_over_a_tap(world, site):
     plug_tap(world, mtu=9000)
     site(world.host, "host")
     for number, plain in ((2, False), (3, True)):
-        guest = world.lab.guest(f"guest{number}", world.host, "tap,ifname=t0,script=no", mtu=9000,
-                                plain=plain)
+        guest = world.lab.guest(f"guest{number}", world.host,
+                                "tap,ifname=t0,script=no,host_mtu=9000", mtu=9000, plain=plain)
         guest.address(f"10.1.0.{number}/24")
         guest.space.run("ping -c 1 -W 20 -M do -s 8972 10.1.0.1")
         site(guest.space, f"guest{number}")

@@ -386,6 +386,21 @@ static void test_forwards(void **state)
     assert_string_equal(config.nics[0].user.ipv6_prefix, "fd00::/60");
     refuse("-kernel k -nic user,hostfwd=unix:/s-:22,hostfwd=unix:/s-:23", "forwarded twice");
     refuse("-kernel k -nic user,guestfwd=tcp:10.0.2.100:80", "-cmd:COMMAND");
+    take("-kernel k -nic user,guestfwd=tcp::80-chardev:c,guestfwd=tcp::81-chardev:c "
+         "-chardev socket,id=c,path=/u");
+    user = &config.nics[0].user;
+    assert_string_equal(user->guest_forwards[0].target_path, "/u");
+    assert_string_equal(user->guest_forwards[1].target_path, "/u");
+    assert_int_equal(config.chardevs[0].kind, CHARDEV_NULL);
+    assert_null(config.chardevs[0].path);
+    take("-kernel k -chardev socket,id=c,host=127.0.0.1,port=9 "
+         "-nic user,guestfwd=tcp::80-chardev:c");
+    assert_int_equal(config.nics[0].user.guest_forwards[0].target_port, 9);
+    refuse("-kernel k -nic user,guestfwd=tcp::80-chardev:c", "no chardev with id=c");
+    refuse("-kernel k -chardev null,id=c -nic user,guestfwd=tcp::80-chardev:c", "is no client");
+    refuse("-kernel k -chardev socket,id=c,path=/u -serial chardev:c "
+           "-nic user,guestfwd=tcp::80-chardev:c",
+           "used by something else");
     refuse("-kernel k -nic user,ipv6-net=fd00::/64,ipv6-prefix=fd00::", "not both");
     refuse("-kernel k -nic user,ipv6-prefixlen=64", "goes with");
 }
@@ -796,81 +811,9 @@ static void test_the_manual_is_written(void **state)
     free(manual);
 }
 
-static void test_guest_services(void **state)
-{
-    (void)state;
-    take("-kernel k -device virtserialport,chardev=q,name=org.qemu.guest_agent.0,id=p "
-         "-device virtio-balloon,deflate-on-oom=on,free-page-reporting=on,id=b "
-         "-device virtio-serial,max_ports=4 -chardev socket,path=/q,server=on,wait=off,id=q "
-         "-device virtconsole,chardev=c -chardev socket,path=/c,reconnect=3,id=c "
-         "-device virtserialport,chardev=n,nr=3 -chardev null,id=n "
-         "-object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m,id=vm,"
-         "requested-size=512M,block-size=4M");
-    const struct config_guest *guest = &config.guest;
-    assert_true(guest->balloon.is_present && guest->balloon.deflate_on_oom);
-    assert_true(guest->balloon.free_page_reporting);
-    assert_string_equal(guest->balloon.qdev_id, "b");
-    assert_int_equal(guest->serial_buses[0].port_count, 4);
-    assert_int_equal(guest->serial_port_count, 3);
-    assert_int_equal(guest->serial_ports[0].number, 1); /* 0 is kept for a console */
-    assert_string_equal(guest->serial_ports[0].name, "org.qemu.guest_agent.0");
-    assert_string_equal(config.chardevs[guest->serial_ports[0].chardev].id, "q");
-    assert_int_equal(guest->serial_ports[1].number, 0);
-    assert_true(guest->serial_ports[1].is_console);
-    assert_int_equal(config.chardevs[guest->serial_ports[1].chardev].reconnect_ms, 3000);
-    assert_false(config.chardevs[guest->serial_ports[1].chardev].is_server);
-    assert_int_equal(guest->serial_ports[2].number, 3);
-    assert_int_equal(guest->mems[0].size_bytes, GIB);
-    assert_int_equal(guest->mems[0].requested_bytes, 512 * MIB);
-    assert_int_equal(guest->mems[0].block_bytes, 4 * MIB);
-    take("-kernel k -chardev ringbuf,id=r,size=1k -serial chardev:r");
-    assert_int_equal(config.chardevs[0].ring_bytes, 1024);
-}
-
-static void test_bad_guest_services(void **state)
-{
-    (void)state;
-    refuse("-kernel k -device virtio-balloon -device virtio-balloon", "only one balloon");
-    refuse("-kernel k -device virtserialport,chardev=n -chardev null,id=n",
-           "No 'virtio-serial-bus' bus");
-    refuse("-kernel k -device virtio-serial -device virtserialport,chardev=zz", "no chardev");
-    refuse("-kernel k -device virtio-serial -device virtserialport,name=a", "chardev=ID");
-    refuse("-kernel k -device virtio-serial,id=v -chardev null,id=n "
-           "-device virtserialport,chardev=n,bus=w.0",
-           "Bus 'w.0' not found");
-    refuse("-kernel k -device virtio-serial -chardev null,id=n "
-           "-device virtserialport,chardev=n,nr=0",
-           "reserved for virtconsole");
-    refuse("-kernel k -device virtio-serial,max_ports=2 -chardev null,id=n "
-           "-device virtserialport,chardev=n,nr=2",
-           "ports 0 to 1");
-    refuse("-kernel k -device virtio-serial -chardev null,id=n -chardev null,id=o "
-           "-device virtserialport,chardev=n,nr=2 -device virtserialport,chardev=o,nr=2",
-           "already exists at id 2");
-    refuse("-kernel k -device virtio-serial,max_ports=32", "max_ports");
-    refuse("-kernel k -device virtio-mem-pci", "memdev");
-    refuse("-kernel k -device virtio-mem-pci,memdev=m", "-object memory-backend-ram with id=m");
-    refuse("-kernel k -object memory-backend-ram,id=m", "size 0");
-    refuse("-kernel k -object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m "
-           "-device virtio-mem-pci,memdev=m",
-           "already busy");
-    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
-           "-device virtio-mem-pci,memdev=m,requested-size=3G",
-           "requested-size");
-    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
-           "-device virtio-mem-pci,memdev=m,block-size=3M",
-           "power of two");
-    refuse("-kernel k -m 1G,maxmem=2G -object memory-backend-ram,id=m,size=2G "
-           "-device virtio-mem-pci,memdev=m",
-           "more than maxmem");
-    refuse("-kernel k -device pc-dimm", "virtio-mem-pci");
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_guest_services, tear_down),
-        cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
         cmocka_unit_test_teardown(test_defaults, tear_down),
         cmocka_unit_test_teardown(test_memory, tear_down),
         cmocka_unit_test_teardown(test_smp, tear_down),

@@ -281,6 +281,31 @@ static void test_a_readable_buffer_breaks_the_queue_and_nothing_stays(void **sta
     fake_device_reset(&fd);
 }
 
+static unsigned small_mtu(const struct net_backend *self)
+{
+    (void)self;
+    return 1500;
+}
+
+static void test_an_mtu_that_the_backend_does_not_carry(void **state)
+{
+    static const struct net_backend_ops small = {.kind = "small", .mtu = small_mtu};
+    const struct virtio_pci_place place = fake_guest_place(&guest, "nic1");
+    struct virtio_net_options options = {.mac = {2}, .mtu = 9000};
+    struct net_backend other;
+    struct device *made = NULL;
+    struct error err = {0};
+    (void)state;
+    net_backend_init(&other, &small, &guest.loop, "net1");
+    assert_int_equal(virtio_net_create(&place, &other, &options, &made, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "nic1"));
+    assert_non_null(strstr(err.text, "host_mtu=9000"));
+    assert_non_null(strstr(err.text, "1500"));
+    options.mtu = 1500;
+    assert_int_equal(virtio_net_create(&place, &other, &options, &made, &err), 0);
+    fake_guest_close(&guest, made);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -294,6 +319,7 @@ int main(void)
         TEST(test_what_was_only_written_is_told_and_used_again),
         TEST(test_frames_that_the_guest_does_not_take),
         TEST(test_no_room_before_the_driver_with_the_link_down_or_held),
+        TEST(test_an_mtu_that_the_backend_does_not_carry),
         TEST(test_a_readable_buffer_breaks_the_queue_and_nothing_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
