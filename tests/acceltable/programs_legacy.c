@@ -49,6 +49,29 @@ PROGRAM(MODE_PROTECTED, protected_sysenter,
 PROGRAM(MODE_PROTECTED, protected_ldt, "mov $0xb8, %eax\n lldt %ax\n mov $0x0f, %eax\n mov %eax, %fs\n mov %fs, %ebx\n" END)
 PROGRAM(MODE_PROTECTED, protected_lds, "movl $0x1234, 0x30000\n movw $0x10, 0x30004\n lds 0x30000, %esi\n mov %ds, %ebx\n lfs 0x30000, %edi\n" END)
 
+/* --- Hardware task switches: to a second TSS at 0xd000, whose descriptor takes the place of 0x68 --- */
+
+#define TASK(access, offset, cs)                                                                   \
+    "movl $0xd0000067, 0x8068\n movl $" #access "00, 0x806c\n movl $0x20000+" offset ", 0xd020\n"  \
+    "movl $0x8d7, 0xd024\n movl $0x1234, 0xd028\n movl $0x37000, 0xd038\n movl $0x10, 0xd048\n"    \
+    "movl $" #cs ", 0xd04c\n movl $0x10, 0xd050\n movl $0x10, 0xd054\n movl $0x10, 0xd058\n"       \
+    "movl $0x10, 0xd05c\n"
+/* Both TSSs, the descriptors and TS come into the result. */
+#define TASK_END                                                                                   \
+    "str %ebx\n mov %cr0, %edx\n clts\n mov $0xc400, %esi\n mov $0x30100, %edi\n mov $26, %ecx\n"  \
+    "rep movsl\n mov $0xd000, %esi\n mov $26, %ecx\n rep movsl\n pushf\n pop %esi\n" END
+
+PROGRAM(MODE_PROTECTED, task_jump, TASK(0x89, "(1f-program_task_jump)", 0x18) "ljmp $0x68, $0\n ud2\n 1: " TASK_END)
+PROGRAM(MODE_PROTECTED, task_call, TASK(0x89, "(1f-program_task_call)", 0x18) "lcall $0x68, $0\n ud2\n 1: " TASK_END)
+PROGRAM(MODE_PROTECTED, task_call_and_return, TASK(0x89, "(1f-program_task_call_and_return)", 0x18) "lcall $0x68, $0\n jmp 2f\n 1: inc %eax\n iret\n ud2\n 2: " TASK_END)
+PROGRAM(MODE_PROTECTED, task_gate, TASK(0x89, "(1f-program_task_gate)", 0x18) "movl $0x680000, 0x9188\n movl $0x8500, 0x918c\n int $0x31\n ud2\n 1: " TASK_END)
+PROGRAM(MODE_PROTECTED, task_gate_of_fault, TASK(0x89, "(1f-program_task_gate_of_fault)", 0x18) "movl $0x680000, 0x9000+13*8\n movl $0x8500, 0x9004+13*8\n mov $0xfff8, %eax\n mov %eax, %fs\n ud2\n 1: pop %ecx\n mov %ecx, 0x30000\n " TASK_END)
+PROGRAM(MODE_PROTECTED, task_busy, TASK(0x8b, "0", 0x18) "ljmp $0x68, $0\n")
+PROGRAM(MODE_PROTECTED, task_absent, TASK(0x09, "0", 0x18) "ljmp $0x68, $0\n")
+PROGRAM(MODE_PROTECTED, task_too_short, TASK(0x89, "0", 0x18) "movw $0x66, 0x8068\n ljmp $0x68, $0\n")
+PROGRAM(MODE_PROTECTED, task_data_as_code, TASK(0x89, "0", 0x10) "ljmp $0x68, $0\n")
+PROGRAM(MODE_PROTECTED, task_return_to_idle, "pushl $0x4002\n popf\n movw $0x48, 0xc400\n andb $0xfd, 0x804d\n iret\n")
+
 /* --- PAE paging --- */
 
 PROGRAM(MODE_PAE, pae_read, "mov 0x30000, %eax\n mov %eax, 0x30008\n" END)
