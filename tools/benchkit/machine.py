@@ -9,12 +9,13 @@ import os
 import pathlib
 import re
 import struct
+import subprocess
 
 from guestkit import rootfs
 from guestkit.kernel import Kernel
 
 from .figures import Figure, alternate, pick
-from .peers import machines, start, time_marks
+from .peers import BARE_EXIT, EVISOR_IMG, MICROVM, Peer, machines, start, time_marks
 
 PORT_READS = 20000
 KERNEL_GPA = 0x100000
@@ -65,11 +66,10 @@ def sum_smaps(pid, ram_mib):
     return total / 1024
 
 
-def tiny_marks(options, folder):
+def tiny_boot(folder):
     tiny = folder / "tiny.elf"
     tiny.write_bytes(tiny_kernel())
-    return alternate(machines(options.accel, options.vs in ("all", "qemu")), options.runs,
-                     lambda peer: time_marks([*peer.command, "-kernel", str(tiny)], [b"!", b"#"]))
+    return ["-kernel", str(tiny)]
 
 
 def stock_boot(folder):
@@ -79,16 +79,34 @@ def stock_boot(folder):
             "console=ttyS0 quiet reboot=t"]
 
 
+def bare_exit_us():
+    """KVM_RUN in a loop with the handler in its thread; None where that does not run."""
+    done = subprocess.run([BARE_EXIT], capture_output=True, text=True, check=False)
+    return float(done.stdout) / 1000 if done.returncode == 0 else None
+
+
 def measure_exit(options, folder):
     """One port exit: from the guest through the loop and back."""
-    marks = tiny_marks(options, folder)
+    boot = tiny_boot(folder)
+    peers = machines(options.accel, options.vs in ("all", "qemu"))
+    bare = Peer("bare KVM_RUN", [BARE_EXIT])
+    if options.accel == "kvm" and bare_exit_us() is not None:
+        peers.append(bare)
+
+    def exit_us(peer):
+        if peer is bare:
+            return bare_exit_us()
+        times = time_marks([*peer.command, *boot], [b"!", b"#"])
+        return times and 1e6 * (times[1] - times[0]) / PORT_READS
     yield Figure(f"one port exit (of {PORT_READS})", "us", "less",
-                 pick(marks, lambda times: 1e6 * (times[1] - times[0]) / PORT_READS))
+                 alternate(peers, options.runs, exit_us))
 
 
 def measure_boot(options, folder):
     """exec to the guest's first instruction, and to the init of a stock kernel."""
-    marks = tiny_marks(options, folder)
+    tiny = tiny_boot(folder)
+    marks = alternate(machines(options.accel, options.vs in ("all", "qemu")), options.runs,
+                      lambda peer: time_marks([*peer.command, *tiny], [b"!"]))
     yield Figure("exec to the first guest instruction's effect", "ms", "less",
                  pick(marks, lambda times: 1000 * times[0]))
     boot = stock_boot(folder)
@@ -98,9 +116,26 @@ def measure_boot(options, folder):
         lambda times: times[0]))
 
 
+def furnish(peer, folder):
+    """With 1 GiB, a qcow2 disk and a NIC, as the peer has them: a microvm has no PCI."""
+    disk = folder / f"{peer.name.split()[-1]}.qcow2"
+    subprocess.run([EVISOR_IMG, "create", "-q", "-f", "qcow2", disk, "1G"], check=True)
+    command = list(peer.command)
+    if "-nic" in command:
+        at = command.index("-nic")
+        del command[at:at + 2]
+    drive = ["-drive", f"file={disk},format=qcow2,if=none,id=d"]
+    bus = "device" if peer.name == MICROVM else "pci"
+    return [*command, "-m", "1024", *drive, "-device", f"virtio-blk-{bus},drive=d", "-netdev",
+            "user,id=n", "-device", f"virtio-net-{bus},netdev=n"]
+
+
 def measure_memory(options, folder):
-    """Resident memory of the process without the guest's RAM."""
-    boot = stock_boot(folder)
-    yield Figure("resident memory without guest RAM, at the guest's init", "MiB", "less", alternate(
-        machines(options.accel, options.vs in ("all", "qemu")), options.runs,
-        lambda peer: resident_mib([*peer.command, *boot], b"GUEST-INIT")))
+    """Resident memory of the process without the guest's RAM, with a disk and a NIC."""
+    boots = {"at the first instruction's effect": (tiny_boot(folder), b"!"),
+             "at a stock guest's init": (stock_boot(folder), b"GUEST-INIT")}
+    for when, (boot, mark) in boots.items():
+        yield Figure(f"resident memory without guest RAM, 1 disk, 1 NIC, 1 GiB guest, {when}", "MiB",
+                     "less", alternate(
+                         machines(options.accel, options.vs in ("all", "qemu")), options.runs,
+                         lambda peer: resident_mib([*furnish(peer, folder), *boot], mark, 1024)))

@@ -14,6 +14,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 EVISOR = TOP / "build/evisor"
 EVISOR_IMG = TOP / "build/evisor-img"
 BENCH_PATH = TOP / "build/bench-path"
+BARE_EXIT = TOP / "build/bare-exit"
 MICROVM, Q35 = "QEMU microvm", "QEMU q35"
 
 

@@ -127,6 +127,7 @@ def make_raw(path, size_mib, extra=None):
         for name, content in (extra or {}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
+            (folder / name).chmod(0o755)
         with open(path, "wb") as image:
             image.truncate(size_mib << 20)
         mkfs = ["/sbin/mkfs.ext4", "-q", "-F", "-L", "guest", "-E", "root_owner=0:0",
