@@ -58,6 +58,10 @@ static void write_qmp(FILE *to)
         write_text(to, table[i].name);
         fputs(" \"", to);
         for (const struct qmp_argument *argument = table[i].arguments; argument->name; argument++) {
+            if (strcmp(argument->name, "*") == 0) {
+                fputs(" ...", to);
+                continue;
+            }
             fprintf(to, " %s", argument->is_optional ? "[" : "");
             write_text(to, argument->name);
             fprintf(to, ": %s%s", types[argument->type], argument->is_optional ? "]" : "");

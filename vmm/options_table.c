@@ -56,12 +56,14 @@ const struct option_entry option_table[] = {
      "that level. Features are switched by name; what needs one that is off goes with it. One that "
      "is asked for and not offered is a warning, with enforce an error. help lists the names.",
      option_cpu, NULL, NULL},
-    {"smp", "[cpus=]N[,sockets=N][,cores=N][,threads=N]",
+    {"smp", "[cpus=]N[,maxcpus=N][,sockets=N][,cores=N][,threads=N]",
      "The number of CPUs (default 1), and how they are laid out. What is left out of the layout "
-     "follows from the rest, cores first.",
+     "follows from the rest, cores first. maxcpus= leaves room for CPUs that device_add plugs in; "
+     "the layout is that of all of them.",
      option_smp, NULL, NULL},
-    {"m", "[size=]SIZE",
-     "The guest's memory, with suffix K, M, G or T; a plain number counts MiB (default 128).",
+    {"m", "[size=]SIZE[,maxmem=SIZE]",
+     "The guest's memory, with suffix K, M, G or T; a plain number counts MiB (default 128). "
+     "maxmem bounds it together with memory devices (-device virtio-mem-pci).",
      option_m, NULL, NULL},
     {"mem-path", "PATH",
      "Takes the guest's memory from a file, or from files in a folder such as "
@@ -164,11 +166,21 @@ const struct option_entry option_table[] = {
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
      "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N]; "
-     "virtio-rng-pci. The drive or netdev may stand before or after it. -device help lists them.",
+     "virtio-rng-pci; "
+     "virtio-balloon-pci[,deflate-on-oom=on][,free-page-reporting=on]; "
+     "virtio-mem-pci,memdev=ID[,requested-size=SIZE][,block-size=SIZE]; "
+     "virtio-serial-pci[,max_ports=N] with virtserialport,chardev=ID[,name=NAME][,nr=N] (an agent's "
+     "port is called org.qemu.guest_agent.0) and virtconsole,chardev=ID. What a device names may "
+     "stand before or after it. -device help lists them.",
      option_device, NULL, NULL},
-    {"object", "rng-builtin,id=ID",
-     "A source for virtio-rng-pci,rng=ID. It is the host's getrandom in any case.", option_object,
-     NULL, NULL},
+    {"object", "rng-builtin,id=ID|memory-backend-ram,id=ID,size=SIZE",
+     "A source for virtio-rng-pci,rng=ID, which is the host's getrandom in any case; the memory of "
+     "a virtio-mem-pci,memdev=ID.",
+     option_object, NULL, NULL},
+    {"add-fd", "fd=NUMBER,set=NUMBER[,opaque=TEXT]",
+     "Puts a descriptor that evisor was started with into a set: /dev/fdset/SET then stands for it "
+     "wherever the path of an image is asked for.",
+     option_add_fd, NULL, NULL},
 
     HEADING("Terminal and sockets"),
     {"nographic", NULL,
@@ -194,9 +206,12 @@ const struct option_entry option_table[] = {
      "A monitor for people (readline) or programs (control) on a -chardev.", option_mon, NULL,
      NULL},
     {"chardev",
-     "null|stdio|pty|file,path=PATH[,append=on]|socket,path=PATH,server=on[,wait=off]|"
-     "socket,host=127.0.0.1,port=PORT,server=on[,wait=off],id=ID[,mux=on]",
-     "An end for -serial chardev:ID or -mon chardev=ID. With mux=on several of them share it. "
+     "null|stdio|pty|file,path=PATH[,append=on]|pipe,path=PATH|ringbuf[,size=SIZE]|"
+     "socket,path=PATH[,server=on[,wait=off]][,reconnect=SECONDS]|"
+     "socket,host=127.0.0.1,port=PORT[,...],id=ID[,mux=on]",
+     "An end for -serial chardev:ID, -mon chardev=ID or a virtio port. A socket without server=on "
+     "connects: once, or with reconnect until somebody is there, and again when they leave. A pipe "
+     "is read from PATH.in and written to PATH.out. With mux=on several users share it. "
      "logfile=FILE keeps a copy of the output (logappend=on: behind what is in it; logsize=SIZE: "
      "only so much of its end takes room); with history=on a socket's client first gets the last "
      "64 KiB.",
