@@ -91,7 +91,7 @@ static void change_guest_forward(struct qmp_call *call, bool adds)
     struct error err = {0};
     if (!nat)
         return;
-    if (!forward_parse_guest(text_of(call, "rule"), adds, &rule)) {
+    if (!forward_parse_guest(text_of(call, "rule"), adds, &rule) || rule.chardev) {
         qmp_call_fail(call, QMP_GENERIC, "rule '%s': say tcp:ADDRESS:PORT%s", text_of(call, "rule"),
                       adds ? "-cmd:COMMAND, -tcp:HOST:PORT or -unix:PATH" : "");
     } else {

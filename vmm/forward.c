@@ -102,14 +102,20 @@ static bool read_target(const char *text, struct config_guest_forward *out)
         return read_port(text + 14, text + strlen(text), &out->target_port);
     if (strncmp(text, "tcp:", 4) == 0)
         return read_endpoint(text + 4, text + strlen(text), &out->target_host, &out->target_port);
-    bool is_path = strncmp(text, "unix:", 5) == 0;
-    if (!is_path && strncmp(text, "cmd:", 4) != 0)
-        return false;
-    text += is_path ? 5 : 4;
-    char **target = is_path ? &out->target_path : &out->command;
-    *target = strdup(text);
-    CHECK(*target);
-    return *text != 0;
+    const struct {
+        const char *kind;
+        char **out;
+    } kinds[] = {
+        {"unix:", &out->target_path}, {"cmd:", &out->command}, {"chardev:", &out->chardev}};
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
+        size_t length = strlen(kinds[i].kind);
+        if (strncmp(text, kinds[i].kind, length) != 0)
+            continue;
+        *kinds[i].out = strdup(text + length);
+        CHECK(*kinds[i].out);
+        return text[length] != 0;
+    }
+    return false;
 }
 
 bool forward_parse_guest(const char *text, bool has_target, struct config_guest_forward *out)
@@ -133,6 +139,7 @@ void forward_fini_guest(struct config_guest_forward *forward)
     free(forward->command);
     free(forward->target_path);
     free(forward->target_host);
+    free(forward->chardev);
 }
 
 struct net_forward forward_for_net(const struct config_forward *forward)

@@ -19,8 +19,8 @@ bool forward_parse(const char *text, bool has_guest, struct config_forward *out)
 void forward_fini(struct config_forward *forward);
 
 /*
- * Reads "[tcp]:[address]:port-TARGET", where TARGET is cmd:COMMAND, tcp:HOST:PORT or unix:PATH;
- * without `has_target` the part before "-" alone. False if it is not one; the strings are the
+ * Reads "[tcp]:[address]:port-TARGET", where TARGET is cmd:COMMAND, tcp:HOST:PORT, unix:PATH or
+ * chardev:ID; without `has_target` the part before "-" alone. False if it is not one; the strings are the
  * caller's to free, in any case.
  */
 bool forward_parse_guest(const char *text, bool has_target, struct config_guest_forward *out);

@@ -189,7 +189,7 @@ static int add_guest_forward(struct config_net_user *user, const struct keyval *
         return 0;
     return error_set(err, EINVAL,
                      "%s: guestfwd=%s: say guestfwd=tcp:ADDRESS:PORT-cmd:COMMAND, "
-                     "-tcp:HOST:PORT or -unix:PATH",
+                     "-tcp:HOST:PORT, -unix:PATH or -chardev:ID",
                      list->option, text);
 }
 

@@ -137,6 +137,7 @@ int options_attach_serial_port(struct options *options, struct keyval *device, s
 int options_attach_mem(struct options *options, struct keyval *device, struct error *err);
 int must_check options_add_memory_backend(struct options *options, const struct keyval *list,
                                           struct error *err);
+option_parse_fn option_add_fd;
 int options_finish_guest(struct options *options, struct error *err);
 void options_guest_fini(struct config_guest *guest);
 /* options_device.c */

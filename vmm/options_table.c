@@ -139,7 +139,8 @@ const struct option_entry option_table[] = {
      "IPv6 "
      "addresses stand in brackets. hostfwd=unix:PATH-:GUESTPORT makes a local socket instead. "
      "guestfwd=tcp:ADDRESS:PORT-TARGET leads an address of the guest's network to TARGET, for each "
-     "connection anew: cmd:COMMAND, tcp:HOST:PORT, unix:PATH or chardev:ID. restrict=on shuts the guest off "
+     "connection anew: cmd:COMMAND, tcp:HOST:PORT, unix:PATH or chardev:ID. restrict=on shuts the "
+     "guest off "
      "from everything but the rules. antispoof=on drops what the guest sends from other addresses "
      "than its own: its MAC, its DHCP leases and IPv6 addresses that it tried out first. -nic "
      "none: "
@@ -165,11 +166,13 @@ const struct option_entry option_table[] = {
 
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
-     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N]; "
+     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; "
+     "virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N]; "
      "virtio-rng-pci; "
      "virtio-balloon-pci[,deflate-on-oom=on][,free-page-reporting=on]; "
      "virtio-mem-pci,memdev=ID[,requested-size=SIZE][,block-size=SIZE]; "
-     "virtio-serial-pci[,max_ports=N] with virtserialport,chardev=ID[,name=NAME][,nr=N] (an agent's "
+     "virtio-serial-pci[,max_ports=N] with virtserialport,chardev=ID[,name=NAME][,nr=N] (an "
+     "agent's "
      "port is called org.qemu.guest_agent.0) and virtconsole,chardev=ID. What a device names may "
      "stand before or after it. -device help lists them.",
      option_device, NULL, NULL},

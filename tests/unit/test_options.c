@@ -6,71 +6,9 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "tests/options_rig.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
-
-static struct vm_config config;
-static struct error err;
-static char *text;
-
-/* Reads a command line that is written as a shell would read it: words, and '...' around some. */
-static int parse(const char *line)
-{
-    char *copy = strdup(line), *argv[96] = {"evisor"}, *at = copy;
-    int argc = 1;
-    while (*(at += strspn(at, " "))) {
-        char end = *at == '\'' ? '\'' : ' ';
-        at += end == '\'';
-        argv[argc++] = at;
-        at += strcspn(at, end == ' ' ? " " : "'");
-        if (*at)
-            *at++ = 0;
-    }
-    vm_config_fini(&config);
-    free(text);
-    text = NULL;
-    memset(&err, 0, sizeof(err));
-    int result = options_parse(argc, argv, &config, &text, &err);
-    free(copy);
-    return result;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    vm_config_fini(&config);
-    free(text);
-    text = NULL;
-    return 0;
-}
-
-static void take(const char *line)
-{
-    if (parse(line))
-        fail_msg("%s\n  %s", line, err.text);
-    assert_null(text);
-}
-
-/* Refused, with `part` in the sentence, which is one line. */
-static void refuse(const char *line, const char *part)
-{
-    if (!parse(line))
-        fail_msg("accepted: %s", line);
-    if (!strstr(err.text, part))
-        fail_msg("%s\n  '%s' lacks '%s'", line, err.text, part);
-    assert_null(strchr(err.text, '\n'));
-    assert_null(text);
-    assert_null(config.kernel);
-}
-
-static void prints(const char *line, const char *part)
-{
-    if (parse(line))
-        fail_msg("%s\n  %s", line, err.text);
-    assert_non_null(text);
-    if (!strstr(text, part))
-        fail_msg("%s printed '%s'", line, text);
-}
 
 static void append(char *line, size_t size, const char *more)
 {
@@ -340,69 +278,6 @@ static void test_bad_drives(void **state)
     for (int i = 0; i < 27; i++)
         append(line, sizeof(line), " -drive file=x.raw");
     refuse(line, "more than 26 drives");
-}
-
-static void test_shared_networks(void **state)
-{
-    (void)state;
-    take("-kernel k -name a -nic nat,folder=/n,net=10.9.0.0/24,hostfwd=tcp::1-:2,antispoof=on "
-         "-nic hostonly,folder=/h,hostfwd=tcp:127.0.0.1:1-:2,mac=52:54:00:00:00:01 "
-         "-nic internal,folder=/i -nic user");
-    const struct config_nic *nics = config.nics;
-    assert_int_equal(config.nic_count, 4);
-    assert_int_equal(nics[0].kind, NET_KIND_NAT);
-    assert_string_equal(nics[0].folder, "/n");
-    assert_string_equal(nics[0].user.net, "10.9.0.0/24");
-    assert_int_equal(nics[0].user.forwards[0].guest_port, 2);
-    assert_true(nics[0].antispoof && !nics[1].antispoof);
-    assert_int_equal(nics[1].kind, NET_KIND_HOST_ONLY);
-    assert_int_equal(nics[1].mac[5], 1);
-    /* Neighbours by their names; elsewhere the address that everybody knows. */
-    assert_true(nics[0].has_mac && nics[2].has_mac && !nics[3].has_mac);
-    assert_int_not_equal(memcmp(nics[0].mac, nics[2].mac, 6), 0);
-    uint8_t first[6];
-    memcpy(first, nics[0].mac, 6);
-    take("-kernel k -name a -nic nat,folder=/n");
-    assert_memory_equal(config.nics[0].mac, first, 6);
-    take("-kernel k -name b -nic nat,folder=/n");
-    assert_int_not_equal(memcmp(config.nics[0].mac, first, 6), 0);
-    take("-kernel k -nic nat,folder=/n");
-    assert_false(config.nics[0].has_mac);
-}
-
-static void test_forwards(void **state)
-{
-    (void)state;
-    take("-kernel k -nic user,hostfwd=unix:/s-:22,hostfwd=tcp:[::1]:1-[fec0::9]:2,"
-         "guestfwd=tcp:10.0.2.100:80-cmd:nc,guestfwd=tcp::81-unix:/u,ipv6-net=fd00::/64");
-    const struct config_net_user *user = &config.nics[0].user;
-    assert_string_equal(user->forwards[0].host_path, "/s");
-    assert_string_equal(user->forwards[1].guest_address, "fec0::9");
-    assert_int_equal(user->guest_forward_count, 2);
-    assert_int_equal(user->guest_forwards[0].port, 80);
-    assert_string_equal(user->guest_forwards[1].target_path, "/u");
-    assert_string_equal(user->ipv6_prefix, "fd00::/64");
-    take("-kernel k -nic user,ipv6-prefix=fd00::,ipv6-prefixlen=60");
-    assert_string_equal(config.nics[0].user.ipv6_prefix, "fd00::/60");
-    refuse("-kernel k -nic user,hostfwd=unix:/s-:22,hostfwd=unix:/s-:23", "forwarded twice");
-    refuse("-kernel k -nic user,guestfwd=tcp:10.0.2.100:80", "-cmd:COMMAND");
-    take("-kernel k -nic user,guestfwd=tcp::80-chardev:c,guestfwd=tcp::81-chardev:c "
-         "-chardev socket,id=c,path=/u");
-    user = &config.nics[0].user;
-    assert_string_equal(user->guest_forwards[0].target_path, "/u");
-    assert_string_equal(user->guest_forwards[1].target_path, "/u");
-    assert_int_equal(config.chardevs[0].kind, CHARDEV_NULL);
-    assert_null(config.chardevs[0].path);
-    take("-kernel k -chardev socket,id=c,host=127.0.0.1,port=9 "
-         "-nic user,guestfwd=tcp::80-chardev:c");
-    assert_int_equal(config.nics[0].user.guest_forwards[0].target_port, 9);
-    refuse("-kernel k -nic user,guestfwd=tcp::80-chardev:c", "no chardev with id=c");
-    refuse("-kernel k -chardev null,id=c -nic user,guestfwd=tcp::80-chardev:c", "is no client");
-    refuse("-kernel k -chardev socket,id=c,path=/u -serial chardev:c "
-           "-nic user,guestfwd=tcp::80-chardev:c",
-           "used by something else");
-    refuse("-kernel k -nic user,ipv6-net=fd00::/64,ipv6-prefix=fd00::", "not both");
-    refuse("-kernel k -nic user,ipv6-prefixlen=64", "goes with");
 }
 
 static void test_network(void **state)
@@ -823,8 +698,6 @@ int main(void)
         cmocka_unit_test_teardown(test_how_qcow2_is_tuned, tear_down),
         cmocka_unit_test_teardown(test_the_order_of_disks, tear_down),
         cmocka_unit_test_teardown(test_bad_drives, tear_down),
-        cmocka_unit_test_teardown(test_shared_networks, tear_down),
-        cmocka_unit_test_teardown(test_forwards, tear_down),
         cmocka_unit_test_teardown(test_network, tear_down),
         cmocka_unit_test_teardown(test_other_networks, tear_down),
         cmocka_unit_test_teardown(test_bad_network, tear_down),
