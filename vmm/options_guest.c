@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * options_guest: -device virtio-balloon-pci, virtio-serial-pci with its ports, virtio-mem-pci; and
- * -object memory-backend-ram.
+ * -object memory-backend-ram; and -add-fd.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/fdset.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_mem.h"
 #include "vmm/options_private.h"
@@ -251,4 +253,32 @@ void options_guest_fini(struct config_guest *guest)
         free(guest->mems[i].qdev_id);
         free(guest->mems[i].memdev);
     }
+}
+
+int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    (void)options, (void)entry;
+    static const struct keyval_known known[] = {
+        {"fd", NULL, NULL}, {"set", NULL, NULL}, {"opaque", NULL, NULL}, {0}};
+    struct keyval list;
+    uint64_t fd = UINT64_MAX, set = UINT64_MAX;
+    int copy = -1, result = keyval_parse(&list, "-add-fd", argument, NULL, err);
+    if (result)
+        return result;
+    result = keyval_check(&list, known, err);
+    if (!result)
+        result = keyval_uint(&list, "fd", 0, INT32_MAX, &fd, err);
+    if (!result)
+        result = keyval_uint(&list, "set", 0, INT64_MAX, &set, err);
+    if (!result && (fd == UINT64_MAX || set == UINT64_MAX))
+        result = error_set(err, EINVAL, "%s: say fd=NUMBER and set=NUMBER", list.option);
+    if (!result && (copy = fcntl((int)fd, F_DUPFD_CLOEXEC, 3)) < 0)
+        result = error_set_errno(err, errno, "%s: fd=%d", list.option, (int)fd);
+    if (!result) {
+        int64_t set_id = (int64_t)set;
+        fdset_add(&set_id, copy, keyval_get(&list, "opaque"));
+    }
+    keyval_fini(&list);
+    return result;
 }

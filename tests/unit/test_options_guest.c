@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -add-fd. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/fdset.h"
+#include "tests/unit/test.h"
+#include "vmm/options.h"
+
+static struct vm_config config;
+static struct error err;
+static char *text;
+
+/* Reads a command line that is written as a shell would read it: words, and '...' around some. */
+static int parse(const char *line)
+{
+    char *copy = strdup(line), *argv[96] = {"evisor"}, *at = copy;
+    int argc = 1;
+    while (*(at += strspn(at, " "))) {
+        char end = *at == '\'' ? '\'' : ' ';
+        at += end == '\'';
+        argv[argc++] = at;
+        at += strcspn(at, end == ' ' ? " " : "'");
+        if (*at)
+            *at++ = 0;
+    }
+    vm_config_fini(&config);
+    free(text);
+    text = NULL;
+    memset(&err, 0, sizeof(err));
+    int result = options_parse(argc, argv, &config, &text, &err);
+    free(copy);
+    return result;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    vm_config_fini(&config);
+    free(text);
+    text = NULL;
+    return 0;
+}
+
+static void take(const char *line)
+{
+    if (parse(line))
+        fail_msg("%s\n  %s", line, err.text);
+    assert_null(text);
+}
+
+/* Refused, with `part` in the sentence, which is one line. */
+static void refuse(const char *line, const char *part)
+{
+    if (!parse(line))
+        fail_msg("accepted: %s", line);
+    if (!strstr(err.text, part))
+        fail_msg("%s\n  '%s' lacks '%s'", line, err.text, part);
+    assert_null(strchr(err.text, '\n'));
+    assert_null(text);
+    assert_null(config.kernel);
+}
+
+static void test_guest_services(void **state)
+{
+    (void)state;
+    take("-kernel k -device virtserialport,chardev=q,name=org.qemu.guest_agent.0,id=p "
+         "-device virtio-balloon,deflate-on-oom=on,free-page-reporting=on,id=b "
+         "-device virtio-serial,max_ports=4 -chardev socket,path=/q,server=on,wait=off,id=q "
+         "-device virtconsole,chardev=c -chardev socket,path=/c,reconnect=3,id=c "
+         "-device virtserialport,chardev=n,nr=3 -chardev null,id=n "
+         "-object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m,id=vm,"
+         "requested-size=512M,block-size=4M");
+    const struct config_guest *guest = &config.guest;
+    assert_true(guest->balloon.is_present && guest->balloon.deflate_on_oom);
+    assert_true(guest->balloon.free_page_reporting);
+    assert_string_equal(guest->balloon.qdev_id, "b");
+    assert_int_equal(guest->serial_buses[0].port_count, 4);
+    assert_int_equal(guest->serial_port_count, 3);
+    assert_int_equal(guest->serial_ports[0].number, 1); /* 0 is kept for a console */
+    assert_string_equal(guest->serial_ports[0].name, "org.qemu.guest_agent.0");
+    assert_string_equal(config.chardevs[guest->serial_ports[0].chardev].id, "q");
+    assert_int_equal(guest->serial_ports[1].number, 0);
+    assert_true(guest->serial_ports[1].is_console);
+    assert_int_equal(config.chardevs[guest->serial_ports[1].chardev].reconnect_ms, 3000);
+    assert_false(config.chardevs[guest->serial_ports[1].chardev].is_server);
+    assert_int_equal(guest->serial_ports[2].number, 3);
+    assert_int_equal(guest->mems[0].size_bytes, GIB);
+    assert_int_equal(guest->mems[0].requested_bytes, 512 * MIB);
+    assert_int_equal(guest->mems[0].block_bytes, 4 * MIB);
+    take("-kernel k -chardev ringbuf,id=r,size=1k -serial chardev:r");
+    assert_int_equal(config.chardevs[0].ring_bytes, 1024);
+}
+
+static void test_bad_guest_services(void **state)
+{
+    (void)state;
+    refuse("-kernel k -device virtio-balloon -device virtio-balloon", "only one balloon");
+    refuse("-kernel k -device virtserialport,chardev=n -chardev null,id=n",
+           "No 'virtio-serial-bus' bus");
+    refuse("-kernel k -device virtio-serial -device virtserialport,chardev=zz", "no chardev");
+    refuse("-kernel k -device virtio-serial -device virtserialport,name=a", "chardev=ID");
+    refuse("-kernel k -device virtio-serial,id=v -chardev null,id=n "
+           "-device virtserialport,chardev=n,bus=w.0",
+           "Bus 'w.0' not found");
+    refuse("-kernel k -device virtio-serial -chardev null,id=n "
+           "-device virtserialport,chardev=n,nr=0",
+           "reserved for virtconsole");
+    refuse("-kernel k -device virtio-serial,max_ports=2 -chardev null,id=n "
+           "-device virtserialport,chardev=n,nr=2",
+           "ports 0 to 1");
+    refuse("-kernel k -device virtio-serial -chardev null,id=n -chardev null,id=o "
+           "-device virtserialport,chardev=n,nr=2 -device virtserialport,chardev=o,nr=2",
+           "already exists at id 2");
+    refuse("-kernel k -device virtio-serial,max_ports=32", "max_ports");
+    refuse("-kernel k -device virtio-mem-pci", "memdev");
+    refuse("-kernel k -device virtio-mem-pci,memdev=m", "-object memory-backend-ram with id=m");
+    refuse("-kernel k -object memory-backend-ram,id=m", "size 0");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G -device virtio-mem-pci,memdev=m "
+           "-device virtio-mem-pci,memdev=m",
+           "already busy");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
+           "-device virtio-mem-pci,memdev=m,requested-size=3G",
+           "requested-size");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G "
+           "-device virtio-mem-pci,memdev=m,block-size=3M",
+           "power of two");
+    refuse("-kernel k -m 1G,maxmem=2G -object memory-backend-ram,id=m,size=2G "
+           "-device virtio-mem-pci,memdev=m",
+           "more than maxmem");
+    refuse("-kernel k -device pc-dimm", "virtio-mem-pci");
+}
+
+static void test_descriptors_of_the_command_line(void **state)
+{
+    (void)state;
+    char line[128];
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    snprintf(line, sizeof(line), "-kernel k -add-fd fd=%d,set=3,opaque=mine", fd);
+    take(line);
+    int opened = fdset_open("/dev/fdset/3", O_RDONLY);
+    assert_true(opened >= 0);
+    close(opened);
+    assert_int_equal(fdset_open("/dev/fdset/3", O_RDWR), -EACCES);
+    assert_int_equal(fdset_remove(3, -1), 0);
+    close(fd);
+    refuse("-kernel k -add-fd set=3", "fd=NUMBER");
+    refuse("-kernel k -add-fd fd=4711,set=3", "fd=4711");
+    refuse("-kernel k -add-fd fd=1,set=-1", "set=-1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_guest_services, tear_down),
+        cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
+        cmocka_unit_test_teardown(test_descriptors_of_the_command_line, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
