@@ -18,9 +18,7 @@
 /* Up to the type of an ICMPv6 message. */
 #define HEAD_BYTES (PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES + 1)
 
-enum { MAC_AT = 6, ARP_SENDER_MAC = 8, ARP_SENDER_IP = 14 };
-enum { DHCP_SERVER_PORT = 67, DHCP_CLIENT_PORT = 68 };
-enum { ND_SOLICITATION = 135, ND_ADVERTISEMENT = 136, ND_BYTES = 24, ND_TARGET = 8 };
+enum { MAC_AT = 6, ND_BYTES = 24 };
 
 /* BOOTP fields and DHCP options (RFC 951, 2131, 2132). */
 enum {
@@ -56,7 +54,7 @@ struct dhcp_message {
 
 static bool is_dhcp_port(uint16_t port)
 {
-    return port == DHCP_SERVER_PORT || port == DHCP_CLIENT_PORT;
+    return port == PACKET_DHCP_SERVER || port == PACKET_DHCP_CLIENT;
 }
 
 static bool wants_ipv4(const uint8_t *ip, size_t length)
@@ -69,7 +67,8 @@ static bool wants_ipv4(const uint8_t *ip, size_t length)
 static bool wants_ipv6(const uint8_t *ip, size_t length)
 {
     return length > PACKET_IPV6_BYTES && ip[6] == PACKET_ICMPV6 &&
-           (ip[PACKET_IPV6_BYTES] == ND_SOLICITATION || ip[PACKET_IPV6_BYTES] == ND_ADVERTISEMENT);
+           (ip[PACKET_IPV6_BYTES] == PACKET_ND_SOLICITATION ||
+            ip[PACKET_IPV6_BYTES] == PACKET_ND_ADVERTISEMENT);
 }
 
 static bool wants_head(const uint8_t *head, size_t length)
@@ -262,9 +261,10 @@ static bool on_arp_sent(struct address_snoop *snoop, const uint8_t *frame, size_
     static const uint8_t head[] = {0, 1, 8, 0, 6, 4, 0};
     const uint8_t *arp = frame + PACKET_ETHERNET_BYTES;
     if (length < PACKET_ETHERNET_BYTES + PACKET_ARP_BYTES || memcmp(arp, head, sizeof(head)) != 0 ||
-        memcmp(arp + ARP_SENDER_MAC, frame + MAC_AT, 6) != 0)
+        memcmp(arp + PACKET_ARP_SENDER_MAC, frame + MAC_AT, 6) != 0)
         return false;
-    return learn_now(snoop, ADDRESS_FROM_ARP, false, frame + MAC_AT, arp + ARP_SENDER_IP, now_s);
+    return learn_now(snoop, ADDRESS_FROM_ARP, false, frame + MAC_AT, arp + PACKET_ARP_SENDER_IP,
+                     now_s);
 }
 
 /* The address that a neighbour message speaks for, or NULL. */
@@ -275,19 +275,19 @@ static const uint8_t *nd_address(const uint8_t *frame, const struct packet *pack
     if (!packet->is_ipv6 || packet->protocol != PACKET_ICMPV6 ||
         packet->end - packet->transport < ND_BYTES)
         return NULL;
-    if (icmp[0] == ND_ADVERTISEMENT)
-        return icmp + ND_TARGET;
-    if (icmp[0] != ND_SOLICITATION)
+    if (icmp[0] == PACKET_ND_ADVERTISEMENT)
+        return icmp + PACKET_ND_TARGET;
+    if (icmp[0] != PACKET_ND_SOLICITATION)
         return NULL;
     /* From nowhere: the guest tries out the target, and keeps it unless somebody objects. */
-    return memcmp(source, unspecified, sizeof(unspecified)) == 0 ? icmp + ND_TARGET : source;
+    return memcmp(source, unspecified, sizeof(unspecified)) == 0 ? icmp + PACKET_ND_TARGET : source;
 }
 
 static bool forget_claimed(struct address_snoop *snoop, const uint8_t *frame,
                            const struct packet *packet)
 {
     const uint8_t *address = nd_address(frame, packet);
-    if (!address || frame[packet->transport] != ND_ADVERTISEMENT)
+    if (!address || frame[packet->transport] != PACKET_ND_ADVERTISEMENT)
         return false;
     for (unsigned i = 0; i < snoop->count; i++) {
         struct address_entry *entry = &snoop->entries[i];

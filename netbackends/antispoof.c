@@ -8,18 +8,7 @@
 #include "base/iov.h"
 #include "netbackends/packet.h"
 
-enum { HEAD_BYTES = 96, MAC_AT = 6 };
-enum { ARP_SENDER_MAC = 8, ARP_SENDER_IP = 14 };
-enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_SERVER = 547 };
-enum { IPV6_HOP_BY_HOP = 0, IPV6_ROUTING = 43, IPV6_DESTINATION = 60, MLD_REPORT = 0x16 };
-enum {
-    ND_ROUTER_SOLICITATION = 133,
-    ND_ROUTER_ADVERTISEMENT = 134,
-    ND_SOLICITATION = 135,
-    ND_ADVERTISEMENT = 136,
-    ND_REDIRECT = 137,
-    ND_TARGET = 8,
-};
+enum { HEAD_BYTES = 96, MAC_AT = 6, MLD_REPORT = 0x16 };
 
 struct judged {
     const struct address_snoop *snoop;
@@ -57,9 +46,9 @@ static bool has_ipv6(const struct judged *judged, const uint8_t *address)
 
 static bool allows_arp(const struct judged *judged)
 {
-    const uint8_t *sender_ip = judged->payload + ARP_SENDER_IP;
+    const uint8_t *sender_ip = judged->payload + PACKET_ARP_SENDER_IP;
     return judged->length >= PACKET_ARP_BYTES &&
-           !memcmp(judged->payload + ARP_SENDER_MAC, judged->mac, 6) &&
+           !memcmp(judged->payload + PACKET_ARP_SENDER_MAC, judged->mac, 6) &&
            (is_zero(sender_ip, 4) || has_ipv4(judged, sender_ip));
 }
 
@@ -73,10 +62,10 @@ static bool allows_ipv4(const struct judged *judged)
     if (has_ports && (header < PACKET_IPV4_BYTES || judged->length < header + 4))
         return false;
     uint16_t source = has_ports ? load_be16(ip + header) : 0;
-    if (source == DHCP_SERVER)
+    if (source == PACKET_DHCP_SERVER)
         return false;
     if (is_zero(ip + 12, 4))
-        return source == DHCP_CLIENT && load_be16(ip + header + 2) == DHCP_SERVER;
+        return source == PACKET_DHCP_CLIENT && load_be16(ip + header + 2) == PACKET_DHCP_SERVER;
     return has_ipv4(judged, ip + 12);
 }
 
@@ -93,25 +82,26 @@ static bool may_come_from_nowhere(const struct judged *judged)
     static const uint8_t mld_group[16] = {0xff, 2, [15] = MLD_REPORT};
     const uint8_t *ip = judged->payload;
     uint8_t type = icmp_type(judged);
-    if (ip[6] == IPV6_HOP_BY_HOP)
+    if (ip[6] == PACKET_IPV6_HOP_BY_HOP)
         return !memcmp(ip + 24, mld_group, sizeof(mld_group));
-    return type == ND_SOLICITATION || type == ND_ROUTER_SOLICITATION;
+    return type == PACKET_ND_SOLICITATION || type == PACKET_ND_ROUTER_SOLICITATION;
 }
 
 static bool allows_ipv6(const struct judged *judged)
 {
     const uint8_t *ip = judged->payload;
-    if (judged->length < PACKET_IPV6_BYTES + 4 || ip[6] == IPV6_ROUTING ||
-        ip[6] == IPV6_DESTINATION || (ip[6] == IPV6_HOP_BY_HOP && ip[24] != 0xff))
+    if (judged->length < PACKET_IPV6_BYTES + 4 || ip[6] == PACKET_IPV6_ROUTING ||
+        ip[6] == PACKET_IPV6_DESTINATION || (ip[6] == PACKET_IPV6_HOP_BY_HOP && ip[24] != 0xff))
         return false;
     uint8_t type = icmp_type(judged);
-    if (type == ND_ROUTER_ADVERTISEMENT || type == ND_REDIRECT ||
-        (ip[6] == PACKET_UDP && load_be16(ip + PACKET_IPV6_BYTES) == DHCPV6_SERVER))
+    if (type == PACKET_ND_ROUTER_ADVERTISEMENT || type == PACKET_ND_REDIRECT ||
+        (ip[6] == PACKET_UDP && load_be16(ip + PACKET_IPV6_BYTES) == PACKET_DHCPV6_SERVER))
         return false;
     if (is_zero(ip + 8, 16))
         return may_come_from_nowhere(judged);
-    if (type == ND_ADVERTISEMENT && (judged->length < PACKET_IPV6_BYTES + ND_TARGET + 16 ||
-                                     !has_ipv6(judged, ip + PACKET_IPV6_BYTES + ND_TARGET)))
+    if (type == PACKET_ND_ADVERTISEMENT &&
+        (judged->length < PACKET_IPV6_BYTES + PACKET_ND_TARGET + 16 ||
+         !has_ipv6(judged, ip + PACKET_IPV6_BYTES + PACKET_ND_TARGET)))
         return false;
     return has_ipv6(judged, ip + 8);
 }

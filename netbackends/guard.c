@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "netbackends/packet.h"
 
-enum { PORT_BOOTP_SERVER = 67, PORT_TFTP = 69 };
+enum { PORT_TFTP = 69 };
 enum { BOOTP_MIN_BYTES = 240 }; /* the fixed part and the magic cookie */
 enum { ICMP_MIN_BYTES = 8 };
 
@@ -81,7 +81,7 @@ static bool check_udp(const struct guard *guard, const uint8_t *frame, const str
     if (length < PACKET_UDP_BYTES || (length > room && !packet->is_fragment))
         return false;
     uint16_t port = load_be16(udp + 2);
-    if (port == PORT_BOOTP_SERVER)
+    if (port == PACKET_DHCP_SERVER)
         return !packet->is_fragment && length >= PACKET_UDP_BYTES + BOOTP_MIN_BYTES;
     return !guard->refuses_new_flows && (port != PORT_TFTP || guard->allows_tftp);
 }
@@ -99,7 +99,7 @@ static bool stays_on_host(const struct guard *guard, const uint8_t *frame,
     return !memcmp(target, guard->host, sizeof(guard->host)) ||
            (!memcmp(target, everybody, sizeof(everybody)) && packet->protocol == PACKET_UDP &&
             !packet->is_fragment && packet->end - packet->transport >= PACKET_UDP_BYTES &&
-            load_be16(frame + packet->transport + 2) == PORT_BOOTP_SERVER);
+            load_be16(frame + packet->transport + 2) == PACKET_DHCP_SERVER);
 }
 
 static bool check_ip(const struct guard *guard, uint8_t *frame, size_t length)

@@ -24,6 +24,27 @@ enum { PACKET_TYPE_IPV4 = 0x0800, PACKET_TYPE_ARP = 0x0806, PACKET_TYPE_IPV6 = 0
 enum { PACKET_ICMP = 1, PACKET_TCP = 6, PACKET_UDP = 17, PACKET_ICMPV6 = 58 };
 enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_URG = 32 };
 
+/* ARP (RFC 826): where the sender is, from the end of the Ethernet header. */
+enum { PACKET_ARP_SENDER_MAC = 8, PACKET_ARP_SENDER_IP = 14 };
+/* Neighbour discovery (RFC 4861), and where its target is, from the start of the ICMP header. */
+enum {
+    PACKET_ND_ROUTER_SOLICITATION = 133,
+    PACKET_ND_ROUTER_ADVERTISEMENT = 134,
+    PACKET_ND_SOLICITATION = 135,
+    PACKET_ND_ADVERTISEMENT = 136,
+    PACKET_ND_REDIRECT = 137,
+    PACKET_ND_TARGET = 8,
+};
+/* UDP ports (RFC 2131, 8415). */
+enum {
+    PACKET_DHCP_SERVER = 67,
+    PACKET_DHCP_CLIENT = 68,
+    PACKET_DHCPV6_CLIENT = 546,
+    PACKET_DHCPV6_SERVER = 547,
+};
+/* IPv6 extension headers (RFC 8200). */
+enum { PACKET_IPV6_HOP_BY_HOP = 0, PACKET_IPV6_ROUTING = 43, PACKET_IPV6_DESTINATION = 60 };
+
 /* An IP packet inside a frame. Offsets are from the start of the frame. */
 struct packet {
     bool is_ipv6;

@@ -178,25 +178,14 @@ static void shared_close(struct net_backend *backend, void (*on_closed)(void *op
     close_inner(self, self->engine);
 }
 
-static const struct net_backend_ops nat_ops = {
-    .kind = "nat",
-    .send = shared_send,
-    .receive_resume = shared_receive_resume,
-    .offloads = shared_offloads,
-    .set_guest_offloads = shared_set_guest_offloads,
-    .describe = shared_describe,
-    .close = shared_close,
-};
-
-static const struct net_backend_ops host_only_ops = {
-    .kind = "hostonly",
-    .send = shared_send,
-    .receive_resume = shared_receive_resume,
-    .offloads = shared_offloads,
-    .set_guest_offloads = shared_set_guest_offloads,
-    .describe = shared_describe,
-    .close = shared_close,
-};
+#define SHARED_OPS(name)                                                                           \
+    {                                                                                              \
+        .kind = name, .send = shared_send, .receive_resume = shared_receive_resume,                \
+        .offloads = shared_offloads, .set_guest_offloads = shared_set_guest_offloads,              \
+        .describe = shared_describe, .close = shared_close                                         \
+    }
+static const struct net_backend_ops nat_ops = SHARED_OPS("nat");
+static const struct net_backend_ops host_only_ops = SHARED_OPS("hostonly");
 
 bool net_backend_is_shared(const struct net_backend *backend)
 {

@@ -11,18 +11,9 @@
 #include "netbackends/packet.h"
 
 enum { TYPE_VLAN = 0x8100, TYPE_SERVICE_VLAN = 0x88a8, VLAN_ID_MASK = 0xfff };
-enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_CLIENT = 546, DHCPV6_SERVER = 547 };
-enum { ARP_SENDER_IP = 14, BOOTP_CHADDR = 28, BOOTP_OPTIONS = 240 };
+enum { BOOTP_CHADDR = 28, BOOTP_OPTIONS = 240 };
 enum { OPTION_PAD = 0, OPTION_ROUTER = 3, OPTION_DNS = 6, OPTION_END = 255 };
-enum { IPV6_HOP_BY_HOP = 0, IPV6_ROUTING = 43, IPV6_DESTINATION = 60 };
-enum {
-    ND_ROUTER_SOLICITATION = 133,
-    ND_ROUTER_ADVERTISEMENT = 134,
-    ND_SOLICITATION = 135,
-    ND_ADVERTISEMENT = 136,
-    ND_REDIRECT = 137,
-};
-enum { RA_LIFETIME = 6, RA_OPTIONS = 16, ND_TARGET = 8, ND_OPTION_DNS = 25 };
+enum { RA_LIFETIME = 6, RA_OPTIONS = 16, ND_OPTION_DNS = 25 };
 
 static bool is_engine_mac(const struct shared_rules *rules, const uint8_t *mac)
 {
@@ -74,8 +65,8 @@ static bool read_ports(const uint8_t *head, size_t length, uint16_t *source, uin
 
 static bool is_dhcp_port(uint16_t port)
 {
-    return port == DHCP_SERVER || port == DHCP_CLIENT || port == DHCPV6_CLIENT ||
-           port == DHCPV6_SERVER;
+    return port == PACKET_DHCP_SERVER || port == PACKET_DHCP_CLIENT ||
+           port == PACKET_DHCPV6_CLIENT || port == PACKET_DHCPV6_SERVER;
 }
 
 static bool is_dhcp(const uint8_t *head, size_t length)
@@ -93,7 +84,7 @@ static uint8_t nd_type(const uint8_t *head, size_t length)
         length < PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES + 1 || ip[6] != PACKET_ICMPV6)
         return 0;
     uint8_t type = ip[PACKET_IPV6_BYTES];
-    return type >= ND_ROUTER_SOLICITATION && type <= ND_REDIRECT ? type : 0;
+    return type >= PACKET_ND_ROUTER_SOLICITATION && type <= PACKET_ND_REDIRECT ? type : 0;
 }
 
 /* A second client behind the NIC would get what another machine has claimed. */
@@ -119,10 +110,10 @@ unsigned shared_rules_sent(struct shared_rules *rules, const uint8_t *head, size
     if (load_be16(head + 12) == PACKET_TYPE_ARP)
         return SHARED_TO_ENGINE | SHARED_TO_OTHERS;
     switch (nd_type(head, length)) {
-    case ND_ROUTER_SOLICITATION:
+    case PACKET_ND_ROUTER_SOLICITATION:
         return SHARED_TO_ENGINE;
-    case ND_SOLICITATION:
-    case ND_ADVERTISEMENT:
+    case PACKET_ND_SOLICITATION:
+    case PACKET_ND_ADVERTISEMENT:
         return SHARED_TO_ENGINE | SHARED_TO_OTHERS;
     default:
         return SHARED_TO_OTHERS;
@@ -132,7 +123,7 @@ unsigned shared_rules_sent(struct shared_rules *rules, const uint8_t *head, size
 static bool arp_is_honest(const struct shared_rules *rules, const uint8_t *head, size_t length)
 {
     return length >= PACKET_ETHERNET_BYTES + PACKET_ARP_BYTES &&
-           !is_engine_ipv4(rules, head + PACKET_ETHERNET_BYTES + ARP_SENDER_IP);
+           !is_engine_ipv4(rules, head + PACKET_ETHERNET_BYTES + PACKET_ARP_SENDER_IP);
 }
 
 static bool ipv6_is_honest(const struct shared_rules *rules, const uint8_t *head, size_t length)
@@ -141,17 +132,18 @@ static bool ipv6_is_honest(const struct shared_rules *rules, const uint8_t *head
     if (length < PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES)
         return false;
     /* Behind these headers a router advertisement could hide. */
-    if (ip[6] == IPV6_HOP_BY_HOP || ip[6] == IPV6_ROUTING || ip[6] == IPV6_DESTINATION)
+    if (ip[6] == PACKET_IPV6_HOP_BY_HOP || ip[6] == PACKET_IPV6_ROUTING ||
+        ip[6] == PACKET_IPV6_DESTINATION)
         return false;
     if (ip[6] == PACKET_ICMPV6 && length == PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES)
         return false;
     switch (nd_type(head, length)) {
-    case ND_ROUTER_ADVERTISEMENT:
-    case ND_REDIRECT:
+    case PACKET_ND_ROUTER_ADVERTISEMENT:
+    case PACKET_ND_REDIRECT:
         return false;
-    case ND_ADVERTISEMENT:
-        return length >= PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES + ND_TARGET + 16 &&
-               !is_engine_ipv6(rules, ip + PACKET_IPV6_BYTES + ND_TARGET);
+    case PACKET_ND_ADVERTISEMENT:
+        return length >= PACKET_ETHERNET_BYTES + PACKET_IPV6_BYTES + PACKET_ND_TARGET + 16 &&
+               !is_engine_ipv6(rules, ip + PACKET_IPV6_BYTES + PACKET_ND_TARGET);
     default:
         return !is_engine_ipv6(rules, ip + 8);
     }
@@ -183,7 +175,7 @@ static bool hide_in_dhcp(uint8_t *frame, const struct packet *packet)
     uint8_t *udp = frame + packet->transport, *end = frame + packet->end;
     bool has_changed = false;
     if (packet->end - packet->transport < PACKET_UDP_BYTES + BOOTP_OPTIONS ||
-        load_be16(udp) != DHCP_SERVER)
+        load_be16(udp) != PACKET_DHCP_SERVER)
         return false;
     for (uint8_t *option = udp + PACKET_UDP_BYTES + BOOTP_OPTIONS;
          option < end && *option != OPTION_END;) {
@@ -208,7 +200,7 @@ static bool hide_in_dhcp(uint8_t *frame, const struct packet *packet)
 static bool hide_in_advertisement(uint8_t *frame, const struct packet *packet)
 {
     uint8_t *icmp = frame + packet->transport, *end = frame + packet->end;
-    if (end - icmp < RA_OPTIONS || icmp[0] != ND_ROUTER_ADVERTISEMENT)
+    if (end - icmp < RA_OPTIONS || icmp[0] != PACKET_ND_ROUTER_ADVERTISEMENT)
         return false;
     store_be16(icmp + RA_LIFETIME, 0);
     for (uint8_t *option = icmp + RA_OPTIONS; end - option >= 8 && option[1];) {

@@ -193,6 +193,8 @@ static int resolve_guest_forward(const struct slirp_backend *self,
                                  const struct net_guest_forward *forward, struct in_addr *out,
                                  struct error *err)
 {
+    loop_check_thread(self->backend.loop);
+    CHECK(net_backend_is_slirp(&self->backend));
     const char *text = forward->guest_address;
     uint32_t mask = ntohl(self->mask.s_addr);
     if (!text || !*text)
@@ -282,8 +284,6 @@ int net_slirp_guest_forward_add(struct net_backend *backend,
 {
     struct slirp_backend *self = slirp_from_backend(backend);
     struct in_addr address;
-    loop_check_thread(backend->loop);
-    CHECK(net_backend_is_slirp(backend));
     int result = resolve_guest_forward(self, forward, &address, err);
     if (result)
         return result;
@@ -307,8 +307,6 @@ int net_slirp_guest_forward_remove(struct net_backend *backend,
 {
     struct slirp_backend *self = slirp_from_backend(backend);
     struct in_addr address;
-    loop_check_thread(backend->loop);
-    CHECK(net_backend_is_slirp(backend));
     int result = resolve_guest_forward(self, forward, &address, err);
     if (result)
         return result;
