@@ -55,12 +55,21 @@ static int explain_attach(int code, const char *ifname, struct error *err)
         return error_set(err, code,
                          "TAP '%s' is in use by another program: choose another ifname=", ifname);
     case EINVAL:
-        return error_set(
-            err, code,
-            "interface '%s' is not a TAP with one queue: choose another ifname=", ifname);
+        return error_set(err, code, "interface '%s' is not a TAP: choose another ifname=", ifname);
     default:
         return error_set_errno(err, code, "cannot use TAP '%s'", ifname);
     }
+}
+
+/* Of a TAP that was made for several queues, one. 0 or an errno. */
+static int attach(int fd, struct ifreq *request)
+{
+    if (ioctl(fd, TUNSETIFF, request) == 0)
+        return 0;
+    if (errno != EINVAL || !*request->ifr_name)
+        return errno;
+    request->ifr_flags |= IFF_MULTI_QUEUE;
+    return ioctl(fd, TUNSETIFF, request) < 0 ? errno : 0;
 }
 
 static int open_by_name(const struct net_tap_options *options, struct error *err)
@@ -76,9 +85,9 @@ static int open_by_name(const struct net_tap_options *options, struct error *err
     if (!options->vnet_hdr_off)
         request.ifr_flags |= IFF_VNET_HDR;
     memcpy(request.ifr_name, ifname, strlen(ifname));
-    if (ioctl(fd, TUNSETIFF, &request) == 0)
+    int code = attach(fd, &request);
+    if (!code)
         return fd;
-    int code = errno;
     close(fd);
     return explain_attach(code, ifname, err);
 }

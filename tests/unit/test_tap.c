@@ -294,6 +294,26 @@ static void test_an_open_descriptor_is_taken_over(void **state)
     assert_int_equal(host_receive(TYPE_TEST, &header, got, sizeof(got)), 100);
 }
 
+/* Made for several queues, as for other machine monitors: one of them is enough. */
+static void test_one_queue_of_several(void **state)
+{
+    struct ifreq request = {.ifr_name = "evtap6",
+                            .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE};
+    struct virtio_net_hdr header;
+    uint8_t got[200];
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    (void)state;
+    assert_int_equal(ioctl(fd, TUNSETIFF, &request), 0);
+    assert_int_equal(ioctl(fd, TUNSETPERSIST, 1), 0);
+    close(fd);
+    open_tap(&(struct net_tap_options){.ifname = "evtap6", .fd = -1});
+    assert_int_equal(net_offloads(nic.net), ALL_OFFLOADS);
+    assert_int_equal(fake_nic_send(&nic, frame, 100), 0);
+    assert_int_equal(host_receive(TYPE_TEST, &header, got, sizeof(got)), 100);
+    host_send(NULL, frame, 100);
+    assert_int_equal(next_of_type(TYPE_TEST)->length, 100);
+}
+
 static void check_error(const struct net_tap_options *options, const char *text)
 {
     struct error err = {0};
@@ -383,6 +403,7 @@ int main(int count, char **words)
         tap_test(test_a_full_guest_is_waited_for),
         tap_test(test_a_removed_interface_is_a_carrier_lost),
         tap_test(test_an_open_descriptor_is_taken_over),
+        tap_test(test_one_queue_of_several),
         tap_test(test_errors_say_what_to_do),
         tap_test(test_a_helper_hands_over_its_tap),
     };
