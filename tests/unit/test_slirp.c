@@ -17,6 +17,7 @@
 #include "netbackends/packet.h"
 #include "tests/fake_nic.h"
 #include "tests/frames.h"
+#include "tests/guest_tcp.h"
 #include "tests/unit/test.h"
 
 enum { GUEST = FRAMES_IPV4(10, 0, 2, 15), ROUTER = FRAMES_IPV4(10, 0, 2, 2) };
@@ -121,51 +122,11 @@ static int host_connect(int type, uint16_t port)
     return fd;
 }
 
-static int wait_accept(int listener)
-{
-    for (int i = 0; i < 200000; i++) {
-        int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
-            return fd;
-        turn();
-    }
-    fail_msg("nobody connected");
-    return -1;
-}
-
-static size_t wait_read(int fd, void *to, size_t wanted)
-{
-    size_t done = 0;
-    for (int i = 0; i < 200000 && done < wanted; i++) {
-        ssize_t count = read(fd, (char *)to + done, wanted - done);
-        if (count == 0)
-            break;
-        if (count > 0)
-            done += (size_t)count;
-        else
-            turn();
-    }
-    return done;
-}
-
 static uint16_t free_port(int type)
 {
     uint16_t port;
     close(host_socket(type, &port));
     return port;
-}
-
-/* A guest's end of one TCP connection, good enough for a wire without loss. */
-struct guest_tcp {
-    struct frames_flow flow;
-    uint32_t sequence, acknowledged;
-};
-
-static void tcp_send(struct guest_tcp *tcp, uint8_t flags, const void *data, size_t length)
-{
-    frames_tcp(&scratch, &tcp->flow, flags, tcp->sequence, tcp->acknowledged, data, length);
-    assert_int_equal(send_scratch(), 0);
-    tcp->sequence += (uint32_t)length + !!(flags & (TCP_SYN | TCP_FIN));
 }
 
 static const uint8_t *next_tcp(uint8_t flags, size_t *payload, size_t *payload_bytes)
@@ -185,15 +146,8 @@ static const uint8_t *next_tcp(uint8_t flags, size_t *payload, size_t *payload_b
 
 static void tcp_connect(struct guest_tcp *tcp, uint16_t port)
 {
-    size_t at, bytes;
-    tcp->flow = flow_to(ROUTER, port);
-    tcp->sequence = 1000;
-    tcp->acknowledged = 0;
-    tcp_send(tcp, TCP_SYN, NULL, 0);
-    const uint8_t *answer = next_tcp(TCP_SYN | TCP_ACK, &at, &bytes);
-    assert_int_equal(load_be32(answer + 42), tcp->sequence);
-    tcp->acknowledged = load_be32(answer + 38) + 1;
-    tcp_send(tcp, TCP_ACK, NULL, 0);
+    *tcp = (struct guest_tcp){.nic = &nic, .flow = flow_to(ROUTER, port)};
+    guest_tcp_connect(tcp);
 }
 
 static void test_arp(void **state)
@@ -287,9 +241,9 @@ static void test_tcp_to_the_host_and_back(void **state)
     open_net(&(struct net_slirp_options){0});
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
-    tcp_send(&tcp, TCP_ACK | TCP_PSH, "hello from the guest", 20);
-    assert_int_equal(wait_read(fd, text, 20), 20);
+    int fd = guest_tcp_accept(&loop, listener);
+    guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, "hello from the guest", 20);
+    assert_int_equal(guest_tcp_read(&loop, fd, text, 20), 20);
     assert_memory_equal(text, "hello from the guest", 20);
     assert_int_equal(write(fd, "hello from the host", 19), 19);
     const uint8_t *frame;
@@ -309,8 +263,9 @@ static void test_refused_connection_is_reset(void **state)
     size_t at, bytes;
     open_net(&(struct net_slirp_options){0});
     greet();
-    struct guest_tcp tcp = {.flow = flow_to(ROUTER, free_port(SOCK_STREAM)), .sequence = 7};
-    tcp_send(&tcp, TCP_SYN, NULL, 0);
+    struct guest_tcp tcp = {
+        .nic = &nic, .flow = flow_to(ROUTER, free_port(SOCK_STREAM)), .sequence = 7};
+    guest_tcp_send(&tcp, TCP_SYN, NULL, 0);
     next_tcp(TCP_RST, &at, &bytes);
 }
 
@@ -321,8 +276,8 @@ static void test_disable_host_loopback(void **state)
     int listener = host_socket(SOCK_STREAM, &port);
     open_net(&(struct net_slirp_options){.disable_host_loopback = true});
     greet();
-    struct guest_tcp tcp = {.flow = flow_to(ROUTER, port), .sequence = 7};
-    tcp_send(&tcp, TCP_SYN, NULL, 0);
+    struct guest_tcp tcp = {.nic = &nic, .flow = flow_to(ROUTER, port), .sequence = 7};
+    guest_tcp_send(&tcp, TCP_SYN, NULL, 0);
     run_for_ms(50);
     assert_int_equal(accept(listener, NULL, NULL), -1);
     /* Nor by naming the loopback outright. */
@@ -339,8 +294,8 @@ static void test_restrict(void **state)
     int listener = host_socket(SOCK_STREAM, &port);
     open_net(&(struct net_slirp_options){.restrict_access = true});
     greet();
-    struct guest_tcp tcp = {.flow = flow_to(ROUTER, port), .sequence = 7};
-    tcp_send(&tcp, TCP_SYN, NULL, 0);
+    struct guest_tcp tcp = {.nic = &nic, .flow = flow_to(ROUTER, port), .sequence = 7};
+    guest_tcp_send(&tcp, TCP_SYN, NULL, 0);
     run_for_ms(50);
     assert_int_equal(accept(listener, NULL, NULL), -1);
     close(listener);
@@ -353,12 +308,13 @@ static void accept_in_guest(struct guest_tcp *tcp, uint16_t guest_port)
     const uint8_t *syn = next_tcp(TCP_SYN, &at, &bytes);
     assert_int_equal(load_be16(syn + 36), guest_port);
     *tcp = (struct guest_tcp){
+        .nic = &nic,
         .flow = flow_to(load_be32(syn + 26), load_be16(syn + 34)),
         .sequence = 5000,
         .acknowledged = load_be32(syn + 38) + 1,
     };
     tcp->flow.source_port = guest_port;
-    tcp_send(tcp, TCP_SYN | TCP_ACK, NULL, 0);
+    guest_tcp_send(tcp, TCP_SYN | TCP_ACK, NULL, 0);
     next_tcp(TCP_ACK, &at, &bytes);
 }
 
@@ -374,8 +330,8 @@ static void test_tcp_forward(void **state)
     turn();
     int fd = host_connect(SOCK_STREAM, forward.host_port);
     accept_in_guest(&tcp, 22);
-    tcp_send(&tcp, TCP_ACK | TCP_PSH, "SSH-2.0", 7);
-    assert_int_equal(wait_read(fd, text, 7), 7);
+    guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, "SSH-2.0", 7);
+    assert_int_equal(guest_tcp_read(&loop, fd, text, 7), 7);
     assert_memory_equal(text, "SSH-2.0", 7);
     close(fd);
 }
@@ -416,7 +372,7 @@ static void test_udp_forward(void **state)
     flow.source_port = 53;
     frames_udp(&scratch, &flow, "reply", 5);
     assert_int_equal(send_scratch(), 0);
-    assert_int_equal(wait_read(fd, text, 5), 5);
+    assert_int_equal(guest_tcp_read(&loop, fd, text, 5), 5);
     assert_memory_equal(text, "reply", 5);
     close(fd);
 }
@@ -489,7 +445,7 @@ static void test_backpressure(void **state)
     open_net(&(struct net_slirp_options){0});
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
+    int fd = guest_tcp_accept(&loop, listener);
     nic.is_full = true;
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     run_for_ms(30);
@@ -502,7 +458,7 @@ static void test_backpressure(void **state)
         memcpy(got + total, frame + at, bytes);
         total += bytes;
         tcp.acknowledged += (uint32_t)bytes;
-        tcp_send(&tcp, TCP_ACK, NULL, 0);
+        guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
     }
     assert_memory_equal(got, data, sizeof(data));
     close(fd);
@@ -524,7 +480,7 @@ static void test_segments_are_merged_for_a_guest_that_takes_them(void **state)
     net_set_guest_offloads(net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
+    int fd = guest_tcp_accept(&loop, listener);
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     while (total < sizeof(data)) {
         const uint8_t *frame = next_tcp(TCP_ACK, &at, &bytes);
@@ -537,7 +493,7 @@ static void test_segments_are_merged_for_a_guest_that_takes_them(void **state)
         memcpy(got + total, frame + at, bytes);
         total += bytes;
         tcp.acknowledged += (uint32_t)bytes;
-        tcp_send(&tcp, TCP_ACK, NULL, 0);
+        guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
     }
     assert_true(was_merged);
     assert_memory_equal(got, data, sizeof(data));
@@ -558,14 +514,14 @@ static void test_offloads_given_up_take_their_frames_along(void **state)
     net_set_guest_offloads(net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
+    int fd = guest_tcp_accept(&loop, listener);
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     while (total < sizeof(data) / 3) {
         next_tcp(TCP_ACK, &at, &bytes);
         total += bytes;
         tcp.acknowledged += (uint32_t)bytes;
         nic.is_full = total >= sizeof(data) / 3;
-        tcp_send(&tcp, TCP_ACK, NULL, 0);
+        guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
     }
     run_for_ms(10);
     assert_true(nic.refused > 0);
@@ -622,11 +578,11 @@ static void test_writing_to_a_peer_that_left_is_no_end(void **state)
     assert_ptr_equal(signal(SIGPIPE, SIG_IGN), SIG_IGN); /* libslirp sends without MSG_NOSIGNAL */
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
+    int fd = guest_tcp_accept(&loop, listener);
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset_at_close, sizeof(reset_at_close));
     close(fd);
-    tcp_send(&tcp, TCP_ACK | TCP_PSH, "a", 1);
-    tcp_send(&tcp, TCP_ACK | TCP_PSH, "b", 1);
+    guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, "a", 1);
+    guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, "b", 1);
     run_for_ms(10);
     close(listener);
 }
@@ -657,9 +613,9 @@ static void test_large_frames_go_in_whole(void **state)
     open_net(&(struct net_slirp_options){0});
     greet();
     tcp_connect(&tcp, port);
-    int fd = wait_accept(listener);
+    int fd = guest_tcp_accept(&loop, listener);
     send_large(&tcp, data, sizeof(data));
-    assert_int_equal(wait_read(fd, got, sizeof(got)), sizeof(got));
+    assert_int_equal(guest_tcp_read(&loop, fd, got, sizeof(got)), sizeof(got));
     assert_memory_equal(got, data, sizeof(data));
     close(fd);
     close(listener);
