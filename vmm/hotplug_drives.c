@@ -169,16 +169,6 @@ static bool is_file_driver(const char *driver)
     return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
 }
 
-static void rename_key(struct keyval *list, const char *from, const char *to)
-{
-    for (unsigned i = 0; i < list->count; i++) {
-        if (strcmp(list->pairs[i].key, from) != 0)
-            continue;
-        free(list->pairs[i].key);
-        list->pairs[i].key = options_copy(to);
-    }
-}
-
 static void drop_key(struct keyval *list, const char *key)
 {
     for (unsigned i = 0; i < list->count; i++) {
@@ -189,6 +179,10 @@ static void drop_key(struct keyval *list, const char *key)
         list->pairs[i--] = list->pairs[--list->count];
     }
 }
+
+/* Said of nodes, not of images. A file in use is opened for writing or not, as its image is. */
+static const char *const dropped[] = {"node-name", "file", "file.node-name", "auto-read-only",
+                                      "file.auto-read-only"};
 
 int machine_blockdev_add(struct machine *machine, struct keyval *list, struct error *err)
 {
@@ -202,18 +196,32 @@ int machine_blockdev_add(struct machine *machine, struct keyval *list, struct er
         return error_set(err, EINVAL, "'node-name' must be specified for the root node");
     if (!hotplug_is_name(name) || strlen(name) > 31)
         return error_set(err, EINVAL, "Invalid node-name: '%s'", name);
-    if (machine_find_disk(machine, name))
+    if (machine_find_disk(machine, name) || hotplug_has_file(machine, name))
         return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", name);
-    char *id = options_copy(name);
-    if (is_file_driver(driver))
-        rename_key(list, "filename", "file.filename");
-    drop_key(list, "node-name");
-    drop_key(list, "file.node-name");
-    drop_key(list, "auto-read-only");
-    drop_key(list, "file.auto-read-only");
-    int result = add_drive(machine, list, id, true, &index, err);
+    char *id = options_copy(name), *file = NULL;
+    bool is_file = is_file_driver(driver);
+    keyval_string(list, "file", &file);
+    for (unsigned i = 0; i < ARRAY_SIZE(dropped); i++)
+        drop_key(list, dropped[i]);
+    int result = file ? hotplug_file_use(machine, file, id, list, err) : 0;
+    if (!result)
+        result = is_file ? hotplug_file_add(machine, id, list, err)
+                         : add_drive(machine, list, id, true, &index, err);
+    free(file);
     free(id);
     return result;
+}
+
+int hotplug_open_file(struct machine *machine, const char *name, struct error *err)
+{
+    struct keyval list = {.option = options_copy("blockdev-add")};
+    unsigned index = 0;
+    list.pairs[list.count++] = (struct keyval_pair){options_copy("driver"), options_copy("raw")};
+    int result = hotplug_file_take(machine, name, &list, err);
+    if (!result)
+        result = add_drive(machine, &list, name, true, &index, err);
+    keyval_fini(&list);
+    return result ? result : (int)index;
 }
 
 static int check_unused(struct machine *machine, unsigned index, struct error *err)
@@ -228,6 +236,12 @@ int machine_blockdev_del(struct machine *machine, const char *name, machine_done
                          void *opaque, struct error *err)
 {
     int index = machine_drive_index(machine, name);
+    if (index < 0 && hotplug_has_file(machine, name)) {
+        int result = hotplug_file_del(machine, name, err);
+        if (!result)
+            on_done(opaque, 0, NULL);
+        return result;
+    }
     if (index < 0)
         return error_set(err, ENOENT, "Failed to find node with node-name='%s'", name);
     if (!machine->config->disks[index].is_node)

@@ -15,6 +15,9 @@ static int plug_disk(struct machine *machine, const struct keyval *list,
     if (!name)
         return error_set(err, EINVAL, "drive property not set");
     int index = machine_drive_index(machine, name);
+    if (index < 0 && hotplug_has_file(machine, name) &&
+        (index = hotplug_open_file(machine, name, err)) < 0)
+        return index;
     if (index < 0)
         return error_set(err, ENOENT, "Property 'virtio-blk-pci.drive' can't find value '%s'",
                          name);

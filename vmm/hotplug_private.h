@@ -21,6 +21,12 @@ struct hotplug_slot {
     uint64_t asked_ns;
 };
 
+/* A node for a plain file, which the node `user` may have opened. */
+struct hotplug_file {
+    char *name, *user;
+    struct keyval list;
+};
+
 /* A netdev on its way out; its place is not free before. */
 struct hotplug_closing {
     bool is_closing;
@@ -32,6 +38,7 @@ struct hotplug {
     struct acpi_hotplug *acpi;
     struct hotplug_slot slots[PCI_SLOT_MAX];
     struct list removals; /* devices that close */
+    struct hotplug_file *files[DRIVE_MAX];
     struct hotplug_closing netdevs_closing[NIC_MAX];
     unsigned closing;     /* removals, images and networks */
     void (*on_settled)(struct machine *machine);
@@ -72,6 +79,23 @@ bool hotplug_is_name(const char *text);
 /* hotplug_drives.c: the image that goes with its device, now the caller's to close; or NULL. */
 struct disk *hotplug_take_image(struct machine *machine, unsigned index);
 void hotplug_drive_removed(struct machine *machine, unsigned index);
+/* Opens a file's node as a raw image, for a device; its place, or -errno. */
+int must_check hotplug_open_file(struct machine *machine, const char *name, struct error *err);
+
+/* hotplug_files.c: takes the list's words over. */
+int must_check hotplug_file_add(struct machine *machine, const char *name, struct keyval *list,
+                                struct error *err);
+bool hotplug_has_file(const struct machine *machine, const char *name);
+/* There is one of that name. */
+int must_check hotplug_file_del(struct machine *machine, const char *name, struct error *err);
+/* Adds the words of the file to those of the node `user`, which is going to open it. */
+int must_check hotplug_file_use(struct machine *machine, const char *name, const char *user,
+                                struct keyval *list, struct error *err);
+/* The same, and the file's node is no more: there is one of that name. */
+int must_check hotplug_file_take(struct machine *machine, const char *name, struct keyval *list,
+                                 struct error *err);
+void hotplug_files_fini(struct machine *machine);
+
 /* hotplug_net.c: a NIC leaves its network before it closes. */
 void hotplug_nic_leaves(struct device *device);
 void hotplug_nic_removed(struct machine *machine, unsigned index);

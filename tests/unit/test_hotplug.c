@@ -471,6 +471,38 @@ static void test_drives_go_with_their_devices(void **state)
     del_node("hd");
 }
 
+static void test_images_over_nodes_of_files(void **state)
+{
+    (void)state;
+    char text[160];
+    start();
+    snprintf(text, sizeof(text), "driver=file,node-name=f,filename=%s", image);
+    assert_int_equal(run(machine_blockdev_add, NULL, text), 0);
+    expect_error(run(machine_blockdev_add, NULL, text), "Duplicate nodes");
+    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=i,file=g"), "node-name='g'");
+    assert_int_equal(run(machine_blockdev_add, NULL, "driver=raw,node-name=i,file=f"), 0);
+    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=j,file=f"), "in use");
+    expect_error(machine_blockdev_del(machine, "f", on_done, NULL, &err), "");
+    assert_int_equal(device_add("virtio-blk-pci,drive=i,id=d"), 0);
+    uint32_t slot = take_new();
+    assert_int_equal(device_del("d"), 0);
+    let_go(slot, "d");
+    del_node("i");
+    /* The file itself as a disk. */
+    assert_int_equal(device_add("virtio-blk-pci,drive=f,id=d"), 0);
+    slot = take_new();
+    assert_int_equal(device_del("d"), 0);
+    let_go(slot, "d");
+    del_node("f");
+    assert_int_equal(run(machine_blockdev_add, NULL, text), 0);
+    unsigned before = dones;
+    assert_int_equal(machine_blockdev_del(machine, "f", on_done, NULL, &err), 0);
+    assert_int_equal(dones, before + 1);
+    assert_int_equal(run(machine_blockdev_add, NULL, text), 0); /* left to the machine's end */
+    expect_error(run(machine_blockdev_add, NULL, "driver=file,node-name=g,filename=/no/such"),
+                 "/no/such");
+}
+
 static void test_nics_change_their_networks(void **state)
 {
     (void)state;
@@ -575,6 +607,7 @@ int main(void)
         TEST(test_reset_takes_what_was_asked),
         TEST(test_quit_while_all_is_under_way),
         TEST(test_drives_go_with_their_devices),
+        TEST(test_images_over_nodes_of_files),
         TEST(test_nics_change_their_networks),
         TEST(test_cpus_come_and_go),
         TEST(test_cpus_that_cannot_be),
