@@ -133,3 +133,20 @@ def test_a_plain_user_hears_which_command_helps(world):
     said = world.evctl("net", "create", "br", "--mode", "bridged", "--bridge", "br7", status=1,
                        user="nobody", **nobody)
     assert "ip link add br7 type bridge" in said
+
+
+def test_a_machine_joins_by_the_networks_name(world, kernel, diskless):
+    world.evctl("net", "create", "lab", "--mode", "nat")
+    world.evctl("create", "web", "--kernel", kernel.image, "--initrd", diskless, "--net", "lab",
+                "--memory", "128M")
+    try:
+        world.evctl("start", "web", "--paused")
+        ports = [line for line in world.host.run("bridge link").splitlines() if "ev-lab" in line]
+        assert len(ports) == 1 and "LOWER_UP" in ports[0]
+        assert "web" in world.evctl("net", "list", "--json")
+        assert "used by the machine 'web'" in world.evctl("net", "delete", "lab", status=5)
+    finally:
+        world.evctl("stop", "--force", "web")
+    wait_for(lambda: "ev-lab" not in world.host.run("bridge link"), "the TAP to go")
+    world.evctl("delete", "--force", "web")
+    world.evctl("net", "delete", "lab")
