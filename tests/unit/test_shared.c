@@ -19,6 +19,7 @@
 #include "netbackends/packet.h"
 #include "tests/fake_nic.h"
 #include "tests/frames.h"
+#include "tests/guest_tcp.h"
 #include "tests/unit/test.h"
 
 enum { MACHINES = 4, FIRST = FRAMES_IPV4(10, 0, 2, 15), ROUTER = FRAMES_IPV4(10, 0, 2, 2) };
@@ -121,42 +122,9 @@ static uint32_t address_of(unsigned machine)
 
 /* One TCP connection of a machine to a server on the host, by the router's address. */
 struct link {
-    unsigned machine;
-    struct frames_flow flow;
-    uint32_t sequence, acknowledged;
+    struct guest_tcp tcp;
     int fd;
 };
-
-static void tcp_send(struct link *link, uint8_t flags, const void *data, size_t length)
-{
-    frames_tcp(&frame, &link->flow, flags, link->sequence, link->acknowledged, data, length);
-    send_frame(link->machine);
-    link->sequence += (uint32_t)length + !!(flags & TCP_SYN);
-}
-
-static const uint8_t *next_tcp(const struct link *link, uint8_t flags)
-{
-    for (;;) {
-        const struct fake_frame *got = fake_nic_next(&nics[link->machine]);
-        struct packet packet;
-        if (packet_parse_ip(got->bytes, got->length, &packet) && packet.protocol == PACKET_TCP &&
-            (got->bytes[47] & flags) == flags &&
-            load_be16(got->bytes + 36) == link->flow.source_port)
-            return got->bytes;
-    }
-}
-
-static int listen_on_host(uint16_t *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, length), 0);
-    assert_int_equal(listen(fd, 16), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &length), 0);
-    *port = ntohs(address.sin_port);
-    return fd;
-}
 
 /* ARP tells the engine who the guest is. */
 static void greet(unsigned machine, uint32_t address, uint32_t router)
@@ -169,20 +137,17 @@ static void greet(unsigned machine, uint32_t address, uint32_t router)
 
 static struct link connect_to_host(unsigned machine, uint32_t router)
 {
-    struct link link = {.machine = machine, .sequence = 1000};
-    int listener = listen_on_host(&link.flow.target_port);
-    link.flow.source_port = (uint16_t)(40000 + machine);
-    link.flow.source = address_of(machine);
-    link.flow.target = router;
-    mac_of(machine, link.flow.source_mac);
-    memcpy(link.flow.target_mac, engine_mac, 6);
-    greet(machine, link.flow.source, router);
-    tcp_send(&link, TCP_SYN, NULL, 0);
-    const uint8_t *answer = next_tcp(&link, TCP_SYN | TCP_ACK);
-    link.acknowledged = load_be32(answer + 38) + 1;
-    tcp_send(&link, TCP_ACK, NULL, 0);
-    while ((link.fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) < 0)
-        fake_nic_run_ms(&loop, 1);
+    struct link link = {.tcp = {.nic = &nics[machine]}};
+    struct frames_flow *flow = &link.tcp.flow;
+    int listener = guest_tcp_listen(&flow->target_port);
+    flow->source_port = (uint16_t)(40000 + machine);
+    flow->source = address_of(machine);
+    flow->target = router;
+    mac_of(machine, flow->source_mac);
+    memcpy(flow->target_mac, engine_mac, 6);
+    greet(machine, flow->source, router);
+    guest_tcp_connect(&link.tcp);
+    link.fd = guest_tcp_accept(&loop, listener);
     close(listener);
     return link;
 }
@@ -190,17 +155,11 @@ static struct link connect_to_host(unsigned machine, uint32_t router)
 static void check_link(struct link *link)
 {
     char text[8] = "";
-    tcp_send(link, TCP_ACK | TCP_PSH, "ping", 4);
-    while (read(link->fd, text, sizeof(text)) != 4)
-        fake_nic_run_ms(&loop, 1);
-    assert_memory_equal(text, "ping", 4);
+    guest_tcp_send(&link->tcp, TCP_ACK | TCP_PSH, "ping", 4);
+    assert_int_equal(guest_tcp_read(&loop, link->fd, text, 4), 4);
+    assert_string_equal(text, "ping");
     assert_int_equal(write(link->fd, "pong", 4), 4);
-    const uint8_t *answer;
-    do
-        answer = next_tcp(link, TCP_ACK);
-    while (load_be16(answer + 16) != 44 || memcmp(answer + 54, "pong", 4) != 0);
-    link->acknowledged = load_be32(answer + 38) + 4;
-    tcp_send(link, TCP_ACK, NULL, 0);
+    guest_tcp_expect(&link->tcp, "pong");
 }
 
 /* A frame from one machine to the other, which hears it within its own network. */
@@ -307,7 +266,7 @@ static void test_a_killed_machine_takes_nothing_along(void **state)
     join(2, &nat);
     fake_nic_run_ms(&loop, 5);
     struct link link = connect_to_host(1, ROUTER);
-    assert_int_equal(link.flow.source, FIRST + 1);
+    assert_int_equal(link.tcp.flow.source, FIRST + 1);
     check_link(&link);
     assert_int_equal(kill(first, SIGKILL), 0);
     assert_int_equal(waitpid(first, NULL, 0), first);
@@ -381,7 +340,7 @@ static void test_host_only_reaches_the_host_alone(void **state)
     static const uint32_t outside[] = {FRAMES_IPV4(192, 0, 2, 1), FRAMES_IPV4(192, 168, 56, 3),
                                        FRAMES_IPV4(8, 8, 8, 8)};
     for (size_t i = 0; i < ARRAY_SIZE(outside); i++) {
-        struct frames_flow flow = link.flow;
+        struct frames_flow flow = link.tcp.flow;
         flow.target = outside[i];
         frames_tcp(&frame, &flow, TCP_SYN, 1, 0, NULL, 0);
         assert_int_equal(fake_nic_send(&nics[0], frame.bytes, frame.length), -EPERM);
@@ -396,7 +355,7 @@ static void test_forwards_are_the_machines_own(void **state)
 {
     (void)state;
     uint16_t port;
-    close(listen_on_host(&port));
+    close(guest_tcp_listen(&port));
     const struct net_forward forward = {.host_port = port, .guest_port = 22};
     struct error err = {0};
     join(0, &nat);
@@ -460,7 +419,7 @@ static void test_errors_say_what_to_do(void **state)
     assert_true(net_shared_create(&loop, "net0", &options, &net, &err) < 0);
     assert_non_null(strstr(err.text, "cannot make the folder of network '/nowhere/at/all'"));
     uint16_t port;
-    int taken = listen_on_host(&port);
+    int taken = guest_tcp_listen(&port);
     const struct net_forward forward = {.host_port = port, .guest_port = 22};
     check_refused(0, &(struct net_slirp_options){.forwards = &forward, .forward_count = 1},
                   "the port is in use by another program");
