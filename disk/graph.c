@@ -192,6 +192,14 @@ static unsigned depth_of(const struct node *node)
     return depth;
 }
 
+/* Nobody writes to it any more, so that others may read it: clones build on it. */
+static void share_frozen(struct node *node)
+{
+    struct error ignored = {0};
+    if (node->read_only)
+        unused_result(lock_image(node->file, node->path, true, &ignored));
+}
+
 int graph_push(struct disk *disk, struct disk *above, struct error *err)
 {
     struct node *node = above->top;
@@ -201,6 +209,7 @@ int graph_push(struct disk *disk, struct disk *above, struct error *err)
                          node->path, DISK_BACKING_DEPTH_MAX);
     node->backing = disk->top;
     disk->top = node;
+    share_frozen(node->backing);
     renew_views(disk);
     loop_task_cancel(&above->advance);
     disk_drop_views(above);
