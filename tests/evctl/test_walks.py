@@ -39,12 +39,18 @@ def test_snapshot_before_installing_then_revert_then_clone(evctl, guest):
     evctl("start", "web")
     evctl.wait_console("web", PROMPT)
     evctl.type("web", "echo apache >/etc/installed; sync; echo in$((1))stalled\n", "in1stalled")
-    evctl.fails(4, ["running", "evctl stop"], "snapshot", "create", "web", "later")
+    # While it runs: what it has written by now is in the snapshot and in the clone.
+    evctl("snapshot", "create", "web", "with apache")
+    evctl.fails(4, ["running", "evctl stop"], "snapshot", "revert", "web", "before apache")
+    evctl.fails(4, ["has snapshots"], "clone", "web", "never", "--linked")
+    evctl("clone", "web", "live")
+    evctl.type("web", "rm /etc/installed; sync; echo re$((1))moved\n", "re1moved")
     evctl("stop", "web")
+    evctl("snapshot", "revert", "web", "with apache")
     evctl("clone", "web", "with", "with2")
     evctl("snapshot", "revert", "web", "before apache")
     evctl("clone", "web", "without", "--linked")
-    for name, answer in (("with2", "apache"), ("without", "No such file")):
+    for name, answer in (("live", "apache"), ("with2", "apache"), ("without", "No such file")):
         evctl("start", name)
         evctl.wait_console(name, PROMPT)
         assert answer in evctl.type(name, "cat /etc/installed\n", answer)
@@ -58,7 +64,20 @@ def test_snapshot_before_installing_then_revert_then_clone(evctl, guest):
     evctl.fails(1, ["disk0", "lock"], "snapshot", "delete", "web", "before apache")
     evctl("stop", "--force", "without")
     evctl("snapshot", "delete", "web", "before apache")
+    evctl("snapshot", "delete", "web", "with apache")
     assert evctl("snapshot", "list", "web", "--json").json() == []
+    # A linked clone of a machine that runs: both go on, and neither sees the other's changes.
+    evctl.type("live", "echo shared >/etc/shared; sync; echo wri$((1))tten\n", "wri1tten")
+    evctl("clone", "live", "branch", "--linked")
+    evctl.type("live", "rm /etc/shared; sync; echo go$((1))ne\n", "go1ne")
+    evctl("start", "branch")
+    evctl.wait_console("branch", PROMPT)
+    assert "shared" in evctl.type("branch", "cat /etc/shared\n", "\nshared")
+    evctl("stop", "live")
+    evctl.fails(5, ["'branch' is a linked clone"], "delete", "live")
+    evctl("start", "live")
+    evctl.wait_console("live", PROMPT)
+    assert "No such" in evctl.type("live", "cat /etc/shared\n", "No such file")
 
 
 def test_ip_of_the_guest(evctl, guest):

@@ -11,6 +11,7 @@
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/interrupt.h"
+#include "tools/evctl/live_disks.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/network.h"
 #include "tools/evctl/run.h"
@@ -180,15 +181,40 @@ int cmd_create(struct evctl_call *call, struct error *err)
 
 /* --- clone --- */
 
+/* `frozen` has the images of a running machine that nobody writes to any more; else it is NULL. */
 static int clone_disks(const struct machine *from, struct machine *to, bool is_linked,
-                       struct error *err)
+                       const json_t *frozen, struct error *err)
 {
     size_t i;
     json_t *disk;
     int result = 0;
-    json_array_foreach(json_object_get(to->config, "disks"), i, disk) if (!result) result =
-        disks_clone(from, to, disk, is_linked, err);
+    if (!is_linked && machine_pid(from->folder_fd))
+        return live_disks_copy(from, to, err);
+    json_array_foreach(json_object_get(to->config, "disks"), i, disk)
+    {
+        json_t *base = json_object_get(frozen, model_text(disk, "id"));
+        if (base)
+            json_object_update(disk, base);
+        if (!result)
+            result = disks_clone(from, to, disk, is_linked, err);
+    }
     return result;
+}
+
+/* Snapshots stay in the old images, where the running machine would not find them any more. */
+static int freeze(struct machine *from, json_t *frozen, struct error *err)
+{
+    json_t *snapshots = disks_snapshots(from, err);
+    size_t count = json_array_size(snapshots);
+    if (!snapshots)
+        return -err->code;
+    json_decref(snapshots);
+    if (count)
+        return error_set(err, EISCONN,
+                         "'%s' is running and has snapshots, which a linked clone would part from "
+                         "it; stop it first, or leave out --linked",
+                         from->name);
+    return live_disks_freeze(from, frozen, err);
 }
 
 /* Two machines must not listen on one port of the host. */
@@ -208,7 +234,7 @@ static void drop_forwards(json_t *config)
 }
 
 static int clone_to(const struct evctl_call *call, const struct machine *from, const char *name,
-                    struct error *err)
+                    const json_t *frozen, struct error *err)
 {
     struct machine to;
     int result = machine_make(name, &to, err);
@@ -217,7 +243,7 @@ static int clone_to(const struct evctl_call *call, const struct machine *from, c
         to.config = json_deep_copy(from->config);
         model_renew(to.config, name);
         drop_forwards(to.config);
-        result = clone_disks(from, &to, call_has(call, "linked"), err);
+        result = clone_disks(from, &to, call_has(call, "linked"), frozen, err);
         if (!result)
             result = machine_save(&to, err);
         if (result)
@@ -234,12 +260,14 @@ static int clone_to(const struct evctl_call *call, const struct machine *from, c
 int cmd_clone(struct evctl_call *call, struct error *err)
 {
     struct machine from;
-    int result = machine_open(call->arguments[0], MACHINE_LOCK | MACHINE_STOPPED, &from, err);
+    int result = machine_open(call->arguments[0], MACHINE_LOCK, &from, err);
     if (result)
         return result;
-    json_t *made = json_array();
+    json_t *made = json_array(), *frozen = json_object();
+    if (call_has(call, "linked") && machine_pid(from.folder_fd))
+        result = freeze(&from, frozen, err);
     for (unsigned i = 1; !result && i < call->argument_count; i++) {
-        result = clone_to(call, &from, call->arguments[i], err);
+        result = clone_to(call, &from, call->arguments[i], frozen, err);
         if (!result && i + 1 < call->argument_count)
             result = interrupt_check(err);
         json_array_append_new(made, json_string(call->arguments[i]));
@@ -249,6 +277,7 @@ int cmd_clone(struct evctl_call *call, struct error *err)
                             call_has(call, "linked"), "made", made));
     else
         json_decref(made);
+    json_decref(frozen);
     machine_close(&from);
     return result;
 }

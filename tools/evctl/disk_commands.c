@@ -8,6 +8,7 @@
 
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/live_disks.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/qmp.h"
 #include "tools/evctl/run.h"
@@ -239,14 +240,18 @@ static int check_listed(const struct machine *machine, const char *name, bool sh
     return 0;
 }
 
-static int check_off(const struct machine *machine, struct error *err)
+/* Of a running machine's disks: only back, under a guest that uses them, is no way. */
+static int apply_live(const struct machine *machine, const char *action, const char *name,
+                      struct error *err)
 {
-    if (!machine_pid(machine->folder_fd))
-        return 0;
-    return error_set(err, EISCONN,
-                     "the machine '%s' is running, and its memory cannot be saved yet; stop it "
-                     "first (evctl stop), then make or revert the snapshot, and start it again",
-                     machine->name);
+    if (strcmp(action, "-c") == 0)
+        return live_disks_snapshot(machine, name, err);
+    if (strcmp(action, "-d") == 0)
+        return live_disks_delete_snapshot(machine, name, err);
+    return error_set(
+        err, EISCONN,
+        "the machine '%s' is running; stop it (evctl stop), revert, and start it again",
+        machine->name);
 }
 
 static int snapshot(struct evctl_call *call, const char *action, const char *done,
@@ -260,7 +265,7 @@ static int snapshot(struct evctl_call *call, const char *action, const char *don
         result = machine_open(call->arguments[0], MACHINE_LOCK, &machine, err);
     if (result)
         return result;
-    result = check_off(&machine, err);
+    bool is_live = machine_pid(machine.folder_fd);
     if (!result)
         result = disks_check_snapshots(&machine, err);
     if (!result)
@@ -268,7 +273,10 @@ static int snapshot(struct evctl_call *call, const char *action, const char *don
     if (!result && strcmp(action, "-a") == 0)
         result = disks_check_unlinked(&machine, "the way back", false, err);
     if (!result)
-        result = apply(&machine, action, name, err);
+        result =
+            is_live ? apply_live(&machine, action, name, err) : apply(&machine, action, name, err);
+    if (!result && is_live && makes)
+        tell_note("it holds the disks as a power cut would leave them, and not the memory");
     if (!result) {
         tell_note("the snapshot '%s' of '%s' is %s", name, machine.name, done);
         tell_json(

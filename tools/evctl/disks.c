@@ -145,6 +145,7 @@ int disks_clone(const struct machine *from, struct machine *to, json_t *disk, bo
         json_object_set_new(disk, "file", json_string(file));
         json_object_set_new(disk, "format", json_string(is_iso ? "raw" : "qcow2"));
         json_object_del(disk, "base");
+        json_object_del(disk, "layers");
         if (is_linked && !is_iso)
             json_object_set_new(disk, "base", json_string(source));
     }

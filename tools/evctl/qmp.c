@@ -96,7 +96,7 @@ static int next_message(struct qmp *qmp, uint64_t until_ns, json_t **message)
 
 static int next_reply(struct qmp *qmp, json_t **message)
 {
-    uint64_t until_ns = tell_now_ns() + QMP_TIMEOUT_MS * 1000000ull;
+    uint64_t until_ns = tell_now_ns() + qmp->timeout_ms * 1000000ull;
     for (;;) {
         int result = next_message(qmp, until_ns, message);
         if (result || !json_object_get(*message, "event"))
@@ -197,7 +197,9 @@ char *qmp_monitor(struct qmp *qmp, const char *line, struct error *err)
 int qmp_open(const struct machine *machine, struct qmp *qmp, struct error *err)
 {
     json_t *greeting = NULL;
-    *qmp = (struct qmp){.name = machine->name, .fd = qmp_connect(machine->folder_fd, "qmp")};
+    *qmp = (struct qmp){.name = machine->name,
+                        .fd = qmp_connect(machine->folder_fd, "qmp"),
+                        .timeout_ms = QMP_TIMEOUT_MS};
     qmp->events = json_array();
     int result = qmp->fd < 0 ? qmp->fd : 0;
     if (result == -ENOENT || result == -ECONNREFUSED)

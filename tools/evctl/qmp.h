@@ -15,6 +15,7 @@ struct qmp {
     int fd;           /* -1: closed */
     char *buffer;
     size_t length, capacity;
+    unsigned timeout_ms; /* for a reply */
     json_t *events; /* came while a reply was awaited, oldest first */
 };
 

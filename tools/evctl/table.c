@@ -8,7 +8,7 @@
         {"memory", 'm', "SIZE", WORD_TEXT, "memory, such as 512M or 2G"},                          \
         {"max-cpus", 0, "N", WORD_TEXT, "how many it may have while it runs, by set --live"},      \
         {"max-memory", 0, "SIZE", WORD_TEXT, "how much it may have while it runs, likewise"},      \
-        {"os", 0, "OS", WORD_OS, "what runs in it; 'evctl list --os-types' shows the choice"},   \
+        {"os", 0, "OS", WORD_OS, "what runs in it; 'evctl list --os-types' shows the choice"},     \
         {"kernel", 0, "FILE", WORD_FILE, "Linux kernel to start directly"},                        \
         {"initrd", 0, "FILE", WORD_FILE, "its initial RAM disk"},                                  \
         {"append", 0, "TEXT", WORD_TEXT, "its command line"},                                      \
@@ -43,7 +43,9 @@ static const struct evctl_option set_options[] = {
     {0}};
 static const struct evctl_option clone_options[] = {
     {"linked", 'l', NULL, WORD_TEXT,
-     "overlays on the original's disks; as long as there is one, the original does not start"},
+     "overlays on the original's disks; as long as there is one of a stopped machine, that one "
+     "does "
+     "not start"},
     {0}};
 static const struct evctl_option delete_options[] = {
     {"force", 'f', NULL, WORD_TEXT, "end it first if it runs; works on a broken description too"},
@@ -86,7 +88,8 @@ static const struct evctl_option ip_options[] = {
     {0}};
 static const struct evctl_option net_options[] = {
     {"mode", 0, "MODE", WORD_TEXT,
-     "internal (default): its machines see each other and nothing else; nat: also the host and what "
+     "internal (default): its machines see each other and nothing else; nat: also the host and "
+     "what "
      "is outside; hostonly: also the host; bridged: on the host's wire; user: NAT, each by itself"},
     {"subnet", 0, "NET", WORD_TEXT, "of nat, hostonly and user, as 10.1.2.0/24"},
     {"rootless", 0, NULL, WORD_TEXT,
@@ -97,7 +100,8 @@ static const struct evctl_option net_options[] = {
     {"uplink", 0, "NAME", WORD_TEXT, "bridged, as root: make a bridge with this interface in it"},
     {"move-ip", 0, NULL, WORD_TEXT, "the interface's addresses and routes go to the bridge"},
     {"forward", 0, "RULE", WORD_TEXT,
-     "root's nat: [tcp:|udp:][ADDRESS:]PORT-ADDRESS:PORT, from outside to a machine; several times"},
+     "root's nat: [tcp:|udp:][ADDRESS:]PORT-ADDRESS:PORT, from outside to a machine; several "
+     "times"},
     {"lease", 0, "MAC=ADDRESS", WORD_TEXT,
      "root's nat and hostonly: this machine always gets that address; several times"},
     {"no-dhcp", 0, NULL, WORD_TEXT, "root's nat and hostonly: no DHCP server"},
@@ -131,7 +135,9 @@ const struct evctl_command evctl_commands[] = {
     {"clone",
      "NAME NEW...",
      "copy a machine, once or several times",
-     "Each copy gets a UUID and MAC addresses of its own. The original must be stopped.",
+     "Each copy gets a UUID and MAC addresses of its own. Of a running machine it has the disks as "
+     "a "
+     "power cut at this moment would leave them.",
      "evctl clone web web-test web-stage --linked",
      "clonevm|(virt-clone)|clone",
      clone_options,
@@ -376,7 +382,8 @@ const struct evctl_command evctl_commands[] = {
     {"net create",
      "NETWORK",
      "make a network that machines join by its name",
-     "Root makes nat and hostonly in the host's kernel: a bridge, nftables, dnsmasq; all of it goes "
+     "Root makes nat and hostonly in the host's kernel: a bridge, nftables, dnsmasq; all of it "
+     "goes "
      "again with: evctl net delete. Others get them inside their machines. What the host's network "
      "loses by a failure half-way is given back.",
      "evctl net create lab --mode internal",
@@ -410,8 +417,10 @@ const struct evctl_command evctl_commands[] = {
      cmd_net_delete},
     {"snapshot create",
      "NAME SNAPSHOT",
-     "keep the state of all disks of a stopped machine",
-     NULL,
+     "keep the state of all disks",
+     "All at one moment. Of a running machine they are as a power cut would leave them; its memory "
+     "is "
+     "not kept.",
      "evctl snapshot create web before-apache",
      "snapshot take|snapshot-create-as|snapshot",
      NULL,
