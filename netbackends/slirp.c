@@ -18,7 +18,7 @@
  * dropped when the queue is full, as by a wire.
  *
  * An idle network costs no wake-up: libslirp asks for its half-second timer even for listening
- * sockets, so after a long enough silence it does not get it while there are only forwards.
+ * sockets, so after a long enough silence it does not get it while there are no TCP connections.
  */
 #include "netbackends/slirp.h"
 
@@ -213,13 +213,21 @@ static int on_add_poll(int fd, int events, void *opaque)
     return fd;
 }
 
-static bool has_only_forwards(const struct slirp_backend *self)
+/* Forwards, and datagrams: those only wait to be forgotten, which the next activity does as well.
+ */
+static bool can_sleep(const char *line)
+{
+    return !*line || strstr(line, "[HOST_FORWARD]") || strncmp(line, "  UDP[", 6) == 0 ||
+           strncmp(line, "  ICMP[", 7) == 0;
+}
+
+static bool may_be_silent(const struct slirp_backend *self)
 {
     char *table = slirp_connection_info(self->slirp), *rest = table;
     bool result = true;
     strsep(&rest, "\n"); /* the heading */
     for (char *line; result && (line = strsep(&rest, "\n"));)
-        result = !*line || strstr(line, "[HOST_FORWARD]");
+        result = can_sleep(line);
     g_free(table);
     return result;
 }
@@ -229,7 +237,7 @@ static bool is_silent(struct slirp_backend *self, uint64_t now_ns)
 {
     if (now_ns - self->last_activity_ns < SILENCE_NS)
         return false;
-    if (has_only_forwards(self))
+    if (may_be_silent(self))
         return true;
     self->last_activity_ns = now_ns;
     return false;
