@@ -2,7 +2,8 @@
 /*
  * accel_table: small guest programs under one accelerator, and the state that each leaves behind.
  *
- *   accel_table --accel soft|kvm [--list] [--without-xsave] [NAME...]
+ *   accel_table --accel soft|kvm [--without-xsave] [NAME...]
+ *   accel_table --list | --seeds FOLDER
  *
  * Prints the same text under both if they agree: `diff` shows where they do not. One machine runs
  * all programs, for making one costs KVM more than a program does: before each the memory is laid
@@ -368,6 +369,7 @@ static void start(struct machine *machine, const struct program *program)
     for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++)
         set_msr(machine, msrs[i], machine->msrs_at_power_on[i]);
     machine_setup_state(&state, (enum guest_mode)program->mode);
+    machine_setup_prologue(&state, (enum guest_mode)program->mode);
     if (machine->ops->vcpu_set_state(
             machine->vcpu, ACCEL_STATE_REGS | ACCEL_STATE_SREGS | ACCEL_STATE_FPU, &state))
         die("vcpu_set_state", NULL);
@@ -423,6 +425,27 @@ static void run_program(struct machine *machine, const struct program *program)
         disarm_breakpoints(machine);
 }
 
+/* An input of fuzz_soft that runs the program: small registers, nothing else out of order. */
+static void write_seed(const char *folder, const struct program *program)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/%s", folder, program->name);
+    FILE *file = fopen(path, "wb");
+
+    if (!file)
+        die(path, NULL);
+    fputc((int)program->mode, file);
+    for (int i = 0; i < 16; i++) { /* RSP stays */
+        fputc(i == 6 ? 0 : 0x60, file);
+        if (i != 6)
+            fputc(i, file);
+    }
+    fwrite("\0\0\0\0\0\1\0", 1, 7, file); /* flags, CR4, CR0, XCR0, patches */
+    fwrite(program->start, 1, (size_t)(program->end - program->start), file);
+    fclose(file);
+}
+
 static bool is_wanted(const struct program *program, char **names)
 {
     if (!*names)
@@ -437,11 +460,13 @@ int main(int argc, char **argv)
 {
     static const struct option known[] = {{"accel", required_argument, NULL, 'a'},
                                           {"list", no_argument, NULL, 'l'},
+                                          {"seeds", required_argument, NULL, 's'},
                                           {"without-xsave", no_argument, NULL, 'x'},
                                           {NULL, 0, NULL, 0}};
     static struct machine machine;
     const struct accel_ops *ops = NULL;
     struct error err = {0};
+    const char *seeds = NULL;
     bool only_list = false;
     int option;
 
@@ -450,14 +475,16 @@ int main(int argc, char **argv)
             ops = !strcmp(optarg, "kvm") ? &kvm_accel_ops : &soft_accel_ops;
         else if (option == 'l')
             only_list = true;
+        else if (option == 's')
+            seeds = optarg;
         else if (option == 'x')
             without_xsave = true;
         else
             return 2;
     }
-    if (!ops && !only_list) {
-        fprintf(stderr, "usage: accel_table --accel soft|kvm [--list] [--without-xsave] "
-                        "[NAME...]\n");
+    if (!ops && !only_list && !seeds) {
+        fprintf(stderr, "usage: accel_table --accel soft|kvm [--without-xsave] [NAME...]\n"
+                        "       accel_table --list | --seeds FOLDER\n");
         return 2;
     }
     if (ops && ops->probe(&err))
@@ -469,7 +496,9 @@ int main(int argc, char **argv)
         die("mmap", NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (const struct program *p = __start_guest_programs; p < __stop_guest_programs; p++) {
-        if (only_list)
+        if (seeds)
+            write_seed(seeds, p);
+        else if (only_list)
             printf("%s\n", p->name);
         else if (is_wanted(p, argv + optind))
             run_program(&machine, p);

@@ -242,8 +242,13 @@ def proof(tally):
 
 
 def fuzz(tally, name):
+    corpus = []
+    if name == "fuzz_soft":
+        corpus = [f"build/tests/corpus-{name}"]
+        run_command(tally, f"{name}: seeds", ["sh", "-c", 'mkdir -p "$0" && '
+                                              'build/tests/accel_table --seeds "$0"', *corpus], 60)
     run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
-                                         "-rss_limit_mb=2048", "-timeout=30"], 240)
+                                         "-rss_limit_mb=2048", "-timeout=30", *corpus], 240)
 
 
 def fuzz_images(tally, kind):

@@ -251,13 +251,14 @@ static struct kvm_segment segment_of(uint16_t selector)
     return segment;
 }
 
-static struct kvm_segment real_segment(uint16_t selector)
+static struct kvm_segment real_segment(uint16_t selector, unsigned dpl)
 {
     return (struct kvm_segment){.selector = selector,
                                 .base = (uint64_t)selector << 4,
                                 .limit = 0xffff,
                                 .type = 3,
                                 .s = 1,
+                                .dpl = (uint8_t)dpl,
                                 .present = 1};
 }
 
@@ -300,20 +301,23 @@ static void set_mode_segments(struct kvm_sregs *sregs, enum guest_mode mode)
         set_segments(sregs, segment_of(SEL_CODE64), segment_of(SEL_DATA));
         break;
     case MODE_USER64:
+        set_segments(sregs, segment_of(SEL_USER_CS64), segment_of(SEL_USER_DS));
+        break;
     case MODE_USER32:
-        set_segments(sregs, segment_of(SEL_CODE64), segment_of(SEL_USER_DS));
-        sregs->ss = segment_of(SEL_DATA);
+        set_segments(sregs, segment_of(SEL_USER_CS32), segment_of(SEL_USER_DS));
         break;
     case MODE_PROTECTED:
     case MODE_PAE:
-    case MODE_V86:
         set_segments(sregs, segment_of(SEL_CODE32), segment_of(SEL_DATA));
         break;
     case MODE_REAL:
-        set_segments(sregs, real_segment(GUEST_CODE >> 4), real_segment(V86_DATA));
+        set_segments(sregs, real_segment(GUEST_CODE >> 4, 0), real_segment(V86_DATA, 0));
         sregs->cs.type = 11;
         sregs->idt.base = 0;
         sregs->idt.limit = 0x3ff;
+        break;
+    case MODE_V86:
+        set_segments(sregs, real_segment(GUEST_CODE >> 4, 3), real_segment(V86_DATA, 3));
         break;
     }
 }
@@ -328,7 +332,7 @@ void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode)
     /* rax rbx rcx rdx rsi rdi rsp rbp r8 ... */
     for (unsigned i = 0; i < 16; i++)
         first[i] = pattern * (i + 1);
-    regs->rsp = GUEST_STACK;
+    regs->rsp = mode == MODE_USER64 || mode == MODE_USER32 ? GUEST_STACK_USER : GUEST_STACK;
     regs->rip = GUEST_CODE;
     regs->rflags = 2;
     set_system_segments(&state->sregs, mode <= MODE_USER32);
@@ -337,12 +341,26 @@ void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode)
     state->fpu.fcw = 0x37f;
     state->fpu.mxcsr = 0x1f80;
     state->sregs.apic_base |= 0xc00; /* x2APIC */
-    if (mode == MODE_REAL) {
+    if (mode == MODE_REAL || mode == MODE_V86) {
         regs->rip = 0;
         regs->rsp = V86_STACK;
     }
-    if (has_prologue(mode))
-        regs->rip = GUEST_PROLOGUE;
-    if (has_prologue(mode) && mode != MODE_PROTECTED)
-        regs->rsp = GUEST_PROLOGUE_STACK;
+    if (mode == MODE_V86)
+        regs->rflags |= RFLAGS_VM;
+}
+
+void machine_setup_prologue(struct accel_vcpu_state *state, enum guest_mode mode)
+{
+    bool is_long = mode <= MODE_USER32;
+
+    if (!has_prologue(mode))
+        return;
+    state->regs.rip = GUEST_PROLOGUE;
+    if (mode == MODE_PROTECTED)
+        return;
+    state->regs.rsp = GUEST_PROLOGUE_STACK;
+    state->regs.rflags = 2;
+    set_segments(&state->sregs, segment_of(is_long ? SEL_CODE64 : SEL_CODE32),
+                 segment_of(is_long ? SEL_USER_DS : SEL_DATA));
+    state->sregs.ss = segment_of(SEL_DATA);
 }

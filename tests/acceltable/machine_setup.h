@@ -9,5 +9,7 @@
 void machine_setup_memory(uint8_t *ram, const struct program *program);
 /* Changes what the program needs in a state read from a fresh vCPU. */
 void machine_setup_state(struct accel_vcpu_state *state, enum guest_mode mode);
+/* After that: starts with loading the task register, if programs in this mode need it. */
+void machine_setup_prologue(struct accel_vcpu_state *state, enum guest_mode mode);
 
 #endif
