@@ -41,6 +41,7 @@ mount -t tmpfs run /run
 ip link set lo up
 ip link set eth0 up
 ip address add 10.0.2.15/24 dev eth0
+until ping -c 1 -W 1 10.0.2.2 >/dev/null 2>&1; do sleep 0.2; done
 for kind in {patterns}; do
   echo BEGIN $kind
   echo RESULT $kind $(fio --name=job --filename=/dev/vdb --rw=$kind --bs={block} --iodepth={depth} \
@@ -137,15 +138,17 @@ def value_of(what, text):
 def commands(options, root, data, boot):
     """evisor and q35, told the same."""
     machine = ["-m", "512", "-smp", str(options.cpus), "-display", "none", "-serial", "stdio",
-               "-no-reboot", *boot, "-nic", "user,model=virtio-net-pci",
-               "-drive", f"file={root},format=raw,if=virtio,readonly=on",
+               "-no-reboot", *boot, "-drive", f"file={root},format=raw,if=virtio,readonly=on",
                "-drive", f"file={data},format={options.format},if=virtio"]
-    yield Peer("evisor", [str(EVISOR), "-accel", options.accel, *machine])
+    nic = "user,model=virtio-net-pci"
+    yield Peer("evisor", [str(EVISOR), "-accel", options.accel, *machine, "-nic",
+                          nic + ",host-loopback=on"])  # where iperf3 listens; QEMU always has it
     qemu = shutil.which("qemu-system-x86_64")
     if qemu and path.wants(options, "qemu"):
         accel = {"soft": "tcg"}.get(options.accel, options.accel)
         yield Peer("QEMU q35", [qemu, "-M", "q35", "-accel", accel, "-cpu", "max", "-nodefaults",
-                                "-no-user-config", "-name", "guest,debug-threads=on", *machine])
+                                "-no-user-config", "-name", "guest,debug-threads=on", *machine,
+                                "-nic", nic])
 
 
 def one_figure(title, results, what, unit, scale):
