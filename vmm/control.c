@@ -194,7 +194,7 @@ static int open_monitor(struct control *control, const struct config_monitor *mo
 {
     const struct vm_config *config = machine_config(control->machine);
     const struct config_chardev *chardev = &config->chardevs[monitor->chardev];
-    if (vm_config_chardev_is_control(config, monitor->chardev))
+    if ((chardev->kind == CHARDEV_UNIX || chardev->kind == CHARDEV_TCP) && chardev->is_server)
         return listen_on(control, monitor, chardev, err);
     return control_client_open_chardev(control, monitor, err);
 }

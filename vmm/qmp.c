@@ -16,6 +16,7 @@
 struct qmp_session {
     struct qmp_framer framer;
     bool is_negotiated;
+    bool has_oob; /* exec-oob may come */
     struct qmp_call *call; /* under way */
 };
 
@@ -57,7 +58,8 @@ static void *open_session(struct control_client *client)
 static void greet(struct control_client *client)
 {
     send_message(client,
-                 json_pack("{s:{s:o,s:[]}}", "QMP", "version", qmp_version(), "capabilities"));
+                 json_pack("{s:{s:o,s:[s]}}", "QMP", "version", qmp_version(), "capabilities",
+                           "oob"));
 }
 
 static void close_session(struct control_client *client)
@@ -70,7 +72,23 @@ static void close_session(struct control_client *client)
     client->session = NULL;
 }
 
-/* What the enable list of qmp_capabilities may hold: nothing, since none were offered. */
+static const char *find_refused(const json_t *list)
+{
+    size_t index;
+    json_t *value;
+    json_array_foreach(list, index, value)
+    {
+        const char *name = json_string_value(value);
+        if (!name || strcmp(name, "oob") != 0)
+            return name ? name : "";
+    }
+    return NULL;
+}
+
+/*
+ * What the enable list of qmp_capabilities may hold: "oob". Clients take it for a sign that
+ * descriptors can be passed; no command here needs to overtake another.
+ */
 static char *check_capabilities(json_t *arguments)
 {
     char *text = NULL;
@@ -78,10 +96,10 @@ static char *check_capabilities(json_t *arguments)
     json_t *value;
     json_object_foreach(arguments, key, value)
     {
-        const char *first = json_string_value(json_array_get(value, 0));
+        const char *first = json_is_array(value) ? find_refused(value) : NULL;
         if (strcmp(key, "enable") != 0)
             CHECK(asprintf(&text, "Parameter '%s' is unexpected", key) > 0);
-        else if (!json_is_array(value) || (json_array_size(value) && !first))
+        else if (!json_is_array(value) || (first && !*first))
             CHECK(asprintf(&text, "Invalid parameter type for 'enable', expected: array") > 0);
         else if (first)
             CHECK(asprintf(&text, "Capability '%s' not available", first) > 0);
@@ -106,6 +124,7 @@ static void negotiate(struct control_client *client, json_t *arguments, json_t *
         return;
     }
     session->is_negotiated = true;
+    session->has_oob = json_array_size(json_object_get(arguments, "enable")) > 0;
     json_t *reply = json_pack("{s:{}}", "return");
     if (id)
         json_object_set(reply, "id", id);
@@ -163,13 +182,16 @@ void qmp_call_finished(struct control_client *client)
 }
 
 /* The first member that no request has, or NULL. */
-static const char *find_unexpected(json_t *request)
+static const char *find_unexpected(json_t *request, bool has_oob)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(request, key, value) if (strcmp(key, "execute") != 0 &&
-                                                 strcmp(key, "arguments") != 0 &&
-                                                 strcmp(key, "id") != 0) return key;
+    json_object_foreach(request, key, value)
+    {
+        if (strcmp(key, "execute") != 0 && strcmp(key, "arguments") != 0 &&
+            strcmp(key, "id") != 0 && !(has_oob && strcmp(key, "exec-oob") == 0))
+            return key;
+    }
     return NULL;
 }
 
@@ -178,12 +200,19 @@ static void handle_request(struct control_client *client, json_t *request)
     json_t *id = json_object_get(request, "id");
     json_t *execute = json_object_get(request, "execute");
     json_t *arguments = json_object_get(request, "arguments");
-    const char *unexpected = find_unexpected(request);
+    const struct qmp_session *session = client->session;
+    const json_t *oob = session->has_oob ? json_object_get(request, "exec-oob") : NULL;
+    const char *unexpected = find_unexpected(request, session->has_oob);
     char text[128] = "";
     if (!json_is_object(request))
         snprintf(text, sizeof(text), "QMP input must be a JSON object");
     else if (unexpected)
         snprintf(text, sizeof(text), "QMP input member '%.64s' is unexpected", unexpected);
+    else if (oob && execute)
+        snprintf(text, sizeof(text), "QMP input member 'execute' clashes with 'exec-oob'");
+    else if (oob && json_is_string(oob))
+        snprintf(text, sizeof(text), "The command %.64s does not support OOB",
+                 json_string_value(oob));
     else if (!execute)
         snprintf(text, sizeof(text), "QMP input lacks member 'execute'");
     else if (!json_is_string(execute))

@@ -16,8 +16,9 @@ static void test_negotiation(void **state)
     struct rig_client client = rig_open(false);
     rig_expect_error(&client, "{'execute':'query-status'}", "CommandNotFound",
                      "Expecting capabilities negotiation with 'qmp_capabilities'");
-    rig_expect_error(&client, "{'execute':'qmp_capabilities','arguments':{'enable':['oob']}}",
-                     "GenericError", "'oob' not available");
+    rig_expect_error(&client, "{'execute':'qmp_capabilities','arguments':{'enable':['x']}}",
+                     "GenericError", "'x' not available");
+    rig_expect_error(&client, "{'exec-oob':'stop'}", "GenericError", "'exec-oob' is unexpected");
     rig_expect_error(&client, "{'execute':'qmp_capabilities','arguments':{'x':1}}", "GenericError",
                      "Parameter 'x' is unexpected");
     rig_expect(&client, "{'execute':'qmp_capabilities','arguments':{'enable':[]},'id':1}",
@@ -486,10 +487,25 @@ static void test_the_manual_is_current(void **state)
     free(should_be);
 }
 
+/* Clients that pass descriptors ask for it; no command here overtakes another. */
+static void test_out_of_band(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(false);
+    rig_expect(&client, "{'execute':'qmp_capabilities','arguments':{'enable':['oob']}}",
+               "{\"return\": {}}");
+    rig_expect_error(&client, "{'exec-oob':'stop'}", "GenericError", "stop does not support OOB");
+    rig_expect_error(&client, "{'exec-oob':'stop','execute':'stop'}", "GenericError", "clashes");
+    rig_expect_error(&client, "{'exec-oob':1}", "GenericError", "lacks member 'execute'");
+    rig_expect(&client, "{'execute':'query-target'}", "{\"return\": {\"arch\": \"x86_64\"}}");
+    rig_leave(&client);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, rig_set_up, rig_tear_down)
     const struct CMUnitTest tests[] = {
+        TEST(test_out_of_band),
         TEST(test_negotiation),
         TEST(test_ids_come_back_as_they_were),
         TEST(test_bad_requests),
