@@ -114,6 +114,11 @@ int disk_open(struct loop *loop, const struct disk_options *options, struct disk
         disk_close(disk, on_abandoned, NULL);
         return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
     }
+    result = options->limits ? disk_set_limits(disk, options->limits) : 0;
+    if (result) {
+        disk_close(disk, on_abandoned, NULL);
+        return error_set_errno(err, -result, "cannot limit '%s'", options->path);
+    }
     *out = disk;
     return 0;
 }

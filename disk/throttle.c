@@ -10,10 +10,9 @@
 
 #include "disk/disk_private.h"
 
-#define NS_PER_S  1e9
-#define LIMIT_MAX UINT64_C(1000000000000000)
-#define BRIM_S    0.1
-#define NEVER     1e9 /* seconds */
+#define NS_PER_S 1e9
+#define BRIM_S   0.1
+#define NEVER    1e9 /* seconds */
 
 static double greater(double a, double b)
 {
@@ -23,39 +22,6 @@ static double greater(double a, double b)
 static double smaller(double a, double b)
 {
     return a < b ? a : b;
-}
-
-int throttle_check(const struct throttle_limits *limits, struct error *err)
-{
-    for (unsigned i = 0; i < THROTTLE_KINDS; i += 3) {
-        const uint64_t total = limits->bucket[i].average;
-        if (total && (limits->bucket[i + 1].average || limits->bucket[i + 2].average))
-            return error_set(err, EINVAL,
-                             "bps/iops/max total values and read/write values cannot be used at "
-                             "the same time");
-        if (limits->bucket[i].burst && (limits->bucket[i + 1].burst || limits->bucket[i + 2].burst))
-            return error_set(err, EINVAL,
-                             "bps/iops/max total values and read/write values cannot be used at "
-                             "the same time");
-    }
-    if (limits->operation_bytes && !limits->bucket[THROTTLE_OPS_TOTAL].average &&
-        !limits->bucket[THROTTLE_OPS_READ].average && !limits->bucket[THROTTLE_OPS_WRITE].average)
-        return error_set(err, EINVAL, "iops size requires an iops value to be set");
-    for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
-        uint64_t average = limits->bucket[i].average, burst = limits->bucket[i].burst;
-        if (average > LIMIT_MAX || burst > LIMIT_MAX)
-            return error_set(err, EINVAL, "bps/iops/max values must be within [0, %llu]",
-                             (unsigned long long)LIMIT_MAX);
-        if (!limits->bucket[i].burst_s)
-            return error_set(err, EINVAL, "the burst length cannot be 0");
-        if (limits->bucket[i].burst_s > 1 && !burst)
-            return error_set(err, EINVAL, "burst length set without burst rate");
-        if (burst && !average)
-            return error_set(err, EINVAL, "bps_max/iops_max require corresponding bps/iops values");
-        if (burst && burst < average)
-            return error_set(err, EINVAL, "bps_max/iops_max cannot be lower than bps/iops");
-    }
-    return 0;
 }
 
 static void leak(struct throttle *throttle, uint64_t now_ns)

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "disk/dirty.h"
+#include "disk/histogram.h"
+#include "disk/throttle.h"
 #include "vmm/chardev.h"
 #include "vmm/machine_chardev.h"
 #include "vmm/hotplug.h"
@@ -530,6 +533,32 @@ void machine_cpu_type(const struct machine *machine, char *text, size_t size)
 const char *disk_node_name(const struct disk *disk)
 {
     return disk->path[5] == 't' ? "virtio0" : "virtio1";
+}
+
+const struct throttle_limits *disk_get_limits(const struct disk *disk)
+{
+    static const struct throttle_limits none;
+    (void)disk;
+    return &none;
+}
+
+const struct disk_histogram *disk_get_histogram(const struct disk *disk, enum disk_op op)
+{
+    (void)disk, (void)op;
+    return NULL;
+}
+
+struct list *disk_bitmaps(struct disk *disk)
+{
+    static struct list none = LIST_INIT(none);
+    (void)disk;
+    return &none;
+}
+
+uint64_t dirty_bitmap_count_bytes(const struct dirty_bitmap *bitmap)
+{
+    (void)bitmap;
+    return 0;
 }
 
 /* Answers with what it was asked. */

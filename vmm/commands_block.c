@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "disk/dirty.h"
 #include "disk/disk.h"
+#include "disk/histogram.h"
+#include "disk/throttle.h"
 #include "vmm/commands.h"
 #include "vmm/hotplug.h"
 
@@ -22,6 +25,49 @@ static json_t *image_object(const struct disk *disk, unsigned depth)
     return image;
 }
 
+/* As throttling.* of -drive and block_set_io_throttle have them. */
+static void add_limits(json_t *node, const struct disk *disk)
+{
+    static const char *const names[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
+                                                      "iops", "iops_rd", "iops_wr"};
+    const struct throttle_limits *limits = disk_get_limits(disk);
+    char key[32];
+    for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
+        const uint64_t burst = limits->bucket[i].burst;
+        json_object_set_new(node, names[i], json_integer((json_int_t)limits->bucket[i].average));
+        if (!burst)
+            continue;
+        snprintf(key, sizeof(key), "%s_max", names[i]);
+        json_object_set_new(node, key, json_integer((json_int_t)burst));
+        snprintf(key, sizeof(key), "%s_max_length", names[i]);
+        json_object_set_new(node, key, json_integer((json_int_t)limits->bucket[i].burst_s));
+    }
+    if (limits->operation_bytes)
+        json_object_set_new(node, "iops_size", json_integer((json_int_t)limits->operation_bytes));
+}
+
+/* A job's own bitmap has no name, and is nobody else's business. */
+static void add_bitmaps(json_t *node, const struct disk *disk)
+{
+    json_t *list = json_array();
+    list_for_each(entry, disk_bitmaps((struct disk *)disk))
+    {
+        const struct dirty_bitmap *bitmap = list_entry(entry, struct dirty_bitmap, node);
+        if (!*bitmap->name)
+            continue;
+        json_t *one = json_pack("{s:s,s:b,s:b,s:b,s:I,s:I}", "name", bitmap->name, "recording",
+                                bitmap->enabled, "persistent", bitmap->persistent, "busy", 0,
+                                "granularity", (json_int_t)1 << bitmap->granularity_bits, "count",
+                                (json_int_t)dirty_bitmap_count_bytes(bitmap));
+        if (bitmap->inconsistent)
+            json_object_set_new(one, "inconsistent", json_true());
+        json_array_append_new(list, one);
+    }
+    if (json_array_size(list))
+        json_object_set(node, "dirty-bitmaps", list);
+    json_decref(list);
+}
+
 static int backing_depth(const struct disk *disk)
 {
     int depth = 0;
@@ -37,11 +83,15 @@ static json_t *node_object(const struct config_disk *config, const struct disk *
     json_t *node = json_pack(
         "{s:i,s:s,s:o,s:i,s:b,s:s,s:i,s:s,s:i,s:i,s:i,s:b,s:i,s:i,s:{s:b,s:b,s:b},s:s*}", "iops_rd",
         0, "detect_zeroes", "off", "image", image_object(disk, 0), "iops_wr", 0, "ro",
-        disk_is_read_only(disk), "node-name", disk_node_name(disk), "backing_file_depth", backing_depth(disk),
-        "drv", disk_format(disk), "iops", 0, "bps_wr", 0, "write_threshold", 0, "encrypted", 0,
-        "bps", 0, "bps_rd", 0, "cache", "no-flush", cache->no_flush, "direct", cache->direct,
-        "writeback", cache->writeback, "file", disk_path(disk));
+        disk_is_read_only(disk), "node-name", disk_node_name(disk), "backing_file_depth",
+        backing_depth(disk), "drv", disk_format(disk), "iops", 0, "bps_wr", 0, "write_threshold", 0,
+        "encrypted", 0, "bps", 0, "bps_rd", 0, "cache", "no-flush", cache->no_flush, "direct",
+        cache->direct, "writeback", cache->writeback, "file", disk_path(disk));
     const struct disk *backing = disk_backing(disk);
+    if (node) {
+        add_limits(node, disk);
+        add_bitmaps(node, disk);
+    }
     if (node && backing)
         json_object_set_new(node, "backing_file", json_string(disk_path(backing)));
     return node;
@@ -109,6 +159,19 @@ static void set_counter(json_t *stats, const char *prefix, const char *name, uin
     json_object_set_new(stats, key, json_integer((json_int_t)MIN(value, INT64_MAX)));
 }
 
+/* How long requests took, where block-latency-histogram-set asked for it. */
+static void add_histogram(json_t *stats, const char *key, const struct disk_histogram *histogram)
+{
+    if (!histogram)
+        return;
+    json_t *boundaries = json_array(), *bins = json_array();
+    for (size_t i = 0; i < histogram->count; i++)
+        json_array_append_new(boundaries, json_integer((json_int_t)histogram->boundary[i]));
+    for (size_t i = 0; i <= histogram->count; i++)
+        json_array_append_new(bins, json_integer((json_int_t)histogram->bins[i]));
+    json_object_set_new(stats, key, json_pack("{s:o,s:o}", "boundaries", boundaries, "bins", bins));
+}
+
 /* BlockDeviceStats. Zeroes and discards are what QEMU calls unmap. */
 static json_t *stats_object(const struct disk *disk)
 {
@@ -132,6 +195,9 @@ static json_t *stats_object(const struct disk *disk)
         set_counter(stats, "%s_bytes", name, counters.by_op[ops[i].op].bytes);
         set_counter(stats, "%s_merged", name, 0);
     }
+    add_histogram(stats, "rd_latency_histogram", disk_get_histogram(disk, DISK_READ));
+    add_histogram(stats, "wr_latency_histogram", disk_get_histogram(disk, DISK_WRITE));
+    add_histogram(stats, "flush_latency_histogram", disk_get_histogram(disk, DISK_FLUSH));
     return stats;
 }
 
@@ -146,10 +212,10 @@ void qmp_query_blockstats(struct qmp_call *call)
         if (!machine_disk(machine, i) || (disk->is_node && !disk->is_attached))
             continue;
         qdev_path(disk, i, path, sizeof(path));
-        json_t *entry =
-            json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id, "node-name",
-                      disk_node_name(machine_disk(machine, i)), "stats", stats_object(machine_disk(machine, i)), "qdev",
-                      disk->is_attached ? path : NULL);
+        json_t *entry = json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id,
+                                  "node-name", disk_node_name(machine_disk(machine, i)), "stats",
+                                  stats_object(machine_disk(machine, i)), "qdev",
+                                  disk->is_attached ? path : NULL);
         if (entry)
             json_array_append_new(list, entry);
     }

@@ -63,6 +63,8 @@ struct config_disk {
     struct disk_options options;
     enum config_on_error werror, rerror; /* default: ENOSPC, REPORT */
     char *serial;                        /* up to 20 bytes, or NULL */
+    struct throttle_limits *limits;      /* options.limits, or NULL */
+    char *node_name;                     /* NULL: as `id` */
     bool is_cdrom;
     bool is_attached;   /* a device refers to it */
     bool is_node;       /* blockdev-add made it: it stays when its device goes */

@@ -181,7 +181,8 @@ static int open_disks(struct machine *machine, struct error *err)
             result = disk_open(machine->loop, &options, &machine->disks[i], err);
         if (result)
             return result;
-        disk_set_node_name(machine->disks[i], config->disks[i].id);
+        const struct config_disk *disk = &config->disks[i];
+        disk_set_node_name(machine->disks[i], disk->node_name ? disk->node_name : disk->id);
     }
     return 0;
 }

@@ -138,6 +138,8 @@ void options_disk_fini(struct config_disk *disk)
     free((char *)disk->options.backing_path);
     free((char *)disk->options.data_file_path);
     free((char *)disk->options.backing_format);
+    free(disk->limits);
+    free(disk->node_name);
 }
 
 void vm_config_fini(struct vm_config *config)

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "disk/throttle.h"
 #include "vmm/options_private.h"
 #include "base/suggest.h"
 
-static const char no_throttle[] = "disk throttling is not there; leave it out";
 static const char no_bus[] = "evisor has virtio disks only; use if=virtio (the guest then sees "
                              "/dev/vda), or if=none with -device virtio-blk-pci";
 
@@ -36,6 +36,32 @@ static const struct keyval_known drive_known[] = {
     {"rerror", NULL, NULL},
     {"serial", NULL, NULL},
     {"file.locking", NULL, NULL},
+    {"node-name", NULL, NULL},
+    {"bps", NULL, NULL},
+    {"bps_rd", NULL, NULL},
+    {"bps_wr", NULL, NULL},
+    {"iops", NULL, NULL},
+    {"iops_rd", NULL, NULL},
+    {"iops_wr", NULL, NULL},
+    {"throttling.iops-size", NULL, NULL},
+    {"throttling.bps-total", NULL, NULL},
+    {"throttling.bps-total-max", NULL, NULL},
+    {"throttling.bps-total-max-length", NULL, NULL},
+    {"throttling.bps-read", NULL, NULL},
+    {"throttling.bps-read-max", NULL, NULL},
+    {"throttling.bps-read-max-length", NULL, NULL},
+    {"throttling.bps-write", NULL, NULL},
+    {"throttling.bps-write-max", NULL, NULL},
+    {"throttling.bps-write-max-length", NULL, NULL},
+    {"throttling.iops-total", NULL, NULL},
+    {"throttling.iops-total-max", NULL, NULL},
+    {"throttling.iops-total-max-length", NULL, NULL},
+    {"throttling.iops-read", NULL, NULL},
+    {"throttling.iops-read-max", NULL, NULL},
+    {"throttling.iops-read-max-length", NULL, NULL},
+    {"throttling.iops-write", NULL, NULL},
+    {"throttling.iops-write-max", NULL, NULL},
+    {"throttling.iops-write-max-length", NULL, NULL},
     {"locking", NULL, NULL},
     {"force-share", NULL, NULL},
     {"l2-cache-size", NULL, NULL},
@@ -57,10 +83,6 @@ static const struct keyval_known drive_known[] = {
     {"copy-on-read", "off", "copy-on-read is not there; leave it out"},
     {"snapshot", "off",
      "make an overlay instead: evisor-img create -f qcow2 -b IMAGE -F FORMAT OVERLAY"},
-    {"throttling.iops-total", "0", no_throttle},
-    {"throttling.bps-total", "0", no_throttle},
-    {"iops", "0", no_throttle},
-    {"bps", "0", no_throttle},
     {0}};
 
 static const char *text_of(const struct keyval *list, const char *key, const char *other_key)
@@ -196,10 +218,11 @@ static int set_access(struct config_disk *disk, const struct keyval *list, struc
     disk->options.no_lock = !locking || force_share;
     const char *format = disk->options.format;
     if (!result && format && is_foreign(format) && !disk->options.read_only)
-        result = error_set(err, EROFS,
-                           "%s: %s images are only read; add readonly=on, or convert it: evisor-img "
-                           "convert -O qcow2 %s NEW.qcow2",
-                           list->option, format, disk->options.path);
+        result =
+            error_set(err, EROFS,
+                      "%s: %s images are only read; add readonly=on, or convert it: evisor-img "
+                      "convert -O qcow2 %s NEW.qcow2",
+                      list->option, format, disk->options.path);
     return result;
 }
 
@@ -294,6 +317,54 @@ static int set_backing(struct config_disk *disk, const struct keyval *list, stru
     return 0;
 }
 
+/* As QEMU has them, and in their old short forms. */
+static const struct {
+    const char *average, *short_form, *burst, *length;
+} throttle_keys[THROTTLE_KINDS] = {
+    {"throttling.bps-total", "bps", "throttling.bps-total-max", "throttling.bps-total-max-length"},
+    {"throttling.bps-read", "bps_rd", "throttling.bps-read-max", "throttling.bps-read-max-length"},
+    {"throttling.bps-write", "bps_wr", "throttling.bps-write-max",
+     "throttling.bps-write-max-length"},
+    {"throttling.iops-total", "iops", "throttling.iops-total-max",
+     "throttling.iops-total-max-length"},
+    {"throttling.iops-read", "iops_rd", "throttling.iops-read-max",
+     "throttling.iops-read-max-length"},
+    {"throttling.iops-write", "iops_wr", "throttling.iops-write-max",
+     "throttling.iops-write-max-length"},
+};
+
+static int read_limits(const struct keyval *list, struct throttle_limits *limits, struct error *err)
+{
+    int result = keyval_size(list, "throttling.iops-size", 1, &limits->operation_bytes, err);
+    for (unsigned i = 0; i < THROTTLE_KINDS && !result; i++) {
+        limits->bucket[i].burst_s = 1;
+        result = keyval_size(list, throttle_keys[i].short_form, 1, &limits->bucket[i].average, err);
+        if (!result)
+            result =
+                keyval_size(list, throttle_keys[i].average, 1, &limits->bucket[i].average, err);
+        if (!result)
+            result = keyval_size(list, throttle_keys[i].burst, 1, &limits->bucket[i].burst, err);
+        if (!result)
+            result = keyval_uint(list, throttle_keys[i].length, 1, UINT32_MAX,
+                                 &limits->bucket[i].burst_s, err);
+    }
+    return result ? result : throttle_check(limits, err);
+}
+
+static int set_limits(struct config_disk *disk, const struct keyval *list, struct error *err)
+{
+    const char *node_name = keyval_get(list, "node-name");
+    if (node_name && (!*node_name || strlen(node_name) > 31))
+        return error_set(err, EINVAL, "%s: node-name=%s: a node's name has 1 to 31 bytes",
+                         list->option, node_name);
+    if (node_name)
+        disk->node_name = options_copy(node_name);
+    disk->limits = calloc(1, sizeof(*disk->limits));
+    CHECK(disk->limits);
+    disk->options.limits = disk->limits;
+    return read_limits(list, disk->limits, err);
+}
+
 static struct config_disk *find_disk(struct vm_config *config, const char *id)
 {
     for (unsigned i = 0; i < config->disk_count; i++)
@@ -325,8 +396,9 @@ int options_drive_read(struct config_disk *disk, struct keyval *list, struct err
         result = set_path(disk, list, err);
     if (!result)
         result = set_format(disk, list, err);
-    int (*const rest[])(struct config_disk *, const struct keyval *, struct error *) = {
-        set_cache, set_aio, set_errors, set_access, set_serial, set_tuning, set_backing};
+    int (*const rest[])(struct config_disk *, const struct keyval *,
+                        struct error *) = {set_cache,  set_aio,    set_errors,  set_access,
+                                           set_serial, set_tuning, set_backing, set_limits};
     for (unsigned i = 0; i < ARRAY_SIZE(rest) && !result; i++)
         result = rest[i](disk, list, err);
     return result;

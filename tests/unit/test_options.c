@@ -261,7 +261,7 @@ static void test_bad_drives(void **state)
     refuse("-kernel k -drive file=nbd:localhost:10809", "protocol");
     refuse("-kernel k -drive file=http://x/y", "protocol");
     refuse("-kernel k -drive file=x,serial=123456789012345678901", "20 bytes");
-    refuse("-kernel k -drive file=x,iops=100", "throttling");
+    refuse("-kernel k -drive file=x,iops=100,iops_rd=5", "same time");
     refuse("-kernel k -drive file=x,force-share=on", "readonly=on");
     refuse("-kernel k -drive file=x,id=a -drive file=y,id=a", "another drive with id=a");
     refuse("-kernel k -hdc a -cdrom b", "index 2");
