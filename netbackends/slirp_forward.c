@@ -104,6 +104,20 @@ static void keep_forward(struct slirp_backend *self, const struct net_forward *f
     list_push_back(&self->forwards, &kept->node);
 }
 
+static bool is_loopback(const struct slirp_forward_addresses *addresses)
+{
+    const struct sockaddr_in *ipv4 = (const void *)&addresses->host;
+    const struct sockaddr_in6 *ipv6 = (const void *)&addresses->host;
+    switch (addresses->host.ss_family) {
+    case AF_INET:
+        return ntohl(ipv4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&ipv6->sin6_addr);
+    default:
+        return true; /* a local socket */
+    }
+}
+
 /* 0, or -1 with errno set. A local socket is for its owner only. */
 static int listen_on(struct slirp_backend *self, const struct net_forward *forward,
                      const struct slirp_forward_addresses *addresses)
@@ -137,6 +151,11 @@ int net_slirp_forward_add(struct net_backend *backend, const struct net_forward 
     if (result)
         return result;
     slirp_options_forward_name(forward, name);
+    if (self->guard.host_only && !is_loopback(&addresses))
+        return error_set(err, EINVAL,
+                         "cannot forward %s: only the host reaches a machine on a host-only "
+                         "network: leave its address out, or use a network of type nat",
+                         name);
     if (find_forward(self, forward->is_udp, &addresses))
         return error_set(err, EEXIST,
                          "%s is already forwarded by netdev '%s': remove that forward first, or "
@@ -205,6 +224,10 @@ static int resolve_guest_forward(const struct slirp_backend *self,
                          text);
     char shown[INET_ADDRSTRLEN];
     inet_ntop(AF_INET, out, shown, sizeof(shown));
+    if (self->guard.host_only)
+        return error_set(err, EINVAL,
+                         "guest forward: a host-only network leads to the host alone, whose "
+                         "services are at its own address");
     if (!forward->guest_port)
         return error_set(err, EINVAL, "guest forward: %s needs a port from 1 to 65535", shown);
     if ((out->s_addr & self->mask.s_addr) != self->net.s_addr ||

@@ -414,23 +414,10 @@ static int read_nat(struct config_nic *nic, const struct keyval *list, struct er
     return result ? result : read_folder(nic, list, err);
 }
 
-/* Others than the host do not come in. */
-static bool is_loopback(const struct config_forward *forward)
-{
-    return !forward->host_address || strncmp(forward->host_address, "127.", 4) == 0 ||
-           strcmp(forward->host_address, "::1") == 0;
-}
-
 static int read_host_only(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
     int result = read_user(nic, list, err);
     nic->kind = NET_KIND_HOST_ONLY;
-    for (unsigned i = 0; !result && i < nic->user.forward_count; i++)
-        if (!is_loopback(&nic->user.forwards[i]))
-            result = error_set(err, EINVAL,
-                               "%s: hostfwd of port %u: only the host reaches a machine on a "
-                               "host-only network; leave its address out, or use type nat",
-                               list->option, nic->user.forwards[i].host_port);
     return result ? result : read_folder(nic, list, err);
 }
 

@@ -351,6 +351,24 @@ static void test_host_only_reaches_the_host_alone(void **state)
     close(link.fd);
 }
 
+static void test_only_the_host_comes_into_a_host_only_network(void **state)
+{
+    (void)state;
+    uint16_t port;
+    struct error err = {0};
+    close(guest_tcp_listen(&port));
+    struct net_forward forward = {.host_address = "0.0.0.0", .host_port = port, .guest_port = 22};
+    const struct net_guest_forward guest_forward = {.guest_port = 80, .command = "cat"};
+    join(0, &host_only);
+    struct net_backend *engine = net_shared_nat(nics[0].net);
+    assert_int_equal(net_slirp_forward_add(engine, &forward, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "only the host reaches a machine on a host-only network"));
+    err = (struct error){0};
+    forward.host_address = "127.0.0.1";
+    assert_int_equal(net_slirp_forward_add(engine, &forward, &err), 0);
+    assert_int_equal(net_slirp_guest_forward_add(engine, &guest_forward, &err), -EINVAL);
+}
+
 static void test_forwards_are_the_machines_own(void **state)
 {
     (void)state;
@@ -452,6 +470,7 @@ int main(void)
         shared_test(test_a_neighbour_is_not_the_router),
         shared_test(test_a_full_guest_loses_nothing),
         shared_test(test_host_only_reaches_the_host_alone),
+        shared_test(test_only_the_host_comes_into_a_host_only_network),
         shared_test(test_forwards_are_the_machines_own),
         shared_test(test_the_machines_agree_on_the_network),
         shared_test(test_errors_say_what_to_do),
