@@ -101,6 +101,8 @@ qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
     qmp_query_memory_size_summary, qmp_system_wakeup;
 /* commands_fd.c */
 qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
+/* commands_pci.c */
+qmp_handler_fn qmp_query_pci;
 /* commands_chardev.c */
 qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_send_break, qmp_ringbuf_read,
     qmp_ringbuf_write, qmp_query_chardev_backends;
@@ -117,6 +119,8 @@ struct keyval;
 /* All arguments as one list: members of members as "a.b", booleans as "on" and "off". */
 int must_check qmp_arguments_to_keyval(const struct qmp_call *call, struct keyval *list,
                                        struct error *err);
+/* commands_stats.c */
+qmp_handler_fn qmp_query_stats_schemas;
 /* commands_jobs.c */
 qmp_handler_fn qmp_block;
 /* qmp_schema.c */

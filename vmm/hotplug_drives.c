@@ -112,9 +112,12 @@ static void close_entry(struct machine *machine, unsigned index, machine_done_fn
 
 struct disk *hotplug_take_image(struct machine *machine, unsigned index)
 {
-    if (machine->config->disks[index].is_node)
-        return NULL;
+    struct error ignored = {0};
     struct disk *disk = machine->disks[index];
+    /* A guest may let go of a disk that a job works on: it stays, until drive_del. */
+    if (machine->config->disks[index].is_node ||
+        machine_block_check_unused(machine, disk, &ignored))
+        return NULL;
     free_entry(machine, index);
     return disk;
 }

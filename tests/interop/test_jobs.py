@@ -395,5 +395,11 @@ def test_metrics(machine, tmp_path):
     for line in ('evisor_disk_operations_total{disk="d",op="read"} ', "evisor_running 0",
                  "# TYPE evisor_disk_bytes_total counter", 'netdev="net0"'):
         assert line in text
+    schemas = {one["target"]: one["stats"] for one in box.ok("query-stats-schemas")}
+    for one in box.ok("query-stats"):
+        kind = "vcpu" if one["qom-path"].startswith("vcpu") else "vm"
+        known = {stat["name"] for stat in schemas[kind]}
+        assert {stat["name"] for stat in one["stats"]} <= known
+    box.refused("does not accept value 'kvm'", "query-stats-schemas", provider="kvm")
     box.quit()
     assert not (tmp_path / "metrics").exists()
