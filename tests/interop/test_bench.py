@@ -10,6 +10,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
+from benchkit import syscalls  # noqa: E402
 from benchkit.figures import Figure, permutation_test  # noqa: E402
 
 
@@ -104,3 +105,21 @@ def test_bad_arguments_get_one_line(arguments, said):
     done = bench(*arguments)
     assert done.returncode == 1 and said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_frames_pass_a_network_card():
+    for backend, direction in (("null", "send"), ("null", "receive"), ("internal", "send")):
+        done = path("net", "--format", backend, "--direction", direction, "--block", 100, "--depth",
+                    8, "--seconds", 1)
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        assert (figures["operations"] > 0) == (direction == "send")
+        assert (figures["received"] > 0) == (backend == "internal" or direction == "receive")
+
+
+def test_system_calls_are_counted():
+    way = syscalls.way()
+    if way is None:
+        pytest.skip("this host lets nobody count system calls")
+    output, calls = syscalls.count(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=10000"])
+    assert output == "" and 20000 <= calls < 22000  # a read and a write for each

@@ -138,6 +138,8 @@ def main():
     options = parser().parse_args()
     options.latencies, options.curves = {}, {}
     check(options)
+    if options.plot:
+        plot.prepare()
     if options.vs in ("all", "qemu") and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
     found = []

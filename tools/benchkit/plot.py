@@ -4,16 +4,28 @@ plot: the figures of a run as an SVG: each quantity by peer, throughput over dep
 histogram.
 """
 
+import importlib.util
+import os
+import sys
+
 from guestkit import packages
 
 
-def draw(figures, latencies, curves, path):
+DEBIAN_PYTHON = "/usr/bin/python3"
+
+
+def prepare():
+    """Before anything is measured: what --plot needs; if need be in the Python that has it."""
     packages.install(["python3-matplotlib"], "--plot")
-    try:
-        import matplotlib  # noqa: PLC0415, only where a plot is wanted
-    except ImportError as missing:
-        raise packages.Failure("--plot needs matplotlib for this Python: run evisor-bench by "
-                               "/usr/bin/python3, for which the package installs it") from missing
+    if importlib.util.find_spec("matplotlib"):
+        return
+    if os.path.realpath(sys.executable) == os.path.realpath(DEBIAN_PYTHON):
+        raise packages.Failure("--plot needs matplotlib: install python3-matplotlib")
+    os.execv(DEBIAN_PYTHON, [DEBIAN_PYTHON, *sys.argv])
+
+
+def draw(figures, latencies, curves, path):
+    import matplotlib  # noqa: PLC0415, only where a plot is wanted
     matplotlib.use("svg")
     from matplotlib import pyplot  # noqa: PLC0415
     curves = {name: points for name, points in curves.items() if len(points) > 1}
