@@ -169,6 +169,7 @@ SAME = [
     ("ringbuf-read", {"device": "zz", "size": 10}),
     ("ringbuf-write", {"device": "ch0", "data": "x"}),
     ("chardev-send-break", {"id": "zz"}),
+    ("query-pci", {}),
     ("query-block", {}),
     ("query-blockstats", {}),
     ("query-named-block-nodes", {}),
@@ -193,7 +194,7 @@ OPTIONAL = {"query-commands", "query-chardev-backends"}
 
 
 # Nothing that QEMU has not, and not all that it has.
-PARTS = {"query-block", "query-blockstats", "query-named-block-nodes"}
+PARTS = {"query-block", "query-blockstats", "query-named-block-nodes", "query-pci"}
 
 
 def is_part(ours, theirs):
