@@ -310,6 +310,34 @@ static void test_an_idle_machine_sleeps_and_asks_for_kicks(void **state)
     stop(&f);
 }
 
+static void test_registered_memory_carries_the_same_data(void **state)
+{
+    struct fixture f;
+    (void)state;
+    start(&f, "raw");
+    const struct guest_mem_region *ram = &f.guest.mem.regions[0];
+    if (!disk_register_memory(&f.guest.loop, ram->host, ram->size)) {
+        print_message("this host registers no memory: raise ulimit -l\n");
+        stop(&f);
+        skip();
+    }
+    uint8_t *sent = fake_guest_at(&f.guest, f.data[0], BLOCK);
+    for (unsigned i = 0; i < BLOCK; i++)
+        sent[i] = (uint8_t)(i * 7 + i / 256);
+    offer(&f, 0, VIRTIO_BLK_T_OUT, 5);
+    ring(&f);
+    await(&f, 1);
+    offer(&f, 1, VIRTIO_BLK_T_IN, 5);
+    ring(&f);
+    await_used(&f);
+    assert_memory_equal(fake_guest_at(&f.guest, f.data[1], BLOCK), sent, BLOCK);
+    /* Once only; and what is forgotten goes the ordinary way. */
+    assert_false(disk_register_memory(&f.guest.loop, ram->host, ram->size));
+    disk_forget_memory(&f.guest.loop);
+    run_batch(&f);
+    stop(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_qcow2_takes_nothing_from_the_heap),
         cmocka_unit_test(test_under_load_no_kick_is_asked_for),
         cmocka_unit_test(test_an_idle_machine_sleeps_and_asks_for_kicks),
+        cmocka_unit_test(test_registered_memory_carries_the_same_data),
     };
     CHECK(__sanitizer_install_malloc_and_free_hooks(on_malloc, on_free));
     return cmocka_run_group_tests(tests, NULL, NULL);
