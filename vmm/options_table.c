@@ -69,7 +69,10 @@ const struct option_entry option_table[] = {
      "Takes the guest's memory from a file, or from files in a folder such as "
      "a mounted hugetlbfs.",
      option_mem_path, NULL, NULL},
-    {"mem-prealloc", NULL, "Takes all of the guest's memory from the host at the start.",
+    {"mem-prealloc", NULL,
+     "Takes all of the guest's memory from the host at the start, in huge pages where it has some, "
+     "and registers it with io_uring where ulimit -l allows and there is no balloon: disk requests "
+     "then cost an eighth less.",
      option_flag, NULL, NULL},
     {"name", "[guest=]NAME", "The machine's name, which query-name tells.", option_name, NULL,
      NULL},
@@ -97,6 +100,7 @@ const struct option_entry option_table[] = {
      "file=FILE[,format=raw|qcow2|vdi|vmdk|vpc|vhdx][,if=virtio|none][,id=ID][,index=N][,media="
      "disk|cdrom]"
      "[,readonly=on|off][,cache=MODE][,discard=unmap|ignore][,aio=threads|native|io_uring]"
+     "[,node-name=NAME][,throttling.iops-total=N][,throttling.bps-total=N]"
      "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
      "[,cache-size=SIZE][,l2-cache-size=SIZE][,refcount-cache-size=SIZE]"
      "[,l2-cache-entry-size=SIZE][,cache-clean-interval=SECONDS]"
@@ -108,7 +112,10 @@ const struct option_entry option_table[] = {
      "another file; that one needs format=qcow2. Images of VirtualBox (vdi), VMware (vmdk) and "
      "Hyper-V (vpc, vhdx) need readonly=on. "
      "cache is writeback (the default), none, writethrough, directsync or unsafe. discard is "
-     "unmap by default: space that the guest frees goes back to the host. werror and rerror are "
+     "unmap by default: space that the guest frees goes back to the host. throttling.iops-total, "
+     "-read and -write limit operations a second, throttling.bps-* bytes; "
+     "with -max a burst may go so far, for -max-length seconds; iops= and bps= are short forms. "
+     "werror and rerror are "
      "report, ignore, stop or enospc. A comma in a file's name is written twice. "
      "qcow2 keeps 32M of its tables in memory, enough for 256G in clusters of 64K, and drops what "
      "was not used for 600 seconds. Space that the guest discards is given back within a second or "

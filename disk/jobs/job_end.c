@@ -202,7 +202,7 @@ static void pivot(struct job *job)
 static void on_flushed(struct disk_request *request, int result)
 {
     struct job *job = container_of(request, struct job, flush);
-    job->flush.on_done = NULL;
+    /* on_done stays: from here on the job only ends, whatever else wakes it. */
     if (result)
         job_fail(job, result, NULL);
     if (job->result)

@@ -100,7 +100,7 @@ static int write_switched(struct qcow2_rename *rename, uint8_t *cluster, uint64_
     if (length) {
         memcpy(cluster + place, rename->path, length);
         result = io_write_now(file, place, cluster + place, length);
-        if (!result && qcow2_rule(BACKING_NAME_FIRST))
+        if (!result)
             result = io_sync_now(file);
         patch_format(cluster, &rename->header, rename->format);
     }

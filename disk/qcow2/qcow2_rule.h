@@ -35,8 +35,7 @@
     X(REPAIR_BEFORE_COPIED, "repair-before-copied")   /* refcounts before COPIED flags */          \
     X(BITMAPS_IN_USE, "bitmaps-in-use") /* bitmaps are marked before a write they may miss */      \
     X(BITMAPS_FIRST, "bitmaps-first")   /* bitmaps are stored before the header's pointer */       \
-    X(RESIZE_ZEROES_FIRST, "resize-zeroes-first") /* no old bytes past the old end */               \
-    X(BACKING_NAME_FIRST, "backing-name-first")   /* the name before the header's pointer to it */
+    X(RESIZE_ZEROES_FIRST, "resize-zeroes-first") /* no old bytes past the old end */
 
 #define QCOW2_RULE_ENUM(rule, text) QCOW2_RULE_##rule,
 enum qcow2_rule { QCOW2_RULE_NONE, QCOW2_RULES(QCOW2_RULE_ENUM) };

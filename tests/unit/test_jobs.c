@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_create.h"
+#include "disk/qcow2/qcow2_header.h"
 #include "disk/throttle.h"
 #include "tests/fake_io.h"
 #include "tests/unit/test.h"
@@ -476,6 +477,59 @@ static void test_a_snapshot_under_writes(void **state)
     assert_int_equal(fixture.fakes[TOP]->file.stats.writes, writes);
 }
 
+/* --- a power cut while an image gets another backing file --- */
+
+struct cut {
+    uint64_t random;
+    uint8_t *state;
+    unsigned states, old_names, new_names;
+};
+
+static void on_change(struct fake_io *fake, void *opaque)
+{
+    struct cut *cut = opaque;
+    for (unsigned i = 0; i < 20; i++) {
+        struct error err = {0};
+        struct qcow2_header header;
+        struct fake_io *after = fake_io_create(&fixture.loop, 16 * MIB, 7);
+        uint64_t length = fake_io_power_cut(fake, &cut->random, cut->state);
+        fake_io_restart(after, cut->state, length);
+        assert_int_equal(qcow2_header_read(&after->file, "cut", &header, &err), 0);
+        cut->states++;
+        cut->old_names += !strcmp(header.backing_path, "base");
+        cut->new_names += !strcmp(header.backing_path, "another-base");
+        assert_int_equal(cut->states, cut->old_names + cut->new_names);
+        assert_string_equal(header.backing_format, "qcow2");
+        qcow2_header_fini(&header);
+        io_close(&after->file, NULL, NULL);
+        fake_io_destroy(after);
+    }
+}
+
+static void on_renamed(void *opaque, int result, const struct error *err)
+{
+    (void)err;
+    assert_int_equal(result, 0);
+    *(bool *)opaque = true;
+}
+
+static void test_a_power_cut_leaves_the_old_backing_file_or_the_new_one(void **state)
+{
+    (void)state;
+    bool is_done = false;
+    struct cut cut = {.random = 99, .state = malloc(16 * MIB)};
+    fixture.fakes[TOP]->on_change = on_change;
+    fixture.fakes[TOP]->opaque = &cut;
+    qcow2_format.set_backing(graph_top(fixture.disk), "another-base", "qcow2", on_renamed,
+                             &is_done);
+    turn_until(is_done);
+    fixture.fakes[TOP]->on_change = NULL;
+    assert_true(cut.old_names > 0);
+    on_change(fixture.fakes[TOP], &cut);
+    assert_true(cut.new_names >= 20);
+    free(cut.state);
+}
+
 /* --- limits --- */
 
 static void test_limits_are_checked(void **state)
@@ -526,6 +580,7 @@ int main(void)
         TEST(test_stop_on_error_waits_to_be_resumed),
         TEST(test_what_may_be_done_when),
         TEST(test_a_snapshot_under_writes),
+        TEST(test_a_power_cut_leaves_the_old_backing_file_or_the_new_one),
         TEST(test_limits_are_checked),
         TEST(test_operations_are_delayed_and_none_is_lost),
 #undef TEST
