@@ -45,9 +45,14 @@ static void rotate_logs(const struct machine *machine)
 }
 
 /* What evisor said last before it ended. */
-static int report_death(const struct machine *machine, int log_fd, struct error *err)
+static int report_death(const struct machine *machine, int log_fd, int status, struct error *err)
 {
     char text[4096];
+    if (WIFSIGNALED(status))
+        return error_set(err, EIO,
+                         "the machine '%s' did not start: signal %d ended evisor; see: "
+                         "evctl logs",
+                         machine->name, WTERMSIG(status));
     ssize_t length = pread(log_fd, text, sizeof(text) - 1, 0);
     text[length > 0 ? length : 0] = '\0';
     while (length > 0 && text[length - 1] == '\n')
@@ -81,7 +86,7 @@ static int wait_until_up(const struct machine *machine, pid_t child, int log_fd,
     while (result == -EAGAIN) {
         struct qmp qmp;
         if (waitpid(child, &status, WNOHANG) == child)
-            result = report_death(machine, log_fd, err);
+            result = report_death(machine, log_fd, status, err);
         else if (qmp_open(machine, &qmp, NULL) == 0)
             result = pull_cables(machine, &qmp, err);
         else if (interrupt_is_pending())
