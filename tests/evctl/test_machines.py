@@ -132,6 +132,16 @@ def test_rename(evctl, guest):
     evctl.fails(4, ["running"], "rename", "twin", "x")
 
 
+def test_a_folder_that_cannot_be(evctl, tmp_path):
+    (tmp_path / "file").write_text("")
+    evctl.environment["XDG_DATA_HOME"] = str(tmp_path / "file/below")
+    for words in (("create", "web"), ("list",), ("net", "create", "lab")):
+        evctl.fails(1, ["cannot make the folder", "file/below"], *words)
+    evctl.environment.update(XDG_DATA_HOME="", HOME="")
+    evctl.fails(1, ["HOME", "XDG_DATA_HOME"], "list")
+    evctl.environment["XDG_DATA_HOME"] = str(evctl.home)
+
+
 def test_no_space_for_the_image(evctl, guest):
     limit = 1 << 20
 

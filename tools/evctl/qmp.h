@@ -16,7 +16,7 @@ struct qmp {
     char *buffer;
     size_t length, capacity;
     unsigned timeout_ms; /* for a reply */
-    json_t *events; /* came while a reply was awaited, oldest first */
+    json_t *events;      /* came while a reply was awaited, oldest first */
 };
 
 /* Connects, without waiting: the descriptor or -errno. */
