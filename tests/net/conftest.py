@@ -4,6 +4,7 @@ A world for each test, in network namespaces of its own: `host`, where evisor ru
 cable from the host's only uplink; and the guests that a test adds.
 """
 
+import json
 import os
 import pathlib
 import sys
@@ -51,8 +52,12 @@ def world(tmp_path):
         resolv = tmp_path / "resolv.conf"
         resolv.write_text(f"nameserver {OUTSIDE}\n")
         host.run(["mount", "--bind", resolv, "/etc/resolv.conf"])
+        evctl = make_evctl(host, tmp_path)
         yield types.SimpleNamespace(lab=lab, host=host, outside=outside, folder=tmp_path,
-                                    evctl=make_evctl(host, tmp_path))
+                                    evctl=evctl)
+        # dnsmasq is a daemon, which would outlive its namespace.
+        for network in json.loads(evctl("net", "list", "--json")):
+            evctl("net", "delete", network["name"])
 
 
 def make_evctl(host, folder):
