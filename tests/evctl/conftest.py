@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -59,9 +60,11 @@ class Evctl:
         return result
 
     def start_process(self, *words):
+        """As in a terminal, where Ctrl-C counts, also if the test run's own parent ignores it."""
         return subprocess.Popen(self.command(*words), env=self.environment, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE)
+                                stderr=subprocess.PIPE,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     def state(self, name):
         return next(row["state"] for row in self("list", "--json").json() if row["name"] == name)

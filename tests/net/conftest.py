@@ -28,6 +28,11 @@ def needs_root():
     if os.geteuid() != 0:
         pytest.skip("network namespaces with bridges and nftables need root")
     packages.install(PACKAGES, "the tests of networks")
+    try:
+        with Lab() as lab:
+            lab.space("trial")
+    except packages.Failure as failure:
+        pytest.skip(str(failure))
 
 
 @pytest.fixture

@@ -145,6 +145,16 @@ def test_an_internal_network_of_unequal_members(world, site):
 
 
 def start_qemu(world, netdev):
+    """QEMU 7.2 itself now and then dies of a signal while it starts: then once more."""
+    for _ in range(5):
+        qemu = try_qemu(world, netdev)
+        if qemu.poll() is None:
+            return qemu
+        assert qemu.returncode < 0, qemu.stderr.read()
+    raise AssertionError(f"QEMU died five times of signal {-qemu.returncode}")
+
+
+def try_qemu(world, netdev):
     """QEMU without a machine: its netdev joined to the TAP q0 of the host by a hub."""
     qemu = world.host.start(
         ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none",
@@ -154,7 +164,6 @@ def start_qemu(world, netdev):
          "-netdev", "hubport,id=h1,hubid=0,netdev=near"], stderr=subprocess.PIPE)
     wait_for(lambda: "LOWER_UP" in world.host.run("ip link show q0") or qemu.poll() is not None,
              "QEMU with its TAP")
-    assert qemu.poll() is None, qemu.stderr.read()
     return qemu
 
 

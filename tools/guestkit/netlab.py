@@ -14,7 +14,7 @@ import time
 from . import packages
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-PACKAGES = ["iproute2", "iperf3", "nftables", "dnsmasq-base", "ethtool", "iputils-ping",
+PACKAGES = ["procps", "iproute2", "iperf3", "nftables", "dnsmasq-base", "ethtool", "iputils-ping",
             "busybox-static", "passt", "qemu-system-x86"]
 
 
@@ -41,7 +41,8 @@ class Namespace:
              "mount -t sysfs sys /sys && ip link set lo up && echo up && exec cat"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.holder.stdout.readline() != "up\n":
-            raise packages.Failure("no network namespace can be made here: run as root")
+            raise packages.Failure("no network namespace can be made here: it takes root, and a "
+                                   "root file system that is a mount point")
         self.pid = self.holder.pid
         self.path = f"/proc/{self.pid}/ns/net"
 
