@@ -2,7 +2,7 @@
 /* AES, PCLMULQDQ, SHA, RDRAND and RDSEED: who has them, and what random numbers leave behind. */
 #include <string.h>
 
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 #include "vmm/soft/decode.h"
 
@@ -14,22 +14,6 @@
 #define ECX_RDRAND (1u << 30)
 #define EBX_RDSEED (1u << 18)
 #define EBX_SHA    (1u << 29)
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 static enum soft_decoded decode(const void *bytes, unsigned length)
 {

@@ -2,28 +2,12 @@
 /* Exceptions, interrupts, returns and system calls of the software CPU. */
 #include <string.h>
 
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 
 #define END   0xe6, 0xf4 /* out 0xf4, al */
 #define HLT   0xf4
 #define IRETQ 0x48, 0xcf
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 /* Changes a field of a gate: byte `at` of the 16. */
 static void patch_gate(unsigned vector, unsigned at, uint8_t value)

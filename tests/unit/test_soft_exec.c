@@ -6,27 +6,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 
 #define END  0xe6, 0xf4 /* out 0xf4, al */
 #define MMIO UINT64_C(0x40000000)
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 /* --- Code that changes --- */
 

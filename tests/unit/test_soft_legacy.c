@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 
 #define END 0xe6, 0xf4 /* out 0xf4, al */
@@ -19,22 +19,6 @@
 #define SEL_NEW    0x68
 #define SEL_NEW_16 0x70
 #define SEL_GATE   0x78 /* task gate to SEL_NEW */
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 static uint64_t tss_descriptor(uint32_t base, unsigned type, unsigned limit)
 {

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 
 #define PTE_P  UINT64_C(1)
@@ -17,22 +17,6 @@
 #define LOAD_RBX 0x48, 0x8b, 0x03 /* mov rax, [rbx] */
 #define STORE    0x48, 0x89, 0x03 /* mov [rbx], rax */
 #define CALL_RBX 0xff, 0xd3
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 static void set_rbx(uint64_t value)
 {

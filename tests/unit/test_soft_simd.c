@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "tests/soft_guest.h"
+#include "tests/unit/soft_fixture.h"
 #include "tests/unit/test.h"
 #include "vmm/soft/cpuid.h"
 #include "vmm/soft/decode.h"
@@ -27,22 +27,6 @@
 #define ANDN       0xc4, 0xe2, 0x70, 0xf2, 0xc2 /* eax, ecx, edx */
 
 #define COMPACTED (UINT64_C(1) << 63)
-
-static struct soft_guest guest;
-
-static int set_up(void **state)
-{
-    (void)state;
-    soft_guest_create(&guest, 1);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    soft_guest_destroy(&guest);
-    return 0;
-}
 
 /* After soft_guest_code: what an operating system has done. */
 static void enable(uint64_t xcr0)
