@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/daemonize.h"
+#include "base/footprint.h"
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/control.h"
@@ -92,6 +93,7 @@ static void on_control_ready(void *opaque)
     struct program *program = opaque;
     if (!program->config.start_paused)
         machine_cont(program->machine, NULL, NULL);
+    footprint_trim();
 }
 
 static int start(struct program *program, struct error *err)
