@@ -3,7 +3,7 @@
  * acpi_hotplug: the registers through which the DSDT's methods learn what came and what shall go:
  * PCI slots (GPE 1) and processors (GPE 2).
  *
- * (ACPI 6.3, section 6.3; the register block is evisor's own, vmm/acpi_hotplug_aml.c its only
+ * (ACPI 6.3, section 6.3; the register block is evisor's own, vmm/boot/acpi_hotplug_aml.c its only
  * reader.) Plugging or asking for a removal sets a bit and raises the GPE; the handler reads the
  * bits and notifies the guest's driver, which ends a removal with _EJ0, hence with a write here.
  */

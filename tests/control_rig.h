@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 #include "tests/fake_machine.h"
-#include "vmm/control.h"
+#include "vmm/control/control.h"
 
 struct rig_client {
     int fd;

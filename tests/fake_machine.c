@@ -8,10 +8,10 @@
 #include "disk/dirty.h"
 #include "disk/histogram.h"
 #include "disk/throttle.h"
-#include "vmm/chardev.h"
+#include "vmm/chardev/chardev.h"
 #include "vmm/machine_chardev.h"
 #include "vmm/machine_pci.h"
-#include "vmm/hotplug.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_block.h"
 
 static void run_op(struct machine *machine, const struct fake_op *op)

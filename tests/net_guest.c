@@ -33,7 +33,7 @@
 #include "devices/virtio_net.h"
 #include "tests/fake_guest.h"
 #include "vmm/netdev.h"
-#include "vmm/options.h"
+#include "vmm/options/options.h"
 
 enum { RX, TX, CTRL, QUEUE_COUNT };
 enum {

@@ -3,7 +3,7 @@
 #ifndef TESTS_OPTIONS_RIG_H
 #define TESTS_OPTIONS_RIG_H
 
-#include "vmm/options.h"
+#include "vmm/options/options.h"
 
 /* What the last command line came to. */
 extern struct vm_config config;

@@ -16,7 +16,7 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "vmm/accel_select.h"
-#include "vmm/acpi.h"
+#include "vmm/boot/acpi.h"
 #include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
 #include "vmm/machine_block.h"

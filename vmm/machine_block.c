@@ -4,7 +4,7 @@
 
 #include "disk/disk.h"
 #include "vmm/block/block.h"
-#include "vmm/hotplug.h"
+#include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_private.h"
 
 static bool disk_at(void *opaque, unsigned index, struct disk **disk, const char **id)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "vmm/machine_private.h"
-#include "vmm/options_private.h"
+#include "vmm/options/options_private.h"
 
 static int find(const struct machine *machine, const char *id)
 {

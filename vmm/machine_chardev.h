@@ -3,7 +3,7 @@
 #ifndef VMM_MACHINE_CHARDEV_H
 #define VMM_MACHINE_CHARDEV_H
 
-#include "vmm/keyval.h"
+#include "vmm/options/keyval.h"
 #include "vmm/machine.h"
 
 /* The words of -chardev, with "id". 0 or -errno with QEMU's sentence. */

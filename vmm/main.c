@@ -13,11 +13,11 @@
 #include "base/footprint.h"
 #include "base/log.h"
 #include "base/loop.h"
-#include "vmm/control.h"
-#include "vmm/gdb.h"
+#include "vmm/control/control.h"
+#include "vmm/gdb/gdb.h"
 #include "vmm/machine.h"
-#include "vmm/metrics.h"
-#include "vmm/options.h"
+#include "vmm/control/metrics.h"
+#include "vmm/options/options.h"
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
 

@@ -6,9 +6,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "vmm/commands.h"
-#include "vmm/hmp_private.h"
-#include "vmm/options.h"
+#include "vmm/control/commands.h"
+#include "vmm/control/hmp_private.h"
+#include "vmm/options/options.h"
 
 #define LINE_BYTES 1024
 

@@ -9,7 +9,7 @@
 #include "netbackends/shared.h"
 #include "netbackends/stream.h"
 #include "netbackends/tap.h"
-#include "vmm/forward.h"
+#include "vmm/options/forward.h"
 
 static int create_nat(struct loop *loop, const struct config_nic *nic, const char *machine_name,
                       struct net_backend **out, struct error *err)

@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "tests/fake_machine.h"
-#include "vmm/control_private.h"
-#include "vmm/gdb_private.h"
-#include "vmm/options.h"
+#include "vmm/control/control_private.h"
+#include "vmm/gdb/gdb_private.h"
+#include "vmm/options/options.h"
 
 #define TURNS_MAX 64
 

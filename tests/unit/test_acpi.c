@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/acpi.h"
+#include "vmm/boot/acpi.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 #include "base/limits.h"
 #include "devices/bus.h"
 #include "tests/unit/test.h"
-#include "vmm/aml.h"
+#include "vmm/boot/aml.h"
 
 static uint8_t ram[1024 * 1024];
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/base64.h"
+#include "vmm/control/base64.h"
 
 #include <stdlib.h>
 #include <string.h>

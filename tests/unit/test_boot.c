@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/boot.h"
+#include "vmm/boot/boot.h"
 
 #include <asm/bootparam.h>
 #include <elf.h>

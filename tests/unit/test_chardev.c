@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/chardev.h"
+#include "vmm/chardev/chardev.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 
 #include "base/limits.h"
 #include "tests/unit/test.h"
-#include "vmm/terminal.h"
+#include "vmm/chardev/terminal.h"
 
 static struct loop loop;
 static char folder[64];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Clients that come, leave, stop reading or send halves; sockets that cannot be. */
-#include "vmm/control.h"
+#include "vmm/control/control.h"
 
 #include <errno.h>
 #include <fcntl.h>

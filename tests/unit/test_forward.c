@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Rules of forwards as people write them, read and written again. */
-#include "vmm/forward.h"
+#include "vmm/options/forward.h"
 
 #include <stdlib.h>
 #include <string.h>

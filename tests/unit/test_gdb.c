@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The debugger's side of the remote protocol, against a machine of two bags of registers. */
-#include "vmm/gdb.h"
+#include "vmm/gdb/gdb.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

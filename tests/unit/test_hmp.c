@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The human monitor, on a socket as programs use it and on a terminal as people do. */
-#include "vmm/hmp.h"
+#include "vmm/control/hmp.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 #include "tests/fake_machine.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
-#include "vmm/control.h"
+#include "vmm/control/control.h"
 
 static struct loop loop;
 static struct machine machine;

@@ -3,7 +3,7 @@
  * Devices, disks, networks and CPUs that come and go, on a whole machine whose guest does nothing
  * but halt: the test reads and writes the registers of the DSDT's methods in its place.
  */
-#include "vmm/hotplug.h"
+#include "vmm/hotplug/hotplug.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/keyval.h"
+#include "vmm/options/keyval.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/options.h"
+#include "vmm/options/options.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "vmm/qmp_framer.h"
+#include "vmm/control/qmp_framer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_commands: what the human monitor can do, and what `info` can tell. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "build/config.h"
+#include "disk/disk.h"
+#include "vmm/chardev/chardev.h"
+#include "vmm/control/hmp_private.h"
+
+static struct machine *machine_of(struct hmp_call *call)
+{
+    return call->control->machine;
+}
+
+static void run_stop(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_stop(machine_of(call), hmp_call_done, call);
+}
+
+static void run_cont(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_cont(machine_of(call), hmp_call_done, call);
+}
+
+static void run_reset(struct hmp_call *call)
+{
+    call->is_pending = true;
+    machine_reset(machine_of(call), SHUTDOWN_HOST_QMP_SYSTEM_RESET, hmp_call_done, call);
+}
+
+static void run_powerdown(struct hmp_call *call)
+{
+    machine_powerdown(machine_of(call));
+}
+
+static void run_quit(struct hmp_call *call)
+{
+    machine_quit(machine_of(call), SHUTDOWN_HOST_QMP_QUIT);
+}
+
+static void list_commands(struct hmp_call *call, const struct hmp_command *table, unsigned count,
+                          const char *prefix)
+{
+    for (unsigned i = 0; i < count; i++)
+        fprintf(call->out, "%s%s%s%s -- %s\r\n", prefix, table[i].names,
+                table[i].arguments ? " " : "", table[i].arguments ? table[i].arguments : "",
+                table[i].help);
+}
+
+static void run_help(struct hmp_call *call)
+{
+    if (call->word_count > 1 && strcmp(call->words[1], "info") == 0)
+        list_commands(call, hmp_infos, hmp_info_count, "info ");
+    else
+        list_commands(call, hmp_commands, hmp_command_count, "");
+}
+
+static void run_info(struct hmp_call *call)
+{
+    if (call->word_count < 2) {
+        list_commands(call, hmp_infos, hmp_info_count, "info ");
+        return;
+    }
+    memmove(call->words, call->words + 1, call->word_count * sizeof(*call->words));
+    call->word_count--;
+    hmp_dispatch(call, hmp_infos, hmp_info_count, "info");
+}
+
+const struct hmp_command hmp_commands[] = {
+    {"help|?", "[info]", "show the commands", run_help},
+    {"info", "[subcommand]", "show something about the machine", run_info},
+    {"stop|s", NULL, "stop the guest", run_stop},
+    {"cont|c", NULL, "go on with the guest", run_cont},
+    {"system_powerdown", NULL, "press the power button", run_powerdown},
+    {"system_reset", NULL, "reset the machine", run_reset},
+    {"system_wakeup", NULL, "wake a sleeping guest", hmp_system_wakeup},
+    {"balloon", "target", "ask the guest to do with so many MiB", hmp_balloon},
+    {"savevm", "tag", "save the machine's state (evisor saves disks only)", hmp_no_vmstate},
+    {"loadvm", "tag", "go back to a saved state (evisor saves disks only)", hmp_no_vmstate},
+    {"delvm", "tag", "delete a saved state (evisor saves disks only)", hmp_no_vmstate},
+    {"getfd", "name", "give a passed descriptor a name (QMP only)", hmp_getfd},
+    {"closefd", "name", "close a descriptor that was passed by QMP's getfd", hmp_closefd},
+    {"qom-list", "path", "the properties of an object and the objects below it", hmp_qom_list},
+    {"qom-get", "path property", "a property of an object", hmp_qom_get},
+    {"qom-set", "path property value", "set a property: requested-size, "
+     "guest-stats-polling-interval", hmp_qom_set},
+    {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
+    {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",
+     "forward a port of the host to the guest", hmp_hostfwd_add},
+    {"hostfwd_remove", "[netdev] tcp|udp:[address]:port", "take a forwarded port back",
+     hmp_hostfwd_remove},
+    {"device_add", "driver[,id=id][,key=value...]", "plug a device or a CPU in", hmp_device_add},
+    {"device_del", "id", "ask the guest to let a device go", hmp_device_del},
+    {"drive_add", "0 if=none,id=id,file=path[,key=value...]", "open an image for device_add",
+     hmp_drive_add},
+    {"drive_del", "id", "close an image of drive_add", hmp_drive_del},
+    {"netdev_add", "type,id=id[,key=value...]", "open a network for device_add", hmp_netdev_add},
+    {"netdev_del", "id", "close a network", hmp_netdev_del},
+    {"object_add", "rng-random,id=id", "make a source of random numbers", hmp_object_add},
+    {"object_del", "id", "remove an object", hmp_object_del},
+    {"quit|q", NULL, "end the machine at once", run_quit},
+};
+const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
+
+static void info_status(struct hmp_call *call)
+{
+    enum machine_state state = machine_get_state(machine_of(call));
+    bool has_detail = state != MACHINE_RUNNING && state != MACHINE_PAUSED;
+    fprintf(call->out, "VM status: %s%s%s%s\r\n", state == MACHINE_RUNNING ? "running" : "paused",
+            has_detail ? " (" : "", has_detail ? machine_state_name(state) : "",
+            has_detail ? ")" : "");
+}
+
+static void info_version(struct hmp_call *call)
+{
+    fprintf(call->out, "evisor " EVISOR_VERSION "\r\n");
+}
+
+static void info_name(struct hmp_call *call)
+{
+    const char *name = machine_config(machine_of(call))->name;
+    if (name)
+        fprintf(call->out, "%s\r\n", name);
+}
+
+static void info_uuid(struct hmp_call *call)
+{
+    const char *uuid = machine_config(machine_of(call))->uuid;
+    fprintf(call->out, "%s\r\n", uuid ? uuid : "00000000-0000-0000-0000-000000000000");
+}
+
+static void info_kvm(struct hmp_call *call)
+{
+    bool is_kvm = strcmp(machine_accel_name(machine_of(call)), "kvm") == 0;
+    fprintf(call->out, "kvm support: %s\r\n", is_kvm ? "enabled" : "disabled");
+}
+
+static void info_cpus(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
+        struct machine_cpu_info cpu;
+        machine_get_cpu(machine_of(call), i, &cpu);
+        if (!cpu.is_present)
+            continue;
+        fprintf(call->out, "%s CPU #%u: thread_id=%d\r\n", i ? " " : "*", cpu.index, cpu.thread_id);
+    }
+}
+
+static unsigned chain_depth(const struct disk *disk)
+{
+    unsigned depth = 0;
+    while ((disk = disk_backing(disk)))
+        depth++;
+    return depth;
+}
+
+static const char *cache_name(const struct disk_cache_mode *cache)
+{
+    if (cache->no_flush)
+        return "writeback, ignore flushes";
+    if (cache->direct)
+        return cache->writeback ? "writeback, direct" : "writethrough, direct";
+    return cache->writeback ? "writeback" : "writethrough";
+}
+
+static void info_block(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *drive = &config->disks[i];
+        const struct disk *disk = machine_disk(machine_of(call), i);
+        if (!disk)
+            continue;
+        fprintf(call->out, "%s%s: %s (%s%s)\r\n", i ? "\r\n" : "", drive->id, disk_path(disk),
+                disk_format(disk), disk_is_read_only(disk) ? ", read-only" : "");
+        if (drive->is_attached)
+            fprintf(call->out, "    Attached to:      %s\r\n",
+                    drive->qdev_id ? drive->qdev_id : "virtio-blk-pci");
+        fprintf(call->out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
+        if (disk_backing(disk))
+            fprintf(call->out, "    Backing file:     %s (chain depth: %u)\r\n",
+                    disk_path(disk_backing(disk)), chain_depth(disk));
+    }
+}
+
+static void info_blockstats(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        struct disk_stats stats;
+        if (!machine_disk(machine_of(call), i))
+            continue;
+        disk_get_stats(machine_disk(machine_of(call), i), &stats);
+        fprintf(call->out,
+                "%s: rd_bytes=%llu wr_bytes=%llu rd_operations=%llu wr_operations=%llu "
+                "flush_operations=%llu wr_total_time_ns=%llu rd_total_time_ns=%llu "
+                "flush_total_time_ns=%llu\r\n",
+                config->disks[i].id, (unsigned long long)stats.by_op[DISK_READ].bytes,
+                (unsigned long long)stats.by_op[DISK_WRITE].bytes,
+                (unsigned long long)stats.by_op[DISK_READ].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].operations,
+                (unsigned long long)stats.by_op[DISK_FLUSH].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].total_ns,
+                (unsigned long long)stats.by_op[DISK_READ].total_ns,
+                (unsigned long long)stats.by_op[DISK_FLUSH].total_ns);
+    }
+}
+
+static void info_chardev(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->chardev_count; i++) {
+        const struct config_chardev *chardev = &config->chardevs[i];
+        struct chardev *open = machine_chardev(machine_of(call), i);
+        if (!chardev->id)
+            continue;
+        fprintf(call->out, "%s: filename=%s%s\r\n", chardev->id,
+                open ? chardev_filename(open) : (chardev->path ? "unix:" : "tcp:"),
+                !open && chardev->path ? chardev->path : "");
+    }
+}
+
+static void info_snapshots(struct hmp_call *call)
+{
+    fprintf(call->out, "There is no snapshot available.\r\n");
+}
+
+static void print_stat(void *opaque, const char *group, const char *name, uint64_t value)
+{
+    FILE *out = opaque;
+    fprintf(out, "%s.%s: %llu\r\n", group, name, (unsigned long long)value);
+}
+
+static void info_stats(struct hmp_call *call)
+{
+    machine_for_each_stat(machine_of(call), print_stat, call->out);
+}
+
+const struct hmp_command hmp_infos[] = {
+    {"balloon", NULL, "how much memory the guest has outside its balloon", hmp_info_balloon},
+    {"block", NULL, "the disks", info_block},
+    {"blockstats", NULL, "counters of the disks", info_blockstats},
+    {"chardev", NULL, "the terminals and sockets", info_chardev},
+    {"cpus", NULL, "the CPUs and their threads", info_cpus},
+    {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
+     hmp_info_hotpluggable_cpus},
+    {"kvm", NULL, "whether KVM runs the guest", info_kvm},
+    {"memory-devices", NULL, "memory that grows and shrinks", hmp_info_memory_devices},
+    {"memory_size_summary", NULL, "memory from the start, and plugged since",
+     hmp_info_memory_size_summary},
+    {"name", NULL, "the machine's name", info_name},
+    {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
+    {"snapshots", NULL, "saved states of the machine", info_snapshots},
+    {"stats", NULL, "all counters", info_stats},
+    {"status", NULL, "whether the guest runs", info_status},
+    {"usernet", NULL, "forwarded ports and connections of the built-in NAT", hmp_info_usernet},
+    {"uuid", NULL, "the machine's UUID", info_uuid},
+    {"version", NULL, "evisor's version", info_version},
+};
+const unsigned hmp_info_count = ARRAY_SIZE(hmp_infos);

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_guest: the human monitor about the guest's memory, saved states, objects and descriptors. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/fdset.h"
+#include "vmm/control/hmp_private.h"
+#include "vmm/options/keyval.h"
+#include "vmm/machine_guest.h"
+#include "vmm/control/qom.h"
+
+static const char no_balloon[] = "Error: No balloon device has been activated\r\n";
+
+/* As QEMU does: the number counts MiB. */
+void hmp_balloon(struct hmp_call *call)
+{
+    uint64_t bytes = 0;
+    struct machine_balloon balloon;
+    if (call->word_count != 2) {
+        fprintf(call->out, "balloon: integer expected\r\nTry \"help balloon\" for more "
+                           "information\r\n");
+        return;
+    }
+    if (!keyval_text_to_size(call->words[1], MIB, &bytes) || !bytes)
+        fprintf(call->out, "Error: Parameter 'target' expects a size\r\n");
+    else if (!machine_get_balloon(call->control->machine, &balloon) ||
+             machine_set_balloon(call->control->machine, bytes))
+        fputs(no_balloon, call->out);
+}
+
+void hmp_info_balloon(struct hmp_call *call)
+{
+    struct machine_balloon balloon;
+    if (machine_get_balloon(call->control->machine, &balloon))
+        fprintf(call->out, "balloon: actual=%llu\r\n",
+                (unsigned long long)(balloon.actual_bytes / MIB));
+    else
+        fputs(no_balloon, call->out);
+}
+
+static void print_mem(FILE *out, const struct config_mem *config, const struct machine_mem *mem)
+{
+    fprintf(out,
+            "Memory device [virtio-mem]: \"%s\"\r\n"
+            "  memaddr: 0x%llx\r\n"
+            "  node: 0\r\n"
+            "  requested-size: %llu\r\n"
+            "  size: %llu\r\n"
+            "  max-size: %llu\r\n"
+            "  block-size: %llu\r\n"
+            "  memdev: /objects/%s\r\n",
+            config->qdev_id ? config->qdev_id : "", (unsigned long long)mem->gpa,
+            (unsigned long long)mem->requested_bytes, (unsigned long long)mem->plugged_bytes,
+            (unsigned long long)mem->size_bytes, (unsigned long long)mem->block_bytes,
+            config->memdev);
+}
+
+void hmp_info_memory_devices(struct hmp_call *call)
+{
+    const struct config_guest *config = &machine_config(call->control->machine)->guest;
+    for (unsigned i = 0; i < config->mem_count; i++) {
+        struct machine_mem mem;
+        if (machine_get_mem(call->control->machine, i, &mem))
+            print_mem(call->out, &config->mems[i], &mem);
+    }
+}
+
+void hmp_info_memory_size_summary(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(call->control->machine);
+    uint64_t plugged = 0;
+    for (unsigned i = 0; i < config->guest.mem_count; i++) {
+        struct machine_mem mem;
+        if (machine_get_mem(call->control->machine, i, &mem))
+            plugged += mem.plugged_bytes;
+    }
+    fprintf(call->out, "base memory: %llu\r\nplugged memory: %llu\r\n",
+            (unsigned long long)config->ram_bytes, (unsigned long long)plugged);
+}
+
+/* savevm, loadvm and delvm: the state of a running machine is not saved. */
+void hmp_no_vmstate(struct hmp_call *call)
+{
+    fprintf(call->out,
+            "Error: no block device can store vmstate for snapshot: evisor saves disks only; use "
+            "evctl snapshot, or evisor-img snapshot while the machine is off\r\n");
+}
+
+void hmp_system_wakeup(struct hmp_call *call)
+{
+    fprintf(call->out, "Error: Unable to wake up: guest is not in suspended state\r\n");
+}
+
+void hmp_getfd(struct hmp_call *call)
+{
+    /* A monitor for people has no message that could carry one. */
+    fprintf(call->out, "Error: No file descriptor supplied via SCM_RIGHTS\r\n");
+}
+
+void hmp_closefd(struct hmp_call *call)
+{
+    const char *name = call->words[1] ? call->words[1] : "";
+    int fd = fdset_take(name);
+    if (fd >= 0)
+        close(fd);
+    else
+        fprintf(call->out, "Error: File descriptor named '%s' not found\r\n", name);
+}
+
+/* --- objects --- */
+
+static bool find_object(struct hmp_call *call, struct qom_object *object)
+{
+    bool is_ambiguous;
+    const char *path = call->words[1] ? call->words[1] : "/";
+    if (qom_find(call->control->machine, path, object, &is_ambiguous))
+        return true;
+    fprintf(call->out, "Error: Device '%s' not found\r\n", path);
+    return false;
+}
+
+struct listing {
+    FILE *out;
+    const char *parent;
+};
+
+static bool print_child(void *opaque, const struct qom_object *object)
+{
+    const struct listing *listing = opaque;
+    size_t length = strcmp(listing->parent, "/") == 0 ? 0 : strlen(listing->parent);
+    const char *rest = object->path + length;
+    if (strncmp(object->path, listing->parent, length) == 0 && *rest == '/' && rest[1] &&
+        !strchr(rest + 1, '/'))
+        fprintf(listing->out, "%s (child<%s>)\r\n", rest + 1, object->type->name);
+    return true;
+}
+
+void hmp_qom_list(struct hmp_call *call)
+{
+    struct qom_object object;
+    if (!find_object(call, &object))
+        return;
+    fprintf(call->out, "type (string)\r\n");
+    for (const struct qom_property *property = object.type->properties; property->name; property++)
+        fprintf(call->out, "%s (%s)\r\n", property->name, property->kind);
+    struct listing listing = {call->out, object.path};
+    qom_walk(call->control->machine, print_child, &listing);
+}
+
+static const struct qom_property *find_property(struct hmp_call *call,
+                                                const struct qom_object *object)
+{
+    const char *name = call->word_count > 2 ? call->words[2] : "";
+    for (const struct qom_property *property = object->type->properties; property->name; property++)
+        if (strcmp(property->name, name) == 0)
+            return property;
+    fprintf(call->out, "Error: Property '%s.%s' not found\r\n", object->type->name, name);
+    return NULL;
+}
+
+void hmp_qom_get(struct hmp_call *call)
+{
+    struct qom_object object;
+    const struct qom_property *property;
+    if (!find_object(call, &object) || !(property = find_property(call, &object)))
+        return;
+    json_t *value = property->read(call->control->machine, &object);
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    fprintf(call->out, "%s\r\n", text ? text : "null");
+    free(text);
+    json_decref(value);
+}
+
+/* Numbers may have the usual suffixes. */
+void hmp_qom_set(struct hmp_call *call)
+{
+    struct qom_object object;
+    const struct qom_property *property;
+    uint64_t number;
+    if (call->word_count != 4) {
+        fprintf(call->out, "usage: qom-set PATH PROPERTY VALUE\r\n");
+        return;
+    }
+    if (!find_object(call, &object) || !(property = find_property(call, &object)))
+        return;
+    if (!property->write || !keyval_text_to_size(call->words[3], 1, &number) ||
+        number > INT64_MAX) {
+        fprintf(call->out, "Error: Property '%s.%s' %s\r\n", object.type->name, property->name,
+                property->write ? "takes a number" : "is not writable");
+        return;
+    }
+    struct error err = {0};
+    json_t *value = json_integer((json_int_t)number);
+    int result = property->write(call->control->machine, &object, value, &err);
+    if (result)
+        fprintf(call->out, "Error: %s\r\n", *err.text ? err.text : strerror(-result));
+    json_decref(value);
+}

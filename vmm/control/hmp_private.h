@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_private: one command of the human monitor under way, and the tables of commands. */
+#ifndef VMM_CONTROL_HMP_PRIVATE_H
+#define VMM_CONTROL_HMP_PRIVATE_H
+
+#include <stdio.h>
+
+#include "vmm/control/control_private.h"
+#include "vmm/control/hmp.h"
+
+#define HMP_LINE_MAX 4096
+#define HMP_WORDS    8
+
+struct hmp_call {
+    struct control *control;
+    FILE *out;                  /* lines end with "\r\n" */
+    char *words[HMP_WORDS + 1]; /* the command's arguments; NULL-terminated */
+    unsigned word_count;
+    bool is_pending; /* the handler will call hmp_finish */
+    /* Private. */
+    char *line;
+    char *output;
+    size_t output_size;
+    hmp_done_fn *on_done;
+    void *opaque;
+    struct loop_task done;
+};
+
+struct hmp_command {
+    const char *names; /* "cont|c" */
+    const char *arguments;
+    const char *help;
+    void (*run)(struct hmp_call *call);
+};
+
+/* The call is answered; it ends later. */
+void hmp_finish(struct hmp_call *call);
+/* As a machine_done_fn with the call as opaque. */
+void hmp_call_done(void *opaque, int result, const struct error *err);
+
+/* The handlers: hmp_hotplug.c, hmp_network.c. */
+typedef void hmp_handler_fn(struct hmp_call *call);
+hmp_handler_fn hmp_device_add, hmp_device_del, hmp_netdev_add, hmp_netdev_del, hmp_object_add,
+    hmp_object_del, hmp_drive_add, hmp_drive_del, hmp_info_hotpluggable_cpus;
+hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
+    hmp_info_usernet;
+
+/* hmp_guest.c */
+hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices,
+    hmp_info_memory_size_summary, hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd,
+    hmp_qom_list, hmp_qom_get, hmp_qom_set;
+
+extern const struct hmp_command hmp_commands[], hmp_infos[];
+extern const unsigned hmp_command_count, hmp_info_count;
+
+/* Runs what the first word names in the table; says so if there is nothing of that name. */
+void hmp_dispatch(struct hmp_call *call, const struct hmp_command *table, unsigned count,
+                  const char *what);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qmp_schema: query-qmp-schema, as QAPI's introspection has it (QEMU's qapi/introspect.json): made
+ * from the table that checks the arguments, so that both always agree. Answers are of type "any":
+ * their shapes are QEMU's.
+ */
+#include "vmm/control/commands.h"
+
+#include <string.h>
+
+#define ANY   "any"
+#define EMPTY "0"
+
+struct event {
+    const char *name;
+    struct qmp_argument members[8];
+};
+
+static const struct event events[] = {
+    {"ACPI_DEVICE_OST", {{"info", QMP_OBJECT, false}}},
+    {"BALLOON_CHANGE", {{"actual", QMP_INT, false}}},
+    {"BLOCK_EXPORT_DELETED", {{"id", QMP_STRING, false}}},
+    {"BLOCK_IO_ERROR",
+     {{"device", QMP_STRING, false},
+      {"node-name", QMP_STRING, true},
+      {"operation", QMP_STRING, false},
+      {"action", QMP_STRING, false},
+      {"nospace", QMP_BOOL, true},
+      {"reason", QMP_STRING, false}}},
+    {"BLOCK_JOB_CANCELLED",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false}}},
+    {"BLOCK_JOB_COMPLETED",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false},
+      {"error", QMP_STRING, true}}},
+    {"BLOCK_JOB_ERROR",
+     {{"device", QMP_STRING, false},
+      {"operation", QMP_STRING, false},
+      {"action", QMP_STRING, false}}},
+    {"BLOCK_JOB_READY",
+     {{"device", QMP_STRING, false},
+      {"len", QMP_INT, false},
+      {"offset", QMP_INT, false},
+      {"speed", QMP_INT, false},
+      {"type", QMP_STRING, false}}},
+    {"DEVICE_DELETED", {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
+    {"DEVICE_UNPLUG_GUEST_ERROR", {{"device", QMP_STRING, true}, {"path", QMP_STRING, false}}},
+    {"GUEST_PANICKED", {{"action", QMP_STRING, false}}},
+    {"JOB_STATUS_CHANGE", {{"status", QMP_STRING, false}, {"id", QMP_STRING, false}}},
+    {"MEMORY_DEVICE_SIZE_CHANGE",
+     {{"id", QMP_STRING, true}, {"size", QMP_INT, false}, {"qom-path", QMP_STRING, false}}},
+    {"NIC_IP_CHANGED", {{"id", QMP_STRING, false}, {"addresses", QMP_ARRAY, false}}},
+    {"POWERDOWN", {{0}}},
+    {"RESET",
+     {{"guest", QMP_BOOL, false}, {"reason", QMP_STRING, false}, {"detail", QMP_STRING, true}}},
+    {"RESUME", {{0}}},
+    {"SHUTDOWN",
+     {{"guest", QMP_BOOL, false}, {"reason", QMP_STRING, false}, {"detail", QMP_STRING, true}}},
+    {"STOP", {{0}}},
+    {"VSERPORT_CHANGE", {{"id", QMP_STRING, false}, {"open", QMP_BOOL, false}}},
+};
+
+static const char *type_name(enum qmp_type type)
+{
+    static const char *const names[] = {
+        [QMP_STRING] = "str", [QMP_INT] = "int",         [QMP_BOOL] = "bool",
+        [QMP_OBJECT] = ANY,   [QMP_ARRAY] = "[" ANY "]", [QMP_ANY] = ANY};
+    return names[type];
+}
+
+static json_t *describe_members(const struct qmp_argument *members)
+{
+    json_t *list = json_array();
+    for (const struct qmp_argument *member = members; member->name; member++) {
+        if (strcmp(member->name, "*") == 0)
+            continue;
+        json_t *entry =
+            json_pack("{s:s,s:s}", "name", member->name, "type", type_name(member->type));
+        if (member->is_optional)
+            json_object_set_new(entry, "default", json_null());
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+/* Adds the object type of these members if there are any; its name goes to `name`. */
+static void add_object(json_t *list, const char *owner, const struct qmp_argument *members,
+                       char name[static 64])
+{
+    if (!members->name) {
+        snprintf(name, 64, EMPTY);
+        return;
+    }
+    snprintf(name, 64, "%s-arg", owner);
+    json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "name", name, "meta-type", "object",
+                                          "members", describe_members(members)));
+}
+
+static void add_commands(json_t *list)
+{
+    unsigned count;
+    const struct qmp_command *table = commands_table(&count);
+    for (unsigned i = 0; i < count; i++) {
+        char arguments[64];
+        add_object(list, table[i].name, table[i].arguments, arguments);
+        json_array_append_new(list,
+                              json_pack("{s:s,s:s,s:s,s:s}", "name", table[i].name, "meta-type",
+                                        "command", "arg-type", arguments, "ret-type", ANY));
+    }
+}
+
+static void add_events(json_t *list)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
+        char arguments[64];
+        add_object(list, events[i].name, events[i].members, arguments);
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", events[i].name, "meta-type",
+                                              "event", "arg-type", arguments));
+    }
+}
+
+static void add_builtins(json_t *list)
+{
+    static const char *const builtins[][2] = {
+        {"str", "string"}, {"int", "int"}, {"bool", "boolean"}, {ANY, "value"}};
+    for (size_t i = 0; i < ARRAY_SIZE(builtins); i++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", builtins[i][0], "meta-type",
+                                              "builtin", "json-type", builtins[i][1]));
+    json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", "[" ANY "]", "meta-type",
+                                          "array", "element-type", ANY));
+    json_array_append_new(
+        list, json_pack("{s:s,s:s,s:[]}", "name", EMPTY, "meta-type", "object", "members"));
+}
+
+void qmp_query_qmp_schema(struct qmp_call *call)
+{
+    json_t *list = json_array();
+    add_commands(list);
+    add_events(list);
+    add_builtins(list);
+    qmp_call_return(call, list);
+}

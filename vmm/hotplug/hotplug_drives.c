@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hotplug_drives: the machine's table of disks, whose entries come and go: drives of the command
+ * line and drive_add, nodes of blockdev-add, and the disks that jobs make.
+ *
+ * The table never moves. A drive goes with its device; a node stays until blockdev-del.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "disk/disk.h"
+#include "vmm/drive_format.h"
+#include "vmm/hotplug/hotplug_private.h"
+#include "vmm/machine_block.h"
+#include "vmm/machine_private.h"
+#include "vmm/options/options_private.h"
+
+int machine_drive_index(const struct machine *machine, const char *name)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        if (machine->disks[i] && strcmp(machine->config->disks[i].id, name) == 0)
+            return (int)i;
+    return -1;
+}
+
+struct disk *machine_find_disk(const struct machine *machine, const char *name)
+{
+    int index = machine_drive_index(machine, name);
+    return index < 0 ? NULL : machine->disks[index];
+}
+
+static int take_entry(struct machine *machine, unsigned *index, struct error *err)
+{
+    struct vm_config *config = machine->config;
+    unsigned i = 0;
+    while (i < config->disk_count && (machine->disks[i] || config->disks[i].id))
+        i++;
+    if (i == DRIVE_MAX)
+        return error_set(err, ENOSPC, "the machine has %d disks already: remove one first",
+                         DRIVE_MAX);
+    config->disk_count = MAX(config->disk_count, i + 1);
+    *index = i;
+    return 0;
+}
+
+static void free_entry(struct machine *machine, unsigned index)
+{
+    machine->disks[index] = NULL;
+    machine->disk_policies[index] = (struct disk_policy){0};
+    options_disk_fini(&machine->config->disks[index]);
+    memset(&machine->config->disks[index], 0, sizeof(machine->config->disks[index]));
+}
+
+int machine_adopt_disk(struct machine *machine, struct disk *disk, const char *node_name,
+                       struct error *err)
+{
+    unsigned index;
+    if (machine_find_disk(machine, node_name))
+        return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", node_name);
+    int result = take_entry(machine, &index, err);
+    if (result)
+        return result;
+    machine->config->disks[index] =
+        (struct config_disk){.id = options_copy(node_name), .is_node = true};
+    machine->config->disks[index].options.cache.writeback = true;
+    machine->disks[index] = disk;
+    return 0;
+}
+
+void machine_forget_disk(struct machine *machine, struct disk *disk)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++) {
+        if (machine->disks[i] != disk)
+            continue;
+        CHECK(!machine->config->disks[i].is_attached);
+        free_entry(machine, i);
+        return;
+    }
+}
+
+struct closing {
+    struct machine *machine;
+    machine_done_fn *on_done;
+    void *opaque;
+};
+
+static void on_disk_closed(void *opaque, int result)
+{
+    struct closing *closing = opaque;
+    struct machine *machine = closing->machine;
+    struct error err = {0};
+    if (result)
+        error_set_errno(&err, -result, "closing the image failed");
+    closing->on_done(closing->opaque, result, &err);
+    free(closing);
+    hotplug_close_ends(machine);
+}
+
+static void close_entry(struct machine *machine, unsigned index, machine_done_fn *on_done,
+                        void *opaque)
+{
+    struct closing *closing = calloc(1, sizeof(*closing));
+    CHECK(closing);
+    *closing = (struct closing){machine, on_done, opaque};
+    struct disk *disk = machine->disks[index];
+    free_entry(machine, index);
+    hotplug_close_begins(machine);
+    disk_close(disk, on_disk_closed, closing);
+}
+
+struct disk *hotplug_take_image(struct machine *machine, unsigned index)
+{
+    struct error ignored = {0};
+    struct disk *disk = machine->disks[index];
+    /* A guest may let go of a disk that a job works on: it stays, until drive_del. */
+    if (machine->config->disks[index].is_node ||
+        machine_block_check_unused(machine, disk, &ignored))
+        return NULL;
+    free_entry(machine, index);
+    return disk;
+}
+
+void hotplug_drive_removed(struct machine *machine, unsigned index)
+{
+    struct config_disk *config = &machine->config->disks[index];
+    machine->disk_policies[index] = (struct disk_policy){0};
+    free(config->qdev_id);
+    config->qdev_id = NULL;
+    config->is_attached = false;
+    config->boot_rank = 0;
+}
+
+/* `config` is taken over where it succeeds. */
+static int open_entry(struct machine *machine, struct config_disk *config, unsigned *index,
+                      struct error *err)
+{
+    struct disk *disk;
+    int result = take_entry(machine, index, err);
+    if (!result && !config->options.format)
+        result = drive_format_tell(config->options.path, &config->options.format, err);
+    if (!result)
+        result = disk_open(machine->loop, &config->options, &disk, err);
+    if (result)
+        return result;
+    disk_set_node_name(disk, config->id);
+    machine->config->disks[*index] = *config;
+    machine->disks[*index] = disk;
+    return 0;
+}
+
+static int add_drive(struct machine *machine, struct keyval *list, const char *name, bool is_node,
+                     unsigned *index, struct error *err)
+{
+    struct config_disk config = {.is_node = is_node};
+    int result = options_drive_read(&config, list, err);
+    if (!result)
+        config.id = options_copy(name);
+    if (!result)
+        result = open_entry(machine, &config, index, err);
+    if (result)
+        options_disk_fini(&config);
+    return result;
+}
+
+/* The last one stands for the file itself, raw. */
+#define NODE_DRIVERS "qcow2|raw|vdi|vmdk|vpc|vhdx|file|host_device"
+
+static bool is_file_driver(const char *driver)
+{
+    return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
+}
+
+static void drop_key(struct keyval *list, const char *key)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        if (strcmp(list->pairs[i].key, key) != 0)
+            continue;
+        free(list->pairs[i].key);
+        free(list->pairs[i].value);
+        list->pairs[i--] = list->pairs[--list->count];
+    }
+}
+
+/* Said of nodes, not of images. A file in use is opened for writing or not, as its image is. */
+static const char *const dropped[] = {"node-name", "file", "file.node-name", "auto-read-only",
+                                      "file.auto-read-only"};
+
+int machine_blockdev_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    const char *driver = keyval_get(list, "driver"), *name = keyval_get(list, "node-name");
+    unsigned index;
+    if (!driver)
+        return error_set(err, EINVAL, "Parameter 'driver' is missing");
+    if (keyval_name_index(NODE_DRIVERS, driver) < 0)
+        return error_set(err, ENOTSUP, "Unknown driver '%s': use one of %s", driver, NODE_DRIVERS);
+    if (!name)
+        return error_set(err, EINVAL, "'node-name' must be specified for the root node");
+    if (!hotplug_is_name(name) || strlen(name) > 31)
+        return error_set(err, EINVAL, "Invalid node-name: '%s'", name);
+    if (machine_find_disk(machine, name) || hotplug_has_file(machine, name))
+        return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", name);
+    char *id = options_copy(name), *file = NULL;
+    bool is_file = is_file_driver(driver);
+    keyval_string(list, "file", &file);
+    for (unsigned i = 0; i < ARRAY_SIZE(dropped); i++)
+        drop_key(list, dropped[i]);
+    int result = file ? hotplug_file_use(machine, file, id, list, err) : 0;
+    if (!result)
+        result = is_file ? hotplug_file_add(machine, id, list, err)
+                         : add_drive(machine, list, id, true, &index, err);
+    free(file);
+    free(id);
+    return result;
+}
+
+int hotplug_open_file(struct machine *machine, const char *name, struct error *err)
+{
+    struct keyval list = {.option = options_copy("blockdev-add")};
+    unsigned index = 0;
+    list.pairs[list.count++] = (struct keyval_pair){options_copy("driver"), options_copy("raw")};
+    int result = hotplug_file_take(machine, name, &list, err);
+    if (!result)
+        result = add_drive(machine, &list, name, true, &index, err);
+    keyval_fini(&list);
+    return result ? result : (int)index;
+}
+
+static int check_unused(struct machine *machine, unsigned index, struct error *err)
+{
+    const struct config_disk *config = &machine->config->disks[index];
+    if (config->is_attached)
+        return error_set(err, EBUSY, "Node %s is in use", config->id);
+    return machine_block_check_unused(machine, machine->disks[index], err);
+}
+
+int machine_blockdev_del(struct machine *machine, const char *name, machine_done_fn *on_done,
+                         void *opaque, struct error *err)
+{
+    int index = machine_drive_index(machine, name);
+    if (index < 0 && hotplug_has_file(machine, name)) {
+        int result = hotplug_file_del(machine, name, err);
+        if (!result)
+            on_done(opaque, 0, NULL);
+        return result;
+    }
+    if (index < 0)
+        return error_set(err, ENOENT, "Failed to find node with node-name='%s'", name);
+    if (!machine->config->disks[index].is_node)
+        return error_set(err, EPERM, "Node %s is not owned by the monitor", name);
+    int result = check_unused(machine, (unsigned)index, err);
+    if (!result)
+        close_entry(machine, (unsigned)index, on_done, opaque);
+    return result;
+}
+
+int machine_drive_add(struct machine *machine, struct keyval *list, const char **id,
+                      struct error *err)
+{
+    const char *name = keyval_get(list, "id"), *interface = keyval_get(list, "if");
+    char own[32];
+    unsigned index;
+    if (!interface || strcmp(interface, "none") != 0)
+        return error_set(err, ENOTSUP, "Can't hot-add drive to type %s: use if=none and device_add",
+                         interface ? interface : "virtio");
+    for (unsigned i = 0; !name; i++) {
+        snprintf(own, sizeof(own), "none%u", i);
+        name = machine_find_disk(machine, own) ? NULL : own;
+    }
+    if (machine_find_disk(machine, name))
+        return error_set(err, EEXIST, "Duplicate ID '%s' for drive", name);
+    int result = add_drive(machine, list, name, false, &index, err);
+    if (!result)
+        *id = machine->config->disks[index].id;
+    return result;
+}
+
+int machine_drive_del(struct machine *machine, const char *id, machine_done_fn *on_done,
+                      void *opaque, struct error *err)
+{
+    int index = machine_drive_index(machine, id);
+    if (index < 0)
+        return error_set(err, ENODEV, "Device '%s' not found", id);
+    if (machine->config->disks[index].is_attached)
+        return error_set(err, EBUSY, "Device '%s' is in use: use device_del first", id);
+    int result = check_unused(machine, (unsigned)index, err);
+    if (!result)
+        close_entry(machine, (unsigned)index, on_done, opaque);
+    return result;
+}

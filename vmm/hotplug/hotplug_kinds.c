@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/* hotplug_kinds: the drivers of device_add, what each needs beside itself, and its objects. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/hotplug/hotplug_private.h"
+#include "vmm/machine_private.h"
+#include "vmm/options/options_private.h"
+
+static int plug_disk(struct machine *machine, const struct keyval *list,
+                     const struct virtio_pci_place *place, struct error *err)
+{
+    const char *name = keyval_get(list, "drive");
+    if (!name)
+        return error_set(err, EINVAL, "drive property not set");
+    int index = machine_drive_index(machine, name);
+    if (index < 0 && hotplug_has_file(machine, name) &&
+        (index = hotplug_open_file(machine, name, err)) < 0)
+        return index;
+    if (index < 0)
+        return error_set(err, ENOENT, "Property 'virtio-blk-pci.drive' can't find value '%s'",
+                         name);
+    struct config_disk *config = &machine->config->disks[index];
+    if (config->is_attached)
+        return error_set(err, EBUSY, "Drive '%s' is already in use by another block device", name);
+    struct config_disk before = *config;
+    config->serial = before.serial ? options_copy(before.serial) : NULL;
+    config->qdev_id = NULL;
+    int result = options_drive_device(config, list, err);
+    config->pci_slot = place->slot > 0 ? (unsigned)place->slot : 0;
+    if (!result)
+        result = machine_plug_disk(machine, (unsigned)index, err);
+    if (result) {
+        free(config->serial);
+        free(config->qdev_id);
+        *config = before;
+        return result;
+    }
+    free(before.serial);
+    free(before.qdev_id);
+    config->is_attached = true;
+    return 0;
+}
+
+static int plug_nic(struct machine *machine, const struct keyval *list,
+                    const struct virtio_pci_place *place, struct error *err)
+{
+    const char *name = keyval_get(list, "netdev");
+    if (!name)
+        return error_set(err, EINVAL,
+                         "Property 'virtio-net-pci.netdev' is missing: add a netdev first");
+    int index = machine_netdev_index(machine, name);
+    if (index < 0)
+        return error_set(err, ENOENT, "Property 'virtio-net-pci.netdev' can't find value '%s'",
+                         name);
+    struct config_nic *config = &machine->config->nics[index];
+    if (config->has_device)
+        return error_set(err, EBUSY,
+                         "Property 'virtio-net-pci.netdev' can't take value '%s', it's in use",
+                         name);
+    config->has_mac = false;
+    int result = options_net_device(config, list, err);
+    config->pci_slot = place->slot > 0 ? (unsigned)place->slot : 0;
+    if (!result)
+        result = machine_plug_nic(machine, (unsigned)index, err);
+    config->has_device = !result;
+    if (result) {
+        free(config->qdev_id);
+        config->qdev_id = NULL;
+    }
+    return result;
+}
+
+static int find_object(const struct machine *machine, const char *id)
+{
+    for (int i = 0; i < HOTPLUG_OBJECT_MAX; i++)
+        if (machine->hotplug.objects[i] && strcmp(machine->hotplug.objects[i], id) == 0)
+            return i;
+    return -1;
+}
+
+bool hotplug_has_object(const struct machine *machine, const char *id)
+{
+    return find_object(machine, id) >= 0;
+}
+
+void hotplug_rng_removed(struct machine *machine, unsigned object)
+{
+    (void)machine, (void)object;
+}
+
+static int plug_rng(struct machine *machine, const struct keyval *list,
+                    const struct virtio_pci_place *place, struct error *err)
+{
+    const char *source = keyval_get(list, "rng");
+    int object = source ? find_object(machine, source) : -1;
+    if (source && object < 0)
+        return error_set(err, ENOENT, "Property 'virtio-rng-pci.rng' can't find value '%s'",
+                         source);
+    return machine_plug_rng(machine, place, object, err);
+}
+
+static const struct hotplug_kind kinds[] = {
+    {"virtio-blk-pci|virtio-blk|virtio-blk-pci-non-transitional", NULL, plug_disk},
+    {"virtio-net-pci|virtio-net|virtio-net-pci-non-transitional", NULL, plug_nic},
+    {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", NULL, plug_rng},
+};
+
+static const char one_level[] = "a CPU's place is a socket, a core and a thread; leave it out";
+
+static const struct keyval_known cpu_known[] = {
+    {"driver", NULL, NULL},      {"id", NULL, NULL},
+    {"socket-id", NULL, NULL},   {"core-id", NULL, NULL},
+    {"thread-id", NULL, NULL},   {"die-id", "0", one_level},
+    {"node-id", "0", one_level}, {0}};
+
+static const struct hotplug_kind cpu_kind = {"cpu", cpu_known, hotplug_plug_cpu};
+
+const struct hotplug_kind *hotplug_find_kind(const char *driver)
+{
+    static const char cpu_suffix[] = "-x86_64-cpu";
+    size_t length = strlen(driver), suffix = strlen(cpu_suffix);
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+        if (keyval_name_index(kinds[i].names, driver) >= 0)
+            return &kinds[i];
+    bool is_cpu = length > suffix && strcmp(driver + length - suffix, cpu_suffix) == 0;
+    return is_cpu ? &cpu_kind : NULL;
+}
+
+int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
+{
+    static const struct keyval_known known[] = {
+        {"qom-type", NULL, NULL},
+        {"id", NULL, NULL},
+        {"filename", "/dev/urandom|/dev/random|/dev/hwrng",
+         "random numbers come from the host's getrandom; leave it out"},
+        {0}};
+    const char *type = keyval_get(list, "qom-type"), *id = keyval_get(list, "id");
+    int i = 0;
+    if (!type || !id)
+        return error_set(err, EINVAL, "Parameter '%s' is missing", type ? "id" : "qom-type");
+    if (keyval_name_index("rng-random|rng-builtin", type) < 0)
+        return error_set(err, ENOTSUP,
+                         "Parameter 'qom-type' does not accept value '%s': use rng-random", type);
+    if (!hotplug_is_name(id))
+        return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
+    if (hotplug_has_object(machine, id))
+        return error_set(err, EEXIST,
+                         "attempt to add duplicate property '%s' to object (type 'container')", id);
+    int result = keyval_check(list, known, err);
+    while (i < HOTPLUG_OBJECT_MAX && machine->hotplug.objects[i])
+        i++;
+    if (!result && i == HOTPLUG_OBJECT_MAX)
+        result = error_set(err, ENOSPC, "the machine has %d such objects: remove one first",
+                           HOTPLUG_OBJECT_MAX);
+    if (!result)
+        machine->hotplug.objects[i] = options_copy(id);
+    return result;
+}
+
+static bool is_used(const struct machine *machine, int object)
+{
+    for (unsigned i = 0; i < PCI_SLOT_MAX; i++) {
+        const struct hotplug_slot *slot = &machine->hotplug.slots[i];
+        if (slot->device && slot->on_removed == hotplug_rng_removed &&
+            slot->index == (unsigned)object)
+            return true;
+    }
+    return false;
+}
+
+int machine_object_del(struct machine *machine, const char *id, struct error *err)
+{
+    int object = find_object(machine, id);
+    if (object < 0)
+        return error_set(err, ENOENT, "object '%s' not found", id);
+    if (is_used(machine, object))
+        return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);
+    free(machine->hotplug.objects[object]);
+    machine->hotplug.objects[object] = NULL;
+    return 0;
+}

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * options_private: what the files of the options room share.
+ *
+ * Arguments are read from left to right into the config; whatever may refer to an id that comes
+ * later (devices, monitors, the serial port) is kept as text and settled at the end.
+ */
+#ifndef VMM_OPTIONS_OPTIONS_PRIVATE_H
+#define VMM_OPTIONS_OPTIONS_PRIVATE_H
+
+#include "vmm/options/keyval.h"
+#include "vmm/options/options.h"
+
+#define OPTIONS_DEVICE_MAX 64
+#define OPTIONS_OBJECT_MAX 16
+
+enum options_drive_interface { DRIVE_VIRTIO, DRIVE_NONE };
+
+/* What is known of a disk beyond its config until the end; disks[i] goes with config's. */
+struct options_disk {
+    enum options_drive_interface interface;
+    int unit;       /* of a DRIVE_VIRTIO drive; -1 until one is given out */
+    unsigned order; /* of the -device that refers to it */
+};
+
+/* A monitor, the serial port or a virtio port that waits for its chardev. */
+struct options_char_user {
+    char *chardev_id;
+    char *option; /* as typed */
+    enum config_monitor_kind kind;
+    bool is_serial;
+    bool is_port;  /* virtio: */
+    unsigned port; /* index into the config's */
+    bool pretty;
+};
+
+/* -object memory-backend-ram, until a device takes it. */
+struct options_memory_backend {
+    char *id;
+    uint64_t size_bytes;
+    bool is_used;
+};
+
+struct options {
+    struct vm_config *config;
+    char *text; /* what a "help" value wants printed */
+
+    bool nographic, nodefaults, has_display;
+    bool has_serial, has_monitor, has_net;
+    bool has_legacy_nic, has_legacy_user; /* -net nic, -net user */
+    uint64_t cpus, max_cpus, sockets, cores, threads;
+
+    struct options_disk *disks;
+    struct keyval devices[OPTIONS_DEVICE_MAX];
+    unsigned device_count;
+    char *objects[OPTIONS_OBJECT_MAX]; /* ids of rng backends */
+    unsigned object_count;
+    struct options_memory_backend memory_backends[CONFIG_MEM_MAX];
+    unsigned memory_backend_count;
+    struct options_char_user char_users[CONFIG_MONITOR_MAX + 1 + CONFIG_SERIAL_PORT_MAX];
+    unsigned char_user_count;
+    unsigned monitor_ids;
+};
+
+/* One option of the command line. The table is in options_table.c, in the order of the manual. */
+struct option_entry {
+    const char *name;     /* without "-"; NULL: a heading, in `help` */
+    const char *argument; /* what the help calls it; NULL: takes none */
+    const char *help;     /* NULL: accepted, but left out of help and manual */
+    int (*parse)(struct options *options, const struct option_entry *entry, const char *argument,
+                 struct error *err);
+    /* For option_accept and option_refuse: as in struct keyval_known. */
+    const char *only;
+    const char *instead;
+};
+
+extern const struct option_entry option_table[];
+extern const unsigned option_table_length;
+
+typedef int option_parse_fn(struct options *options, const struct option_entry *entry,
+                            const char *argument, struct error *err);
+
+/* options_table.c: options that change nothing, and options that are known and refused. */
+option_parse_fn option_accept, option_refuse;
+/* options_machine.c */
+option_parse_fn option_m, option_smp, option_cpu, option_accel, option_enable_kvm, option_machine,
+    option_name, option_uuid, option_mem_path,
+    option_metrics, option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
+    option_help, option_version, option_object, option_display;
+int options_finish_machine(struct options *options, struct error *err);
+/* options_boot.c */
+option_parse_fn option_bios, option_boot, option_kernel, option_initrd, option_append;
+int options_finish_boot(struct options *options, struct error *err);
+/* options_drive.c */
+option_parse_fn option_drive, option_hd, option_cdrom;
+int options_finish_drives(struct options *options, struct error *err);
+int options_attach_drive(struct options *options, struct keyval *device, struct error *err);
+/* One drive by itself: all but its id. What it got is freed by the last one, success or not. */
+int must_check options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err);
+/* What -device virtio-blk-pci says beside the drive. */
+int must_check options_drive_device(struct config_disk *disk, const struct keyval *device,
+                                    struct error *err);
+void options_disk_fini(struct config_disk *disk);
+/* options_net.c */
+option_parse_fn option_netdev, option_nic, option_net;
+int options_finish_net(struct options *options, struct error *err);
+int options_attach_net(struct options *options, struct keyval *device, struct error *err);
+/* One netdev by itself, with its id. What it got is freed by options_netdev_fini, success or not. */
+int must_check options_netdev_load(struct config_nic *nic, struct keyval *list, struct error *err);
+/* What -device virtio-net-pci says beside the netdev. */
+int must_check options_net_device(struct config_nic *nic, const struct keyval *device,
+                                  struct error *err);
+/* options_netdev.c: the kinds of networks. */
+struct options_netdev;
+int must_check options_netdev_check(struct keyval *list, const struct keyval_known *also,
+                                    const struct options_netdev **out, struct error *err);
+int must_check options_netdev_read(const struct options_netdev *kind, struct config_nic *nic,
+                                   const struct keyval *list, struct error *err);
+void options_netdev_fini(struct config_nic *nic);
+/* options_guestfwd.c: what -chardev says goes to who forwards to it; before options_finish_chars */
+int options_finish_guestfwd(struct options *options, struct error *err);
+/* For a netdev that is added later, when chardevs are open. */
+int must_check options_refuse_chardevs(const struct config_nic *nic, struct error *err);
+/* options_char.c */
+option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
+int must_check options_add_port_user(struct options *options, const char *option,
+                                     const char *chardev_id, unsigned port, struct error *err);
+int options_finish_chars(struct options *options, struct error *err);
+/* One chardev by itself, with its id; the entry is the config's. Freed by options_chardev_fini. */
+int must_check options_chardev_load(struct vm_config *config, struct keyval *list,
+                                    struct config_chardev **out, struct error *err);
+void options_chardev_fini(struct config_chardev *chardev);
+/* options_guest.c: the first four are for devices */
+int options_attach_balloon(struct options *options, struct keyval *device, struct error *err);
+int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err);
+int options_attach_serial_port(struct options *options, struct keyval *device, struct error *err);
+int options_attach_mem(struct options *options, struct keyval *device, struct error *err);
+int must_check options_add_memory_backend(struct options *options, const struct keyval *list,
+                                          struct error *err);
+option_parse_fn option_add_fd;
+int options_finish_guest(struct options *options, struct error *err);
+void options_guest_fini(struct config_guest *guest);
+/* options_device.c */
+option_parse_fn option_device;
+int options_finish_devices(struct options *options, struct error *err);
+/* The keys of a -device, by any of its names, and these; NULL: there is no such device. */
+const struct keyval_known *options_device_known(const char *driver, const char **names);
+/* addr=: left alone where it is missing. */
+int must_check options_read_slot(const struct keyval *device, unsigned *slot, struct error *err);
+/* options_help.c */
+char *options_help_text(void);
+char *options_version_text(void);
+
+/* Adds one zeroed element to an array of the config. */
+void *options_grow(void *array, unsigned count, size_t element_size);
+
+char *options_copy(const char *text);
+
+#endif
