@@ -7,8 +7,8 @@
  * asked to go is in use until the guest has let go; then DEVICE_DELETED follows. Nothing of a disk
  * is lost: its device waits for what is in flight, and its image is closed after the device.
  */
-#ifndef VMM_HOTPLUG_HOTPLUG_HOTPLUG_HOTPLUG_HOTPLUG_H
-#define VMM_HOTPLUG_HOTPLUG_HOTPLUG_HOTPLUG_HOTPLUG_H
+#ifndef VMM_HOTPLUG_HOTPLUG_H
+#define VMM_HOTPLUG_HOTPLUG_H
 
 #include "vmm/options/keyval.h"
 #include "vmm/machine.h"
