@@ -100,7 +100,6 @@ static bool find_inner_legacy(struct soft_cpu *cpu, unsigned cpl, struct inner *
     bool is_32 = cpu->tr.attributes & 8;
     unsigned size = is_32 ? 4 : 2, offset = is_32 ? 4 + cpl * 8 : 2 + cpl * 4;
     uint16_t selector;
-    uint64_t descriptor;
 
     inner->rsp = 0;
     if (offset + size + 1 > cpu->tr.limit)
@@ -108,17 +107,7 @@ static bool find_inner_legacy(struct soft_cpu *cpu, unsigned cpl, struct inner *
     if (!soft_load_system(cpu, cpu->tr.base + offset, &inner->rsp, size) ||
         !soft_load_system(cpu, cpu->tr.base + offset + size, &selector, 2))
         return false;
-    if (!(selector & 0xfffc) || (selector & 3u) != cpl)
-        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
-    if (!segment_read(cpu, selector, SOFT_TS, &descriptor))
-        return false;
-    if (!(descriptor & DESCRIPTOR_S) || descriptor & DESCRIPTOR_CODE ||
-        !(descriptor & DESCRIPTOR_WRITE) || DESCRIPTOR_DPL(descriptor) != cpl)
-        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
-    if (!(descriptor & DESCRIPTOR_P))
-        return soft_raise(cpu, SOFT_SS_FAULT, SELECTOR_ERROR(selector));
-    segment_set(&inner->ss, selector, descriptor);
-    return true;
+    return segment_read_inner_stack(cpu, selector, cpl, &inner->ss);
 }
 
 static bool push_inner(struct soft_cpu *cpu, struct inner *inner, uint64_t value, unsigned size)

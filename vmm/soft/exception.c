@@ -84,8 +84,8 @@ static bool read_gate(struct soft_cpu *cpu, const struct exception *exception, s
     return true;
 }
 
-static bool read_code_segment(struct soft_cpu *cpu, const struct exception *exception,
-                              uint16_t selector, uint64_t *descriptor)
+bool exception_read_code(struct soft_cpu *cpu, const struct exception *exception, uint16_t selector,
+                         uint64_t *descriptor)
 {
     uint32_t error = exception_selector_error(exception, selector);
 
@@ -97,9 +97,9 @@ static bool read_code_segment(struct soft_cpu *cpu, const struct exception *exce
         return false;
     }
     bool is_code = *descriptor & DESCRIPTOR_S && *descriptor & DESCRIPTOR_CODE;
+    bool is_64bit = *descriptor & DESCRIPTOR_L && !(*descriptor & DESCRIPTOR_D);
 
-    if (!is_code || DESCRIPTOR_DPL(*descriptor) > cpu->cpl || !(*descriptor & DESCRIPTOR_L) ||
-        *descriptor & DESCRIPTOR_D)
+    if (!is_code || DESCRIPTOR_DPL(*descriptor) > cpu->cpl || (soft_is_long_mode(cpu) && !is_64bit))
         return soft_raise(cpu, SOFT_GP, error);
     if (!(*descriptor & DESCRIPTOR_P))
         return soft_raise(cpu, SOFT_NP, error);
@@ -181,7 +181,7 @@ static bool enter_long(struct soft_cpu *cpu, const struct exception *exception)
         return false;
     uint16_t selector = (uint16_t)(gate.low >> 16);
 
-    if (!read_code_segment(cpu, exception, selector, &descriptor))
+    if (!exception_read_code(cpu, exception, selector, &descriptor))
         return false;
     unsigned cpl = descriptor & DESCRIPTOR_EXPAND ? cpu->cpl : DESCRIPTOR_DPL(descriptor);
 

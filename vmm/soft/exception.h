@@ -36,6 +36,9 @@ bool exception_enter_protected(struct soft_cpu *cpu, const struct exception *exc
 /* Error code for a fault about the IDT entry itself, and about a selector on the way. */
 uint32_t exception_gate_error(const struct exception *exception);
 uint32_t exception_selector_error(const struct exception *exception, uint16_t selector);
+/* The handler's code segment, checked and marked as accessed; 64-bit code in long mode. */
+bool exception_read_code(struct soft_cpu *cpu, const struct exception *exception, uint16_t selector,
+                         uint64_t *descriptor);
 /* RFLAGS as it is pushed. */
 uint64_t exception_rflags(const struct soft_cpu *cpu, const struct exception *exception);
 

@@ -68,27 +68,6 @@ static bool read_gate(struct soft_cpu *cpu, const struct exception *exception, u
     return true;
 }
 
-static bool read_code_segment(struct soft_cpu *cpu, const struct exception *exception,
-                              uint16_t selector, uint64_t *descriptor)
-{
-    uint32_t error = exception_selector_error(exception, selector);
-
-    if (!(selector & 0xfffc))
-        return soft_raise(cpu, SOFT_GP, exception_selector_error(exception, 0));
-    if (!segment_read(cpu, selector, SOFT_GP, descriptor)) {
-        if (cpu->exception == SOFT_GP)
-            cpu->error_code = error;
-        return false;
-    }
-    bool is_code = *descriptor & DESCRIPTOR_S && *descriptor & DESCRIPTOR_CODE;
-
-    if (!is_code || DESCRIPTOR_DPL(*descriptor) > cpu->cpl)
-        return soft_raise(cpu, SOFT_GP, error);
-    if (!(*descriptor & DESCRIPTOR_P))
-        return soft_raise(cpu, SOFT_NP, error);
-    return segment_set_accessed(cpu, selector, descriptor);
-}
-
 /* SS:ESP for a more privileged handler, from the 32-bit or 16-bit TSS. */
 static bool read_inner_stack(struct soft_cpu *cpu, unsigned cpl, struct soft_segment *stack,
                              uint32_t *esp)
@@ -98,7 +77,6 @@ static bool read_inner_stack(struct soft_cpu *cpu, unsigned cpl, struct soft_seg
     unsigned bytes = is_32 ? 8 : 4;
     uint8_t words[8];
     uint16_t selector;
-    uint64_t descriptor;
 
     if (offset + bytes - 1 > cpu->tr.limit)
         return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(cpu->tr.selector));
@@ -107,17 +85,7 @@ static bool read_inner_stack(struct soft_cpu *cpu, unsigned cpl, struct soft_seg
     *esp = 0;
     memcpy(esp, words, bytes / 2 == 4 ? 4 : 2);
     memcpy(&selector, words + (is_32 ? 4 : 2), 2);
-    if (!(selector & 0xfffc) || (selector & 3u) != cpl)
-        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
-    if (!segment_read(cpu, selector, SOFT_TS, &descriptor))
-        return false;
-    if (!(descriptor & DESCRIPTOR_S) || descriptor & DESCRIPTOR_CODE ||
-        !(descriptor & DESCRIPTOR_WRITE) || DESCRIPTOR_DPL(descriptor) != cpl)
-        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
-    if (!(descriptor & DESCRIPTOR_P))
-        return soft_raise(cpu, SOFT_SS_FAULT, SELECTOR_ERROR(selector));
-    segment_set(stack, selector, descriptor);
-    return true;
+    return segment_read_inner_stack(cpu, selector, cpl, stack);
 }
 
 static unsigned build_frame(const struct soft_cpu *cpu, const struct exception *exception,
@@ -165,7 +133,7 @@ bool exception_enter_protected(struct soft_cpu *cpu, const struct exception *exc
 
     if (task_is_gate(gate))
         return task_deliver(cpu, exception, selector);
-    if (!read_code_segment(cpu, exception, selector, &descriptor))
+    if (!exception_read_code(cpu, exception, selector, &descriptor))
         return false;
     bool is_conforming = descriptor & DESCRIPTOR_EXPAND;
     unsigned cpl = is_conforming ? cpu->cpl : DESCRIPTOR_DPL(descriptor);

@@ -4,9 +4,15 @@
 
 #include "vmm/soft/mem.h"
 
-static void finish(struct soft_cpu *cpu, bool swapped)
+/* What was found, if it was not what was expected; and ZF. */
+static bool finish(struct soft_cpu *cpu, bool swapped, uint64_t low, uint64_t high)
 {
+    if (!swapped) {
+        cpu->r[SOFT_RAX] = low;
+        cpu->r[SOFT_RDX] = high;
+    }
     cpu->flags = (cpu->flags & ~SOFT_FLAG_ZF) | (swapped ? SOFT_FLAG_ZF : 0);
+    return true;
 }
 
 bool exchange_8(struct soft_cpu *cpu, const struct soft_op *op)
@@ -15,14 +21,8 @@ bool exchange_8(struct soft_cpu *cpu, const struct soft_op *op)
     uint32_t desired[2] = {(uint32_t)cpu->r[SOFT_RBX], (uint32_t)cpu->r[SOFT_RCX]};
     bool swapped;
 
-    if (!soft_compare_exchange(cpu, soft_ea(cpu, op), expected, desired, 8, &swapped))
-        return false;
-    if (!swapped) {
-        cpu->r[SOFT_RAX] = expected[0];
-        cpu->r[SOFT_RDX] = expected[1];
-    }
-    finish(cpu, swapped);
-    return true;
+    return soft_compare_exchange(cpu, soft_ea(cpu, op), expected, desired, 8, &swapped) &&
+           finish(cpu, swapped, expected[0], expected[1]);
 }
 
 bool exchange_16(struct soft_cpu *cpu, const struct soft_op *op)
@@ -34,12 +34,6 @@ bool exchange_16(struct soft_cpu *cpu, const struct soft_op *op)
 
     if (address & 15)
         return soft_raise(cpu, SOFT_GP, 0);
-    if (!soft_compare_exchange(cpu, address, expected, desired, 16, &swapped))
-        return false;
-    if (!swapped) {
-        cpu->r[SOFT_RAX] = expected[0];
-        cpu->r[SOFT_RDX] = expected[1];
-    }
-    finish(cpu, swapped);
-    return true;
+    return soft_compare_exchange(cpu, address, expected, desired, 16, &swapped) &&
+           finish(cpu, swapped, expected[0], expected[1]);
 }

@@ -59,15 +59,10 @@ static bool translate_pieces(struct soft_cpu *cpu, uint64_t address, unsigned le
     return !pieces[1].length || mmu_translate(cpu, second, access, &pieces[1].page);
 }
 
-static bool read_piece(struct soft_cpu *cpu, const struct piece *piece, uint8_t *to)
+/* An operand's size in one access, so that vCPUs see each other's stores whole. */
+static void copy_whole(uint8_t *to, const uint8_t *from, unsigned length)
 {
-    const struct mmu_page *page = &piece->page;
-
-    if (!page->slot)
-        return mmio_access(cpu, page->gpa, to, piece->length, false);
-    const uint8_t *from = physmem_host(page->slot, page->gpa);
-
-    switch (piece->length) { /* whole, so that other vCPUs' stores are seen whole */
+    switch (length) {
     case 2:
         memcpy(to, from, 2);
         break;
@@ -78,8 +73,18 @@ static bool read_piece(struct soft_cpu *cpu, const struct piece *piece, uint8_t 
         memcpy(to, from, 8);
         break;
     default:
-        memcpy(to, from, piece->length);
+        memcpy(to, from, length);
     }
+}
+
+static bool read_piece(struct soft_cpu *cpu, const struct piece *piece, uint8_t *to)
+{
+    const struct mmu_page *page = &piece->page;
+
+    if (!page->slot)
+        return mmio_access(cpu, page->gpa, to, piece->length, false);
+    const uint8_t *from = physmem_host(page->slot, page->gpa);
+    copy_whole(to, from, piece->length);
     return true;
 }
 
@@ -90,20 +95,7 @@ static bool write_piece(struct soft_cpu *cpu, const struct piece *piece, const u
     if (!page->slot || page->slot->read_only)
         return mmio_access(cpu, page->gpa, (void *)(uintptr_t)from, piece->length, true);
     uint8_t *to = physmem_host(page->slot, page->gpa);
-
-    switch (piece->length) {
-    case 2:
-        memcpy(to, from, 2);
-        break;
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
-        memcpy(to, from, piece->length);
-    }
+    copy_whole(to, from, piece->length);
     block_code_written(cpu->vm, cpu, page->slot, page->gpa, piece->length);
     return true;
 }

@@ -161,6 +161,16 @@ static bool walk_root(const struct soft_cpu *cpu, uint64_t address, uint64_t *ta
     return pdpte & PTE_P;
 }
 
+/* The entry for `address` in that table, and where it lies; 0 where there is no memory. */
+static uint64_t find_entry(struct soft_cpu *cpu, uint64_t table, unsigned shift, uint64_t address,
+                           void **host)
+{
+    uint64_t index = address >> shift & (is_pae(cpu) ? 511 : 1023);
+
+    *host = entry_host(cpu, table + index * entry_size(cpu));
+    return *host ? read_entry(cpu, *host) : 0;
+}
+
 static enum step_result finish_leaf(struct soft_cpu *cpu, void *host, uint64_t entry,
                                     unsigned access, bool as_user, struct walk *walk,
                                     uint32_t *code)
@@ -190,9 +200,8 @@ static enum step_result walk_tables(struct soft_cpu *cpu, uint64_t address, unsi
         return STEP_FAULT;
     for (;; level--) {
         unsigned shift = level_shift(cpu, level);
-        uint64_t index = address >> shift & (is_pae(cpu) ? 511 : 1023);
-        void *host = entry_host(cpu, table + index * entry_size(cpu));
-        uint64_t entry = host ? read_entry(cpu, host) : 0;
+        void *host;
+        uint64_t entry = find_entry(cpu, table, shift, address, &host);
 
         if (!(entry & PTE_P))
             return STEP_FAULT;
@@ -315,9 +324,8 @@ bool mmu_peek(struct soft_cpu *cpu, uint64_t address, uint64_t *gpa)
         return false;
     for (;; level--) {
         unsigned shift = level_shift(cpu, level);
-        uint64_t index = address >> shift & (is_pae(cpu) ? 511 : 1023);
-        void *host = entry_host(cpu, table + index * entry_size(cpu));
-        uint64_t entry = host ? read_entry(cpu, host) : 0;
+        void *host;
+        uint64_t entry = find_entry(cpu, table, shift, address, &host);
 
         if (!(entry & PTE_P))
             return false;

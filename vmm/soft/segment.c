@@ -90,18 +90,52 @@ static bool load_null(struct soft_cpu *cpu, unsigned index, uint16_t selector)
     return true;
 }
 
-static bool load_stack(struct soft_cpu *cpu, uint16_t selector, uint64_t descriptor)
+/* Writable data of the privilege that its selector asks for. */
+static bool check_stack(struct soft_cpu *cpu, uint16_t selector, uint64_t descriptor, unsigned cpl,
+                        enum soft_vector vector)
 {
     bool is_writable_data = descriptor & DESCRIPTOR_S && !(descriptor & DESCRIPTOR_CODE) &&
                             descriptor & DESCRIPTOR_WRITE;
 
-    if (!is_writable_data || (selector & 3) != cpu->cpl || DESCRIPTOR_DPL(descriptor) != cpu->cpl)
-        return soft_raise(cpu, SOFT_GP, SELECTOR_ERROR(selector));
-    if (!(descriptor & DESCRIPTOR_P))
-        return soft_raise(cpu, SOFT_SS_FAULT, SELECTOR_ERROR(selector));
-    if (!segment_set_accessed(cpu, selector, &descriptor))
+    if (!is_writable_data || (selector & 3u) != cpl || DESCRIPTOR_DPL(descriptor) != cpl)
+        return soft_raise(cpu, vector, SELECTOR_ERROR(selector));
+    return descriptor & DESCRIPTOR_P || soft_raise(cpu, SOFT_SS_FAULT, SELECTOR_ERROR(selector));
+}
+
+bool segment_install_stack(struct soft_cpu *cpu, uint16_t selector, uint64_t descriptor,
+                           enum soft_vector vector)
+{
+    if (!check_stack(cpu, selector, descriptor, cpu->cpl, vector) ||
+        !segment_set_accessed(cpu, selector, &descriptor))
         return false;
     segment_install(cpu, SOFT_SS, selector, descriptor);
+    return true;
+}
+
+bool segment_read_inner_stack(struct soft_cpu *cpu, uint16_t selector, unsigned cpl,
+                              struct soft_segment *stack)
+{
+    uint64_t descriptor;
+
+    if (!(selector & 0xfffc) || (selector & 3u) != cpl)
+        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
+    if (!segment_read(cpu, selector, SOFT_TS, &descriptor) ||
+        !check_stack(cpu, selector, descriptor, cpl, SOFT_TS))
+        return false;
+    segment_set(stack, selector, descriptor);
+    return true;
+}
+
+bool segment_store_selector(struct soft_cpu *cpu, const struct soft_op *op, uint16_t selector)
+{
+    uint64_t *to = soft_reg64(cpu, op->a);
+
+    if (!op->aux)
+        return soft_store(cpu, soft_ea(cpu, op), &selector, 2);
+    if (op->aux == 2)
+        memcpy(to, &selector, 2);
+    else
+        *to = selector;
     return true;
 }
 
@@ -134,7 +168,7 @@ bool segment_load(struct soft_cpu *cpu, unsigned index, uint16_t selector)
         return load_null(cpu, index, selector);
     if (!segment_read(cpu, selector, SOFT_GP, &descriptor))
         return false;
-    return index == SOFT_SS ? load_stack(cpu, selector, descriptor)
+    return index == SOFT_SS ? segment_install_stack(cpu, selector, descriptor, SOFT_GP)
                             : load_data(cpu, index, selector, descriptor);
 }
 

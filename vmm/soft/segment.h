@@ -39,6 +39,15 @@ bool segment_read(struct soft_cpu *cpu, uint16_t selector, enum soft_vector vect
 /* Sets the accessed bit in memory and in *descriptor. */
 bool segment_set_accessed(struct soft_cpu *cpu, uint16_t selector, uint64_t *descriptor);
 
+/* Checks a stack segment for the current privilege and puts it into SS; unfit: `vector`. */
+bool segment_install_stack(struct soft_cpu *cpu, uint16_t selector, uint64_t descriptor,
+                           enum soft_vector vector);
+/* The stack segment that a TSS names for privilege `cpl`, checked; nothing is installed. */
+bool segment_read_inner_stack(struct soft_cpu *cpu, uint16_t selector, unsigned cpl,
+                              struct soft_segment *stack);
+/* MOV from a segment register, SLDT, STR: op->aux is 0 for memory, else the register's size. */
+bool segment_store_selector(struct soft_cpu *cpu, const struct soft_op *op, uint16_t selector);
+
 /* MOV, POP and LDS and the like into ES, SS, DS, FS, GS, with all checks. */
 bool segment_load(struct soft_cpu *cpu, unsigned index, uint16_t selector);
 

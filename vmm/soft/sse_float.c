@@ -100,6 +100,18 @@ FLOAT(cvtdq2pd, 8)
 FLOAT(cvtpd2dq, 16)
 FLOAT(cvttpd2dq, 16)
 
+/* name_run() on an XMM register, and on memory. */
+#define EITHER_OPERAND(name, bytes)                                                                \
+    static bool name##_reg(struct soft_cpu *cpu, const struct soft_op *op)                         \
+    {                                                                                              \
+        return name##_run(cpu, op, sse_xmm(cpu, op->c));                                           \
+    }                                                                                              \
+    static bool name##_mem(struct soft_cpu *cpu, const struct soft_op *op)                         \
+    {                                                                                              \
+        __m128i operand = _mm_setzero_si128();                                                     \
+        return sse_load(cpu, op, &operand, bytes) && name##_run(cpu, op, &operand);                \
+    }
+
 /* --- Compare with a predicate: one stub for each of the eight --- */
 
 #define PREDICATE(name, n) SSE_STUB(name##_##n, #name " $" #n ",")
@@ -116,16 +128,11 @@ FLOAT(cvttpd2dq, 16)
         name##_0_stub, name##_1_stub, name##_2_stub, name##_3_stub,                                \
         name##_4_stub, name##_5_stub, name##_6_stub, name##_7_stub,                                \
     };                                                                                             \
-    static bool name##_reg(struct soft_cpu *cpu, const struct soft_op *op)                         \
+    static bool name##_run(struct soft_cpu *cpu, const struct soft_op *op, const void *from)       \
     {                                                                                              \
-        return sse_compute_xmm(cpu, op, name##_stubs[op->aux & 7], sse_xmm(cpu, op->c));           \
+        return sse_compute_xmm(cpu, op, name##_stubs[op->aux & 7], from);                          \
     }                                                                                              \
-    static bool name##_mem(struct soft_cpu *cpu, const struct soft_op *op)                         \
-    {                                                                                              \
-        __m128i operand = _mm_setzero_si128();                                                     \
-        return sse_load(cpu, op, &operand, bytes) &&                                               \
-               sse_compute_xmm(cpu, op, name##_stubs[op->aux & 7], &operand);                      \
-    }
+    EITHER_OPERAND(name, bytes)
 
 COMPARE(cmpps, 16)
 COMPARE(cmppd, 16)
@@ -153,15 +160,7 @@ COMPARE(cmpsd, 8)
         cpu->flags = (uint32_t)_mm_cvtsi128_si32(work);                                            \
         return true;                                                                               \
     }                                                                                              \
-    static bool name##_reg(struct soft_cpu *cpu, const struct soft_op *op)                         \
-    {                                                                                              \
-        return name##_run(cpu, op, sse_xmm(cpu, op->c));                                           \
-    }                                                                                              \
-    static bool name##_mem(struct soft_cpu *cpu, const struct soft_op *op)                         \
-    {                                                                                              \
-        __m128i operand = _mm_setzero_si128();                                                     \
-        return sse_load(cpu, op, &operand, bytes) && name##_run(cpu, op, &operand);                \
-    }
+    EITHER_OPERAND(name, bytes)
 
 COMPARE_FLAGS(ucomiss, 4)
 COMPARE_FLAGS(ucomisd, 8)
@@ -223,15 +222,7 @@ FROM_GENERAL(cvtsi2sd)
         cpu->r[op->a] = (uint64_t)_mm_cvtsi128_si64(work);                                         \
         return true;                                                                               \
     }                                                                                              \
-    static bool name##_reg(struct soft_cpu *cpu, const struct soft_op *op)                         \
-    {                                                                                              \
-        return name##_run(cpu, op, sse_xmm(cpu, op->c));                                           \
-    }                                                                                              \
-    static bool name##_mem(struct soft_cpu *cpu, const struct soft_op *op)                         \
-    {                                                                                              \
-        uint64_t operand = 0;                                                                      \
-        return sse_load(cpu, op, &operand, bytes) && name##_run(cpu, op, &operand);                \
-    }
+    EITHER_OPERAND(name, bytes)
 
 TO_GENERAL(cvtss2si, 4)
 TO_GENERAL(cvtsd2si, 8)

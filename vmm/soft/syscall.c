@@ -148,16 +148,7 @@ static bool operand_selector(struct soft_cpu *cpu, const struct soft_op *op, uin
 
 static bool store_selector(struct soft_cpu *cpu, const struct soft_op *op)
 {
-    uint16_t selector = op->c ? cpu->tr.selector : cpu->ldt.selector;
-    uint64_t *to = soft_reg64(cpu, op->a);
-
-    if (!op->aux)
-        return soft_store(cpu, soft_ea(cpu, op), &selector, 2);
-    if (op->aux == 2)
-        memcpy(to, &selector, 2);
-    else
-        *to = selector;
-    return true;
+    return segment_store_selector(cpu, op, op->c ? cpu->tr.selector : cpu->ldt.selector);
 }
 
 /* System descriptors have a second half in long mode. */

@@ -171,17 +171,7 @@ static bool load_stack(struct soft_cpu *cpu, uint16_t selector)
         return soft_raise(cpu, SOFT_TS, 0);
     if (!segment_read(cpu, selector, SOFT_TS, &descriptor))
         return false;
-    bool is_writable = descriptor & DESCRIPTOR_S && !(descriptor & DESCRIPTOR_CODE) &&
-                       descriptor & DESCRIPTOR_WRITE;
-
-    if (!is_writable || (selector & 3) != cpu->cpl || DESCRIPTOR_DPL(descriptor) != cpu->cpl)
-        return soft_raise(cpu, SOFT_TS, SELECTOR_ERROR(selector));
-    if (!(descriptor & DESCRIPTOR_P))
-        return soft_raise(cpu, SOFT_SS_FAULT, SELECTOR_ERROR(selector));
-    if (!segment_set_accessed(cpu, selector, &descriptor))
-        return false;
-    segment_install(cpu, SOFT_SS, selector, descriptor);
-    return true;
+    return segment_install_stack(cpu, selector, descriptor, SOFT_TS);
 }
 
 /* As MOV does, but a bad selector is #TS. */

@@ -15,16 +15,7 @@
 
 static bool transfer_mov_from(struct soft_cpu *cpu, const struct soft_op *op)
 {
-    uint16_t selector = cpu->seg[op->c].selector;
-    uint64_t *to = soft_reg64(cpu, op->a);
-
-    if (!op->aux)
-        return soft_store(cpu, soft_ea(cpu, op), &selector, 2);
-    if (op->aux == 2)
-        memcpy(to, &selector, 2);
-    else
-        *to = selector;
-    return true;
+    return segment_store_selector(cpu, op, cpu->seg[op->c].selector);
 }
 
 static bool transfer_mov_to(struct soft_cpu *cpu, const struct soft_op *op)
