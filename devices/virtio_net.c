@@ -442,6 +442,7 @@ static int on_receive_begin(void *nic, struct net_room *out)
         release_room(net);
         return -EAGAIN;
     }
+    out->is_scarce = result == -EAGAIN;
     out->bytes = room->bytes - start;
     out->iov = net->rx_tail_iov;
     out->iov_count = iov_slice(net->rx_tail_iov, ARRAY_SIZE(net->rx_tail_iov),

@@ -85,6 +85,7 @@ struct net_room {
     const struct iovec *iov;
     size_t iov_count;
     size_t bytes;
+    bool is_scarce; /* less than a frame may need: the guest has offered no more yet */
 };
 
 /* What a NIC offers to its backend. */

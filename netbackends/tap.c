@@ -4,7 +4,12 @@
  *
  * A frame's start is read into `frame`, the rest straight into guest memory, and what does not fit
  * there into `frame` again. A frame that the guest has no room for is gathered and waits in
- * `frame`; nothing more is read until it is taken.
+ * `frame`; nothing more is read until it is taken. To save that, a turn that has filled the guest's
+ * buffers ends, and the guest hears of them before the next frame is read.
+ *
+ * While only small frames come they are read into `frame` alone, which spares the NIC finding room
+ * for a large one each time; and the first after a pause is handed on before there is a look for
+ * more, since it is mostly the answer that somebody waits for.
  */
 #include "netbackends/tap.h"
 
@@ -26,6 +31,8 @@ enum {
     FRAME_MIN = 14,
     READ_BUDGET = 256, /* frames in one loop turn */
     READ_BUDGET_BYTES = 1024 * 1024,
+    SMALL_STREAK = 64, /* after so many small frames no large one is expected */
+    PAUSE_NS = 20000,  /* frames that are further apart come alone */
 };
 
 struct tap_backend {
@@ -39,7 +46,9 @@ struct tap_backend {
     void (*on_closed)(void *opaque);
     void *on_closed_opaque;
     struct net_meta meta;
-    size_t length; /* of the frame that waits */
+    size_t length;         /* of the frame that waits */
+    unsigned small_streak; /* frames since the last that was more than a head */
+    uint64_t read_ns;      /* when the last turn read */
     uint8_t frame[NET_FRAME_MAX];
     struct iovec iov[IOV_MAX];
 };
@@ -184,16 +193,34 @@ static void gather_frame(struct tap_backend *self, const struct net_room *room)
     net_receive_end(&self->backend, NULL, NULL, NET_HEAD_BYTES + room->bytes);
 }
 
-/* One frame from the host to the guest. False if there is none. */
-static bool pass_frame(struct tap_backend *self)
+static bool expects_small(const struct tap_backend *self)
 {
-    struct net_room room = {0};
-    if (net_receive_begin(&self->backend, &room) || room.iov_count + 3 > ARRAY_SIZE(self->iov))
-        room = (struct net_room){0};
-    ssize_t length = read_frame(self, &room);
+    return self->small_streak >= SMALL_STREAK;
+}
+
+/* Guest memory for the next frame, if it may be a large one. False: the guest is to look first. */
+static bool find_room(struct tap_backend *self, bool is_first, struct net_room *room)
+{
+    *room = (struct net_room){0};
+    if (expects_small(self))
+        return true;
+    int result = net_receive_begin(&self->backend, room);
+    if (!is_first && (result == -EAGAIN || room->is_scarce))
+        return false;
+    if (result || room->iov_count + 3 > ARRAY_SIZE(self->iov))
+        *room = (struct net_room){0};
+    return true;
+}
+
+/* One frame from the host to the guest. False if there is none, or none can be taken now. */
+static bool pass_frame(struct tap_backend *self, bool is_first)
+{
+    struct net_room room;
+    ssize_t length = find_room(self, is_first, &room) ? read_frame(self, &room) : -1;
     if (length < 0)
         return false;
     self->length = (size_t)length;
+    self->small_streak = self->length > NET_HEAD_BYTES ? 0 : self->small_streak + 1;
     if (room.iov_count && self->length > NET_HEAD_BYTES + room.bytes)
         gather_frame(self, &room);
     else if (room.iov_count && self->length > NET_HEAD_BYTES) {
@@ -207,9 +234,14 @@ static bool pass_frame(struct tap_backend *self)
 static void on_read_task(struct loop_task *task)
 {
     struct tap_backend *self = container_of(task, struct tap_backend, read_task);
+    uint64_t now_ns = loop_time_ns(self->backend.loop);
+    bool is_lone = expects_small(self) && now_ns - self->read_ns > PAUSE_NS;
     size_t bytes = 0;
-    for (int i = 0; i < READ_BUDGET && bytes < READ_BUDGET_BYTES && !self->guest_is_full; i++) {
-        if (self->is_gone || !pass_frame(self))
+    self->read_ns = now_ns;
+    for (int i = 0;
+         i < (is_lone ? 1 : READ_BUDGET) && bytes < READ_BUDGET_BYTES && !self->guest_is_full;
+         i++) {
+        if (self->is_gone || !pass_frame(self, i == 0))
             break;
         bytes += self->length;
     }

@@ -40,11 +40,13 @@ static int on_receive_begin(void *opaque, struct net_room *room)
 {
     static struct iovec iov[2];
     struct fake_nic *nic = opaque;
+    nic->begun++;
     if (!nic->lends || nic->is_full)
         return -EAGAIN;
     iov[0] = (struct iovec){nic->lent, nic->lends / 3};
     iov[1] = (struct iovec){nic->lent + nic->lends / 3, nic->lends - nic->lends / 3};
-    *room = (struct net_room){iov, 2, nic->lends};
+    *room = (struct net_room){
+        .iov = iov, .iov_count = 2, .bytes = nic->lends, .is_scarce = nic->is_scarce};
     return 0;
 }
 

@@ -22,6 +22,8 @@ struct fake_nic {
     unsigned send_ready; /* times it was told so */
     bool link_up;
     size_t lends;      /* bytes that receive_begin finds room for, behind the head */
+    bool is_scarce;    /* and says that there may soon be more */
+    unsigned begun;    /* how often it was asked */
     unsigned in_place; /* frames that were received that way */
     uint8_t lent[70000];
 };

@@ -225,6 +225,52 @@ static void test_frames_go_straight_to_where_there_is_room(void **state)
     }
 }
 
+/* What fills the guest's buffers is told before more is read. */
+static void test_a_turn_ends_where_room_is_scarce(void **state)
+{
+    (void)state;
+    open_tap(&(struct net_tap_options){.fd = -1});
+    net_set_guest_offloads(nic.net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
+    nic.lends = 60000;
+    fake_nic_run_ms(&loop, 5);
+    nic.is_scarce = true;
+    for (int i = 0; i < 3; i++)
+        send_large_from_host();
+    unsigned turns = 0;
+    for (size_t i = 0, before = nic.count; i < 3; before = nic.count) {
+        loop_run_once(&loop, false);
+        assert_true(turns++ < 1000000);
+        assert_true(nic.count - before <= 1);
+        for (size_t k = before; k < nic.count; k++)
+            i += nic.frames[k].length == large.length;
+    }
+}
+
+/* After many small frames a large one is no longer expected; it comes whole, and changes that. */
+static void test_small_frames_need_no_room(void **state)
+{
+    (void)state;
+    open_tap(&(struct net_tap_options){.fd = -1});
+    net_set_guest_offloads(nic.net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
+    nic.lends = 60000;
+    for (int i = 0; i < 100; i++) {
+        host_send(NULL, frame, 100);
+        next_of_type(TYPE_TEST);
+        fake_nic_forget_read(&nic);
+    }
+    unsigned begun = nic.begun;
+    host_send(NULL, frame, 100);
+    next_of_type(TYPE_TEST);
+    assert_int_equal(nic.begun, begun);
+    for (unsigned i = 0; i < 2; i++) {
+        send_large_from_host();
+        const struct fake_frame *whole = next_of_type(ETH_P_IP);
+        assert_int_equal(whole->length, large.length);
+        assert_memory_equal(whole->bytes, large.bytes, large.length);
+        assert_int_equal(nic.in_place, i);
+    }
+}
+
 static void test_a_full_guest_is_waited_for(void **state)
 {
     (void)state;
@@ -400,6 +446,8 @@ int main(int count, char **words)
         tap_test(test_large_frames_go_out_whole),
         tap_test(test_the_host_sends_what_the_guest_takes),
         tap_test(test_frames_go_straight_to_where_there_is_room),
+        tap_test(test_a_turn_ends_where_room_is_scarce),
+        tap_test(test_small_frames_need_no_room),
         tap_test(test_a_full_guest_is_waited_for),
         tap_test(test_a_removed_interface_is_a_carrier_lost),
         tap_test(test_an_open_descriptor_is_taken_over),

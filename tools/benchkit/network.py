@@ -98,22 +98,28 @@ def qemu_beside(lab, name, host, backend):
     return space, process
 
 
+def copied_path(lab, host, number, name, *options):
+    """The least that any NIC can do. One buffer stays in the cache, a guest's rings do not."""
+    space, tap = lab.space(f"tap-copied-{number}"), f"t{number}"
+    tap_in(space, "eth0", f"10.{number}.0.2/24")
+    tap_in(host, tap, f"10.{number}.0.1/24")
+    copy = host.start([TOP / "build/tap-copy", *options, space.path, "eth0", host.path, tap])
+    return Path(name, space, host, f"10.{number}.0.1", [copy.pid])
+
+
 def tap_paths(lab, host):
     """TAP to TAP: through virtio-net, through QEMU's hub, and by nothing but read and write."""
     tap_in(host, "t0", "10.1.0.1/24")
     guest = lab.guest("tap-evisor", host, "tap,ifname=t0,script=no,downscript=no")
     guest.address("10.1.0.2/24")
     yield Path("evisor", guest.space, host, "10.1.0.1", [guest.process.pid])
-    copied = lab.space("tap-copied")
-    tap_in(copied, "eth0", "10.2.0.2/24")
-    tap_in(host, "t1", "10.2.0.1/24")
-    copy = host.start([TOP / "build/tap-copy", copied.path, "eth0", host.path, "t1"])
-    yield Path("copy loop", copied, host, "10.2.0.1", [copy.pid])
-    tap_in(host, "t2", "10.3.0.1/24")
+    yield copied_path(lab, host, 2, "copy loop, one buffer")
+    yield copied_path(lab, host, 3, "copy loop, guest's rings", "--ring")
+    tap_in(host, "t4", "10.4.0.1/24")
     space, qemu = qemu_beside(lab, "tap-qemu", host,
-                              "tap,ifname=t2,script=no,downscript=no,vnet_hdr=off")
-    space.run("ip address add 10.3.0.2/24 dev eth0")
-    yield Path("QEMU tap, hub", space, host, "10.3.0.1", [qemu.pid])
+                              "tap,ifname=t4,script=no,downscript=no,vnet_hdr=off")
+    space.run("ip address add 10.4.0.2/24 dev eth0")
+    yield Path("QEMU tap, hub", space, host, "10.4.0.1", [qemu.pid])
 
 
 def slirp_paths(lab, host):
