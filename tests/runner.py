@@ -25,8 +25,25 @@ WORKERS = 2  # that run pytest files side by side; many a test has two busy thre
 
 
 class Tally:
-    def __init__(self):
+    """What came out, and the lines that say so: printed at once, or held while others print."""
+
+    def __init__(self, is_held=False):
         self.passed, self.failed, self.skipped = 0, [], 0
+        self.held = [] if is_held else None
+
+    def say(self, text):
+        if self.held is None:
+            print(text, flush=True)
+        else:
+            self.held.append(text)
+
+    def take(self, other):
+        """Adds what another counted, and prints what it held."""
+        for text in other.held:
+            self.say(text)
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
 
     def add(self, name, outcome, seconds, detail=""):
         if outcome == "passed":
@@ -35,8 +52,7 @@ class Tally:
             self.skipped += 1
         else:
             self.failed.append(name)
-        print(f"  {outcome:8}{name}  ({seconds:.1f} s){': ' + detail if detail else ''}",
-              flush=True)
+        self.say(f"  {outcome:8}{name}  ({seconds:.1f} s){': ' + detail if detail else ''}")
 
 
 def run_command(tally, name, command, timeout, environment=None):
@@ -53,7 +69,7 @@ def run_command(tally, name, command, timeout, environment=None):
     if status == 0:
         tally.add(name, "passed", seconds)
     else:
-        print(output[-6000:])
+        tally.say(output[-6000:])
         tally.add(name, "failed", seconds, f"status {status}")
 
 
@@ -79,9 +95,9 @@ def run_cmocka(tally, program, environment=None):
         return
     if status == 0 and good:
         note = f", {len(skipped)} skipped: {', '.join(sorted(skipped))}" if skipped else ""
-        print(f"  passed  {program.name}  ({len(good)} tests{note}, {seconds:.1f} s)", flush=True)
+        tally.say(f"  passed  {program.name}  ({len(good)} tests{note}, {seconds:.1f} s)")
         return
-    print(output[-6000:])
+    tally.say(output[-6000:])
     for name in sorted(bad) or [f"ended with {status}"]:
         tally.add(f"{program.name}: {name}", "failed", seconds)
 
@@ -104,7 +120,7 @@ def run_pytest(tally, folder, environment=None, timeout=1800, prefix=(), select=
     except subprocess.TimeoutExpired as error:
         output = f"{folder} took longer than {timeout} s\n{error.stdout or ''}"
     if not report.exists():
-        print(output[-6000:])
+        tally.say(output[-6000:])
         tally.add(folder, "failed", time.monotonic() - began, "gave no report")
         return
     for case in xml.etree.ElementTree.parse(report).getroot().iter("testcase"):
@@ -117,7 +133,7 @@ def count_case(tally, case):
     for tag in ("failure", "error"):
         problem = case.find(tag)
         if problem is not None:
-            print((problem.text or "")[-6000:])
+            tally.say((problem.text or "")[-6000:])
             tally.add(name, "failed", seconds, (problem.get("message") or "").split("\n")[0][:200])
             return
     skip = case.find("skipped")
@@ -127,12 +143,12 @@ def count_case(tally, case):
         tally.add(name, "passed", seconds)
 
 
-def stage(name):
-    print(f"\n== {name}", flush=True)
+def stage(tally, name):
+    tally.say(f"\n== {name}")
 
 
 def build(tally):
-    stage("build")
+    stage(tally, "build")
     before = len(tally.failed)
     run_command(tally, "configure", ["./configure"], 120)
     run_command(tally, "ninja", ["ninja", "programs", "tests"], 3600)
@@ -145,16 +161,16 @@ def build(tally):
 
 
 def unit(tally):
-    stage("rules of the house")
+    stage(tally, "rules of the house")
     run_command(tally, "check_rules", ["python3", "-B", "tests/check_rules.py"], 60)
-    stage("unit tests, under ASan and UBSan")
+    stage(tally, "unit tests, under ASan and UBSan")
     for program in sorted((BUILD / "tests").glob("test_*")):
         if os.access(program, os.X_OK) and program.is_file() and not program.suffix:
             run_cmocka(tally, program)
 
 
 def guests(tally):
-    stage("guests")
+    stage(tally, "guests")
     run_pytest(tally, "tests/guest", workers=WORKERS)
 
 
@@ -169,7 +185,7 @@ def compare_accelerators(tally, in_box):
     began = time.monotonic()
     count, differences = accel_compare.compare(in_box)
     for difference in differences[:40]:
-        print(difference)
+        tally.say(difference)
     tally.add(f"accel_table: soft and KVM agree in every register after {count} programs",
               "failed" if differences or not count else "passed", time.monotonic() - began)
 
@@ -178,11 +194,12 @@ def kvm(tally):
     """The guest tests on the KVM code: all of them natively, or the marked ones in the box."""
     environment = {"EVISOR_ACCEL": "kvm"}
     if kvm_is_native():
-        stage("guests under KVM")
+        stage(tally, "guests under KVM")
         run_pytest(tally, "tests/guest", environment)
         compare_accelerators(tally, in_box=False)
         return
-    stage("guests under KVM, in the KVM box (this host has no KVM that runs guests natively)")
+    stage(tally,
+          "guests under KVM, in the KVM box (this host has no KVM that runs guests natively)")
     RESULTS.mkdir(parents=True, exist_ok=True)
     box = ["tools/kvm-box", "--writable", str(RESULTS), "--timeout", "1500", "--", "env",
            "EVISOR_ACCEL=kvm", "EVISOR_CACHE=" + str(packages.cache_folder())]
@@ -191,31 +208,31 @@ def kvm(tally):
 
 
 def interop(tally):
-    stage("interop: evisor-img and QEMU's tools on the same images")
+    stage(tally, "interop: evisor-img and QEMU's tools on the same images")
     run_pytest(tally, "tests/interop", workers=WORKERS)
 
 
 def evctl(tally):
-    stage("evctl, as a person types it")
+    stage(tally, "evctl, as a person types it")
     run_pytest(tally, "tests/evctl", workers=WORKERS)
 
 
 def networks(tally):
-    stage("networks: every kind, in namespaces of its own")
+    stage(tally, "networks: every kind, in namespaces of its own")
     run_pytest(tally, "tests/net")
 
 
 def qemu_iotests(tally):
-    stage("QEMU's own tests of qemu-img, run on evisor-img")
+    stage(tally, "QEMU's own tests of qemu-img, run on evisor-img")
     for name, outcome, seconds, detail, output in iotests.results():
         if outcome == "failed":
-            print(output[-6000:])
+            tally.say(output[-6000:])
         tally.add(name, outcome, seconds, detail)
 
 
 def crash(tally):
     """Power cuts and faults under the disk engine, and whether each of its rules is needed."""
-    stage("power cuts: the disk engine on a simulated disk")
+    stage(tally, "power cuts: the disk engine on a simulated disk")
     run_command(tally, "crash: a million states", ["tests/crash", "--states", "1000000", "--seed",
                                                    "1"], 1200)
     run_command(tally, "crash: every rule of order, broken, is noticed",
@@ -224,7 +241,8 @@ def crash(tally):
 
 def proof(tally):
     """What compares the software CPU with the host's, and looks for races and crashes."""
-    stage("the software CPU against the host's, its threads under TSan, parsers under fuzzing")
+    stage(tally, "the software CPU against the host's, its threads under TSan, parsers under "
+          "fuzzing")
     run_command(tally, "soft_fuzz: 20 million instructions",
                 ["build/tests/soft_fuzz", "--cases", "20000000"], 1200)
     for words in (["--32"], ["--set", "vex", "--32"]):
@@ -263,6 +281,22 @@ def fuzz_images(tally, kind):
 
 STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
           "net": networks, "crash": crash, "guest": guests, "kvm": kvm, "proof": proof}
+# Run together: neither of the two keeps both cores busy by itself.
+SIDE_BY_SIDE = [("unit",), ("interop", "iotests"), ("evctl", "net"), ("crash",), ("guest",),
+                ("kvm", "proof")]
+
+
+def run_stages(tally, wanted):
+    for group in SIDE_BY_SIDE:
+        names = [name for name in group if name in wanted]
+        parts = [Tally(is_held=True) for _ in names[1:]]
+        with concurrent.futures.ThreadPoolExecutor(len(parts) or 1) as others:
+            beside = [others.submit(STAGES[name], part) for name, part in zip(names[1:], parts)]
+            for name in names[:1]:
+                STAGES[name](tally)
+            for run, part in zip(beside, parts):
+                run.result()
+                tally.take(part)
 
 
 def measure():
@@ -298,9 +332,7 @@ def main():
     tally = Tally()
     began = time.monotonic()
     if build(tally):
-        for name, work in STAGES.items():
-            if not options.stage or name in options.stage:
-                work(tally)
+        run_stages(tally, options.stage or STAGES)
     for name in tally.failed:
         print(f"failed: {name}")
     print(f"\nin {time.monotonic() - began:.0f} s")
