@@ -131,8 +131,7 @@ static int open_one(struct chain *chain, const struct disk_options *options, str
     return result;
 }
 
-/* A relative name is relative to the directory of the image that names it. */
-static char *resolve(const char *image, const char *name)
+char *disk_backing_path(const char *image, const char *name)
 {
     const char *slash = strrchr(image, '/');
     char *path = NULL;
@@ -172,7 +171,7 @@ static int describe_backing(const struct node *above, const struct disk_options 
                          "image '%s' does not say the format of its backing file '%s'; record it "
                          "with: evisor-img rebase -u -b %s -F qcow2|raw %s",
                          above->path, name, name, above->path);
-    *path = from_person ? strdup(name) : resolve(above->path, name);
+    *path = from_person ? strdup(name) : disk_backing_path(above->path, name);
     if (!*path)
         return error_set(err, ENOMEM, "no memory to open '%s'", name);
     *out = *top;

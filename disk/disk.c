@@ -271,14 +271,15 @@ int disk_run(struct disk *disk, struct disk_request *request)
     return request->result;
 }
 
-struct close_wait {
+struct wait {
     bool done;
     int result;
+    struct error *err;
 };
 
 static void on_close_wait(void *opaque, int result)
 {
-    struct close_wait *wait = opaque;
+    struct wait *wait = opaque;
     wait->done = true;
     wait->result = result;
 }
@@ -286,10 +287,30 @@ static void on_close_wait(void *opaque, int result)
 int disk_close_wait(struct disk *disk)
 {
     struct loop *loop = disk->loop;
-    struct close_wait wait = {0};
+    struct wait wait = {0};
     disk_close(disk, on_close_wait, &wait);
     while (!wait.done)
         loop_run_once(loop, true);
+    return wait.result;
+}
+
+static void on_resize_wait(void *opaque, int result, const struct error *err)
+{
+    struct wait *wait = opaque;
+    wait->done = true;
+    wait->result = result;
+    if (result && err && err->code)
+        *wait->err = *err;
+    else if (result)
+        error_set(wait->err, -result, "%s", strerror(-result));
+}
+
+int disk_resize_wait(struct disk *disk, uint64_t size_bytes, struct error *err)
+{
+    struct wait wait = {.err = err};
+    disk_resize(disk, size_bytes, on_resize_wait, &wait);
+    while (!wait.done)
+        loop_run_once(disk->loop, true);
     return wait.result;
 }
 

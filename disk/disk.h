@@ -137,9 +137,14 @@ void disk_submit(struct disk *disk, struct disk_request *request);
  */
 void disk_close(struct disk *disk, void (*on_closed)(void *opaque, int result), void *opaque);
 
+/* The file that `image` means by the name of its backing file: a relative one is relative to the
+ * image's folder. The caller frees it; NULL without memory. */
+char *disk_backing_path(const char *image, const char *name);
+
 /* For tools, whose loop runs nothing else: run `loop` until the request or the close is done. */
 int must_check disk_run(struct disk *disk, struct disk_request *request);
 int must_check disk_close_wait(struct disk *disk);
+int must_check disk_resize_wait(struct disk *disk, uint64_t size_bytes, struct error *err);
 
 /* Grows (or, where the format can, shrinks) the disk; for the device's config change see on_resize.
  */

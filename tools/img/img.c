@@ -388,14 +388,3 @@ int img_find_format(struct io_file *file, const char *path, const char *given, c
         return img_error("Could not open '%s': Unknown driver '%s'", path, given);
     return 0;
 }
-
-char *img_resolve(const char *image, const char *name)
-{
-    const char *slash = strrchr(image, '/');
-    char *path = NULL;
-    if (name[0] == '/' || !slash)
-        return strdup(name);
-    if (asprintf(&path, "%.*s/%s", (int)(slash - image), image, name) < 0)
-        return NULL;
-    return path;
-}

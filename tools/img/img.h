@@ -109,7 +109,4 @@ bool img_format_is_native(const char *format);
 /* To be created: native, or by a writer of the foreign formats. */
 bool img_format_is_writable(const char *format);
 
-/* The name that `image` gives its backing file, seen from here. The caller frees it. */
-char *img_resolve(const char *image, const char *name);
-
 #endif

@@ -155,36 +155,20 @@ static int amend_header(struct io_file *file, const struct arguments *arguments,
     return 0;
 }
 
-struct outcome {
-    bool done;
-    int result;
-};
-
-static void on_resized(void *opaque, int result, const struct error *err)
-{
-    struct outcome *outcome = opaque;
-    (void)err;
-    outcome->done = true;
-    outcome->result = result;
-}
-
 static int resize(struct loop *loop, const struct arguments *arguments, uint64_t size_bytes)
 {
     const struct img_source_options options = {
         .path = arguments->image.path, .format = "qcow2", .writable = true};
     struct img_source source;
-    struct outcome outcome = {0};
+    struct error err = {0};
     if (img_source_open(loop, &options, &source))
         return 1;
-    disk_resize(source.disk, size_bytes, on_resized, &outcome);
-    while (!outcome.done)
-        loop_run_once(loop, true);
-    int result = img_source_close(&source);
-    if (!outcome.result)
-        outcome.result = result;
-    return outcome.result ? img_error("Could not resize '%s': %s", arguments->image.path,
-                                      strerror(-outcome.result))
-                          : 0;
+    int resized = disk_resize_wait(source.disk, size_bytes, &err);
+    int closed = img_source_close(&source);
+    if (!resized && !closed)
+        return 0;
+    return img_error("Could not resize '%s': %s", arguments->image.path,
+                     resized ? err.text : strerror(-closed));
 }
 
 static int amend(struct loop *loop, const struct arguments *arguments,

@@ -67,6 +67,9 @@ struct img_syntax {
     const char *names_wrong;     /* what to say if it is another number */
 };
 
+/* The names of a subcommand of one image. */
+#define IMG_ONE_IMAGE 1, 1, "Expecting one image file name"
+
 struct img_names {
     char **list;
     size_t count;

@@ -119,8 +119,7 @@ static const struct img_arg args[] = {
     IMG_SWITCH(0, "no-drain", no_drain),
     IMG_SWITCH(0, "stats", stats),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                         "Expecting one image file name"};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {

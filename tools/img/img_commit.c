@@ -71,8 +71,7 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_CALL('r', NULL, on_rate),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                         "Expecting one image file name"};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
@@ -111,7 +110,7 @@ static int look_below(struct loop *loop, const struct level *level, struct level
             status = img_error("%s", err.text);
         } else {
             if (header.has_backing)
-                out->path = img_resolve(level->path, header.backing_path);
+                out->path = disk_backing_path(level->path, header.backing_path);
             if (header.has_backing_format)
                 out->format = strdup(header.backing_format);
             qcow2_header_fini(&header);
@@ -125,7 +124,7 @@ static int look_below(struct loop *loop, const struct level *level, struct level
 static bool is_base(const char *wanted, const char *above, const char *path)
 {
     struct stat a, b;
-    char *resolved = img_resolve(above, wanted);
+    char *resolved = disk_backing_path(above, wanted);
     bool is_same = resolved && !stat(resolved, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
                    a.st_ino == b.st_ino;
     free(resolved);
@@ -216,31 +215,16 @@ static int copy_all(struct commit *commit)
     return result;
 }
 
-struct outcome {
-    bool done;
-    int result;
-};
-
-static void on_resized(void *opaque, int result, const struct error *err)
-{
-    struct outcome *outcome = opaque;
-    (void)err;
-    outcome->done = true;
-    outcome->result = result;
-}
-
 static int grow_base(struct commit *commit)
 {
-    struct outcome outcome = {0};
+    struct error err = {0};
     uint64_t size = disk_size_bytes(commit->top.disk);
     if (disk_size_bytes(commit->base.disk) >= size)
         return 0;
-    disk_resize(commit->base.disk, size, on_resized, &outcome);
-    while (!outcome.done)
-        loop_run_once(commit->loop, true);
-    return outcome.result ? error_set_errno(&commit->err, -outcome.result, "Could not resize '%s'",
-                                            commit->below.path)
-                          : 0;
+    int result = disk_resize_wait(commit->base.disk, size, &err);
+    return result ? error_set(&commit->err, -result, "Could not resize '%s': %s",
+                              commit->below.path, err.text)
+                  : 0;
 }
 
 static int copy_into_base(struct commit *commit)

@@ -52,8 +52,7 @@ static const struct img_arg args[] = {
     IMG_SWITCH(0, "backing-chain", whole_chain),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                         "Expecting one image file name"};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
@@ -87,7 +86,7 @@ static int collect_qcow2(struct io_file *file, struct info *info)
     info->size_bytes = info->header.size_bytes;
     info->cluster_bytes = qcow2_cluster_bytes(&info->header);
     if (info->header.has_backing) {
-        info->backing_path = img_resolve(info->path, info->header.backing_path);
+        info->backing_path = disk_backing_path(info->path, info->header.backing_path);
         if (!info->backing_path)
             return img_error("out of memory");
     }

@@ -35,8 +35,7 @@ static const struct img_arg args[] = {
     IMG_CALL('l', "max-length", on_length),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                         "Expecting one image file name"};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {

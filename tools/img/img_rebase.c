@@ -60,8 +60,7 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                         "Expecting one image file name"};
+static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
@@ -142,7 +141,7 @@ static int read_header(struct rebase *rebase, struct io_file *file, struct qcow2
     }
     rebase->cluster_bytes = qcow2_cluster_bytes(header);
     if (header->has_backing)
-        rebase->old_path = img_resolve(arguments->image.path, header->backing_path);
+        rebase->old_path = disk_backing_path(arguments->image.path, header->backing_path);
     if (header->has_backing_format)
         rebase->old_format = strdup(header->backing_format);
     return 0;
@@ -240,7 +239,7 @@ static int open_new_backing(struct rebase *rebase)
     const struct arguments *arguments = rebase->arguments;
     if (!new_backing(arguments))
         return 0;
-    char *path = img_resolve(arguments->image.path, arguments->backing);
+    char *path = disk_backing_path(arguments->image.path, arguments->backing);
     const struct img_source_options options = {.path = path,
                                                .format = arguments->backing_format,
                                                .cache = arguments->source_cache,

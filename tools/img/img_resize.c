@@ -72,21 +72,6 @@ static int new_size(const char *text, uint64_t old, uint64_t *out)
     return 0;
 }
 
-struct outcome {
-    bool done;
-    int result;
-    struct error err;
-};
-
-static void on_resized(void *opaque, int result, const struct error *err)
-{
-    struct outcome *outcome = opaque;
-    outcome->done = true;
-    outcome->result = result;
-    if (err)
-        outcome->err = *err;
-}
-
 static int check_change(const struct arguments *arguments, const struct img_source *source,
                         uint64_t size)
 {
@@ -109,15 +94,11 @@ static int resize(struct loop *loop, const struct arguments *arguments, struct i
                   uint64_t *new_bytes)
 {
     uint64_t old = disk_size_bytes(source->disk), size = 0;
-    struct outcome outcome = {0};
+    struct error err = {0};
     if (new_size(arguments->size_text, old, &size) || check_change(arguments, source, size))
         return 1;
-    disk_resize(source->disk, align_up(size, 512), on_resized, &outcome);
-    while (!outcome.done)
-        loop_run_once(loop, true);
-    if (outcome.result)
-        return img_error("Could not resize '%s': %s", arguments->image.path,
-                         outcome.err.code ? outcome.err.text : strerror(-outcome.result));
+    if (disk_resize_wait(source->disk, align_up(size, 512), &err))
+        return img_error("Could not resize '%s': %s", arguments->image.path, err.text);
     *new_bytes = size;
     if (!arguments->preallocation)
         return 0;

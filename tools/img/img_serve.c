@@ -164,8 +164,7 @@ static int check(const struct arguments *arguments)
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    static const struct img_syntax syntax = {args, ARRAY_SIZE(args), 1, 1,
-                                             "Expecting one image file name"};
+    static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
     struct img_names names;
     int status = img_parse(argc, argv, &syntax, arguments, &names);
     if (status)

@@ -340,7 +340,7 @@ static int open_backing(struct loop *loop, const struct img_target *target, uint
     const struct io_options io = {.read_only = true, .aio = DISK_AIO_THREADS};
     struct error why = {0};
     struct io_file *file;
-    char *path = img_resolve(target->path, target->backing_path);
+    char *path = disk_backing_path(target->path, target->backing_path);
     if (!path)
         return error_set(err, ENOMEM, "out of memory");
     int result = io_open(loop, path, &io, &file, &why);
