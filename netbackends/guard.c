@@ -66,6 +66,8 @@ static bool check_tcp(const struct guard *guard, uint8_t *frame, const struct pa
     if (guard->refuses_new_flows && (tcp[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN)
         return false;
     clear_urgent(tcp);
+    if (guard->mss && (tcp[13] & TCP_SYN))
+        mss_take_syn(guard->mss, frame, packet, payload);
     return true;
 }
 

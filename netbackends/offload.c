@@ -69,6 +69,15 @@ static void set_ip_length(uint8_t *frame, const struct packet *packet, size_t en
     store_be16(ip + 10, packet_fold(packet_sum(ip, PACKET_IPV4_BYTES, 0)));
 }
 
+/* The urgent pointer counts from the piece's own start; behind it nothing is urgent. */
+static void move_urgent(uint8_t *tcp, size_t offset)
+{
+    size_t pointer = load_be16(tcp + 18);
+    if (pointer <= offset)
+        tcp[13] &= (uint8_t)~TCP_URG;
+    store_be16(tcp + 18, (uint16_t)(pointer > offset ? pointer - offset : 0));
+}
+
 /* Everything but the payload of piece number `index`, which is at [offset, offset + bytes). */
 static void finish_piece(const uint8_t *frame, const struct packet *packet, size_t headers,
                          size_t index, size_t offset, size_t bytes, bool is_last, uint8_t *room)
@@ -81,10 +90,12 @@ static void finish_piece(const uint8_t *frame, const struct packet *packet, size
     store_be32(tcp + 4, load_be32(tcp + 4) + (uint32_t)offset);
     if (!is_last)
         tcp[13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
+    if (tcp[13] & TCP_URG)
+        move_urgent(tcp, offset);
     packet_finish_checksum(room, &piece, tcp + 16);
 }
 
-int offload_segment(const struct net_meta *meta, uint8_t *frame, size_t length, uint8_t *room,
+int offload_segment(const struct net_meta *meta, const uint8_t *frame, size_t length, uint8_t *room,
                     offload_emit_fn *emit, void *opaque)
 {
     struct packet packet;

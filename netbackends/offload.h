@@ -25,11 +25,11 @@ typedef int offload_emit_fn(void *opaque, uint8_t *frame, size_t length);
 
 /*
  * Cuts a TCP frame that `meta` describes (NET_GSO_TCPV4 or TCPV6) into frames of gso_size payload
- * with complete checksums, and emits each. `frame` is scratch afterwards; `room` (of at least
- * OFFLOAD_SEGMENT_ROOM) is where the pieces are built. 0, -EINVAL, or what emit answered.
+ * with complete checksums, and emits each; `room` (of at least OFFLOAD_SEGMENT_ROOM) is where the
+ * pieces are built. 0, -EINVAL, or what emit answered.
  */
 #define OFFLOAD_SEGMENT_ROOM (14 + 65535)
-int must_check offload_segment(const struct net_meta *meta, uint8_t *frame, size_t length,
+int must_check offload_segment(const struct net_meta *meta, const uint8_t *frame, size_t length,
                                uint8_t *room, offload_emit_fn *emit, void *opaque);
 
 #endif

@@ -46,8 +46,8 @@ enum {
     SOCKETS_MAX = 8192,
     DESCRIPTORS_WANTED = 2 * SOCKETS_MAX,
     SOCKETS_SPARED = 128, /* descriptors that are left to the rest of the process */
-    GUEST_MTU = 1500,
-    INPUT_MTU = 65521, /* the longest that libslirp knows */
+    INPUT_MTU = 65521,    /* the longest that libslirp knows */
+    SEGMENT_MTU = PACKET_IPV4_BYTES + PACKET_TCP_BYTES + MSS_OFFERED,
     TIMEOUT_NOTHING_MS = 1000,
     CLOCK_STALE_MS = 100,
 };
@@ -60,17 +60,33 @@ static const uint64_t SILENCE_NS = UINT64_C(35) * 1000000000;
 static int queue_piece(void *opaque, uint8_t *frame, size_t length)
 {
     struct slirp_backend *self = opaque;
-    if (!merge_push(&self->merge, &self->to_guest, frame, length))
+    struct net_meta cut;
+    if (merge_push(&self->merge, &self->to_guest, frame, length, &cut))
         self->backend.stats.rx_dropped++;
     return 0;
 }
 
-/* libslirp believes in a longer wire than there is: see start_slirp. `segment` is free: while a
- * piece of a frame is in it, libslirp has a copy of its own. */
+/* `segment` is free: while a piece of a frame is in it, libslirp has a copy of its own. */
+static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t length)
+{
+    struct net_meta cut;
+    int result = merge_push(&self->merge, &self->to_guest, bytes, length, &cut);
+    if (result == -EMSGSIZE)
+        result = offload_segment(&cut, bytes, length, self->segment, queue_piece, self);
+    if (result)
+        self->backend.stats.rx_dropped++;
+}
+
+/* libslirp believes in a longer wire than there is: see start_slirp. */
 static void queue_long(struct slirp_backend *self, const uint8_t *bytes, size_t length)
 {
+    struct packet packet;
+    if (packet_parse_ip(bytes, length, &packet) && packet.protocol == PACKET_TCP) {
+        queue_tcp(self, bytes, length);
+        return;
+    }
     memcpy(self->segment, bytes, length);
-    if (fragment_ipv4(self->segment, length, GUEST_MTU, queue_piece, self))
+    if (fragment_ipv4(self->segment, length, MSS_MTU, queue_piece, self))
         queue_piece(self, self->segment, length);
 }
 
@@ -81,10 +97,10 @@ static ssize_t on_send_packet(const void *bytes, size_t length, void *opaque)
         return (ssize_t)length;
     if (length > GUARD_FRAME_MAX)
         self->backend.stats.rx_dropped++;
-    else if (length > PACKET_ETHERNET_BYTES + GUEST_MTU)
+    else if (length > PACKET_ETHERNET_BYTES + MSS_MTU)
         queue_long(self, bytes, length);
-    else if (!merge_push(&self->merge, &self->to_guest, bytes, length))
-        self->backend.stats.rx_dropped++;
+    else
+        queue_tcp(self, bytes, length);
     loop_task_queue(&self->task);
     return (ssize_t)length;
 }
@@ -478,9 +494,10 @@ static int start_slirp(struct slirp_backend *self, const struct net_slirp_option
         .vdomainname = options->domainname,
         .disable_host_loopback = options->disable_host_loopback,
         /* By if_mtu it judges what comes in over IPv6 and cuts what goes out over IPv4; by the
-         * smaller one it chooses how long TCP's segments are. */
+         * smaller one it chooses how long TCP's segments are. What the guest asks for it forgets
+         * where it has to wait for its own connect(). */
         .if_mtu = INPUT_MTU,
-        .if_mru = GUEST_MTU,
+        .if_mru = SEGMENT_MTU,
     };
     self->slirp = slirp_new(&config, &slirp_callbacks, self);
     free(names_owner);
@@ -520,6 +537,7 @@ static int start(struct slirp_backend *self, const struct net_slirp_options *opt
     self->dns = addresses.dns;
     self->is_restricted = options->restrict_access;
     self->guard.allows_tftp = options->tftp != NULL;
+    self->guard.mss = &self->merge.mss;
     self->guard.host_only = options->host_only;
     memcpy(self->guard.host, &addresses.host, sizeof(self->guard.host));
     memcpy(self->guard.host6, &addresses.host6, sizeof(self->guard.host6));

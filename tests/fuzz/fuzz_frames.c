@@ -7,6 +7,7 @@
  *
  * The input is a list of frames, each behind a head of 13 bytes: flags, a net_meta, its length.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,6 +93,31 @@ static int on_piece(void *opaque, uint8_t *frame, size_t length)
     return 0;
 }
 
+static void drain(struct merge *merge);
+
+static int push_piece(void *opaque, uint8_t *frame, size_t length)
+{
+    struct merge *merge = opaque;
+    struct net_meta cut;
+    int result = merge_push(merge, &queue, frame, length, &cut);
+    CHECK(result != -EMSGSIZE);
+    if (result)
+        drain(merge);
+    return 0;
+}
+
+/* What is too long for the receiver can be cut, and then no piece is. */
+static void push(struct merge *merge, const uint8_t *frame, size_t length)
+{
+    static uint8_t own_room[OFFLOAD_SEGMENT_ROOM];
+    struct net_meta cut;
+    int result = merge_push(merge, &queue, frame, length, &cut);
+    if (result == -EMSGSIZE)
+        CHECK(offload_segment(&cut, frame, length, own_room, push_piece, merge) == 0);
+    else if (result)
+        drain(merge);
+}
+
 static void drain(struct merge *merge)
 {
     struct frame *frame;
@@ -110,12 +136,13 @@ static void try_one(struct input *in, struct merge *merge)
     const struct guard guard = {.allows_tftp = in->flags & 1,
                                 .refuses_new_flows = in->flags & 2,
                                 .host_only = in->flags & 4,
+                                .mss = in->flags & 8 ? &merge->mss : NULL,
                                 .host = {10, 0, 2, 2},
                                 .host6 = {0xfe, 0xc0, [15] = 2}};
     if (guard_check(&guard, in->frame, in->length))
         check_passed(in, &guard);
-    if (in->length <= GUARD_FRAME_MAX && !merge_push(merge, &queue, in->frame, in->length))
-        drain(merge);
+    if (in->length <= GUARD_FRAME_MAX)
+        push(merge, in->frame, in->length);
     bool is_sane = offload_check_meta(&in->meta, in->length, in->flags >> 2);
     if (in->meta.gso_type)
         (void)!offload_segment(&in->meta, in->frame, in->length, room, on_piece, &in->meta);

@@ -57,9 +57,11 @@ static struct frames_buffer *make(size_t index, size_t length, uint8_t flags)
     return frame;
 }
 
+static struct net_meta cut;
+
 static void push(const struct frames_buffer *frame)
 {
-    assert_true(merge_push(&merge, &queue, frame->bytes, frame->length));
+    assert_int_equal(merge_push(&merge, &queue, frame->bytes, frame->length, &cut), 0);
 }
 
 static size_t cut_count;
@@ -209,6 +211,115 @@ static void test_longer_segments_and_pure_acks_stand_alone(void **state)
     assert_int_equal(queue.count, 6);
 }
 
+/* A segment of many times the MSS is one frame for whoever cuts it; with the last byte goes FIN. */
+static void test_a_long_segment_is_described_by_its_mss(void **state)
+{
+    (void)state;
+    static const uint8_t kinds[] = {TCP_ACK, TCP_ACK | TCP_PSH, TCP_ACK | TCP_FIN};
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        flow.is_ipv6 = i == 1;
+        push_at(0, 20000, kinds[i], 0);
+        merge_close(&merge, &queue);
+        const struct frame *front = frame_queue_front(&queue);
+        assert_int_equal(front->meta.gso_type, i == 1 ? NET_GSO_TCPV6 : NET_GSO_TCPV4);
+        assert_int_equal(front->meta.gso_size, i == 1 ? 1440 : 1460);
+        assert_int_equal(front->meta.flags, NET_NEEDS_CSUM);
+        assert_int_equal(front->meta.hdr_len, front->length - 20000);
+        assert_int_equal(front->bytes[front->meta.csum_start + 13], kinds[i]);
+        frame_queue_pop(&queue);
+    }
+}
+
+/* Whole multiples of the MSS may go on; anything else is the last. */
+static void test_long_segments_are_joined_too(void **state)
+{
+    (void)state;
+    push_at(0, 14600, TCP_ACK, 0);
+    push_at(14600, 14600, TCP_ACK, 0);
+    push_at(29200, 1460, TCP_ACK, 0);
+    push_at(30660, 2000, TCP_ACK, 0);
+    assert_int_equal(queue.count, 1);
+    push_at(32660, 1460, TCP_ACK, 0);
+    assert_int_equal(queue.count, 2);
+    const struct frame *front = frame_queue_front(&queue);
+    assert_int_equal(front->length, 54 + 32660);
+    assert_int_equal(front->meta.gso_size, 1460);
+    assert_memory_equal(front->bytes + 54, data, 32660);
+    frame_queue_pop(&queue);
+    assert_int_equal(frame_queue_front(&queue)->length, 54 + 1460);
+}
+
+/* The guest's own wish, by its SYN: one connection's, not the others'. */
+static void test_a_smaller_mss_is_honoured(void **state)
+{
+    (void)state;
+    struct frames_flow back = flow;
+    struct frames_buffer *syn = &segments[1];
+    struct packet packet;
+    size_t payload;
+    back.source = flow.target;
+    back.target = flow.source;
+    back.source_port = flow.target_port;
+    back.target_port = flow.source_port;
+    frames_tcp(syn, &back, TCP_SYN, 1, 0, NULL, 0);
+    store_be16(syn->bytes + 56, 700);
+    assert_true(packet_parse_ip(syn->bytes, syn->length, &packet));
+    assert_true(packet_parse_tcp(syn->bytes, &packet, &payload));
+    mss_take_syn(&merge.mss, syn->bytes, &packet, payload);
+    push_at(0, 7000, TCP_ACK, 0);
+    merge_close(&merge, &queue);
+    assert_int_equal(frame_queue_front(&queue)->meta.gso_size, 700);
+    frame_queue_pop(&queue);
+    flow.target_port++;
+    push_at(0, 7000, TCP_ACK, 0);
+    flow.target_port--;
+    merge_close(&merge, &queue);
+    assert_int_equal(frame_queue_front(&queue)->meta.gso_size, 1460);
+}
+
+static size_t piece_count, piece_bytes;
+
+static int on_any_piece(void *opaque, uint8_t *frame, size_t length)
+{
+    size_t at = piece_bytes;
+    (void)opaque;
+    assert_true(frames_are_checksums_right(frame, length));
+    assert_true(length <= 54 + 1460);
+    assert_memory_equal(frame + 54, data + at, length - 54);
+    assert_int_equal(load_be32(frame + 38), at);
+    piece_bytes += length - 54;
+    bool is_last = piece_bytes == 4000;
+    assert_int_equal((frame[47] & TCP_FIN) != 0, is_last);
+    /* 1500 bytes of it are urgent: all of the first piece and 40 of the second. */
+    assert_int_equal((frame[47] & TCP_URG) != 0, at < 1500);
+    assert_int_equal(load_be16(frame + 52), at < 1500 ? 1500 - at : 0);
+    piece_count++;
+    return 0;
+}
+
+/* Who takes no offload, or none for such a segment, has it cut: and that is said how. */
+static void test_what_the_guest_does_not_cut_is_cut(void **state)
+{
+    (void)state;
+    static uint8_t room[OFFLOAD_SEGMENT_ROOM];
+    for (int is_plain = 0; is_plain < 2; is_plain++) {
+        struct frames_buffer *frame = &segments[0];
+        if (is_plain)
+            merge.offloads = 0;
+        frames_tcp(frame, &flow, TCP_ACK | TCP_FIN | TCP_URG, 0, 77, data, 4000);
+        store_be16(frame->bytes + 52, 1500);
+        frames_fix_checksums(frame);
+        assert_int_equal(merge_push(&merge, &queue, frame->bytes, frame->length, &cut), -EMSGSIZE);
+        assert_int_equal(cut.gso_size, 1460);
+        piece_count = piece_bytes = 0;
+        assert_int_equal(
+            offload_segment(&cut, frame->bytes, frame->length, room, on_any_piece, NULL), 0);
+        assert_int_equal(piece_count, 3);
+        assert_int_equal(piece_bytes, 4000);
+        assert_int_equal(queue.count, 0);
+    }
+}
+
 static void test_padding_does_not_get_between(void **state)
 {
     (void)state;
@@ -304,6 +415,10 @@ int main(void)
         merge_test(test_a_short_or_pushed_segment_is_the_last),
         merge_test(test_what_differs_is_not_merged),
         merge_test(test_longer_segments_and_pure_acks_stand_alone),
+        merge_test(test_a_long_segment_is_described_by_its_mss),
+        merge_test(test_long_segments_are_joined_too),
+        merge_test(test_a_smaller_mss_is_honoured),
+        merge_test(test_what_the_guest_does_not_cut_is_cut),
         merge_test(test_padding_does_not_get_between),
         merge_test(test_without_offloads_nothing_changes),
         merge_test(test_cutting_refuses_nonsense),
