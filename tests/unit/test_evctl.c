@@ -67,7 +67,7 @@ static void test_wrong_command_lines_are_named(void **state)
         {"start|-z|a", "'-z'"},
         {"start|a|--paused=yes", "no value"},
         {"start|a|--timeout", "SECONDS"},
-        {"disk", "create, resize, info"},
+        {"disk", "create, resize, flatten, info"},
         {"disk|resise|a", "'disk resize'"},
         {"modifyvm|a", "'set'"},
         {"", "evctl help"},
@@ -241,7 +241,8 @@ static void test_the_seed_is_an_iso_image(void **state)
     static uint8_t image[64 * 2048];
     char *big = calloc(1, 5001);
     memset(big, 'x', 5000);
-    const struct seed_file files[] = {{"meta-data", "instance-id: 1\n"}, {"user-data", big}};
+    const struct seed_file files[] = {{(char *)"meta-data", (char *)"instance-id: 1\n"},
+                                      {(char *)"user-data", big}};
     struct error err = {0};
     close(mkstemp(path));
     assert_int_equal(seed_write(path, files, 2, &err), 0);
@@ -268,6 +269,46 @@ static void test_the_seed_is_an_iso_image(void **state)
     free(big);
 }
 
+static void put_file(const char *path, const uint8_t *bytes, size_t length)
+{
+    FILE *file = fopen(path, "we");
+    assert_int_equal(fwrite(bytes, 1, length, file), length);
+    fclose(file);
+}
+
+/* Whole images read back; of broken ones it takes what it can, or nothing. */
+static void test_seeds_read_back_and_may_be_anything(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/evctl-test-XXXXXX";
+    static uint8_t image[64 * 2048];
+    const struct seed_file files[] = {{(char *)"meta-data", (char *)"instance-id: 1\n"},
+                                      {(char *)"user-data", (char *)""}};
+    struct seed_file read[SEED_FILES_MAX];
+    struct error err = {0};
+    close(mkstemp(path));
+    assert_int_equal(seed_write(path, files, 2, &err), 0);
+    assert_int_equal(seed_read(path, read), 2);
+    for (int i = 0; i < 2; i++)
+        assert_string_equal(seed_find(read, 2, files[i].name)->text, files[i].text);
+    assert_null(seed_find(read, 2, "vendor-data"));
+    seed_free(read, 2);
+    FILE *file = fopen(path, "re");
+    size_t length = fread(image, 1, sizeof(image), file);
+    fclose(file);
+    unsigned seed = 1;
+    for (int round = 0; round < 3000; round++) {
+        /* Where numbers are: the Joliet descriptor and its folder. */
+        size_t at = (round % 2 ? 17 : 24) * 2048 + (size_t)rand_r(&seed) % 256;
+        uint8_t was = image[at];
+        image[at] = (uint8_t)rand_r(&seed);
+        put_file(path, image, round % 5 ? length : length - (size_t)rand_r(&seed) % 4096);
+        seed_free(read, seed_read(path, read));
+        image[at] = was;
+    }
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +322,7 @@ int main(void)
         cmocka_unit_test(test_damaged_documents),
         cmocka_unit_test(test_an_export_reads_back),
         cmocka_unit_test(test_the_seed_is_an_iso_image),
+        cmocka_unit_test(test_seeds_read_back_and_may_be_anything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

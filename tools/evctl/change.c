@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "tools/evctl/cloud.h"
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/live.h"
@@ -146,6 +147,8 @@ int cmd_set(struct evctl_call *call, struct error *err)
         result = create_apply(call, change.machine.config, err);
     for (unsigned n = 0; !result && (text = call_nth(call, "net", n)); n++)
         result = replace_nic(change.machine.config, text, err);
+    if (!result)
+        result = cloud_apply(call, &change.machine, err);
     if (!result && change.is_live)
         result = set_live(call, &change, err);
     for (unsigned n = 0; !result && (text = call_nth(call, "link", n)); n++)
@@ -174,13 +177,24 @@ static void remove_made(const struct machine *machine, const json_t *disk, const
         unlinkat(machine->folder_fd, file, 0);
 }
 
+/*
+ * The description names it before the machine has it: should all end in between, the next start
+ * has it. Undone where the machine does not take it.
+ */
 static int attach_live(struct change *change, const json_t *entry, bool is_nic, const char *what,
                        struct error *err)
 {
-    int result = is_nic ? live_attach_nic(&change->qmp, entry, err)
+    int result = machine_save(&change->machine, err);
+    if (!result)
+        result = is_nic ? live_attach_nic(&change->qmp, entry, err)
                         : live_attach_disk(&change->qmp, entry, err);
-    if (result && !is_nic)
+    if (!result)
+        return 0;
+    if (!is_nic)
         remove_made(&change->machine, entry, what);
+    json_t *list = json_object_get(change->machine.config, is_nic ? "nics" : "disks");
+    json_array_remove(list, json_array_size(list) - 1);
+    unused_result(machine_save(&change->machine, NULL));
     return result;
 }
 

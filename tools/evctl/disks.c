@@ -10,9 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tools/evctl/cloud.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/run.h"
-#include "tools/evctl/seed.h"
 #include "tools/evctl/tell.h"
 
 char *disks_probe(const char *path, struct error *err)
@@ -127,28 +127,47 @@ int disks_add_copy(struct machine *machine, const char *image, bool is_linked, c
     return result;
 }
 
+static void describe(json_t *disk, const char *file, const char *format, const char *base)
+{
+    json_object_set_new(disk, "file", json_string(file));
+    json_object_set_new(disk, "format", json_string(format));
+    json_object_del(disk, "layers");
+    model_set_text(disk, "base", base);
+}
+
+/* A seed says who the copy is; nobody writes to other images, so both may have one from outside. */
+static int clone_iso(const char *source, struct machine *to, json_t *disk, struct error *err)
+{
+    char file[64];
+    bool is_seed, is_inside = !strchr(model_text(disk, "file"), '/');
+    snprintf(file, sizeof(file), "%.40s.iso", model_text(disk, "id"));
+    int result = cloud_clone(to, source, file, &is_seed, err);
+    if (!result && !is_seed && is_inside) {
+        char *target = machine_path(to, file);
+        result = copy_image(source, "raw", target, "raw", err);
+        free(target);
+    }
+    if (!result && (is_seed || is_inside))
+        describe(disk, file, "raw", "");
+    return result;
+}
+
 int disks_clone(const struct machine *from, struct machine *to, json_t *disk, bool is_linked,
                 struct error *err)
 {
     const char *format = model_text(disk, "format");
-    bool is_iso = strcmp(model_text(disk, "kind"), "iso") == 0;
-    bool is_inside = !strchr(model_text(disk, "file"), '/');
-    if (is_iso && !is_inside)
-        return 0; /* nobody writes to it: both may have it */
     char file[64], *source = machine_path(from, model_text(disk, "file"));
-    snprintf(file, sizeof(file), "%s.%s", model_text(disk, "id"), is_iso ? "iso" : "qcow2");
-    char *target = machine_path(to, file);
-    int result = is_linked && !is_iso
-                     ? link_image(source, format, target, err)
-                     : copy_image(source, format, target, is_iso ? "raw" : "qcow2", err);
-    if (!result) {
-        json_object_set_new(disk, "file", json_string(file));
-        json_object_set_new(disk, "format", json_string(is_iso ? "raw" : "qcow2"));
-        json_object_del(disk, "base");
-        json_object_del(disk, "layers");
-        if (is_linked && !is_iso)
-            json_object_set_new(disk, "base", json_string(source));
+    if (strcmp(model_text(disk, "kind"), "iso") == 0) {
+        int result = clone_iso(source, to, disk, err);
+        free(source);
+        return result;
     }
+    snprintf(file, sizeof(file), "%.40s.qcow2", model_text(disk, "id"));
+    char *target = machine_path(to, file);
+    int result = is_linked ? link_image(source, format, target, err)
+                           : copy_image(source, format, target, "qcow2", err);
+    if (!result)
+        describe(disk, file, "qcow2", is_linked ? source : "");
     free(source);
     free(target);
     return result;
@@ -177,20 +196,21 @@ static bool is_active(const struct machine *machine, const char *path)
     return found;
 }
 
-static bool builds_on(const json_t *config, const struct machine *machine, bool is_any)
+/* With `machine` only those that build on what its guest writes to. */
+static bool builds_on(const json_t *config, const char *folder, const struct machine *machine)
 {
     size_t i;
     json_t *disk;
     json_array_foreach(json_object_get(config, "disks"), i, disk)
     {
         const char *base = model_text(disk, "base");
-        if (disks_is_inside(base, machine->folder) && (is_any || is_active(machine, base)))
+        if (disks_is_inside(base, folder) && (!machine || is_active(machine, base)))
             return true;
     }
     return false;
 }
 
-static json_t *find_clones(const struct machine *machine, bool is_any, struct error *err)
+static json_t *find_clones(const char *folder, const struct machine *machine, struct error *err)
 {
     json_t *names = store_names(err), *found = names ? json_array() : NULL, *name;
     size_t i;
@@ -199,7 +219,7 @@ static json_t *find_clones(const struct machine *machine, bool is_any, struct er
         struct machine other;
         if (machine_open(json_string_value(name), MACHINE_BROKEN_OK, &other, NULL))
             continue;
-        if (builds_on(other.config, machine, is_any))
+        if (builds_on(other.config, folder, machine))
             json_array_append(found, name);
         machine_close(&other);
     }
@@ -207,23 +227,22 @@ static json_t *find_clones(const struct machine *machine, bool is_any, struct er
     return found;
 }
 
-json_t *disks_clones_of(const struct machine *machine, struct error *err)
+json_t *disks_clones_of(const char *folder, struct error *err)
 {
-    return find_clones(machine, true, err);
+    return find_clones(folder, NULL, err);
 }
 
 int disks_check_unlinked(const struct machine *machine, const char *what, bool is_any,
                          struct error *err)
 {
-    json_t *clones = find_clones(machine, is_any, err);
+    json_t *clones = find_clones(machine->folder, is_any ? NULL : machine, err);
     int result = clones ? 0 : -err->code;
     if (json_array_size(clones))
         result = error_set(err, EBUSY,
                            "'%s' is a linked clone of '%s': its disk builds on this one's, and "
-                           "%s would ruin it; delete the clone first, or work in another "
-                           "clone of '%s'",
-                           json_string_value(json_array_get(clones, 0)), machine->name, what,
-                           machine->name);
+                           "%s would ruin it; delete the clone first, or make it whole: evctl "
+                           "disk flatten",
+                           json_string_value(json_array_get(clones, 0)), machine->name, what);
     json_decref(clones);
     return result;
 }
@@ -243,22 +262,65 @@ json_t *disks_info(const struct machine *machine, const json_t *disk, struct err
     return info;
 }
 
-json_t *disks_snapshots(const struct machine *machine, struct error *err)
+static json_t *find_snapshot(const json_t *list, const char *name)
 {
     size_t i;
-    json_t *disk;
-    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    json_t *snapshot;
+    json_array_foreach(list, i, snapshot) if (strcmp(model_text(snapshot, "name"), name) ==
+                                              0) return snapshot;
+    return NULL;
+}
+
+/* False with err set. */
+static bool add_snapshots(const struct machine *machine, const json_t *disk, json_t *list,
+                          struct error *err)
+{
+    json_t *info = disks_info(machine, disk, err), *snapshot;
+    size_t i;
+    json_array_foreach(json_object_get(info, "snapshots"), i, snapshot)
     {
-        if (strcmp(model_text(disk, "kind"), "disk") != 0)
-            continue;
-        json_t *info = disks_info(machine, disk, err);
-        if (!info)
-            return NULL;
-        json_t *list = json_incref(json_object_get(info, "snapshots"));
-        json_decref(info);
-        return list ? list : json_array();
+        json_t *known = find_snapshot(list, model_text(snapshot, "name"));
+        if (!known) {
+            known = json_deep_copy(snapshot);
+            json_object_set_new(known, "disks", json_array());
+            json_array_append_new(list, known);
+        }
+        json_array_append(json_object_get(known, "disks"), json_object_get(disk, "id"));
     }
-    return json_array();
+    json_decref(info);
+    return info;
+}
+
+static bool has_text(const json_t *texts, const char *text)
+{
+    size_t i;
+    json_t *one;
+    json_array_foreach(texts, i, one) if (strcmp(json_string_value(one), text) == 0) return true;
+    return false;
+}
+
+json_t *disks_snapshots(const struct machine *machine, struct error *err)
+{
+    size_t i, k;
+    json_t *disk, *snapshot, *list = json_array();
+    json_array_foreach(json_object_get(machine->config, "disks"), i,
+                       disk) if (strcmp(model_text(disk, "kind"), "disk") == 0 &&
+                                 !add_snapshots(machine, disk, list, err))
+    {
+        json_decref(list);
+        return NULL;
+    }
+    json_array_foreach(list, k, snapshot)
+    {
+        json_t *missing = json_array();
+        json_array_foreach(
+            json_object_get(machine->config, "disks"), i,
+            disk) if (strcmp(model_text(disk, "kind"), "disk") == 0 &&
+                      !has_text(json_object_get(snapshot, "disks"), model_text(disk, "id")))
+            json_array_append(missing, json_object_get(disk, "id"));
+        json_object_set_new(snapshot, "missing", missing);
+    }
+    return list;
 }
 
 int disks_check_snapshots(const struct machine *machine, struct error *err)
@@ -279,24 +341,4 @@ int disks_check_snapshots(const struct machine *machine, struct error *err)
     return count ? 0
                  : error_set(err, ENODEV, "the machine '%s' has no disk to make a snapshot of",
                              machine->name);
-}
-
-/* --- the seed --- */
-
-int disks_add_seed(struct machine *machine, const char *user_data, struct error *err)
-{
-    char *meta = NULL, *text = store_read_file(user_data, SEED_FILE_MAX_BYTES, NULL, err);
-    if (!text)
-        return -err->code;
-    CHECK(asprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n",
-                   model_text(machine->config, "uuid"), machine->name) > 0);
-    const struct seed_file files[] = {{"meta-data", meta}, {"user-data", text}};
-    char *path = machine_path(machine, "seed.iso");
-    int result = seed_write(path, files, ARRAY_SIZE(files), err);
-    if (!result)
-        model_add_disk(machine->config, "iso", "seed.iso", "raw");
-    free(path);
-    free(meta);
-    free(text);
-    return result;
 }

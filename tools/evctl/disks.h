@@ -13,8 +13,6 @@ int must_check disks_add(struct machine *machine, const char *kind, const char *
 /* The first disk from an image: a copy or, linked, an overlay; grown to `size` (may be NULL). */
 int must_check disks_add_copy(struct machine *machine, const char *image, bool is_linked,
                               const char *size, struct error *err);
-/* cloud-init's NoCloud seed from a file of user data. */
-int must_check disks_add_seed(struct machine *machine, const char *user_data, struct error *err);
 /* Gives `to` a disk of its own in place of the one of `from` that `disk`, its description, names.
  */
 int must_check disks_clone(const struct machine *from, struct machine *to, json_t *disk,
@@ -25,14 +23,16 @@ int must_check disks_clone(const struct machine *from, struct machine *to, json_
  */
 int must_check disks_check_unlinked(const struct machine *machine, const char *what, bool is_any,
                                     struct error *err);
-/* The names of the machines whose disks build on any image of this one's. NULL with err set. */
-json_t *disks_clones_of(const struct machine *machine, struct error *err);
+/* The names of the machines whose disks build on any image in this folder. NULL with err set. */
+json_t *disks_clones_of(const char *folder, struct error *err);
 /* Whether the path lies in the folder. */
 bool disks_is_inside(const char *path, const char *folder);
 /* The disks that snapshots are of: writable and qcow2. -ENOTSUP if one is not qcow2. */
 int must_check disks_check_snapshots(const struct machine *machine, struct error *err);
-/* What evisor-img tells of the snapshots: those of the first disk, as all have the same. NULL with
- * err set. */
+/*
+ * What evisor-img tells of the snapshots, each once, with the member "disks": the ids of the disks
+ * that have it, and "missing": those that have not. NULL with err set.
+ */
 json_t *disks_snapshots(const struct machine *machine, struct error *err);
 /* evisor-img info of one disk. NULL with err set. */
 json_t *disks_info(const struct machine *machine, const json_t *disk, struct error *err);

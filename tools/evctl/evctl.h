@@ -143,6 +143,7 @@ int cmd_attach(struct evctl_call *call, struct error *err);
 int cmd_detach(struct evctl_call *call, struct error *err);
 int cmd_disk_create(struct evctl_call *call, struct error *err);
 int cmd_disk_resize(struct evctl_call *call, struct error *err);
+int cmd_disk_flatten(struct evctl_call *call, struct error *err);
 int cmd_disk_info(struct evctl_call *call, struct error *err);
 int cmd_forward_add(struct evctl_call *call, struct error *err);
 int cmd_forward_del(struct evctl_call *call, struct error *err);

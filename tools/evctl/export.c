@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* export: a machine as .ova, or as .ovf with its disks and its manifest beside it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "tools/evctl/model.h"
 #include "tools/evctl/portable.h"
 #include "tools/evctl/run.h"
+#include "tools/evctl/scratch.h"
 #include "tools/evctl/tell.h"
 #include "tools/evctl/transfer.h"
 
@@ -131,6 +133,24 @@ static int write_export(struct export *export, const char *target, bool is_ova, 
     return result;
 }
 
+/* The archive is made in the folder as well, so that it appears whole. */
+static int make_archive(struct export *export, const char *target, struct error *err)
+{
+    char *path = NULL;
+    int lock = scratch_make(export->folder, err);
+    if (lock < 0)
+        return lock == -EBUSY ? error_set(err, EBUSY, "another export is writing %s", target)
+                              : lock;
+    CHECK(asprintf(&path, "%s/ova", export->folder) > 0);
+    int result = write_export(export, path, true, err);
+    if (!result && renameat2(AT_FDCWD, path, AT_FDCWD, target, RENAME_NOREPLACE) < 0)
+        result = error_set_errno(err, errno, "%s", target);
+    unused_result(scratch_remove_tree(export->folder));
+    close(lock);
+    free(path);
+    return result;
+}
+
 /* "/x/web.ova" is written by way of the folder "/x/web.ova.new"; a .ovf into its own folder. */
 static int export_to(struct export *export, const char *target, struct error *err)
 {
@@ -146,14 +166,7 @@ static int export_to(struct export *export, const char *target, struct error *er
         CHECK(asprintf(&export->folder, "%s.new", target) > 0);
     else
         export->folder = slash ? strndup(target, (size_t)(slash - target) + 1) : strdup(".");
-    if (is_ova && mkdir(export->folder, 0700) < 0)
-        return error_set_errno(err, errno, "cannot make the folder %s", export->folder);
-    int result = write_export(export, target, is_ova, err);
-    if (is_ova)
-        unused_result(store_remove_tree(export->folder));
-    if (result && is_ova)
-        unlink(target);
-    return result;
+    return is_ova ? make_archive(export, target, err) : write_export(export, target, false, err);
 }
 
 int cmd_export(struct evctl_call *call, struct error *err)

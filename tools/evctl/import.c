@@ -20,6 +20,7 @@
 #include "tools/evctl/network.h"
 #include "tools/evctl/portable.h"
 #include "tools/evctl/run.h"
+#include "tools/evctl/scratch.h"
 #include "tools/evctl/tell.h"
 #include "tools/evctl/transfer.h"
 
@@ -209,7 +210,7 @@ static int import_plan(struct machine *machine, const json_t *plan, const char *
     json_t *forwards = json_object_get(plan, "forwards");
     if (json_array_size(forwards) && first && network_forwards(first))
         json_object_set(first, "forwards", forwards);
-    return result ? result : machine_save(machine, err);
+    return result;
 }
 
 /*
@@ -279,7 +280,9 @@ static int import_file(struct machine *machine, const char *path, struct error *
         result = -err->code;
     }
     if (is_archive)
-        unused_result(store_remove_tree(unpacked));
+        unused_result(scratch_remove_tree(unpacked));
+    if (!result)
+        result = machine_publish(machine, err);
     json_decref(plan);
     free(description);
     free(unpacked);

@@ -128,10 +128,32 @@ static void wait_for_disks(const struct machine *machine)
     }
 }
 
+/* What a command that was killed has left half done. */
+static int check_whole(const struct machine *machine, struct error *err)
+{
+    size_t i;
+    json_t *disk;
+    const char *snapshot = model_text(machine->config, "reverting");
+    if (*snapshot)
+        return error_set(err, EBUSY,
+                         "the way back of '%s' to the snapshot '%s' was interrupted; finish it: "
+                         "evctl snapshot revert",
+                         machine->name, snapshot);
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        const char *base = model_text(disk, "base");
+        if (*base && access(base, F_OK) < 0)
+            return error_set(err, ENOENT,
+                             "'%s' is a linked clone, and what its disk builds on is not there: "
+                             "%s; if an evctl rename was interrupted, give the same command again",
+                             machine->name, base);
+    }
+    return disks_check_unlinked(machine, "a run", false, err);
+}
+
 int life_start(struct machine *machine, bool is_paused, struct error *err)
 {
-    char *program =
-        disks_check_unlinked(machine, "a run", false, err) ? NULL : run_find("evisor", err);
+    char *program = check_whole(machine, err) ? NULL : run_find("evisor", err);
     json_t *words = program ? model_command(machine, is_paused, err) : NULL;
     if (!words) {
         free(program);
@@ -329,8 +351,7 @@ int cmd_delete(struct evctl_call *call, struct error *err)
     int result = machine_open(call->arguments[0], flags, &machine, err);
     if (result)
         return result;
-    if (!is_forced)
-        result = disks_check_unlinked(&machine, "its deletion", true, err);
+    result = disks_check_unlinked(&machine, "its deletion", true, err);
     if (!result && machine_pid(machine.folder_fd))
         result = end_by_force(&machine, err);
     if (!result)

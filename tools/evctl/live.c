@@ -122,13 +122,20 @@ int live_detach(struct qmp *qmp, const char *id, bool is_nic, struct error *err)
     struct error ignored = {0};
     int result = qmp_execute(qmp, "device_del", json_pack("{s:s}", "id", live_device(id, device)),
                              NULL, err);
-    if (!result)
+    if (result == -ENODEV) { /* a detach that was interrupted, or one by other means */
+        result = 0;
+        *err = (struct error){0};
+    } else if (!result) {
         result = wait_deleted(qmp, device, id, err);
+    }
     if (result)
         return result;
     /* The disks of the start are closed with their devices. */
-    if (is_nic)
-        return qmp_execute(qmp, "netdev_del", json_pack("{s:s}", "id", id), NULL, err);
+    if (is_nic) {
+        result = qmp_execute(qmp, "netdev_del", json_pack("{s:s}", "id", id), NULL, &ignored);
+        *err = result == -ENODEV ? *err : ignored;
+        return result == -ENODEV ? 0 : result;
+    }
     unused_result(
         qmp_execute(qmp, "blockdev-del", json_pack("{s:s}", "node-name", id), NULL, &ignored));
     return 0;

@@ -13,15 +13,16 @@
 /* In all disks or in none. */
 int must_check live_disks_snapshot(const struct machine *machine, const char *name,
                                    struct error *err);
-int must_check live_disks_delete_snapshot(const struct machine *machine, const char *name,
-                                          struct error *err);
+/* In the disks of these ids. */
+int must_check live_disks_delete_snapshot(const struct machine *machine, const json_t *ids,
+                                          const char *name, struct error *err);
 /* Copies the disks into `to`, which has the same description; its disks name the copies then. */
 int must_check live_disks_copy(const struct machine *machine, struct machine *to,
                                struct error *err);
-/*
- * What the guest writes from now on goes to new images, so that those there were can be built on.
- * They are in `frozen`, by the disk's id.
- */
-int must_check live_disks_freeze(struct machine *machine, json_t *frozen, struct error *err);
+/* Takes into the images of `disks`, which are some of the machine's, all that they build on. */
+int must_check live_disks_stream(const struct machine *machine, const json_t *disks,
+                                 struct error *err);
+/* Runs these actions (taken) as one transaction. */
+int must_check live_disks_push(const struct machine *machine, json_t *actions, struct error *err);
 
 #endif

@@ -34,6 +34,7 @@ static const struct field machine_fields[] = {{"format", JSON_INTEGER, true},
                                               {"bios", JSON_STRING, false},
                                               {"boot", JSON_STRING, false},
                                               {"user", JSON_STRING, false},
+                                              {"reverting", JSON_STRING, false},
                                               {"disks", JSON_ARRAY, true},
                                               {"nics", JSON_ARRAY, true},
                                               {NULL, JSON_NULL, false}};

@@ -5,11 +5,12 @@
  *
  *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib, cpus-max and
  *   memory-max-mib (room to grow while it runs; may be missing),
- *   accel, kernel, initrd, append, bios, boot, user (for ssh): texts that may be missing,
+ *   accel, kernel, initrd, append, bios, boot, user (for ssh), reverting (the snapshot that a
+ *   revert which has not ended goes back to): texts that may be missing,
  *   disks: [{id, file, format, kind: "disk" or "iso", base, layers}]: a file without '/' lies in
  *     the folder; base is the image of another machine that a linked clone's disk builds on, layers
- *     are the images in the folder that it builds on, lowest first;
- *   nics: [{id, mode, mac, network, bridge, tap, link ("off": no cable), forwards:
+ *     are the images in the folder that it or, after a flatten, linked clones build on, lowest
+ * first; nics: [{id, mode, mac, network, bridge, tap, link ("off": no cable), forwards:
  *     ["tcp:127.0.0.1:2222-:22"]}], mode being
  *     user, network, bridged or tap.
  */

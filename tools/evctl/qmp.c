@@ -153,11 +153,14 @@ static int take_reply(const struct qmp *qmp, json_t *message, json_t **reply, st
 {
     json_t *value = json_object_get(message, "return"),
            *problem = json_object_get(message, "error");
+    const char *class = json_string_value(json_object_get(problem, "class"));
     int result = 0;
+    class = class ? class : "";
     if (value && reply)
         *reply = json_incref(value);
     else if (problem)
-        result = error_set(err, EPROTO, "%s: %s", qmp->name,
+        result = error_set(err, strcmp(class, "DeviceNotFound") == 0 ? ENODEV : EPROTO, "%s: %s",
+                           qmp->name,
                            json_string_value(json_object_get(problem, "desc"))
                                ? json_string_value(json_object_get(problem, "desc"))
                                : "an error without a sentence");

@@ -27,7 +27,7 @@ void qmp_close(struct qmp *qmp);
 
 /*
  * Runs a command; takes `arguments` (may be NULL). The reply goes to *reply if that is not NULL.
- * An error that evisor reports is its sentence with EPROTO.
+ * An error that evisor reports is its sentence with EPROTO, or ENODEV of the class DeviceNotFound.
  */
 int must_check qmp_execute(struct qmp *qmp, const char *command, json_t *arguments, json_t **reply,
                            struct error *err);

@@ -166,6 +166,7 @@ static int find_rule(const json_t *nic, const char *rule)
     return -1;
 }
 
+/* In the description first: should all end in between, the next start forwards it. */
 static int add_rule(struct machine *machine, json_t *nic, const char *rule, struct error *err)
 {
     int result = 0;
@@ -174,14 +175,19 @@ static int add_rule(struct machine *machine, json_t *nic, const char *rule, stru
                          "'%.*s' is forwarded already; take it back first: evctl "
                          "forward del",
                          (int)strcspn(rule, "-"), rule);
-    if (machine_pid(machine->folder_fd))
-        result = monitor_command(machine, "hostfwd_add", model_text(nic, "id"), rule, err);
-    if (result)
-        return result;
     if (!json_object_get(nic, "forwards"))
         json_object_set_new(nic, "forwards", json_array());
-    json_array_append_new(json_object_get(nic, "forwards"), json_string(rule));
-    return machine_save(machine, err);
+    json_t *forwards = json_object_get(nic, "forwards");
+    json_array_append_new(forwards, json_string(rule));
+    result = machine_save(machine, err);
+    if (result || !machine_pid(machine->folder_fd))
+        return result;
+    result = monitor_command(machine, "hostfwd_add", model_text(nic, "id"), rule, err);
+    if (result) {
+        json_array_remove(forwards, json_array_size(forwards) - 1);
+        unused_result(machine_save(machine, NULL));
+    }
+    return result;
 }
 
 int cmd_forward_add(struct evctl_call *call, struct error *err)

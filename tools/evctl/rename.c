@@ -2,12 +2,16 @@
 /*
  * rename: a machine gets another name, and with it another folder. The disks of linked clones name
  * that folder, so they are told; a clone that runs, or that another command works on, forbids it.
+ * Until they are, the file `renamed-from` in the folder says where they look: a rename that was
+ * interrupted ends when it is given again.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
@@ -28,9 +32,11 @@ static void close_clones(struct clones *clones)
     *clones = (struct clones){0};
 }
 
-static int open_clones(const struct machine *machine, struct clones *clones, struct error *err)
+/* Those that look for their base in this folder. */
+static int open_clones(const struct machine *machine, const char *folder, struct clones *clones,
+                       struct error *err)
 {
-    json_t *names = disks_clones_of(machine, err), *name;
+    json_t *names = disks_clones_of(folder, err), *name;
     size_t i;
     int result = names ? 0 : -err->code;
     clones->list = calloc(json_array_size(names) + 1, sizeof(*clones->list));
@@ -87,46 +93,130 @@ static int tell_clone(struct machine *clone, const char *old, const char *folder
     return result;
 }
 
-/* The folder first: where that fails, nothing has changed. */
-static int move(struct machine *machine, const char *name, struct clones *clones, struct error *err)
+/* --- the mark --- */
+
+#define MARK "renamed-from"
+
+static int write_mark(const struct machine *machine, struct error *err)
 {
-    char *folder = store_path(name, err), *old = machine->folder;
-    if (!folder)
-        return -err->code;
-    if (renameat2(AT_FDCWD, old, AT_FDCWD, folder, RENAME_NOREPLACE) < 0) {
-        int result = errno == EEXIST
-                         ? error_set(err, EEXIST, "there is a machine '%s' already", name)
-                         : error_set_errno(err, errno, "cannot rename %s", old);
+    int fd = openat(machine->folder_fd, MARK, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ssize_t length = (ssize_t)strlen(machine->folder);
+    int result = 0;
+    errno = 0;
+    if (fd < 0 || write(fd, machine->folder, (size_t)length) != length || fsync(fd) < 0)
+        result = error_set_errno(err, errno ? errno : ENOSPC, "cannot write %s/%s", machine->folder,
+                                 MARK);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+/* Where the clones of this machine still look, if that is not where it is; the caller frees it. */
+static char *read_mark(const struct machine *machine)
+{
+    struct error ignored = {0};
+    char *path = machine_path(machine, MARK);
+    char *old = store_read_file(path, PATH_MAX, NULL, &ignored);
+    free(path);
+    return old;
+}
+
+/* --- the rename --- */
+
+static int tell_clones(struct machine *machine, const char *old, struct error *err)
+{
+    struct clones clones = {0};
+    int result = open_clones(machine, old, &clones, err);
+    for (size_t i = 0; !result && i < clones.count; i++)
+        result = tell_clone(&clones.list[i], old, machine->folder, err);
+    close_clones(&clones);
+    json_object_set_new(machine->config, "name", json_string(machine->name));
+    if (!result)
+        result = machine_save(machine, err);
+    if (!result)
+        unlinkat(machine->folder_fd, MARK, 0);
+    return result;
+}
+
+/* The folder first: where that fails, nothing has changed. */
+static int move(struct machine *machine, const char *name, struct error *err)
+{
+    char *folder = store_path(name, err);
+    int result = folder ? write_mark(machine, err) : -err->code;
+    if (!result && renameat2(AT_FDCWD, machine->folder, AT_FDCWD, folder, RENAME_NOREPLACE) < 0) {
+        result = errno == EEXIST ? error_set(err, EEXIST, "there is a machine '%s' already", name)
+                                 : error_set_errno(err, errno, "cannot rename %s", machine->folder);
+        unlinkat(machine->folder_fd, MARK, 0);
+    }
+    if (result) {
         free(folder);
         return result;
     }
+    free(machine->folder);
+    free(machine->name);
     machine->folder = folder;
-    json_object_set_new(machine->config, "name", json_string(name));
-    int result = machine_save(machine, err);
-    for (size_t i = 0; !result && i < clones->count; i++)
-        result = tell_clone(&clones->list[i], old, folder, err);
+    machine->name = strdup(name);
+    return 0;
+}
+
+static int rename_machine(struct machine *machine, const char *name, struct error *err)
+{
+    struct clones clones = {0};
+    char *old = strdup(machine->folder);
+    int result = open_clones(machine, old, &clones, err);
+    if (!result)
+        result = move(machine, name, err);
+    close_clones(&clones);
+    if (!result)
+        result = tell_clones(machine, old, err);
+    free(old);
+    return result;
+}
+
+/* True where `name` has become `fresh` already, and its clones may not know: `machine` is open. */
+static bool was_moved(const char *name, const char *fresh, struct machine *machine)
+{
+    char *folder = store_path(name, NULL), *mark = NULL;
+    bool is_it = folder && access(folder, F_OK) < 0 &&
+                 machine_open(fresh, MACHINE_LOCK | MACHINE_STOPPED, machine, NULL) == 0;
+    if (is_it) {
+        mark = read_mark(machine);
+        is_it = mark && strcmp(mark, folder) == 0;
+        if (!is_it)
+            machine_close(machine);
+    }
+    free(mark);
+    free(folder);
+    return is_it;
+}
+
+static int find_and_rename(const char *was, const char *name, struct error *err)
+{
+    struct machine machine;
+    char *old = store_path(was, err);
+    int result = old ? 0 : -err->code;
+    bool is_moved = !result && was_moved(was, name, &machine);
+    if (!result && !is_moved)
+        result = machine_open(was, MACHINE_LOCK | MACHINE_STOPPED, &machine, err);
+    if (!result) {
+        result = is_moved ? tell_clones(&machine, old, err) : rename_machine(&machine, name, err);
+        machine_close(&machine);
+    }
     free(old);
     return result;
 }
 
 int cmd_rename(struct evctl_call *call, struct error *err)
 {
-    struct machine machine;
-    struct clones clones = {0};
-    const char *name = call->arguments[1];
-    int result = store_check_name(name, err);
+    const char *was = call->arguments[0], *name = call->arguments[1];
+    int result = store_check_name(was, err);
     if (!result)
-        result = machine_open(call->arguments[0], MACHINE_LOCK | MACHINE_STOPPED, &machine, err);
+        result = store_check_name(name, err);
+    if (!result)
+        result = find_and_rename(was, name, err);
     if (result)
         return result;
-    result = open_clones(&machine, &clones, err);
-    if (!result)
-        result = move(&machine, name, &clones, err);
-    if (!result) {
-        tell_note("'%s' is '%s' now", machine.name, name);
-        tell_json(json_pack("{s:s, s:s}", "was", machine.name, "name", name));
-    }
-    close_clones(&clones);
-    machine_close(&machine);
-    return result;
+    tell_note("'%s' is '%s' now", was, name);
+    tell_json(json_pack("{s:s, s:s}", "was", was, "name", name));
+    return 0;
 }

@@ -17,7 +17,6 @@
 #include "base/bytes.h"
 
 #define SECTOR      2048u
-#define FILES_MAX   8
 #define FIRST_FILE  25u
 #define ROOT        23u
 #define JOLIET_ROOT 24u
@@ -25,7 +24,7 @@
 struct image {
     uint8_t *bytes;
     size_t sectors;
-    uint32_t extents[FILES_MAX];
+    uint32_t extents[SEED_FILES_MAX];
 };
 
 /* Both-endian numbers. */
@@ -160,7 +159,7 @@ static int save(const char *path, const struct image *image, struct error *err)
 int seed_write(const char *path, const struct seed_file *files, size_t count, struct error *err)
 {
     struct image image = {.sectors = FIRST_FILE};
-    CHECK(count <= FILES_MAX);
+    CHECK(count <= SEED_FILES_MAX);
     for (size_t i = 0; i < count; i++) {
         CHECK(strlen(files[i].text) <= SEED_FILE_MAX_BYTES && strlen(files[i].name) <= 30);
         image.extents[i] = (uint32_t)image.sectors;

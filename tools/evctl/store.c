@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 
 #include "tools/evctl/interrupt.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/scratch.h"
 #include "tools/evctl/tell.h"
 #include "base/suggest.h"
 
@@ -149,6 +149,8 @@ static int load(struct machine *machine, struct error *err)
     struct error why = {0};
     int fd = openat(machine->folder_fd, STORE_CONFIG_FILE, O_RDONLY | O_CLOEXEC);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "re");
+    if (!file && access(machine->folder, F_OK) < 0)
+        return not_found(machine->name, err); /* deleted or renamed in between */
     if (!file)
         return set_broken(machine, strerror(errno), 0, err);
     machine->config = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
@@ -236,30 +238,83 @@ int machine_open(const char *name, unsigned flags, struct machine *machine, stru
     return result;
 }
 
+/* ROOT/.NAME.KIND, which is no machine's name. NULL with err set. */
+static char *hidden_path(const char *name, const char *kind, struct error *err)
+{
+    char *root = store_root(err), *path = NULL;
+    if (root)
+        CHECK(asprintf(&path, "%s/.%s.%s", root, name, kind) > 0);
+    free(root);
+    return path;
+}
+
+static int set_taken(const char *name, struct error *err)
+{
+    return error_set(err, EEXIST,
+                     "there is a machine '%s' already; choose another name, or remove it: evctl "
+                     "delete",
+                     name);
+}
+
+static int make_folder(struct machine *machine, struct error *err)
+{
+    char *final = store_path(machine->name, err), *root = final ? store_root(err) : NULL;
+    int result = root ? 0 : -err->code;
+    if (!result && access(final, F_OK) == 0)
+        result = set_taken(machine->name, err);
+    free(final);
+    if (result) {
+        free(root);
+        return result;
+    }
+    scratch_sweep(root);
+    free(root);
+    machine->folder = hidden_path(machine->name, "new", err);
+    machine->lock_fd = machine->folder ? scratch_make(machine->folder, err) : -err->code;
+    if (machine->lock_fd >= 0)
+        return 0;
+    result = machine->lock_fd;
+    machine->lock_fd = -1;
+    return result == -EBUSY ? error_set(err, EBUSY,
+                                        "another evctl command is making a machine '%s'; choose "
+                                        "another name, or wait for it",
+                                        machine->name)
+                            : result;
+}
+
 int machine_make(const char *name, struct machine *machine, struct error *err)
 {
     *machine = (struct machine){.folder_fd = -1, .lock_fd = -1};
     int result = store_check_name(name, err);
-    char *root = result ? NULL : store_root(err), *folder = NULL;
-    if (!root)
-        return result ? result : -ENOENT;
-    CHECK(asprintf(&folder, "%s/%s", root, name) > 0);
-    if (mkdir(folder, 0700) < 0)
-        result = errno == EEXIST
-                     ? error_set(err, EEXIST,
-                                 "there is a machine '%s' already; choose another name, or remove "
-                                 "it: evctl delete",
-                                 name)
-                     : error_set_errno(err, errno, "cannot make %s", folder);
-    free(root);
-    free(folder);
-    if (!result)
-        result = open_folder(name, machine, err);
-    if (!result)
-        result = take_lock(machine, err);
-    if (!result)
-        machine->config = json_object();
-    return result;
+    if (result)
+        return result;
+    machine->name = strdup(name);
+    result = make_folder(machine, err);
+    if (result)
+        return result;
+    machine->is_new = true;
+    machine->config = json_object();
+    machine->folder_fd = open(machine->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (machine->folder_fd < 0)
+        return error_set_errno(err, errno, "cannot open %s", machine->folder);
+    return 0;
+}
+
+int machine_publish(struct machine *machine, struct error *err)
+{
+    char *folder = store_path(machine->name, err);
+    int result = folder ? machine_save(machine, err) : -err->code;
+    if (!result && renameat2(AT_FDCWD, machine->folder, AT_FDCWD, folder, RENAME_NOREPLACE) < 0)
+        result = errno == EEXIST ? set_taken(machine->name, err)
+                                 : error_set_errno(err, errno, "cannot make %s", folder);
+    if (result) {
+        free(folder);
+        return result;
+    }
+    free(machine->folder);
+    machine->folder = folder;
+    machine->is_new = false;
+    return 0;
 }
 
 void machine_unlock(struct machine *machine)
@@ -280,23 +335,21 @@ void machine_close(struct machine *machine)
     *machine = (struct machine){.folder_fd = -1, .lock_fd = -1};
 }
 
-static int remove_one(const char *path, const struct stat *status, int kind, struct FTW *where)
-{
-    (void)status, (void)kind, (void)where;
-    return remove(path) < 0 ? errno : 0;
-}
-
-int store_remove_tree(const char *folder)
-{
-    int result = nftw(folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    return result < 0 ? -errno : -result;
-}
-
+/* Without its name it is no machine any more, whatever happens to what is left. */
 int machine_remove(struct machine *machine, struct error *err)
 {
-    /* The description goes first: what is left after a failure is no machine any more. */
-    unlinkat(machine->folder_fd, STORE_CONFIG_FILE, 0);
-    int result = store_remove_tree(machine->folder);
+    char *gone = machine->is_new ? NULL : hidden_path(machine->name, "gone", err);
+    int result = 0;
+    if (gone) {
+        unused_result(scratch_remove_tree(gone));
+        if (rename(machine->folder, gone) < 0)
+            result = -errno;
+        else
+            free(machine->folder), machine->folder = strdup(gone);
+    }
+    if (!result)
+        result = scratch_remove_tree(machine->folder);
+    free(gone);
     return result ? error_set_errno(err, -result, "cannot remove all of %s", machine->folder) : 0;
 }
 

@@ -25,6 +25,7 @@ struct machine {
     int folder_fd;
     int lock_fd;    /* -1: not locked */
     json_t *config; /* checked by machine_check */
+    bool is_new;    /* made, and not published yet */
 };
 
 /* The folder of all machines, made if need be; the caller frees it. NULL with err set. */
@@ -45,8 +46,13 @@ enum machine_open_flags {
 };
 int must_check machine_open(const char *name, unsigned flags, struct machine *machine,
                             struct error *err);
-/* Makes the folder and locks it; fails if it is there. config is an empty object. */
+/*
+ * Makes the folder and locks it; fails if there is such a machine. config is an empty object.
+ * Nobody sees the machine before it is published: it lies in ROOT/.NAME.new until then.
+ */
 int must_check machine_make(const char *name, struct machine *machine, struct error *err);
+/* Writes machine.json, and gives the folder its name. */
+int must_check machine_publish(struct machine *machine, struct error *err);
 void machine_unlock(struct machine *machine);
 void machine_close(struct machine *machine);
 /* Removes the folder with all that is in it. The machine is locked and stopped. */
@@ -60,8 +66,6 @@ pid_t machine_pid(int folder_fd);
 int must_check machine_save(struct machine *machine, struct error *err);
 /* A small file as a text that the caller frees; NULL with err set, also above `max_bytes`. */
 char *store_read_file(const char *path, size_t max_bytes, size_t *length, struct error *err);
-/* Removes a folder with all that is in it, following no links. 0 or -errno. */
-int store_remove_tree(const char *folder);
 /* A path inside the folder; the caller frees it. */
 char *machine_path(const struct machine *machine, const char *file);
 

@@ -34,18 +34,21 @@ static const struct evctl_option create_options[] = {
     {"forward", 'f', "RULE", WORD_TEXT, "HOSTPORT:GUESTPORT through the first NIC; again for more"},
     {"user-data", 0, "FILE", WORD_FILE,
      "cloud-init user data, given to the guest as a NoCloud seed"},
+    {"network-config", 0, "FILE", WORD_FILE, "its network configuration, in the same seed"},
     {0}};
 static const struct evctl_option set_options[] = {
     MACHINE_OPTIONS,
     {"net", 'n', "NIC=NET", WORD_NETWORK, "what a NIC is on, as net0=user"},
     {"link", 0, "NIC=on|off", WORD_TEXT, "plug a NIC's cable in or out, as net0=off"},
+    {"user-data", 0, "FILE", WORD_FILE,
+     "other cloud-init user data; the guest then sets itself up as a new machine"},
+    {"network-config", 0, "FILE", WORD_FILE, "likewise its network configuration"},
     {"live", 0, NULL, WORD_TEXT, "change the running machine too, where that can be"},
     {0}};
 static const struct evctl_option clone_options[] = {
     {"linked", 'l', NULL, WORD_TEXT,
-     "overlays on the original's disks; as long as there is one of a stopped machine, that one "
-     "does "
-     "not start"},
+     "overlays on the original's disks, which goes on in overlays of its own; with snapshots it "
+     "must be stopped, and stays so as long as there are linked clones"},
     {0}};
 static const struct evctl_option delete_options[] = {
     {"force", 'f', NULL, WORD_TEXT, "end it first if it runs; works on a broken description too"},
@@ -135,9 +138,10 @@ const struct evctl_command evctl_commands[] = {
     {"clone",
      "NAME NEW...",
      "copy a machine, once or several times",
-     "Each copy gets a UUID and MAC addresses of its own. Of a running machine it has the disks as "
-     "a "
-     "power cut at this moment would leave them.",
+     "Each copy gets a UUID, MAC addresses and, where there is a cloud-init seed, an instance-id "
+     "and "
+     "host name of its own. Of a running machine it has the disks as a power cut at this moment "
+     "would leave them.",
      "evctl clone web web-test web-stage --linked",
      "clonevm|(virt-clone)|clone",
      clone_options,
@@ -323,6 +327,18 @@ const struct evctl_command evctl_commands[] = {
      3,
      {WORD_MACHINE, WORD_DISK},
      cmd_disk_resize},
+    {"disk flatten",
+     "NAME [DISK]",
+     "take into a disk what it builds on, so that it stands alone",
+     "A linked clone needs its original no more then; what a machine wrote before and after it was "
+     "cloned becomes one image, as far as no clone builds on it. Also while it runs.",
+     "evctl disk flatten web-test",
+     "(clonevm)|blockpull|",
+     NULL,
+     1,
+     2,
+     {WORD_MACHINE, WORD_DISK},
+     cmd_disk_flatten},
     {"disk info",
      "NAME [DISK]",
      "show sizes and files of a machine's disks",

@@ -72,7 +72,7 @@ void tell_line(const char *format, ...)
 
 void tell_json_always(json_t *value)
 {
-    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9));
     fputc('\n', stdout);
     json_decref(value);
 }
