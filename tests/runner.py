@@ -13,9 +13,8 @@ import xml.etree.ElementTree
 
 TOP = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP / "tools"))
-from guestkit import packages  # noqa: E402
+from guestkit import machine, packages  # noqa: E402
 from guestkit.kernel import Kernel  # noqa: E402
-from guestkit.machine import Machine  # noqa: E402
 import accel_compare  # noqa: E402
 import iotests  # noqa: E402
 
@@ -175,9 +174,7 @@ def guests(tally):
 
 
 def kvm_is_native():
-    """As evisor itself finds out: by timing, not by flags."""
-    with Machine(BUILD / "evisor", ["-S", "-nic", "none", "-kernel", Kernel().image]) as machine:
-        return machine.qmp.execute("query-kvm")["enabled"]
+    return machine.kvm_is_native(BUILD / "evisor", Kernel().image)
 
 
 def compare_accelerators(tally, in_box):

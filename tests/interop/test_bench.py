@@ -11,7 +11,8 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
 from benchkit import syscalls  # noqa: E402
-from benchkit.figures import Figure, permutation_test  # noqa: E402
+from benchkit.figures import Figure, alternate, permutation_test  # noqa: E402
+from benchkit.peers import Peer, time_marks  # noqa: E402
 
 
 def bench(*arguments):
@@ -38,6 +39,25 @@ def test_a_ratio_above_1_is_better(better, ratio):
     assert figure.ratio("peer") == ratio
     assert figure.as_json()["peers"]["peer"]["ratio"] == ratio
     assert any("did not get there" in line for line in figure.lines())
+
+
+def test_who_fails_at_first_is_not_waited_for_again():
+    tries = []
+
+    def measure(peer):
+        tries.append(peer.name)
+        return None if peer.name == "hangs" or tries == ["works", "hangs", "works"] else 1
+    values = alternate([Peer("works", []), Peer("hangs", [])], 3, measure)
+    assert values == {"works": [1, 1], "hangs": []}
+    assert tries == ["works", "hangs", "works", "works"]
+
+
+def test_marks_are_timed_and_not_waited_for_without_end():
+    first, second = time_marks(["sh", "-c", "echo one; sleep 0.2; echo two; sleep 60"],
+                               [b"one", b"two"])
+    assert 0 < first and first + 0.15 < second
+    assert time_marks(["sleep", "60"], [b"one"], timeout=0.2) is None
+    assert time_marks(["echo", "one"], [b"one", b"two"]) is None
 
 
 @pytest.mark.parametrize("kind", ["blk", "kick", "disk"])

@@ -77,10 +77,15 @@ def permutation_test(a, b):
 
 
 def alternate(peers, runs, measure):
-    """measure(peer) for each peer in turn, `runs` times; {name: [values]}, failed runs left out."""
+    """
+    measure(peer) for each peer in turn, `runs` times; {name: [values]}, failed runs left out. One
+    that failed at its first try is not tried again: it would take its whole time each time.
+    """
     values = {peer.name: [] for peer in peers}
-    for _ in range(runs):
+    for run in range(runs):
         for peer in peers:
+            if run and not values[peer.name]:
+                continue
             value = measure(peer)
             if value is not None:
                 values[peer.name].append(value)

@@ -12,6 +12,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import threading
 import time
 
 from guestkit import packages, rootfs
@@ -19,7 +20,7 @@ from guestkit.kernel import Kernel
 
 from . import path, storage_daemon
 from .figures import Figure, alternate
-from .peers import EVISOR, Peer
+from .peers import BOOT_TIMEOUT, EVISOR, Peer, can_boot_stock_kernel, check_accel
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_generic"]
 PATTERNS = ("randread", "randwrite")
@@ -100,15 +101,22 @@ def thread_kinds(pid):
 class Run:
     """One boot of one peer: {measurement: (value, seconds, {kind of thread: ns})}."""
 
-    def __init__(self, command):
+    def __init__(self, command, timeout):
         self.results, self.begun = {}, {}
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True, errors="replace")
+        watchdog = threading.Timer(timeout, self.process.kill)
+        watchdog.start()
         try:
             self.ends = any(map(self.take, self.process.stdout))
         finally:
+            watchdog.cancel()
             self.process.kill()
             self.process.wait()
+
+    def complete(self):
+        """Itself; None if the guest did not get to its end in time."""
+        return self if self.ends else None
 
     def take(self, line):
         """True at the last line."""
@@ -173,8 +181,11 @@ def split_lines(results, what, unit):
 def measure_guest(options, folder):
     """fio and iperf3 in a stock Linux guest."""
     packages.install(["fio", "iperf3", "busybox-static", "e2fsprogs"], "the guest's programs")
+    check_accel(options.accel)
     port = free_port()
     kernel, initrd = Kernel(), folder / "initrd"
+    if not can_boot_stock_kernel(options.accel, kernel):
+        return
     rootfs.make_initramfs(kernel, initrd, INIT, modules=MODULES)
     data = path.make_image(options, folder)
     boot = ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
@@ -182,7 +193,8 @@ def measure_guest(options, folder):
     peers = list(commands(options, make_root(folder, options, port), data, boot))
     with subprocess.Popen(["iperf3", "-s", "-p", str(port)], stdout=subprocess.DEVNULL) as server:
         try:
-            results = alternate(peers, options.runs, lambda peer: Run(peer.command))
+            results = alternate(peers, options.runs, lambda peer: Run(
+                peer.command, BOOT_TIMEOUT + 10 * (options.seconds + 10)).complete())
         finally:
             server.terminate()
     for what in PATTERNS:

@@ -91,7 +91,7 @@ def measure_loops(options, folder):
     """The software CPU beside TCG: boots to power-off and to systemd, and tight loops."""
     packages.install(["gcc", "libc6-dev"], "the loops")
     kernel = Kernel()
-    found = machines("soft")
+    found = machines("soft", options.vs != "none")
     # QEMU's microvm has no PCI, where the disk is.
     with_disks = [peer for peer in found if peer.name != MICROVM]
     yield measure_power_off(found, options.runs, kernel, folder)

@@ -5,9 +5,9 @@ machine: start-up, port exits and memory of whole machines, beside QEMU's.
 A tiny kernel (PVH) gives start-up and exits; a stock one gives boots.
 """
 
-import os
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 
@@ -15,7 +15,8 @@ from guestkit import rootfs
 from guestkit.kernel import Kernel
 
 from .figures import Figure, alternate, pick
-from .peers import BARE_EXIT, EVISOR_IMG, MICROVM, Peer, machines, start, time_marks
+from .peers import (BARE_EXIT, EVISOR_IMG, MICROVM, Lkvm, Peer, await_marks,
+                    can_boot_stock_kernel, machines, running, time_marks)
 
 PORT_READS = 20000
 KERNEL_GPA = 0x100000
@@ -40,18 +41,8 @@ def tiny_kernel():
 
 def resident_mib(command, mark, ram_mib=256):
     """Resident memory without the guest's RAM, once the guest is up."""
-    process = start(command)
-    try:
-        seen = b""
-        while mark not in seen:
-            piece = os.read(process.stdout.fileno(), 65536)
-            if not piece:
-                return None
-            seen += piece
-        return sum_smaps(process.pid, ram_mib)
-    finally:
-        process.kill()
-        process.wait()
+    with running(command) as process:
+        return sum_smaps(process.pid, ram_mib) if await_marks(process, [mark]) else None
 
 
 def sum_smaps(pid, ram_mib):
@@ -72,8 +63,8 @@ def tiny_boot(folder):
     return ["-kernel", str(tiny)]
 
 
-def stock_boot(folder):
-    kernel, initrd = Kernel(), folder / "initrd"
+def stock_boot(kernel, folder):
+    initrd = folder / "initrd"
     rootfs.make_initramfs(kernel, initrd, rootfs.DISKLESS_INIT, modules=[])
     return ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
             "console=ttyS0 quiet reboot=t"]
@@ -88,7 +79,7 @@ def bare_exit_us():
 def measure_exit(options, folder):
     """One port exit: from the guest through the loop and back."""
     boot = tiny_boot(folder)
-    peers = machines(options.accel, options.vs in ("all", "qemu"))
+    peers = machines(options.accel, options.vs != "none")
     bare = Peer("bare KVM_RUN", [BARE_EXIT])
     if options.accel == "kvm" and bare_exit_us() is not None:
         peers.append(bare)
@@ -102,18 +93,35 @@ def measure_exit(options, folder):
                  alternate(peers, options.runs, exit_us))
 
 
+def to_first_instruction(options, accel, folder):
+    tiny = tiny_boot(folder)
+    marks = alternate(machines(accel, options.vs != "none"), options.runs,
+                      lambda peer: time_marks(peer.to_boot(tiny), [b"!"]))
+    yield Figure(f"exec to the first guest instruction's effect, {accel}", "ms", "less",
+                 pick(marks, lambda times: 1000 * times[0]))
+
+
+def to_init(options, accel, folder):
+    kernel = Kernel()
+    if not can_boot_stock_kernel(accel, kernel):
+        return
+    peers = machines(accel, options.vs != "none")
+    if accel == "kvm" and options.vs != "none" and shutil.which("lkvm"):
+        peers.append(Lkvm())
+    boot = stock_boot(kernel, folder)
+    marks = alternate(peers, options.runs,
+                      lambda peer: time_marks(peer.to_boot(boot), [b"GUEST-INIT"]))
+    yield Figure(f"exec to the guest's init, stock kernel, {accel}", "s", "less",
+                 pick(marks, lambda times: times[0]))
+
+
 def measure_boot(options, folder):
     """exec to the guest's first instruction, and to the init of a stock kernel."""
-    tiny = tiny_boot(folder)
-    marks = alternate(machines(options.accel, options.vs in ("all", "qemu")), options.runs,
-                      lambda peer: time_marks([*peer.command, *tiny], [b"!"]))
-    yield Figure("exec to the first guest instruction's effect", "ms", "less",
-                 pick(marks, lambda times: 1000 * times[0]))
-    boot = stock_boot(folder)
-    yield Figure("exec to the guest's init, stock kernel", "s", "less", pick(alternate(
-        machines(options.accel, options.vs in ("all", "qemu")), options.runs,
-        lambda peer: time_marks([*peer.command, *boot], [b"GUEST-INIT"])),
-        lambda times: times[0]))
+    for accel in ("soft", "kvm") if options.accel == "all" else (options.accel,):
+        if options.to != "init":
+            yield from to_first_instruction(options, accel, folder)
+        if options.to != "first":
+            yield from to_init(options, accel, folder)
 
 
 def furnish(peer, folder):
@@ -132,10 +140,13 @@ def furnish(peer, folder):
 
 def measure_memory(options, folder):
     """Resident memory of the process without the guest's RAM, with a disk and a NIC."""
-    boots = {"at the first instruction's effect": (tiny_boot(folder), b"!"),
-             "at a stock guest's init": (stock_boot(folder), b"GUEST-INIT")}
+    boots = {"at the first instruction's effect": (tiny_boot(folder), b"!")}
+    kernel = Kernel()
+    if can_boot_stock_kernel(options.accel, kernel):
+        boots["at a stock guest's init"] = (stock_boot(kernel, folder), b"GUEST-INIT")
     for when, (boot, mark) in boots.items():
         yield Figure(f"resident memory without guest RAM, 1 disk, 1 NIC, 1 GiB guest, {when}", "MiB",
                      "less", alternate(
-                         machines(options.accel, options.vs in ("all", "qemu")), options.runs,
-                         lambda peer: resident_mib([*furnish(peer, folder), *boot], mark, 1024)))
+                         machines(options.accel, options.vs != "none"), options.runs,
+                         lambda peer, boot=boot, mark=mark: resident_mib(
+                             [*furnish(peer, folder), *boot], mark, 1024)))

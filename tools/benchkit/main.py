@@ -19,7 +19,7 @@ MACHINE = {"boot": machine.measure_boot, "exit": machine.measure_exit,
            "memory": machine.measure_memory, "loops": loops.measure_loops}
 
 EPILOG = """examples:
-  evisor-bench boot --accel soft           start-up on the software CPU, beside QEMU
+  evisor-bench boot --accel soft --to init start-up on the software CPU, beside QEMU
   evisor-bench blk --depth 32 --random     virtio-blk beside fio without a VMM
   evisor-bench blk --format null           what the device model itself costs
   evisor-bench disk --format qcow2 --write --verify
@@ -43,12 +43,21 @@ def positives(text):
     return [positive(part) for part in text.split(",")]
 
 
-def add_common(command, runs):
+PEERS = {"all": "all of them", "qemu": "the machine's QEMU", "fio": "fio without any VMM",
+         "none": "nobody"}
+
+
+def peers_of(name):
+    """Whom `name` can be compared with."""
+    return [peer for peer in PEERS if peer != "fio" or name in ("blk", "disk")]
+
+
+def add_common(command, name, runs):
     command.add_argument("--runs", type=positive, default=runs, metavar="N",
                          help=f"how often each peer runs (default {runs})")
-    command.add_argument("--vs", choices=["all", "qemu", "fio", "none"], default="all",
-                         help="whom to compare with: the machine's QEMU, fio without any VMM (disk "
-                         "paths only), or both (default all)")
+    command.add_argument("--vs", choices=peers_of(name), default="all",
+                         help="whom to compare with: " + ", ".join(
+                             f"{peer} ({PEERS[peer]})" for peer in peers_of(name)) + "; default all")
     command.add_argument("--json", metavar="FILE", help="write all values there")
     command.add_argument("--plot", metavar="FILE.svg", help="draw them (needs matplotlib)")
 
@@ -108,13 +117,17 @@ def parser():
     commands = top.add_subparsers(dest="what", metavar="WHAT", required=True)
     for name, measure in {**DISK, **NET, **GUEST, **MACHINE}.items():
         command = commands.add_parser(name, help=measure.__doc__, description=measure.__doc__)
-        add_common(command, 3 if name in GUEST else 5)
+        add_common(command, name, 3 if name in GUEST else 5)
         if name in DISK:
             add_disk_options(command)
         elif name in NET:
             add_net_options(command)
         elif name != "loops":
-            command.add_argument("--accel", choices=["soft", "kvm"], default="soft")
+            command.add_argument("--accel", default="soft", choices=["soft", "kvm"] + (
+                ["all"] if name == "boot" else []))
+        if name == "boot":
+            command.add_argument("--to", choices=["first", "init", "all"], default="all",
+                                 help="to the guest's first instruction, to init, or both")
         if name in GUEST:
             add_guest_options(command)
     return top
@@ -140,7 +153,7 @@ def main():
     check(options)
     if options.plot:
         plot.prepare()
-    if options.vs in ("all", "qemu") and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
+    if options.vs != "none" and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:

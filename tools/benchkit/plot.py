@@ -32,6 +32,8 @@ def draw(figures, latencies, curves, path):
     panels = [lambda axis, figure=figure: draw_figure(axis, figure) for figure in figures]
     panels += [lambda axis: draw_curves(axis, curves)] if curves else []
     panels += [lambda axis: draw_latencies(axis, latencies)] if latencies else []
+    if not panels:
+        raise packages.Failure(f"{path}: nothing was measured that could be drawn")
     drawing, axes = pyplot.subplots(len(panels), 1, figsize=(8, 2.4 * len(panels)), squeeze=False)
     for axis, panel in zip(axes[:, 0], panels):
         panel(axis)

@@ -19,6 +19,12 @@ class Timeout(Exception):
     """The console did not show what was waited for; str() has its last lines."""
 
 
+def kvm_is_native(program, kernel):
+    """Does the host's KVM run guests natively? As evisor finds out: by timing, not by flags."""
+    with Machine(program, ["-S", "-nic", "none", "-kernel", kernel]) as machine:
+        return machine.qmp.execute("query-kvm")["enabled"]
+
+
 class Machine:
     """
     Start with Machine(program, arguments); use as a context so that nothing is left behind. The
