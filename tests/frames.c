@@ -7,7 +7,7 @@
 
 #include "base/bytes.h"
 
-enum { TYPE_IPV4 = 0x0800, TYPE_IPV6 = 0x86dd, TCP = 6, UDP = 17, SYN = 2 };
+enum { TYPE_IPV4 = 0x0800, TYPE_IPV6 = 0x86dd, TCP = 6, UDP = 17, ICMPV6 = 58, SYN = 2 };
 
 static uint32_t sum_words(const uint8_t *bytes, size_t length, uint32_t sum)
 {
@@ -140,6 +140,28 @@ void frames_tcp(struct frames_buffer *out, const struct frames_flow *flow, uint8
     if (length)
         memcpy(tcp + 20 + options, data, length);
     frames_fix_checksums(out);
+}
+
+void frames_nd(struct frames_buffer *out, const uint8_t source_mac[6], const uint8_t target_mac[6],
+               uint8_t type, uint8_t source, uint8_t target)
+{
+    uint8_t *ip = out->bytes + 14;
+    memset(out->bytes, 0, 90);
+    out->length = 14 + 40 + 32;
+    memcpy(out->bytes, target_mac, 6);
+    memcpy(out->bytes + 6, source_mac, 6);
+    store_be16(out->bytes + 12, TYPE_IPV6);
+    ip[0] = 0x60;
+    store_be16(ip + 4, 32);
+    ip[6] = ICMPV6;
+    ip[7] = 255;
+    store_be16(ip + 8, source ? 0xfec0 : 0);
+    ip[23] = source;
+    store_be16(ip + 24, 0xff02);
+    ip[39] = 0x16;
+    ip[40] = type;
+    store_be16(ip + 48, 0xfec0);
+    ip[63] = target;
 }
 
 void frames_dhcp(struct frames_buffer *out, const uint8_t mac[6], uint8_t kind, uint32_t requested)

@@ -36,6 +36,11 @@ void frames_udp(struct frames_buffer *out, const struct frames_flow *flow, const
 void frames_tcp(struct frames_buffer *out, const struct frames_flow *flow, uint8_t flags,
                 uint32_t sequence, uint32_t acknowledged, const void *data, size_t length);
 
+/* ICMPv6 from fec0::`source` about fec0::`target` (RFC 4861), with eight bytes of options and no
+ * checksum; a source of 0 is "::". */
+void frames_nd(struct frames_buffer *out, const uint8_t source_mac[6], const uint8_t target_mac[6],
+               uint8_t type, uint8_t source, uint8_t target);
+
 /* DHCP (RFC 2131) from a client to everybody. `requested` is 0 for none. */
 void frames_dhcp(struct frames_buffer *out, const uint8_t mac[6], uint8_t kind, uint32_t requested);
 /* The data of an option in a DHCP frame, or NULL. */

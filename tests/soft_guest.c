@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "tests/descriptor.h"
 #include "tests/unit/test.h"
 
 #define GROUPS (ACCEL_STATE_REGS | ACCEL_STATE_SREGS)
@@ -132,28 +133,11 @@ void soft_guest_put_sregs(struct soft_guest *guest)
     soft_accel_ops.vcpu_set_state(guest->vcpu, ACCEL_STATE_SREGS, &guest->state);
 }
 
-static struct kvm_segment make_segment(uint16_t selector)
-{
-    uint64_t d = descriptors[selector >> 3];
-    bool is_coarse = d >> 55 & 1;
-    uint32_t limit = (uint32_t)(d & 0xffff) | ((uint32_t)(d >> 32) & 0xf0000);
-
-    return (struct kvm_segment){.selector = selector,
-                                .limit = is_coarse ? limit << 12 | 0xfff : limit,
-                                .base = (d >> 16 & 0xffffff) | (d >> 32 & 0xff000000),
-                                .type = d >> 40 & 15,
-                                .s = d >> 44 & 1,
-                                .dpl = d >> 45 & 3,
-                                .present = d >> 47 & 1,
-                                .l = d >> 53 & 1,
-                                .db = d >> 54 & 1,
-                                .g = is_coarse};
-}
-
 static void set_segments(struct kvm_sregs *sregs, uint16_t code, uint16_t data)
 {
-    sregs->cs = make_segment(code);
-    sregs->ds = sregs->es = sregs->ss = sregs->fs = sregs->gs = make_segment(data);
+    sregs->cs = descriptor_segment(code, descriptors[code >> 3]);
+    sregs->ds = sregs->es = sregs->ss = sregs->fs = sregs->gs =
+        descriptor_segment(data, descriptors[data >> 3]);
 }
 
 void soft_guest_load(struct soft_guest *guest, const void *code, size_t length)
@@ -169,7 +153,7 @@ void soft_guest_load(struct soft_guest *guest, const void *code, size_t length)
     soft_accel_ops.vcpu_get_state(guest->vcpu, GROUPS | ACCEL_STATE_EVENTS | ACCEL_STATE_MP, state);
     memset(&state->regs, 0, sizeof(state->regs));
     set_segments(sregs, SEL_CODE64, SEL_DATA);
-    sregs->tr = make_segment(SEL_TSS);
+    sregs->tr = descriptor_segment(SEL_TSS, descriptors[SEL_TSS >> 3]);
     sregs->tr.type = 11;
     sregs->gdt = (struct kvm_dtable){.base = SOFT_GUEST_GDT, .limit = sizeof(descriptors) - 1};
     sregs->idt = (struct kvm_dtable){.base = SOFT_GUEST_IDT, .limit = 256 * 16 - 1};

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "tests/descriptor.h"
 
 #define TABLE_PML4 0x1000
 #define TABLE_PDPT 0x2000
@@ -232,23 +233,7 @@ void machine_setup_memory(uint8_t *ram, const struct program *program)
 
 static struct kvm_segment segment_of(uint16_t selector)
 {
-    uint64_t d = gdt[selector / 8];
-    struct kvm_segment segment = {
-        .selector = selector,
-        .base = (d >> 16 & 0xffffff) | (d >> 56) << 24,
-        .limit = (uint32_t)((d & 0xffff) | (d >> 32 & 0xf0000)),
-        .type = d >> 40 & 0xf,
-        .s = d >> 44 & 1,
-        .dpl = d >> 45 & 3,
-        .present = d >> 47 & 1,
-        .l = d >> 53 & 1,
-        .db = d >> 54 & 1,
-        .g = d >> 55 & 1,
-    };
-
-    if (segment.g)
-        segment.limit = segment.limit << 12 | 0xfff;
-    return segment;
+    return descriptor_segment(selector, gdt[selector / 8]);
 }
 
 static struct kvm_segment real_segment(uint16_t selector, unsigned dpl)

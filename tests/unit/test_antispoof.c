@@ -124,26 +124,9 @@ static void test_a_guest_is_no_server(void **state)
     assert_false(sends());
 }
 
-/* ICMPv6 from fec0::`source` about fec0::`target`; 0 is nowhere. */
 static void make_nd(uint8_t type, uint8_t source, uint8_t target)
 {
-    memset(frame.bytes, 0, 90);
-    frame.length = 14 + 40 + 24;
-    memcpy(frame.bytes, everybody, 6);
-    memcpy(frame.bytes + 6, mac, 6);
-    store_be16(frame.bytes + 12, PACKET_TYPE_IPV6);
-    uint8_t *ip = frame.bytes + 14;
-    ip[0] = 0x60;
-    store_be16(ip + 4, 24);
-    ip[6] = PACKET_ICMPV6;
-    ip[7] = 255;
-    store_be16(ip + 8, source ? 0xfec0 : 0);
-    ip[23] = source;
-    store_be16(ip + 24, 0xff02);
-    ip[39] = 0x16;
-    ip[40] = type;
-    store_be16(ip + 48, 0xfec0);
-    ip[63] = target;
+    frames_nd(&frame, mac, everybody, type, source, target);
 }
 
 static void test_ipv6_addresses_are_tried_out_first(void **state)

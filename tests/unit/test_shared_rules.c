@@ -75,25 +75,6 @@ static void make_udp(const uint8_t *source_mac, const uint8_t *target_mac, uint3
     frames_udp(&frame, &flow, "data", 4);
 }
 
-/* ICMPv6 of `type` from `source`, about `target` (both fec0::X) to `mac`. */
-static void make_nd(uint8_t type, const uint8_t *mac, uint8_t source, uint8_t target)
-{
-    memset(frame.bytes, 0, 90);
-    frame.length = 14 + 40 + 32;
-    memcpy(frame.bytes, mac, 6);
-    memcpy(frame.bytes + 6, other_mac, 6);
-    store_be16(frame.bytes + 12, PACKET_TYPE_IPV6);
-    uint8_t *ip = frame.bytes + 14;
-    ip[0] = 0x60;
-    store_be16(ip + 4, 32);
-    ip[6] = PACKET_ICMPV6;
-    store_be16(ip + 8, 0xfec0);
-    ip[23] = source;
-    ip[40] = type;
-    store_be16(ip + 48, 0xfec0);
-    ip[63] = target;
-}
-
 static const uint8_t all[] = {255, 255, 255, 255, 255, 255}, all6[] = {0x33, 0x33, 0, 0, 0, 1};
 
 static void test_frames_go_where_they_belong(void **state)
@@ -109,9 +90,9 @@ static void test_frames_go_where_they_belong(void **state)
     assert_int_equal(sent(), SHARED_TO_OTHERS);
     frames_arp_request(&frame, own_mac, OWN, OTHER);
     assert_int_equal(sent(), BOTH);
-    make_nd(133, all6, 15, 0);
+    frames_nd(&frame, other_mac, all6, 133, 15, 0);
     assert_int_equal(sent(), SHARED_TO_ENGINE);
-    make_nd(135, all6, 15, 2);
+    frames_nd(&frame, other_mac, all6, 135, 15, 2);
     assert_int_equal(sent(), BOTH);
     frame.length = 13;
     assert_int_equal(sent(), 0);
@@ -135,9 +116,9 @@ static void test_neighbours_may_talk(void **state)
     assert_true(received());
     frames_arp_request(&frame, other_mac, OTHER, OWN);
     assert_true(received());
-    make_nd(135, all6, 16, 15);
+    frames_nd(&frame, other_mac, all6, 135, 16, 15);
     assert_true(received());
-    make_nd(136, own_mac, 16, 16);
+    frames_nd(&frame, other_mac, own_mac, 136, 16, 16);
     assert_true(received());
 }
 
@@ -154,15 +135,15 @@ static void test_neighbours_may_not_be_the_router(void **state)
     assert_false(received());
     frames_arp_request(&frame, other_mac, HOST, OWN);
     assert_false(received());
-    make_nd(136, own_mac, 16, 2);
+    frames_nd(&frame, other_mac, own_mac, 136, 16, 2);
     assert_false(received());
-    make_nd(135, all6, 2, 15);
+    frames_nd(&frame, other_mac, all6, 135, 2, 15);
     assert_false(received());
-    make_nd(134, all6, 16, 0); /* advertise routes, redirect */
+    frames_nd(&frame, other_mac, all6, 134, 16, 0); /* advertise routes, redirect */
     assert_false(received());
-    make_nd(137, own_mac, 16, 16);
+    frames_nd(&frame, other_mac, own_mac, 137, 16, 16);
     assert_false(received());
-    make_nd(134, all6, 16, 0); /* behind a header */
+    frames_nd(&frame, other_mac, all6, 134, 16, 0); /* behind a header */
     frame.bytes[14 + 6] = 60;
     assert_false(received());
     make_udp(other_mac, own_mac, OTHER, 67, 68); /* hand out addresses */
@@ -191,7 +172,7 @@ static void test_truncated_heads_are_not_believed(void **state)
     make_udp(other_mac, own_mac, HOST, 1000, 53);
     for (frame.length = 0; frame.length < 34; frame.length++)
         assert_false(received());
-    make_nd(136, own_mac, 16, 2);
+    frames_nd(&frame, other_mac, own_mac, 136, 16, 2);
     for (frame.length = 0; frame.length < 78; frame.length++)
         assert_false(received());
 }
@@ -215,14 +196,14 @@ static void test_the_router_is_hidden(void **state)
     options[0] = 3;
     options[1] = 255; /* beyond the end */
     assert_false(shared_rules_hide_router(frame.bytes, frame.length));
-    make_nd(134, all6, 2, 0);
+    frames_nd(&frame, other_mac, all6, 134, 2, 0);
     memset(frame.bytes + 54 + 4, 0xff, 12);
     static const uint8_t dns[] = {25, 2, 0, 0, 0, 0, 2, 88};
     memcpy(frame.bytes + 54 + 16, dns, sizeof(dns));
     assert_true(shared_rules_hide_router(frame.bytes, frame.length));
     assert_int_equal(load_be16(frame.bytes + 54 + 6), 0);
     assert_int_equal(load_be32(frame.bytes + 54 + 20), 0);
-    make_nd(135, all6, 2, 0);
+    frames_nd(&frame, other_mac, all6, 135, 2, 0);
     assert_false(shared_rules_hide_router(frame.bytes, frame.length));
 }
 
@@ -231,7 +212,7 @@ static void test_random_frames(void **state)
     (void)state;
     struct random random = {7};
     for (int i = 0; i < 20000; i++) {
-        make_nd((uint8_t)(133 + random_below(&random, 6)), all6, 2, 2);
+        frames_nd(&frame, other_mac, all6, (uint8_t)(133 + random_below(&random, 6)), 2, 2);
         frame.length = random_below(&random, 120);
         for (unsigned changes = random_below(&random, 6); changes; changes--)
             frame.bytes[random_below(&random, 110)] = (uint8_t)random_below(&random, 256);

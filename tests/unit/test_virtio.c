@@ -172,11 +172,17 @@ static void set_layout(struct fixture *f, unsigned queue)
         (struct virtqueue_layout){16, f->driver.desc, f->driver.avail, f->driver.used};
 }
 
-static void go_live(struct fixture *f)
+/* All but DRIVER_OK. */
+static void prepare(struct fixture *f)
 {
     negotiate(f, VIRTIO_FEATURE(VIRTIO_F_VERSION_1));
     set_layout(f, 1);
     virtio_queue_enable(&f->vdev, 1);
+}
+
+static void go_live(struct fixture *f)
+{
+    prepare(f);
     add_status(f, DRIVER_OK);
     assert_true(virtio_is_live(&f->vdev));
 }
@@ -262,9 +268,7 @@ static void test_kicks_wait_for_driver_ok(void **state)
     (void)state;
     struct fixture f;
     start(&f);
-    negotiate(&f, VIRTIO_FEATURE(VIRTIO_F_VERSION_1));
-    set_layout(&f, 1);
-    virtio_queue_enable(&f.vdev, 1);
+    prepare(&f);
     offer(&f);
     assert_int_equal(f.kicks[1], 0);
     add_status(&f, DRIVER_OK);
@@ -285,9 +289,7 @@ static void test_queues_are_latched(void **state)
     (void)state;
     struct fixture f;
     start(&f);
-    negotiate(&f, VIRTIO_FEATURE(VIRTIO_F_VERSION_1));
-    set_layout(&f, 1);
-    virtio_queue_enable(&f.vdev, 1);
+    prepare(&f);
     assert_non_null(virtio_queue_layout(&f.vdev, 0));
     assert_null(virtio_queue_layout(&f.vdev, 1));
     add_status(&f, DRIVER_OK);
