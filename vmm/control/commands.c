@@ -16,6 +16,35 @@ static void qmp_capabilities(struct qmp_call *call)
     qmp_call_return(call, NULL);
 }
 
+/* Arguments that commands share; each adds its own behind them. */
+/* clang-format off */
+#define JOB_ARGUMENTS                       \
+    {"job-id", QMP_STRING, true},           \
+    {"speed", QMP_INT, true},               \
+    {"auto-finalize", QMP_BOOL, true},      \
+    {"auto-dismiss", QMP_BOOL, true}
+#define BACKUP_ARGUMENTS                    \
+    {"device", QMP_STRING, false},          \
+    {"target", QMP_STRING, false},          \
+    {"sync", QMP_STRING, false},            \
+    {"bitmap", QMP_STRING, true},           \
+    {"bitmap-mode", QMP_STRING, true},      \
+    {"compress", QMP_BOOL, true},           \
+    {"on-source-error", QMP_STRING, true},  \
+    {"on-target-error", QMP_STRING, true},  \
+    JOB_ARGUMENTS
+#define MIRROR_ARGUMENTS                    \
+    {"device", QMP_STRING, false},          \
+    {"target", QMP_STRING, false},          \
+    {"sync", QMP_STRING, false},            \
+    {"granularity", QMP_INT, true},         \
+    {"on-source-error", QMP_STRING, true},  \
+    {"on-target-error", QMP_STRING, true},  \
+    {"unmap", QMP_BOOL, true},              \
+    {"copy-mode", QMP_STRING, true},        \
+    JOB_ARGUMENTS
+/* clang-format on */
+
 static const struct qmp_command table[] = {
     {"add-fd",
      "Adds a descriptor, which came with the command, to a set behind /dev/fdset/NUMBER.",
@@ -36,10 +65,7 @@ static const struct qmp_command table[] = {
       {"top", QMP_STRING, true},
       {"backing-file", QMP_STRING, true},
       {"on-error", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true}}},
+      JOB_ARGUMENTS}},
     {"block-dirty-bitmap-add",
      "Notes from now on what is written to a disk.",
      qmp_block,
@@ -115,10 +141,7 @@ static const struct qmp_command table[] = {
       {"base-node", QMP_STRING, true},
       {"backing-file", QMP_STRING, true},
       {"on-error", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true}}},
+      JOB_ARGUMENTS}},
     {"block_resize",
      "Makes a disk larger or smaller; the guest sees it at once.",
      qmp_block_resize,
@@ -143,18 +166,7 @@ static const struct qmp_command table[] = {
     {"blockdev-backup",
      "Copies a disk as it is at this moment into a node.",
      qmp_block,
-     {{"device", QMP_STRING, false},
-      {"target", QMP_STRING, false},
-      {"sync", QMP_STRING, false},
-      {"bitmap", QMP_STRING, true},
-      {"bitmap-mode", QMP_STRING, true},
-      {"compress", QMP_BOOL, true},
-      {"on-source-error", QMP_STRING, true},
-      {"on-target-error", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true}}},
+     {BACKUP_ARGUMENTS}},
     {"blockdev-del",
      "Closes an image of blockdev-add.",
      qmp_blockdev_del,
@@ -162,18 +174,7 @@ static const struct qmp_command table[] = {
     {"blockdev-mirror",
      "Copies a disk into a node while the guest goes on, to pivot to it.",
      qmp_block,
-     {{"device", QMP_STRING, false},
-      {"target", QMP_STRING, false},
-      {"sync", QMP_STRING, false},
-      {"granularity", QMP_INT, true},
-      {"on-source-error", QMP_STRING, true},
-      {"on-target-error", QMP_STRING, true},
-      {"unmap", QMP_BOOL, true},
-      {"copy-mode", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true}}},
+     {MIRROR_ARGUMENTS}},
     {"blockdev-snapshot",
      "Puts a node above a disk, which takes what is written from now on.",
      qmp_block,
@@ -227,35 +228,11 @@ static const struct qmp_command table[] = {
     {"drive-backup",
      "Copies a disk as it is at this moment into a file.",
      qmp_block,
-     {{"device", QMP_STRING, false},
-      {"target", QMP_STRING, false},
-      {"sync", QMP_STRING, false},
-      {"bitmap", QMP_STRING, true},
-      {"bitmap-mode", QMP_STRING, true},
-      {"compress", QMP_BOOL, true},
-      {"on-source-error", QMP_STRING, true},
-      {"on-target-error", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true},
-      {"format", QMP_STRING, true},
-      {"mode", QMP_STRING, true}}},
+     {BACKUP_ARGUMENTS, {"format", QMP_STRING, true}, {"mode", QMP_STRING, true}}},
     {"drive-mirror",
      "Copies a disk into a file while the guest goes on, to pivot to it.",
      qmp_block,
-     {{"device", QMP_STRING, false},
-      {"target", QMP_STRING, false},
-      {"sync", QMP_STRING, false},
-      {"granularity", QMP_INT, true},
-      {"on-source-error", QMP_STRING, true},
-      {"on-target-error", QMP_STRING, true},
-      {"unmap", QMP_BOOL, true},
-      {"copy-mode", QMP_STRING, true},
-      {"job-id", QMP_STRING, true},
-      {"speed", QMP_INT, true},
-      {"auto-finalize", QMP_BOOL, true},
-      {"auto-dismiss", QMP_BOOL, true},
+     {MIRROR_ARGUMENTS,
       {"format", QMP_STRING, true},
       {"node-name", QMP_STRING, true},
       {"mode", QMP_STRING, true}}},

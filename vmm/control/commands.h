@@ -99,6 +99,8 @@ qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uu
 /* commands_guest.c */
 qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
     qmp_query_memory_size_summary, qmp_system_wakeup;
+/* Of all virtio-mem devices together: what the guest has plugged. */
+uint64_t commands_plugged_bytes(const struct machine *machine);
 /* commands_fd.c */
 qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
 /* commands_pci.c */

@@ -97,12 +97,21 @@ static json_t *node_object(const struct config_disk *config, const struct disk *
     return node;
 }
 
-static void qdev_path(const struct config_disk *config, unsigned index, char *text, size_t size)
+#define QDEV_PATH_BYTES 160
+
+/* query-block and query-blockstats name drives, and nodes that a device uses; `path` is the
+ * device's. */
+static bool is_listed(const struct machine *machine, unsigned index, char path[QDEV_PATH_BYTES])
 {
-    if (config->qdev_id)
-        snprintf(text, size, "/machine/peripheral/%s/virtio-backend", config->qdev_id);
+    const struct config_disk *disk = &machine_config(machine)->disks[index];
+    if (!machine_disk(machine, index) || (disk->is_node && !disk->is_attached))
+        return false;
+    if (disk->qdev_id)
+        snprintf(path, QDEV_PATH_BYTES, "/machine/peripheral/%s/virtio-backend", disk->qdev_id);
     else
-        snprintf(text, size, "/machine/peripheral-anon/device[%u]/virtio-backend", index);
+        snprintf(path, QDEV_PATH_BYTES, "/machine/peripheral-anon/device[%u]/virtio-backend",
+                 index);
+    return true;
 }
 
 static const char *io_status(const struct machine *machine, unsigned index)
@@ -124,10 +133,9 @@ void qmp_query_block(struct qmp_call *call)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
-        char path[160];
-        if (!machine_disk(machine, i) || (disk->is_node && !disk->is_attached))
+        char path[QDEV_PATH_BYTES];
+        if (!is_listed(machine, i, path))
             continue;
-        qdev_path(disk, i, path, sizeof(path));
         json_t *entry =
             json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", io_status(machine, i),
                       "device", disk->is_node ? "" : disk->id, "locked", 0, "removable", 0,
@@ -208,10 +216,9 @@ void qmp_query_blockstats(struct qmp_call *call)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
-        char path[160];
-        if (!machine_disk(machine, i) || (disk->is_node && !disk->is_attached))
+        char path[QDEV_PATH_BYTES];
+        if (!is_listed(machine, i, path))
             continue;
-        qdev_path(disk, i, path, sizeof(path));
         json_t *entry = json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id,
                                   "node-name", disk_node_name(machine_disk(machine, i)), "stats",
                                   stats_object(machine_disk(machine, i)), "qdev",

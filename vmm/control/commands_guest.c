@@ -51,17 +51,23 @@ void qmp_query_memory_devices(struct qmp_call *call)
     qmp_call_return(call, list);
 }
 
-void qmp_query_memory_size_summary(struct qmp_call *call)
+uint64_t commands_plugged_bytes(const struct machine *machine)
 {
-    const struct vm_config *config = machine_config(call->control->machine);
     uint64_t plugged = 0;
-    for (unsigned i = 0; i < config->guest.mem_count; i++) {
+    for (unsigned i = 0; i < machine_config(machine)->guest.mem_count; i++) {
         struct machine_mem mem;
-        if (machine_get_mem(call->control->machine, i, &mem))
+        if (machine_get_mem(machine, i, &mem))
             plugged += mem.plugged_bytes;
     }
-    qmp_call_return(call, json_pack("{s:I,s:I}", "base-memory", (json_int_t)config->ram_bytes,
-                                    "plugged-memory", (json_int_t)plugged));
+    return plugged;
+}
+
+void qmp_query_memory_size_summary(struct qmp_call *call)
+{
+    const struct machine *machine = call->control->machine;
+    qmp_call_return(call, json_pack("{s:I,s:I}", "base-memory",
+                                    (json_int_t)machine_config(machine)->ram_bytes,
+                                    "plugged-memory", (json_int_t)commands_plugged_bytes(machine)));
 }
 
 /* No guest here sleeps: there is no S3. */

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/fdset.h"
+#include "vmm/control/commands.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/options/keyval.h"
 #include "vmm/machine_guest.h"
@@ -70,15 +71,10 @@ void hmp_info_memory_devices(struct hmp_call *call)
 
 void hmp_info_memory_size_summary(struct hmp_call *call)
 {
-    const struct vm_config *config = machine_config(call->control->machine);
-    uint64_t plugged = 0;
-    for (unsigned i = 0; i < config->guest.mem_count; i++) {
-        struct machine_mem mem;
-        if (machine_get_mem(call->control->machine, i, &mem))
-            plugged += mem.plugged_bytes;
-    }
+    const struct machine *machine = call->control->machine;
     fprintf(call->out, "base memory: %llu\r\nplugged memory: %llu\r\n",
-            (unsigned long long)config->ram_bytes, (unsigned long long)plugged);
+            (unsigned long long)machine_config(machine)->ram_bytes,
+            (unsigned long long)commands_plugged_bytes(machine));
 }
 
 /* savevm, loadvm and delvm: the state of a running machine is not saved. */
