@@ -382,12 +382,13 @@ int cmd_net_create(struct evctl_call *call, struct error *err)
 
 /* --- net list, net delete --- */
 
-/* Of all networks; NULL if there can be none. */
-static json_t *network_names(struct error *err)
+/* Without the folder there are none. -errno if there is no place for it. */
+static int add_all_networks(json_t *names, struct error *err)
 {
-    json_t *names = json_array();
     char *path = network_path("", "", err);
-    DIR *folder = path ? opendir(path) : NULL;
+    if (!path)
+        return -EINVAL;
+    DIR *folder = opendir(path);
     free(path);
     for (struct dirent *entry; folder && (entry = readdir(folder));) {
         char *dot = strrchr(entry->d_name, '.');
@@ -397,7 +398,7 @@ static json_t *network_names(struct error *err)
     }
     if (folder)
         closedir(folder);
-    return names;
+    return 0;
 }
 
 /* The machines that have a NIC on it. */
@@ -437,28 +438,23 @@ static json_t *row_of(const char *name)
 
 void network_add_names(json_t *names)
 {
-    char *path = network_path("", "", NULL);
-    DIR *folder = path ? opendir(path) : NULL;
-    free(path);
     json_array_append_new(names, json_string("user"));
     json_array_append_new(names, json_string("none"));
-    for (struct dirent *entry; folder && (entry = readdir(folder));) {
-        char *dot = strrchr(entry->d_name, '.');
-        if (dot && strcmp(dot, ".json") == 0)
-            json_array_append_new(names,
-                                  json_stringn(entry->d_name, (size_t)(dot - entry->d_name)));
-    }
-    if (folder)
-        closedir(folder);
+    (void)add_all_networks(names, NULL);
 }
 
 int cmd_net_list(struct evctl_call *call, struct error *err)
 {
     (void)call;
-    json_t *rows = json_array(), *names = network_names(err), *name;
+    json_t *rows = json_array(), *names = json_array(), *name;
     size_t i;
+    int result = add_all_networks(names, err);
     json_array_foreach(names, i, name) json_array_append_new(rows, row_of(json_string_value(name)));
     json_decref(names);
+    if (result) {
+        json_decref(rows);
+        return result;
+    }
     if (json_array_size(rows))
         tell_table(rows, "name:NAME mode:MODE subnet:SUBNET bridge:BRIDGE uplink:UPLINK "
                          "state:STATE machine-count:MACHINES");
@@ -471,9 +467,10 @@ int cmd_net_list(struct evctl_call *call, struct error *err)
 /* Another NAT network goes on needing what this one turned on: it takes over the turning off. */
 static void hand_over_forwarding(const char *name, json_t *undo)
 {
-    json_t *names = network_names(NULL), *other_name, *found = NULL;
+    json_t *names = json_array(), *other_name, *found = NULL;
     size_t i, at = 0, k;
     json_t *entry;
+    (void)add_all_networks(names, NULL);
     json_array_foreach(undo, k, entry) if (*model_text(entry, "path"))
     {
         found = entry;

@@ -69,17 +69,22 @@ static bool read_path(const char *text, bool has_guest, struct config_forward *o
            read_endpoint(end + 1, end + strlen(end), &out->guest_address, &out->guest_port);
 }
 
+/* "tcp:" may be left out, its colon may not: what follows, or NULL. */
+static const char *skip_tcp(const char *text)
+{
+    if (strncmp(text, "tcp:", 4) == 0)
+        return text + 4;
+    return *text == ':' ? text + 1 : NULL;
+}
+
 bool forward_parse(const char *text, bool has_guest, struct config_forward *out)
 {
     memset(out, 0, sizeof(*out));
     if (strncmp(text, "unix:", 5) == 0)
         return read_path(text + 5, has_guest, out);
     out->is_udp = strncmp(text, "udp:", 4) == 0;
-    if (out->is_udp || strncmp(text, "tcp:", 4) == 0)
-        text += 4;
-    else if (*text == ':')
-        text++;
-    else
+    text = out->is_udp ? text + 4 : skip_tcp(text);
+    if (!text)
         return false;
     const char *end = text + strcspn(text, "-");
     if ((*end == '-') != has_guest ||
@@ -121,11 +126,8 @@ static bool read_target(const char *text, struct config_guest_forward *out)
 bool forward_parse_guest(const char *text, bool has_target, struct config_guest_forward *out)
 {
     memset(out, 0, sizeof(*out));
-    if (strncmp(text, "tcp:", 4) == 0)
-        text += 4;
-    else if (*text == ':')
-        text++;
-    else
+    text = skip_tcp(text);
+    if (!text)
         return false;
     const char *end = text + strcspn(text, "-");
     if ((*end == '-') != has_target || !read_endpoint(text, end, &out->address, &out->port))
