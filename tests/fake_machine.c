@@ -9,10 +9,10 @@
 #include "disk/histogram.h"
 #include "disk/throttle.h"
 #include "vmm/chardev/chardev.h"
-#include "vmm/machine_chardev.h"
-#include "vmm/machine_pci.h"
 #include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_block.h"
+#include "vmm/machine_chardev.h"
+#include "vmm/machine_pci.h"
 
 static void run_op(struct machine *machine, const struct fake_op *op)
 {

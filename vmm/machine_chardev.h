@@ -3,8 +3,8 @@
 #ifndef VMM_MACHINE_CHARDEV_H
 #define VMM_MACHINE_CHARDEV_H
 
-#include "vmm/options/keyval.h"
 #include "vmm/machine.h"
+#include "vmm/options/keyval.h"
 
 /* The words of -chardev, with "id". 0 or -errno with QEMU's sentence. */
 int must_check machine_chardev_add(struct machine *machine, struct keyval *list, struct error *err);

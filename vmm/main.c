@@ -14,9 +14,9 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "vmm/control/control.h"
+#include "vmm/control/metrics.h"
 #include "vmm/gdb/gdb.h"
 #include "vmm/machine.h"
-#include "vmm/control/metrics.h"
 #include "vmm/options/options.h"
 
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/control/base64.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/control/base64.h"
 #include "vmm/control/commands.h"
 #include "vmm/machine_chardev.h"
 

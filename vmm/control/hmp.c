@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/suggest.h"
 #include "build/config.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/options/keyval.h"
-#include "base/suggest.h"
 
 #define PROMPT "(qemu) " /* scripts wait for these very letters */
 

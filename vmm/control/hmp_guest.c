@@ -9,9 +9,9 @@
 #include "base/fdset.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/hmp_private.h"
-#include "vmm/options/keyval.h"
-#include "vmm/machine_guest.h"
 #include "vmm/control/qom.h"
+#include "vmm/machine_guest.h"
+#include "vmm/options/keyval.h"
 
 static const char no_balloon[] = "Error: No balloon device has been activated\r\n";
 

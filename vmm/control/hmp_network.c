@@ -6,8 +6,8 @@
 #include "netbackends/net.h"
 #include "netbackends/shared.h"
 #include "vmm/control/commands.h"
-#include "vmm/options/forward.h"
 #include "vmm/control/hmp_private.h"
+#include "vmm/options/forward.h"
 
 static const struct vm_config *config_of(const struct hmp_call *call)
 {

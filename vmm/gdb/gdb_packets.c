@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/gdb/gdb_private.h"
 #include "vmm/control/hmp.h"
+#include "vmm/gdb/gdb_private.h"
 
 /* As much memory as fits into one packet in hex. */
 #define MEMORY_MAX (GDB_PACKET_MAX / 2 - 16)

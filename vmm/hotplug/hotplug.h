@@ -10,8 +10,8 @@
 #ifndef VMM_HOTPLUG_HOTPLUG_H
 #define VMM_HOTPLUG_HOTPLUG_H
 
-#include "vmm/options/keyval.h"
 #include "vmm/machine.h"
+#include "vmm/options/keyval.h"
 
 /* device_add: "driver" and what the driver takes. */
 int must_check machine_device_add(struct machine *machine, struct keyval *list, struct error *err);

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/options_private.h"
 
 char *options_copy(const char *text)
 {

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/options_private.h"
 
 #define OTHER_BACKENDS                                                                             \
     "serial|tty|parallel|parport|msmouse|wctablet|braille|testdev|udp|"     \

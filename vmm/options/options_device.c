@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/options_private.h"
 
 static const char one_bus[] = "all devices sit on the one bus pcie.0; leave it out";
 static const char modern[] = "devices are modern virtio (1.x) only; leave it out";

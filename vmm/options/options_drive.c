@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/suggest.h"
 #include "disk/throttle.h"
 #include "vmm/options/options_private.h"
-#include "base/suggest.h"
 
 static const char no_bus[] = "evisor has virtio disks only; use if=virtio (the guest then sees "
                              "/dev/vda), or if=none with -device virtio-blk-pci";

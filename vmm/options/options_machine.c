@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/options_private.h"
 
 #define ACCELS          "kvm|soft"
 #define MEMORY_BACKENDS "memory-backend-ram|memory-backend-memfd"

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/options_private.h"
 
 #define NIC_MODELS "virtio|virtio-net-pci|virtio-net"
 

@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmm/options/forward.h"
 #include "base/fdset.h"
-#include "vmm/options/options_private.h"
 #include "base/suggest.h"
+#include "vmm/options/forward.h"
+#include "vmm/options/options_private.h"
 
 #define FORWARD_SHAPE "hostfwd=tcp::HOSTPORT-:GUESTPORT"
 #define OTHER_KINDS   "vde|vhost-user|vhost-vdpa|hubport|l2tpv3|passt|netmap|af-xdp"

@@ -3,8 +3,8 @@
  * sse_decode: finds the form of an SSE or MMX instruction, checks whether it exists in this mode,
  * and emits its operation. The state instructions of 0F AE are here too.
  */
-#include "vmm/soft/crypto.h"
 #include "vmm/soft/bmi.h"
+#include "vmm/soft/crypto.h"
 #include "vmm/soft/decode.h"
 #include "vmm/soft/fxsave.h"
 #include "vmm/soft/sse.h"
