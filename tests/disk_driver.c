@@ -5,11 +5,16 @@
  *
  *   write OFFSET LENGTH BYTE    submits; many may run at once, until `wait`
  *   fill OFFSET LENGTH SEED     as write, every 512 bytes different
- *   zero OFFSET LENGTH          discard OFFSET LENGTH          unmap OFFSET LENGTH (zero, may
- * unmap) read OFFSET LENGTH          waits, then prints a checksum is OFFSET LENGTH BYTE waits,
- * then compares flush, wait, resize SIZE, dump FILE (all contents), size, sleep MS
+ *   zero OFFSET LENGTH, discard OFFSET LENGTH, unmap OFFSET LENGTH (zero, may unmap)
+ *   flush, wait
  *
+ * These wait for what was submitted:
+ *
+ *   read OFFSET LENGTH          prints a checksum
+ *   is OFFSET LENGTH BYTE       compares
+ *   resize SIZE, size (prints it), dump FILE (all contents)
  *   idle MS                     lets timers run
+ *   shrinks BYTES               lets timers run until the image takes no more of its file system
  *   create NAME, apply NAME, delete NAME, snapshots (lists them)
  *   vmstate SIZE, vmwrite OFFSET LENGTH BYTE, vmis OFFSET LENGTH BYTE
  *
@@ -19,17 +24,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "base/bytes.h"
 #include "disk/disk.h"
 
-#define DUMP_BYTES (1024 * 1024u)
+#define DUMP_BYTES         (1024 * 1024u)
+#define SHRINK_DEADLINE_NS UINT64_C(60000000000)
 
 struct driver {
     struct loop loop;
     struct disk *disk;
+    const char *path;
     unsigned in_flight;
     int failed;
 };
@@ -223,6 +231,17 @@ static void idle(struct driver *driver, uint64_t ms)
     }
 }
 
+static void wait_until_small(struct driver *driver, uint64_t bytes)
+{
+    struct stat stat;
+    uint64_t end = loop_now_ns() + SHRINK_DEADLINE_NS;
+    do {
+        if (loop_now_ns() > end)
+            fail("shrinks", ETIMEDOUT);
+        idle(driver, 1);
+    } while (lstat(driver->path, &stat) || (uint64_t)stat.st_blocks * 512 > bytes);
+}
+
 static void run_line(struct driver *driver, const char *line)
 {
     char verb[16] = "", word[256] = "";
@@ -249,8 +268,8 @@ static void run_line(struct driver *driver, const char *line)
         printf("%llu\n", (unsigned long long)disk_size_bytes(driver->disk));
     else if (!strcmp(verb, "idle"))
         idle(driver, a);
-    else if (!strcmp(verb, "sleep"))
-        usleep((unsigned)a * 1000);
+    else if (!strcmp(verb, "shrinks"))
+        wait_until_small(driver, a);
     else if (!strcmp(verb, "resize")) {
         driver->in_flight++;
         disk_resize(driver->disk, a, on_resized, driver);
@@ -298,7 +317,7 @@ int main(int argc, char **argv)
                 "-w writethrough\n");
         return 1;
     }
-    options.path = argv[optind];
+    options.path = driver.path = argv[optind];
     if (!options.format)
         options.format = "qcow2";
     if (loop_init(&driver.loop))

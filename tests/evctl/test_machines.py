@@ -13,6 +13,7 @@ import time
 
 import pytest
 from conftest import BUILD
+from guestkit.qmp import Client
 
 
 def free_ports(count):
@@ -102,8 +103,10 @@ def test_an_interrupted_create_leaves_nothing(evctl, tmp_path, number):
 def test_an_interrupted_stop_leaves_the_machine(evctl, guest):
     evctl("create", "web", *guest.diskless)
     evctl("start", "web")
+    monitor = Client(os.path.relpath(evctl.store / "web" / "qmp"))
     process = evctl.start_process("stop", "web")
-    time.sleep(0.2)
+    monitor.wait_event("POWERDOWN")
+    monitor.close()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGINT

@@ -99,7 +99,7 @@ def test_a_forwarded_port_added_while_it_runs(evctl, guest):
     evctl("start", "web")
     evctl.wait_console("web", PROMPT)
     evctl.type("web", "ip link set eth0 up; udhcpc -i eth0 -q; (echo hello | nc -l -p 80 >/dev/null) & "
-               "sleep 1; echo l$((1))stens\n", "l1stens")
+               "until netstat -ltn | grep -q :80; do sleep 0.1; done; echo l$((1))stens\n", "l1stens")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -127,7 +127,8 @@ def test_modify_and_start_again(evctl, guest):
     assert "n=3" in shown
     # A larger disk is seen at once.
     evctl("disk", "resize", "web", "disk1", "128M")
-    evctl.type("web", "sleep 1; echo size=$(cat /sys/block/vdb/size)\n", "size=262144")
+    evctl.type("web", "until [ $(cat /sys/block/vdb/size) = 262144 ]; do sleep 0.1; done; "
+               "echo lar$((1))ger\n", "lar1ger")
     evctl("stop", "web")
     evctl("detach", "web", "disk1", "--delete")
     evctl("detach", "web", "net1")

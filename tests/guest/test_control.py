@@ -112,7 +112,7 @@ def test_the_socket_answers_while_the_guest_is_busy(machine):
 
 
 def test_stats_count_exits_and_queues(machine):
-    machine.check("ip link set eth0 up; sleep 1")
+    machine.check("ip link set eth0 up")
     stats = machine.qmp.execute("query-stats", target="vm")
     assert stats
     assert "pio" in json.dumps(machine.qmp.execute("query-stats", target="vcpu"))

@@ -41,8 +41,10 @@ def test_two_machines_talk(pair, wire):
     first.check("ping -c 2 -W 10 192.168.9.2")
     first.check("dd if=/dev/urandom of=/tmp/sent bs=1M count=4 2>/dev/null")
     digest = first.check("sha256sum /tmp/sent").split()[0]
-    second.type("nc -l -p 5000 >/tmp/received; echo all-received\n")
-    first.check("sleep 1; nc 192.168.9.2 5000 </tmp/sent", 120)
+    second.type("nc -l -p 5000 >/tmp/received & until netstat -ltn | grep -q :5000; do sleep 0.1; "
+                "done; echo lis''tening; wait; echo all-received\n")
+    second.expect("^listening$")
+    first.check("nc 192.168.9.2 5000 </tmp/sent", 120)
     second.expect("^all-received$")
     assert second.check("sha256sum /tmp/received").split()[0] == digest
 

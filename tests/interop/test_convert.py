@@ -156,11 +156,10 @@ def test_interrupted_leaves_nothing(tmp_path):
         target = tmp_path / form
         words = [EVISOR_IMG, "convert", "-m", "1", "-O", form] + ["-c"] * (form == "qcow2")
         with subprocess.Popen(words + [str(big), str(target)], stderr=subprocess.PIPE) as process:
-            end = time.monotonic() + 10
-            while not target.exists() and time.monotonic() < end:
+            while not target.exists() and process.poll() is None:
                 time.sleep(0.001)
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=60)
         if process.returncode == 0:
             continue  # it was faster than the signal
         assert process.returncode == 1 and b"interrupted" in err

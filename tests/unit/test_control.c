@@ -191,7 +191,7 @@ static void test_another_user_is_turned_away(void **state)
     if (!visitor)
         visit_as_nobody();
     int status = -1;
-    for (int turns = 0; turns < 1000 && waitpid(visitor, &status, WNOHANG) == 0; turns++) {
+    for (int turns = 0; turns < 60000 && waitpid(visitor, &status, WNOHANG) == 0; turns++) {
         rig_turn();
         usleep(1000);
     }
