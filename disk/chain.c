@@ -5,6 +5,7 @@
  * guest could have written a qcow2 header into a raw image that names any file of the host.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +46,8 @@ int node_init(struct node *node, const struct format_ops *ops, struct loop *loop
     node->file = file;
     node->read_only = options->read_only;
     node->unmap = options->discard_unmap;
-    static unsigned next_name = 100;
-    snprintf(node->name, sizeof(node->name), "#block%u", next_name++);
+    static atomic_uint next_name = 100; /* other threads open images too: vmm/opener.h */
+    snprintf(node->name, sizeof(node->name), "#block%u", atomic_fetch_add(&next_name, 1));
     node->path = strdup(options->path);
     list_init(&node->done);
     list_init(&node->bitmaps);

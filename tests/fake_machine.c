@@ -483,9 +483,19 @@ int machine_nic_set_netdev(struct machine *machine, const char *nic, const char 
     return note(machine, "nic-set-netdev", text, err);
 }
 
-int machine_blockdev_add(struct machine *machine, struct keyval *list, struct error *err)
+static int add_later(struct machine *machine, const char *what, struct keyval *list,
+                     machine_done_fn *on_done, void *opaque, struct error *err)
 {
-    return note_list(machine, "blockdev-add", list, err);
+    int result = note_list(machine, what, list, err);
+    if (!result)
+        add_op(machine, (struct fake_op){.kind = FAKE_CLOSE, .on_done = on_done, .opaque = opaque});
+    return result;
+}
+
+int machine_blockdev_add(struct machine *machine, struct keyval *list, machine_done_fn *on_done,
+                         void *opaque, struct error *err)
+{
+    return add_later(machine, "blockdev-add", list, on_done, opaque, err);
 }
 
 int machine_blockdev_del(struct machine *machine, const char *name, machine_done_fn *on_done,
@@ -494,11 +504,10 @@ int machine_blockdev_del(struct machine *machine, const char *name, machine_done
     return close_later(machine, "blockdev-del", name, on_done, opaque, err);
 }
 
-int machine_drive_add(struct machine *machine, struct keyval *list, const char **id,
-                      struct error *err)
+int machine_drive_add(struct machine *machine, struct keyval *list, machine_done_fn *on_done,
+                      void *opaque, struct error *err)
 {
-    *id = "none0";
-    return note_list(machine, "drive_add", list, err);
+    return add_later(machine, "drive_add", list, on_done, opaque, err);
 }
 
 int machine_drive_del(struct machine *machine, const char *id, machine_done_fn *on_done,

@@ -162,6 +162,8 @@ struct config_rng {
     unsigned pci_slot;
 };
 
+struct config_file_node;
+
 enum config_monitor_kind { MONITOR_QMP, MONITOR_HUMAN };
 
 struct config_monitor {
@@ -201,6 +203,7 @@ struct vm_config {
 
     struct config_disk *disks;
     unsigned disk_count;
+    struct config_file_node *files[DRIVE_MAX]; /* vmm/options/file_nodes.h */
     struct config_nic *nics;
     unsigned nic_count;
     struct config_rng rngs[CONFIG_RNG_MAX];

@@ -22,6 +22,7 @@
 #include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
 #include "vmm/netdev.h"
+#include "vmm/options/file_nodes.h"
 #include "vmm/topology.h"
 
 #define COM1_PORT 0x3f8
@@ -184,7 +185,7 @@ static int open_disks(struct machine *machine, struct error *err)
         const struct config_disk *disk = &config->disks[i];
         disk_set_node_name(machine->disks[i], disk->node_name ? disk->node_name : disk->id);
     }
-    return 0;
+    return file_nodes_check(config, err);
 }
 
 static void on_nic_addresses(struct nic_addresses *addresses)
@@ -458,6 +459,7 @@ int machine_create(struct loop *loop, struct vm_config *config, struct machine *
     machine->config = config;
     list_init(&machine->devices);
     list_init(&machine->hotplug.removals);
+    list_init(&machine->hotplug.openings);
     vcpu_group_init(&machine->vcpu_group, loop);
     bus_init(&machine->bus, loop);
     pci_bus_init(&machine->pci_bus, &machine->bus, &machine->irq.hub);

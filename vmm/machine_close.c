@@ -145,6 +145,7 @@ void machine_close(struct machine *machine, void (*on_closed)(void *opaque), voi
 {
     CHECK(machine->cpus_parked == machine->cpu_count);
     machine_release_delayed(machine);
+    hotplug_end_openings(machine);
     machine->on_closed = on_closed;
     machine->on_closed_opaque = opaque;
     machine_close_guest(machine, close_next_device);

@@ -53,9 +53,11 @@ static void on_event(void *opaque, enum machine_event event, enum machine_shutdo
 
 static void on_done(void *opaque, int result, const struct error *error)
 {
-    (void)opaque, (void)error;
+    (void)opaque;
     dones++;
     done_result = result;
+    if (result && error)
+        err = *error;
 }
 
 static void wait_done(void)
@@ -175,12 +177,33 @@ static int device_del(const char *id)
     return machine_device_del(machine, id, &err);
 }
 
+/* As the commands that answer when the image is open. */
+static int add_image(int (*add)(struct machine *, struct keyval *, machine_done_fn *, void *,
+                                struct error *),
+                     const char *text)
+{
+    struct keyval list;
+    unsigned before = dones;
+    err = (struct error){0};
+    assert_int_equal(keyval_parse(&list, "test", text, NULL, &err), 0);
+    int result = add(machine, &list, on_done, NULL, &err);
+    keyval_fini(&list);
+    while (!result && dones == before)
+        loop_run_once(&loop, true);
+    return result ? result : done_result;
+}
+
+static int blockdev_add(const char *text)
+{
+    return add_image(machine_blockdev_add, text);
+}
+
 static void add_node(const char *name)
 {
     char text[160];
     snprintf(text, sizeof(text), "driver=raw,node-name=%s,file.driver=file,file.filename=%s", name,
              image);
-    if (run(machine_blockdev_add, NULL, text))
+    if (blockdev_add(text))
         fail_msg("%s", err.text);
 }
 
@@ -336,13 +359,13 @@ static void test_names_and_places_that_are_taken(void **state)
     expect_error(device_add("virtio-net-pci,id=e,netdev=m"), "can't find value 'm'");
     assert_int_equal(device_del("nobody"), -ENODEV);
     expect_error(machine_blockdev_del(machine, "n", on_done, NULL, &err), "");
-    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=n,file.filename=/x"),
+    expect_error(blockdev_add("driver=raw,node-name=n,file.filename=/x"),
                  "Duplicate nodes with node-name='n'");
-    expect_error(run(machine_blockdev_add, NULL, "driver=raw,file.filename=/x"),
+    expect_error(blockdev_add("driver=raw,file.filename=/x"),
                  "'node-name' must be specified");
-    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=o,file.filename=/no/such"),
+    expect_error(blockdev_add("driver=raw,node-name=o,file.filename=/no/such"),
                  "/no/such");
-    expect_error(run(machine_blockdev_add, NULL, "driver=nbd,node-name=o"), "Unknown driver 'nbd'");
+    expect_error(blockdev_add("driver=nbd,node-name=o"), "Unknown driver 'nbd'");
     assert_int_equal(device_del("d"), 0);
     let_go(1 << 5, "d");
     del_node("n");
@@ -449,14 +472,10 @@ static void test_drives_go_with_their_devices(void **state)
 {
     (void)state;
     char text[160];
-    const char *id = NULL;
-    struct keyval list;
     start();
     snprintf(text, sizeof(text), "if=none,id=hd,file=%s,format=raw", image);
-    assert_int_equal(keyval_parse(&list, "drive_add", text, NULL, &err), 0);
-    assert_int_equal(machine_drive_add(machine, &list, &id, &err), 0);
-    keyval_fini(&list);
-    assert_string_equal(id, "hd");
+    assert_int_equal(add_image(machine_drive_add, text), 0);
+    expect_error(add_image(machine_drive_add, text), "Duplicate ID 'hd'");
     assert_non_null(machine_find_disk(machine, "hd"));
     assert_int_equal(device_add("virtio-blk-pci,drive=hd,id=d,serial=S1"), 0);
     uint32_t slot = take_new();
@@ -477,11 +496,11 @@ static void test_images_over_nodes_of_files(void **state)
     char text[160];
     start();
     snprintf(text, sizeof(text), "driver=file,node-name=f,filename=%s", image);
-    assert_int_equal(run(machine_blockdev_add, NULL, text), 0);
-    expect_error(run(machine_blockdev_add, NULL, text), "Duplicate nodes");
-    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=i,file=g"), "node-name='g'");
-    assert_int_equal(run(machine_blockdev_add, NULL, "driver=raw,node-name=i,file=f"), 0);
-    expect_error(run(machine_blockdev_add, NULL, "driver=raw,node-name=j,file=f"), "in use");
+    assert_int_equal(blockdev_add(text), 0);
+    expect_error(blockdev_add(text), "Duplicate nodes");
+    expect_error(blockdev_add("driver=raw,node-name=i,file=g"), "node-name='g'");
+    assert_int_equal(blockdev_add("driver=raw,node-name=i,file=f"), 0);
+    expect_error(blockdev_add("driver=raw,node-name=j,file=f"), "in use");
     expect_error(machine_blockdev_del(machine, "f", on_done, NULL, &err), "");
     assert_int_equal(device_add("virtio-blk-pci,drive=i,id=d"), 0);
     uint32_t slot = take_new();
@@ -494,12 +513,12 @@ static void test_images_over_nodes_of_files(void **state)
     assert_int_equal(device_del("d"), 0);
     let_go(slot, "d");
     del_node("f");
-    assert_int_equal(run(machine_blockdev_add, NULL, text), 0);
+    assert_int_equal(blockdev_add(text), 0);
     unsigned before = dones;
     assert_int_equal(machine_blockdev_del(machine, "f", on_done, NULL, &err), 0);
     assert_int_equal(dones, before + 1);
-    assert_int_equal(run(machine_blockdev_add, NULL, text), 0); /* left to the machine's end */
-    expect_error(run(machine_blockdev_add, NULL, "driver=file,node-name=g,filename=/no/such"),
+    assert_int_equal(blockdev_add(text), 0); /* left to the machine's end */
+    expect_error(blockdev_add("driver=file,node-name=g,filename=/no/such"),
                  "/no/such");
 }
 

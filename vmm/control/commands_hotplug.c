@@ -9,88 +9,11 @@
 
 #include "vmm/control/commands.h"
 #include "vmm/hotplug/hotplug.h"
-
-#define KEY_BYTES 256
-
-static int add_value(struct keyval *list, const char *key, json_t *value, struct error *err);
-
-static int add_pair(struct keyval *list, const char *key, const char *value, struct error *err)
-{
-    if (list->count == KEYVAL_MAX)
-        return error_set(err, E2BIG, "%s: more than %d parts", list->option, KEYVAL_MAX);
-    struct keyval_pair *pair = &list->pairs[list->count++];
-    pair->key = strdup(key);
-    pair->value = strdup(value);
-    CHECK(pair->key && pair->value);
-    return 0;
-}
-
-/* Members as "key.member". */
-static int add_object(struct keyval *list, const char *prefix, json_t *object, struct error *err)
-{
-    const char *name;
-    json_t *value;
-    int result = 0;
-    json_object_foreach(object, name, value)
-    {
-        char key[KEY_BYTES];
-        int length = snprintf(key, sizeof(key), "%s%s%s", prefix, *prefix ? "." : "", name);
-        if (!result && length >= KEY_BYTES)
-            result = error_set(err, EINVAL, "Parameter '%.64s...' is unexpected", name);
-        if (!result)
-            result = add_value(list, key, value, err);
-    }
-    return result;
-}
-
-/* A list of strings, which may each be in an object of its own, is the same key several times. */
-static int add_array(struct keyval *list, const char *key, json_t *array, struct error *err)
-{
-    size_t index;
-    json_t *value;
-    int result = 0;
-    json_array_foreach(array, index, value)
-    {
-        json_t *text = json_object_get(value, "str");
-        if (!result)
-            result = add_value(list, key, text ? text : value, err);
-    }
-    return result;
-}
-
-static int add_value(struct keyval *list, const char *key, json_t *value, struct error *err)
-{
-    char number[64];
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        return add_object(list, key, value, err);
-    case JSON_ARRAY:
-        return add_array(list, key, value, err);
-    case JSON_STRING:
-        return add_pair(list, key, json_string_value(value), err);
-    case JSON_INTEGER:
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
-        return add_pair(list, key, number, err);
-    case JSON_REAL:
-        snprintf(number, sizeof(number), "%.17g", json_real_value(value));
-        return add_pair(list, key, number, err);
-    case JSON_TRUE:
-    case JSON_FALSE:
-        return add_pair(list, key, json_is_true(value) ? "on" : "off", err);
-    case JSON_NULL:
-        return add_pair(list, key, "", err);
-    }
-    UNREACHABLE("json_type");
-}
+#include "vmm/options/keyval_json.h"
 
 int qmp_arguments_to_keyval(const struct qmp_call *call, struct keyval *list, struct error *err)
 {
-    *list = (struct keyval){.option = strdup(call->command->name)};
-    CHECK(list->option);
-    int result = add_object(list, "", call->arguments, err);
-    if (result)
-        keyval_fini(list);
-    return result;
+    return keyval_from_json(list, call->command->name, call->arguments, err);
 }
 
 static void answer(struct qmp_call *call, int result, const struct error *err)
@@ -157,7 +80,15 @@ void qmp_netdev_del(struct qmp_call *call)
 
 void qmp_blockdev_add(struct qmp_call *call)
 {
-    run_with_list(call, machine_blockdev_add);
+    struct keyval list;
+    struct error err = {0};
+    int result = qmp_arguments_to_keyval(call, &list, &err);
+    if (!result) {
+        result = machine_blockdev_add(call->control->machine, &list, qmp_call_done, call, &err);
+        keyval_fini(&list);
+    }
+    if (result)
+        answer(call, result, &err);
 }
 
 void qmp_blockdev_del(struct qmp_call *call)

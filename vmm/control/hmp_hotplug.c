@@ -96,18 +96,24 @@ void hmp_object_del(struct hmp_call *call)
     run_with_name(call, machine_object_del);
 }
 
+static void on_drive_added(void *opaque, int result, const struct error *err)
+{
+    struct hmp_call *call = opaque;
+    if (!result)
+        fprintf(call->out, "OK\r\n");
+    hmp_call_done(call, result, err);
+}
+
 void hmp_drive_add(struct hmp_call *call)
 {
     struct keyval list;
     struct error err = {0};
-    const char *id;
     if (!read_list(call, 2, NULL, &list))
         return;
-    int result = machine_drive_add(call->control->machine, &list, &id, &err);
+    int result = machine_drive_add(call->control->machine, &list, on_drive_added, call, &err);
     keyval_fini(&list);
     print_error(call, result, &err);
-    if (!result)
-        fprintf(call->out, "OK\r\n");
+    call->is_pending = !result;
 }
 
 void hmp_drive_del(struct hmp_call *call)

@@ -171,7 +171,6 @@ void hotplug_reset(struct machine *machine)
 void hotplug_fini(struct machine *machine)
 {
     CHECK(!machine->hotplug.closing);
-    hotplug_files_fini(machine);
     for (unsigned i = 0; i < HOTPLUG_OBJECT_MAX; i++)
         free(machine->hotplug.objects[i]);
 }

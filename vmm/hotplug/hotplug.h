@@ -27,14 +27,17 @@ int must_check machine_netdev_del(struct machine *machine, const char *id, machi
 int must_check machine_nic_set_netdev(struct machine *machine, const char *nic, const char *netdev,
                                       struct error *err);
 
-/* blockdev-add, flattened ("file.filename"); the image is opened. */
+/*
+ * blockdev-add, flattened ("file.filename"); the image is opened, which may take long. The list is
+ * taken over where it succeeds.
+ */
 int must_check machine_blockdev_add(struct machine *machine, struct keyval *list,
-                                    struct error *err);
+                                    machine_done_fn *on_done, void *opaque, struct error *err);
 int must_check machine_blockdev_del(struct machine *machine, const char *name,
                                     machine_done_fn *on_done, void *opaque, struct error *err);
-/* The human monitor's drive_add and drive_del: as -drive if=none; *id is the machine's. */
-int must_check machine_drive_add(struct machine *machine, struct keyval *list, const char **id,
-                                 struct error *err);
+/* The human monitor's drive_add and drive_del: as -drive if=none. */
+int must_check machine_drive_add(struct machine *machine, struct keyval *list,
+                                 machine_done_fn *on_done, void *opaque, struct error *err);
 int must_check machine_drive_del(struct machine *machine, const char *id, machine_done_fn *on_done,
                                  void *opaque, struct error *err);
 

@@ -15,6 +15,7 @@
 #include "vmm/hotplug/hotplug_private.h"
 #include "vmm/machine_block.h"
 #include "vmm/machine_private.h"
+#include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
 int machine_drive_index(const struct machine *machine, const char *name)
@@ -150,80 +151,41 @@ static int open_entry(struct machine *machine, struct config_disk *config, unsig
     return 0;
 }
 
-static int add_drive(struct machine *machine, struct keyval *list, const char *name, bool is_node,
-                     unsigned *index, struct error *err)
+static int add_node(struct machine *machine, struct keyval *list, struct error *err)
 {
-    struct config_disk config = {.is_node = is_node};
-    int result = options_drive_read(&config, list, err);
-    if (!result)
-        config.id = options_copy(name);
-    if (!result)
-        result = open_entry(machine, &config, index, err);
+    struct config_disk config;
+    bool is_file;
+    unsigned index;
+    int result = options_blockdev_read(machine->config, list, &config, &is_file, err);
+    if (result || is_file)
+        return result;
+    result = open_entry(machine, &config, &index, err);
     if (result)
         options_disk_fini(&config);
     return result;
 }
 
-/* The last one stands for the file itself, raw. */
-#define NODE_DRIVERS "qcow2|raw|vdi|vmdk|vpc|vhdx|file|host_device"
-
-static bool is_file_driver(const char *driver)
+int machine_blockdev_add(struct machine *machine, struct keyval *list, machine_done_fn *on_done,
+                         void *opaque, struct error *err)
 {
-    return strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
-}
-
-static void drop_key(struct keyval *list, const char *key)
-{
-    for (unsigned i = 0; i < list->count; i++) {
-        if (strcmp(list->pairs[i].key, key) != 0)
-            continue;
-        free(list->pairs[i].key);
-        free(list->pairs[i].value);
-        list->pairs[i--] = list->pairs[--list->count];
-    }
-}
-
-/* Said of nodes, not of images. A file in use is opened for writing or not, as its image is. */
-static const char *const dropped[] = {"node-name", "file", "file.node-name", "auto-read-only",
-                                      "file.auto-read-only"};
-
-int machine_blockdev_add(struct machine *machine, struct keyval *list, struct error *err)
-{
-    const char *driver = keyval_get(list, "driver"), *name = keyval_get(list, "node-name");
-    unsigned index;
-    if (!driver)
-        return error_set(err, EINVAL, "Parameter 'driver' is missing");
-    if (keyval_name_index(NODE_DRIVERS, driver) < 0)
-        return error_set(err, ENOTSUP, "Unknown driver '%s': use one of %s", driver, NODE_DRIVERS);
-    if (!name)
-        return error_set(err, EINVAL, "'node-name' must be specified for the root node");
-    if (!hotplug_is_name(name) || strlen(name) > 31)
-        return error_set(err, EINVAL, "Invalid node-name: '%s'", name);
-    if (machine_find_disk(machine, name) || hotplug_has_file(machine, name))
-        return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", name);
-    char *id = options_copy(name), *file = NULL;
-    bool is_file = is_file_driver(driver);
-    keyval_string(list, "file", &file);
-    for (unsigned i = 0; i < ARRAY_SIZE(dropped); i++)
-        drop_key(list, dropped[i]);
-    int result = file ? hotplug_file_use(machine, file, id, list, err) : 0;
-    if (!result)
-        result = is_file ? hotplug_file_add(machine, id, list, err)
-                         : add_drive(machine, list, id, true, &index, err);
-    free(file);
-    free(id);
-    return result;
+    struct disk_options image;
+    int result = options_blockdev_check(machine->config, list, err);
+    if (result)
+        return result;
+    options_blockdev_peek(machine->config, list, &image);
+    return hotplug_open_first(machine, &image, list, add_node, on_done, opaque, err);
 }
 
 int hotplug_open_file(struct machine *machine, const char *name, struct error *err)
 {
-    struct keyval list = {.option = options_copy("blockdev-add")};
+    struct config_disk config;
     unsigned index = 0;
-    list.pairs[list.count++] = (struct keyval_pair){options_copy("driver"), options_copy("raw")};
-    int result = hotplug_file_take(machine, name, &list, err);
-    if (!result)
-        result = add_drive(machine, &list, name, true, &index, err);
-    keyval_fini(&list);
+    int result = options_blockdev_from_file(machine->config, name, &config, err);
+    if (result)
+        return result;
+    result = open_entry(machine, &config, &index, err);
+    if (result)
+        options_disk_fini(&config);
     return result ? result : (int)index;
 }
 
@@ -239,8 +201,8 @@ int machine_blockdev_del(struct machine *machine, const char *name, machine_done
                          void *opaque, struct error *err)
 {
     int index = machine_drive_index(machine, name);
-    if (index < 0 && hotplug_has_file(machine, name)) {
-        int result = hotplug_file_del(machine, name, err);
+    if (index < 0 && file_nodes_has(machine->config, name)) {
+        int result = file_nodes_del(machine->config, name, err);
         if (!result)
             on_done(opaque, 0, NULL);
         return result;
@@ -255,24 +217,41 @@ int machine_blockdev_del(struct machine *machine, const char *name, machine_done
     return result;
 }
 
-int machine_drive_add(struct machine *machine, struct keyval *list, const char **id,
-                      struct error *err)
+static int add_drive(struct machine *machine, struct keyval *list, struct error *err)
 {
-    const char *name = keyval_get(list, "id"), *interface = keyval_get(list, "if");
+    const char *name = keyval_get(list, "id");
+    struct config_disk config = {0};
     char own[32];
     unsigned index;
-    if (!interface || strcmp(interface, "none") != 0)
-        return error_set(err, ENOTSUP, "Can't hot-add drive to type %s: use if=none and device_add",
-                         interface ? interface : "virtio");
     for (unsigned i = 0; !name; i++) {
         snprintf(own, sizeof(own), "none%u", i);
         name = machine_find_disk(machine, own) ? NULL : own;
     }
     if (machine_find_disk(machine, name))
         return error_set(err, EEXIST, "Duplicate ID '%s' for drive", name);
-    int result = add_drive(machine, list, name, false, &index, err);
+    int result = options_drive_read(&config, list, err);
     if (!result)
-        *id = machine->config->disks[index].id;
+        config.id = options_copy(name);
+    if (!result)
+        result = open_entry(machine, &config, &index, err);
+    if (result)
+        options_disk_fini(&config);
+    return result;
+}
+
+int machine_drive_add(struct machine *machine, struct keyval *list, machine_done_fn *on_done,
+                      void *opaque, struct error *err)
+{
+    const char *interface = keyval_get(list, "if");
+    struct config_disk config = {0};
+    if (!interface || strcmp(interface, "none") != 0)
+        return error_set(err, ENOTSUP, "Can't hot-add drive to type %s: use if=none and device_add",
+                         interface ? interface : "virtio");
+    int result = options_drive_read(&config, list, err);
+    if (!result)
+        result =
+            hotplug_open_first(machine, &config.options, list, add_drive, on_done, opaque, err);
+    options_disk_fini(&config);
     return result;
 }
 

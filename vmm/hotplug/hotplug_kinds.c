@@ -6,6 +6,7 @@
 
 #include "vmm/hotplug/hotplug_private.h"
 #include "vmm/machine_private.h"
+#include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
 static int plug_disk(struct machine *machine, const struct keyval *list,
@@ -15,7 +16,7 @@ static int plug_disk(struct machine *machine, const struct keyval *list,
     if (!name)
         return error_set(err, EINVAL, "drive property not set");
     int index = machine_drive_index(machine, name);
-    if (index < 0 && hotplug_has_file(machine, name) &&
+    if (index < 0 && file_nodes_has(machine->config, name) &&
         (index = hotplug_open_file(machine, name, err)) < 0)
         return index;
     if (index < 0)

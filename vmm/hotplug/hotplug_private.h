@@ -21,12 +21,6 @@ struct hotplug_slot {
     uint64_t asked_ns;
 };
 
-/* A node for a plain file, which the node `user` may have opened. */
-struct hotplug_file {
-    char *name, *user;
-    struct keyval list;
-};
-
 /* A netdev on its way out; its place is not free before. */
 struct hotplug_closing {
     bool is_closing;
@@ -38,9 +32,9 @@ struct hotplug {
     struct acpi_hotplug *acpi;
     struct hotplug_slot slots[PCI_SLOT_MAX];
     struct list removals; /* devices that close */
-    struct hotplug_file *files[DRIVE_MAX];
+    struct list openings; /* images that are being opened */
     struct hotplug_closing netdevs_closing[NIC_MAX];
-    unsigned closing;     /* removals, images and networks */
+    unsigned closing; /* removals, images and networks */
     void (*on_settled)(struct machine *machine);
     char *objects[HOTPLUG_OBJECT_MAX]; /* ids of random number sources; NULL: free */
 };
@@ -82,19 +76,14 @@ void hotplug_drive_removed(struct machine *machine, unsigned index);
 /* Opens a file's node as a raw image, for a device; its place, or -errno. */
 int must_check hotplug_open_file(struct machine *machine, const char *name, struct error *err);
 
-/* hotplug_files.c: takes the list's words over. */
-int must_check hotplug_file_add(struct machine *machine, const char *name, struct keyval *list,
-                                struct error *err);
-bool hotplug_has_file(const struct machine *machine, const char *name);
-/* There is one of that name. */
-int must_check hotplug_file_del(struct machine *machine, const char *name, struct error *err);
-/* Adds the words of the file to those of the node `user`, which is going to open it. */
-int must_check hotplug_file_use(struct machine *machine, const char *name, const char *user,
-                                struct keyval *list, struct error *err);
-/* The same, and the file's node is no more: there is one of that name. */
-int must_check hotplug_file_take(struct machine *machine, const char *name, struct keyval *list,
-                                 struct error *err);
-void hotplug_files_fini(struct machine *machine);
+/* hotplug_openings.c: opens the image off the loop, then adds it; takes the list over where it
+ * succeeds. on_done follows. */
+typedef int hotplug_add_fn(struct machine *machine, struct keyval *list, struct error *err);
+int must_check hotplug_open_first(struct machine *machine, const struct disk_options *image,
+                                  struct keyval *list, hotplug_add_fn *add,
+                                  machine_done_fn *on_done, void *opaque, struct error *err);
+/* Those that have not opened yet are refused, and waited for by hotplug_when_settled. */
+void hotplug_end_openings(struct machine *machine);
 
 /* hotplug_net.c: a NIC leaves its network before it closes. */
 void hotplug_nic_leaves(struct device *device);

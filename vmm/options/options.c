@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/suggest.h"
+#include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
 char *options_copy(const char *text)
@@ -151,6 +152,7 @@ void vm_config_fini(struct vm_config *config)
         free(strings[i]);
     for (unsigned i = 0; i < config->disk_count; i++)
         options_disk_fini(&config->disks[i]);
+    file_nodes_fini(config);
     for (unsigned i = 0; i < config->rng_count; i++)
         free(config->rngs[i].qdev_id);
     for (unsigned i = 0; i < config->nic_count; i++)

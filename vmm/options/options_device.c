@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/suggest.h"
+#include "vmm/options/keyval_json.h"
 #include "vmm/options/options_private.h"
 
 static const char one_bus[] = "all devices sit on the one bus pcie.0; leave it out";
@@ -235,14 +236,11 @@ int option_device(struct options *options, const struct option_entry *entry, con
         options->text = list_text();
         return 0;
     }
-    if (*argument == '{')
-        return error_set(err, ENOTSUP, "-device %s: write it as -device DRIVER,KEY=VALUE,...",
-                         argument);
     if (options->device_count == OPTIONS_DEVICE_MAX)
         return error_set(err, E2BIG, "-device %s: more than %d devices", argument,
                          OPTIONS_DEVICE_MAX);
     struct keyval *device = &options->devices[options->device_count];
-    int result = keyval_parse(device, "-device", argument, "driver", err);
+    int result = keyval_parse_either(device, "-device", argument, "driver", err);
     if (result)
         return result;
     options->device_count++;

@@ -11,6 +11,7 @@
 
 #include "base/suggest.h"
 #include "disk/throttle.h"
+#include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
 static const char no_bus[] = "evisor has virtio disks only; use if=virtio (the guest then sees "
@@ -68,6 +69,7 @@ static const struct keyval_known drive_known[] = {
     {"cache-size", NULL, NULL},
     {"backing.file.filename", NULL, NULL},
     {"backing.driver", NULL, NULL},
+    {"backing.file.driver", "file|host_device", "only files and block devices of this host can be disks"},
     {"data-file.filename", NULL, NULL},
     {"refcount-cache-size", NULL, NULL},
     {"l2-cache-entry-size", NULL, NULL},
@@ -420,6 +422,20 @@ static int add_drive(struct options *options, struct keyval *list, struct error 
     return result;
 }
 
+int options_add_node(struct options *options, struct config_disk *disk, struct error *err)
+{
+    struct vm_config *config = options->config;
+    if (config->disk_count == DISK_MAX) {
+        options_disk_fini(disk);
+        return error_set(err, E2BIG, "more than %d drives", DISK_MAX);
+    }
+    config->disks = options_grow(config->disks, config->disk_count, sizeof(*config->disks));
+    options->disks = options_grow(options->disks, config->disk_count, sizeof(*options->disks));
+    options->disks[config->disk_count] = (struct options_disk){.interface = DRIVE_NONE, .unit = -1};
+    config->disks[config->disk_count++] = *disk;
+    return 0;
+}
+
 int option_drive(struct options *options, const struct option_entry *entry, const char *argument,
                  struct error *err)
 {
@@ -487,7 +503,16 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
     if (!id)
         return error_set(err, EINVAL, "%s: say which disk: drive=ID, with -drive if=none,id=ID",
                          device->option);
-    struct config_disk *disk = find_disk(options->config, id);
+    struct config_disk *disk = find_disk(options->config, id), node;
+    if (!disk && file_nodes_has(options->config, id)) {
+        int result = options_blockdev_from_file(options->config, id, &node, err);
+        if (!result)
+            result = options_add_node(options, &node, err);
+        if (result)
+            return result;
+        disk = &options->config->disks[options->config->disk_count - 1];
+        id = disk->id;
+    }
     if (!disk)
         return refuse_drive(options, device, id, err);
     struct options_disk *extra = &options->disks[disk - options->config->disks];

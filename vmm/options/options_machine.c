@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/suggest.h"
+#include "vmm/options/keyval_json.h"
 #include "vmm/options/options_private.h"
 
 #define ACCELS          "kvm|soft"
@@ -486,13 +487,19 @@ int option_object(struct options *options, const struct option_entry *entry, con
         {"filename", "/dev/urandom|/dev/random|/dev/hwrng", getrandom},
         {0}};
     struct keyval list;
-    int result = read_list(&list, entry, argument, "qom-type", known, err);
+    (void)entry;
+    int result = keyval_parse_either(&list, "-object", argument, "qom-type", err);
     if (result)
         return result;
     const char *id = keyval_get(&list, "id");
-    if (!id)
+    result = keyval_check(&list, known, err);
+    if (!result && !id)
         result = error_set(err, EINVAL, "%s: add id=NAME", list.option);
-    else if (keyval_name_index(MEMORY_BACKENDS, keyval_get(&list, "qom-type")) >= 0)
+    if (result) {
+        keyval_fini(&list);
+        return result;
+    }
+    if (keyval_name_index(MEMORY_BACKENDS, keyval_get(&list, "qom-type")) >= 0)
         result = options_add_memory_backend(options, &list, err);
     else if (options->object_count == OPTIONS_OBJECT_MAX)
         result = error_set(err, E2BIG, "%s: more than %d objects", list.option, OPTIONS_OBJECT_MAX);

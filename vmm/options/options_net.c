@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/suggest.h"
+#include "vmm/options/keyval_json.h"
 #include "vmm/options/options_private.h"
 
 #define NIC_MODELS "virtio|virtio-net-pci|virtio-net"
@@ -105,7 +106,7 @@ int option_netdev(struct options *options, const struct option_entry *entry, con
     struct config_nic *nic;
     if (wants_list(options, argument))
         return 0;
-    int result = keyval_parse(&list, "-netdev", argument, "type", err);
+    int result = keyval_parse_either(&list, "-netdev", argument, "type", err);
     if (result)
         return result;
     const char *type = keyval_get(&list, "type");

@@ -93,6 +93,9 @@ option_parse_fn option_bios, option_boot, option_kernel, option_initrd, option_a
 int options_finish_boot(struct options *options, struct error *err);
 /* options_drive.c */
 option_parse_fn option_drive, option_hd, option_cdrom;
+/* The disk is taken over where it succeeds; ended where not. */
+int must_check options_add_node(struct options *options, struct config_disk *disk,
+                                struct error *err);
 int options_finish_drives(struct options *options, struct error *err);
 int options_attach_drive(struct options *options, struct keyval *device, struct error *err);
 /* One drive by itself: all but its id. What it got is freed by the last one, success or not. */
@@ -101,6 +104,23 @@ int must_check options_drive_read(struct config_disk *disk, struct keyval *list,
 int must_check options_drive_device(struct config_disk *disk, const struct keyval *device,
                                     struct error *err);
 void options_disk_fini(struct config_disk *disk);
+/* options_blockdev.c */
+option_parse_fn option_blockdev;
+/*
+ * One node. Of a file it becomes the config's, and takes the list's words; of an image *disk has
+ * its words and its name, and is the caller's.
+ */
+int must_check options_blockdev_read(struct vm_config *config, struct keyval *list,
+                                     struct config_disk *disk, bool *is_file, struct error *err);
+/* Driver and name are fine, and the name is free. */
+int must_check options_blockdev_check(const struct vm_config *config, const struct keyval *list,
+                                      struct error *err);
+/* Which files it is about, without checks; strings live as long as the list and the config. */
+void options_blockdev_peek(const struct vm_config *config, const struct keyval *list,
+                           struct disk_options *out);
+/* The file's node becomes the node of a raw image, for a device: there is one of that name. */
+int must_check options_blockdev_from_file(struct vm_config *config, const char *name,
+                                          struct config_disk *disk, struct error *err);
 /* options_net.c */
 option_parse_fn option_netdev, option_nic, option_net;
 int options_finish_net(struct options *options, struct error *err);

@@ -124,6 +124,15 @@ const struct option_entry option_table[] = {
      "the barrier that the data needs anyway. The data file that an image names is opened only if "
      "format=qcow2 is said, relative to the working directory.",
      option_drive, NULL, NULL},
+    {"blockdev",
+     "[driver=]qcow2|raw|vdi|vmdk|vpc|vhdx,node-name=NAME,file.driver=file,file.filename=FILE"
+     "[,read-only=on|off][,discard=unmap|ignore][,cache.direct=on|off][,backing=NODE]...",
+     "An image without a device, as blockdev-add makes it: -device virtio-blk-pci,drive=NAME shows "
+     "it to the guest, and it stays when the device goes. file=NODE names a node that -blockdev "
+     "driver=file,node-name=NODE,filename=FILE made before. backing=NODE opens it above the image "
+     "of another node; images below that one are those that its header names. All as one JSON "
+     "object too: -blockdev '{\"driver\": ...}'; so may -device, -object and -netdev be written.",
+     option_blockdev, NULL, NULL},
     {"hda", "FILE", "Short for -drive file=FILE,index=0; -hdb, -hdc and -hdd are index 1 to 3.",
      option_hd, NULL, NULL},
     ALIAS("hdb", "FILE", option_hd),
@@ -291,7 +300,6 @@ const struct option_entry option_table[] = {
     REFUSED("incoming", no_state),
     REFUSED("snapshot", "make an overlay instead: evisor-img create -f qcow2 -b IMAGE -F FORMAT "
                         "OVERLAY, and run that"),
-    REFUSED("blockdev", "use -drive if=none,id=ID,file=FILE,format=FORMAT"),
     REFUSED("sd", "evisor has virtio disks only; use -drive file=FILE,if=virtio"),
     REFUSED("mtdblock", no_flash),
     REFUSED("virtfs", no_share),
