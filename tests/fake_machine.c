@@ -134,8 +134,8 @@ static void init_cpus(struct machine *machine)
     machine->vm.ops = &fake_accel_ops;
     for (unsigned i = 0; i < ARRAY_SIZE(machine->cpus); i++)
         machine->cpus[i].accel = (struct accel_vcpu){.vm = &machine->vm, .index = i};
-    machine->mem.regions[0] = (struct guest_mem_region){
-        .size = FAKE_RAM_BYTES, .host = machine->ram};
+    machine->mem.regions[0] =
+        (struct guest_mem_region){.size = FAKE_RAM_BYTES, .host = machine->ram};
     machine->mem.region_count = 1;
 }
 
@@ -571,12 +571,32 @@ uint64_t dirty_bitmap_count_bytes(const struct dirty_bitmap *bitmap)
     return 0;
 }
 
-/* Answers with what it was asked. */
+size_t disk_snapshot_count(const struct disk *disk)
+{
+    return disk->snapshot ? 1 : 0;
+}
+
+void disk_snapshot_get(const struct disk *disk, size_t index, struct disk_snapshot_info *out)
+{
+    (void)index;
+    *out = (struct disk_snapshot_info){.id = "1", .name = disk->snapshot};
+}
+
+/* Answers with what it was asked; snapshots are gone then, and there are two jobs. */
 void machine_block_command(struct machine *machine, const char *name, const json_t *arguments,
                            machine_block_fn *done, void *opaque)
 {
-    (void)machine;
     (void)arguments;
+    if (strcmp(name, "query-block-jobs") == 0) {
+        done(opaque,
+             json_pack("[{s:s,s:s,s:i,s:i,s:i},{s:s,s:s,s:i,s:i,s:i}]", "type", "mirror", "device",
+                       "j1", "offset", 1, "len", 2, "speed", 3, "type", "stream", "device", "j2",
+                       "offset", 4, "len", 5, "speed", 0),
+             NULL, NULL);
+        return;
+    }
+    if (strstr(name, "delete"))
+        machine->disks[0].snapshot = NULL;
     done(opaque, json_pack("{s:s}", "command", name), NULL, NULL);
 }
 
@@ -630,8 +650,8 @@ void chardev_send_break(struct chardev *chardev)
 bool machine_get_pci(const struct machine *machine, unsigned slot, struct machine_pci *out)
 {
     (void)machine;
-    *out = (struct machine_pci){.vendor = 0x1af4, .device = 0x1041, .class = 0x0200, .irq_pin = 1,
-                                .id = "nic0"};
+    *out = (struct machine_pci){
+        .vendor = 0x1af4, .device = 0x1041, .class = 0x0200, .irq_pin = 1, .id = "nic0"};
     out->bars[0] = (struct machine_pci_bar){.size_bytes = 4096, .address = UINT64_MAX};
     return slot == 3;
 }

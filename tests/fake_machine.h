@@ -31,8 +31,9 @@ struct disk {
     uint64_t size_bytes;
     bool read_only;
     struct disk *backing;
-    int resize_result; /* what disk_resize will answer */
-    int held_error;    /* an errno, or 0 */
+    int resize_result;    /* what disk_resize will answer */
+    int held_error;       /* an errno, or 0 */
+    const char *snapshot; /* the name of the one it has, or NULL */
 };
 
 /* A terminal; what the monitor writes is kept. */
@@ -76,7 +77,7 @@ struct machine {
     struct guest_mem mem;
     char hotplug[1100]; /* the last thing that was asked of hotplug.h, as text */
     int hotplug_code;   /* the errno with which that fails, or 0 */
-    unsigned conts; /* how often it was told to go on */
+    unsigned conts;     /* how often it was told to go on */
     bool has_balloon;
     struct machine_balloon balloon;
     struct machine_mem mem_device;

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from conftest import BUILD
+from conftest import BUILD, qemu_img
 
 QEMU = shutil.which("qemu-system-x86_64")
 DEVICES = [
@@ -403,12 +403,38 @@ def test_socat_scripts(machine):
     assert ends(process)
 
 
-def test_lima_asks_for_snapshots_by_human_monitor_command(evisor):
+@pytest.fixture
+def with_qcow2(tmp_path):
+    """(monitor, image) of a machine whose one disk can have snapshots."""
+    image, path = tmp_path / "disk.qcow2", tmp_path / "q.qmp"
+    qemu_img("create", "-q", "-f", "qcow2", image, "8M")
+    process = subprocess.Popen(
+        [str(BUILD / "evisor"), "-S", "-display", "none", "-nodefaults", "-drive",
+         f"file={image},format=qcow2,if=none,id=d0", "-device", "virtio-blk-pci,drive=d0,id=disk0",
+         "-qmp", f"unix:{path},server=on,wait=off"], stdin=subprocess.DEVNULL)
+    yield Monitor(path), image
+    process.kill()
+    process.wait()
+
+
+def test_lima_asks_for_snapshots_by_human_monitor_command(with_qcow2):
+    evisor, image = with_qcow2
+
     def run(line):
         return evisor.ask("human-monitor-command", **{"command-line": line})["return"]
-    for line in ("savevm tag", "loadvm tag", "delvm tag"):
-        assert run(line).startswith("Error: no block device can store vmstate for snapshot")
+    assert run("savevm tag").startswith("Error: no block device can store vmstate for snapshot")
     assert run("info snapshots") == "There is no snapshot available.\r\n"
+    assert run("loadvm tag") == "Error: Snapshot 'tag' does not exist in one or more devices\r\n"
+    # Of the disks alone there can be snapshots, and they are seen and deleted.
+    assert evisor.ask("blockdev-snapshot-internal-sync", device="d0", name="tag") == {"return": {}}
+    assert evisor.ask("query-block")["return"][0]["inserted"]["image"]["snapshots"][0]["name"] == "tag"
+    table = run("info snapshots").split("\r\n")
+    assert table[0] == "List of snapshots present on all disks:"
+    assert table[1].split()[:2] == ["ID", "TAG"] and table[2].split()[:4] == ["--", "tag", "0", "B"]
+    assert run("loadvm tag").startswith("Error: This is a disk-only snapshot.")
+    assert run("delvm tag") == "" == run("delvm tag")
+    assert run("info snapshots") == "There is no snapshot available.\r\n"
+    assert "tag" not in qemu_img("snapshot", "-l", "-U", image).out
 
 
 def test_packer_looks_for_its_nic(evisor):

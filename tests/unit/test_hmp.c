@@ -170,7 +170,7 @@ static void test_info(void **state)
                         "    Cache mode:       writeback\r\n"
                         "    Backing file:     /tmp/base.raw (chain depth: 1)\r\n"
                         "\r\n"
-                        "none0: /tmp/base.raw (raw, read-only)\r\n"
+                        "none0 (virtio1): /tmp/base.raw (raw, read-only)\r\n"
                         "    Cache mode:       writethrough, direct\r\n");
     assert_non_null(strstr(ask(fd, "info blockstats"), "virtio0: rd_bytes=4096 wr_bytes=0"));
     assert_string_equal(ask(fd, "info network"),
@@ -181,8 +181,56 @@ static void test_info(void **state)
     assert_string_equal(ask(fd, "info snapshots"), "There is no snapshot available.\r\n");
     assert_non_null(strstr(ask(fd, "info stats"), "vcpu0.exits.pio: 7\r\n"));
     assert_non_null(strstr(ask(fd, "info"), "info status"));
-    assert_non_null(strstr(ask(fd, "help"), "system_powerdown -- "));
-    assert_non_null(strstr(ask(fd, "help info"), "info network -- "));
+    assert_non_null(strstr(ask(fd, "help"), "system_powerdown  -- "));
+    assert_non_null(strstr(ask(fd, "help info"), "info network  -- "));
+    assert_string_equal(ask(fd, "help s"), "stop|s  -- stop the guest\r\n");
+    assert_string_equal(ask(fd, "help info kvm"), "info kvm  -- whether KVM runs the guest\r\n");
+    assert_string_equal(ask(fd, "help xyzzy"), "unknown command: 'xyzzy'; type 'help'\r\n");
+    assert_string_equal(ask(fd, "info block-jobs"),
+                        "Type mirror, device j1: Completed 1 of 2 bytes, speed limit 3 bytes/s\r\n"
+                        "Streaming device j2: Completed 4 of 5 bytes, speed limit 0 bytes/s\r\n");
+    assert_string_equal(ask(fd, "info block none0"),
+                        "none0 (virtio1): /tmp/base.raw (raw, read-only)\r\n"
+                        "    Cache mode:       writethrough, direct\r\n");
+    assert_string_equal(ask(fd, "info block zz"), "Error: Device 'zz' not found\r\n");
+    assert_non_null(strstr(ask(fd, "info pci"), "PCI device "));
+    close(fd);
+}
+
+static void test_snapshots(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_string_equal(ask(fd, "loadvm s1"),
+                        "Error: Snapshot 's1' does not exist in one or more devices\r\n");
+    machine.disks[0].snapshot = "s1";
+    assert_string_equal(ask(fd, "info snapshots"),
+                        "List of snapshots present on all disks:\r\n"
+                        "ID        TAG               VM SIZE                DATE     VM CLOCK     "
+                        "ICOUNT\r\n"
+                        "--        s1                    0 B 1970-01-01 00:00:00 00:00:00.000      "
+                        "     \r\n");
+    assert_non_null(strstr(ask(fd, "loadvm s1"), "Error: This is a disk-only snapshot."));
+    assert_non_null(strstr(ask(fd, "savevm s1"), "Error: "));
+    assert_string_equal(ask(fd, "delvm s1"), "");
+    assert_null(machine.disks[0].snapshot);
+    assert_string_equal(ask(fd, "delvm s1"), "");
+    assert_non_null(strstr(ask(fd, "delvm"), "string expected"));
+    close(fd);
+}
+
+/* A command with more behind it than it takes was not meant: nothing happens. */
+static void test_too_many_words(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    assert_string_equal(ask(fd, "q x"), "quit|q: extraneous characters at the end of line\r\n"
+                                        "Try \"help q\" for more information\r\n");
+    assert_int_equal(machine_get_state(&machine), MACHINE_RUNNING);
+    assert_non_null(strstr(ask(fd, "stop now please"), "extraneous"));
+    assert_non_null(strstr(ask(fd, "info kvm x"), "Try \"help info kvm\" for"));
+    assert_non_null(strstr(ask(fd, "device_del a b"), "extraneous"));
+    assert_string_equal(ask(fd, "info kvm"), "kvm support: enabled\r\n");
     close(fd);
 }
 
@@ -204,12 +252,11 @@ static void test_forwarded_ports(void **state)
     assert_non_null(strstr(ask(fd, "hostfwd_add net9 tcp::45872-:22"), "netdev net9"));
     assert_string_equal(ask(fd, "hostfwd_remove net0 tcp::45871"),
                         "host forwarding rule for tcp::45871 removed\r\n");
-    assert_non_null(
-        strstr(ask(fd, "hostfwd_remove tcp::45871"), "rule for tcp::45871 not found"));
+    assert_non_null(strstr(ask(fd, "hostfwd_remove tcp::45871"), "rule for tcp::45871 not found"));
     assert_non_null(strstr(ask(fd, "hostfwd_add"), "usage: hostfwd_add"));
     assert_non_null(strstr(ask(fd, "hostfwd_add tcp:127.0.0.1:1"), "usage: hostfwd_add"));
     assert_non_null(strstr(ask(fd, "hostfwd_add tcp:127.0.0.1:1-10.0.2.15:x"), "usage"));
-    assert_non_null(strstr(ask(fd, "hostfwd_remove a b c d"), "usage: hostfwd_remove"));
+    assert_non_null(strstr(ask(fd, "hostfwd_remove a b c d"), "extraneous"));
     machine.backend->ops->close(machine.backend, ignore_closed, NULL);
     machine.backend = &machine.nic;
     close(fd);
@@ -379,6 +426,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_commands_act_on_the_machine),
         TEST(test_info),
+        TEST(test_snapshots),
+        TEST(test_too_many_words),
         TEST(test_forwarded_ports),
         TEST(test_bad_lines),
         TEST(test_lines_end_in_any_way_and_come_in_pieces),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk/dirty.h"
 #include "disk/disk.h"
@@ -11,10 +12,34 @@
 #include "vmm/control/commands.h"
 #include "vmm/hotplug/hotplug.h"
 
+static void add_snapshots(json_t *image, const struct disk *disk)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < disk_snapshot_count(disk); i++) {
+        struct disk_snapshot_info info;
+        disk_snapshot_get(disk, i, &info);
+        json_array_append_new(list,
+                              json_pack("{s:I,s:s,s:I,s:I,s:I,s:s,s:I}", "vm-clock-nsec",
+                                        (json_int_t)(info.vm_clock_ns % 1000000000), "name",
+                                        info.name, "date-sec", (json_int_t)info.date_sec,
+                                        "date-nsec", (json_int_t)info.date_nsec, "vm-clock-sec",
+                                        (json_int_t)(info.vm_clock_ns / 1000000000), "id", info.id,
+                                        "vm-state-size", (json_int_t)info.vmstate_bytes));
+    }
+    if (json_array_size(list))
+        json_object_set(image, "snapshots", list);
+    json_decref(list);
+}
+
 static json_t *image_object(const struct disk *disk, unsigned depth)
 {
+    struct stat status;
     json_t *image = json_pack("{s:I,s:s*,s:s}", "virtual-size", (json_int_t)disk_size_bytes(disk),
                               "filename", disk_path(disk), "format", disk_format(disk));
+    if (image && disk_path(disk) && stat(disk_path(disk), &status) == 0)
+        json_object_set_new(image, "actual-size", json_integer((json_int_t)status.st_blocks * 512));
+    if (image)
+        add_snapshots(image, disk);
     const struct disk *backing = disk_backing(disk);
     if (image && backing && depth < DISK_BACKING_DEPTH_MAX) {
         json_object_set_new(image, "backing-filename", json_string(disk_path(backing)));

@@ -4,7 +4,7 @@
 #include "vmm/control/commands.h"
 #include "vmm/machine_pci.h"
 
-static const char *class_name(uint16_t class)
+const char *commands_pci_class_name(uint16_t class)
 {
     switch (class) {
     case 0x0600:
@@ -39,7 +39,7 @@ static json_t *describe(const struct machine_pci *pci, unsigned slot)
             json_array_append_new(regions, describe_bar(&pci->bars[i], i));
     json_t *device = json_pack(
         "{s:i,s:i,s:i,s:{s:i,s:s*},s:{s:i,s:i,s:i,s:i},s:i,s:s,s:o}", "bus", 0, "slot", (int)slot,
-        "function", 0, "class_info", "class", (int)pci->class, "desc", class_name(pci->class), "id",
+        "function", 0, "class_info", "class", (int)pci->class, "desc", commands_pci_class_name(pci->class), "id",
         "vendor", (int)pci->vendor, "device", (int)pci->device, "subsystem-vendor",
         (int)pci->subsystem_vendor, "subsystem", (int)pci->subsystem, "irq_pin", (int)pci->irq_pin,
         "qdev_id", pci->id, "regions", regions);

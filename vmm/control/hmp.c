@@ -52,6 +52,21 @@ static void split_words(struct hmp_call *call)
             call->words[call->word_count++] = word;
 }
 
+/* What is too much may be a typing error: it is not obeyed. */
+static bool check_words(struct hmp_call *call, const struct hmp_command *command, const char *what)
+{
+    unsigned limit = 1;
+    for (const char *at = command->arguments; at; at = strchr(at, ' '), at += at != NULL)
+        limit++;
+    if (call->word_count <= limit)
+        return true;
+    fprintf(call->out,
+            "%s: extraneous characters at the end of line\r\n"
+            "Try \"help %s%s\" for more information\r\n",
+            command->names, strcmp(what, "info") == 0 ? "info " : "", call->words[0]);
+    return false;
+}
+
 void hmp_dispatch(struct hmp_call *call, const struct hmp_command *table, unsigned count,
                   const char *what)
 {
@@ -59,7 +74,8 @@ void hmp_dispatch(struct hmp_call *call, const struct hmp_command *table, unsign
     suggest_init(&suggest, call->words[0]);
     for (unsigned i = 0; i < count; i++) {
         if (keyval_name_index(table[i].names, call->words[0]) >= 0) {
-            table[i].run(call);
+            if (check_words(call, &table[i], what))
+                table[i].run(call);
             return;
         }
         if (!strchr(table[i].names, '|'))

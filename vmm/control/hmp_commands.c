@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "build/config.h"
-#include "disk/disk.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/control/hmp_private.h"
+#include "vmm/options/keyval.h"
 
 static struct machine *machine_of(struct hmp_call *call)
 {
@@ -41,21 +41,41 @@ static void run_quit(struct hmp_call *call)
     machine_quit(machine_of(call), SHUTDOWN_HOST_QMP_QUIT);
 }
 
+static void describe(struct hmp_call *call, const struct hmp_command *command, const char *prefix)
+{
+    fprintf(call->out, "%s%s %s -- %s\r\n", prefix, command->names,
+            command->arguments ? command->arguments : "", command->help);
+}
+
 static void list_commands(struct hmp_call *call, const struct hmp_command *table, unsigned count,
                           const char *prefix)
 {
     for (unsigned i = 0; i < count; i++)
-        fprintf(call->out, "%s%s%s%s -- %s\r\n", prefix, table[i].names,
-                table[i].arguments ? " " : "", table[i].arguments ? table[i].arguments : "",
-                table[i].help);
+        describe(call, &table[i], prefix);
+}
+
+static void help_one(struct hmp_call *call, const struct hmp_command *table, unsigned count,
+                     const char *prefix, const char *name)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (keyval_name_index(table[i].names, name) >= 0) {
+            describe(call, &table[i], prefix);
+            return;
+        }
+    fprintf(call->out, "unknown command: '%s%s'; type 'help'\r\n", prefix, name);
 }
 
 static void run_help(struct hmp_call *call)
 {
-    if (call->word_count > 1 && strcmp(call->words[1], "info") == 0)
-        list_commands(call, hmp_infos, hmp_info_count, "info ");
-    else
+    const char *name = call->words[1], *info = name ? call->words[2] : NULL;
+    if (!name)
         list_commands(call, hmp_commands, hmp_command_count, "");
+    else if (strcmp(name, "info") != 0)
+        help_one(call, hmp_commands, hmp_command_count, "", name);
+    else if (info)
+        help_one(call, hmp_infos, hmp_info_count, "info ", info);
+    else
+        list_commands(call, hmp_infos, hmp_info_count, "info ");
 }
 
 static void run_info(struct hmp_call *call)
@@ -70,8 +90,8 @@ static void run_info(struct hmp_call *call)
 }
 
 const struct hmp_command hmp_commands[] = {
-    {"help|?", "[info]", "show the commands", run_help},
-    {"info", "[subcommand]", "show something about the machine", run_info},
+    {"help|?", "[cmd] [subcommand]", "show the commands, or one of them", run_help},
+    {"info", "[subcommand] [device]", "show something about the machine", run_info},
     {"stop|s", NULL, "stop the guest", run_stop},
     {"cont|c", NULL, "go on with the guest", run_cont},
     {"system_powerdown", NULL, "press the power button", run_powerdown},
@@ -79,8 +99,8 @@ const struct hmp_command hmp_commands[] = {
     {"system_wakeup", NULL, "wake a sleeping guest", hmp_system_wakeup},
     {"balloon", "target", "ask the guest to do with so many MiB", hmp_balloon},
     {"savevm", "tag", "save the machine's state (evisor saves disks only)", hmp_no_vmstate},
-    {"loadvm", "tag", "go back to a saved state (evisor saves disks only)", hmp_no_vmstate},
-    {"delvm", "tag", "delete a saved state (evisor saves disks only)", hmp_no_vmstate},
+    {"loadvm", "tag", "go back to a saved state (evisor saves disks only)", hmp_loadvm},
+    {"delvm", "tag", "delete a snapshot of the disks", hmp_delvm},
     {"getfd", "name", "give a passed descriptor a name (QMP only)", hmp_getfd},
     {"closefd", "name", "close a descriptor that was passed by QMP's getfd", hmp_closefd},
     {"qom-list", "path", "the properties of an object and the objects below it", hmp_qom_list},
@@ -150,66 +170,6 @@ static void info_cpus(struct hmp_call *call)
     }
 }
 
-static unsigned chain_depth(const struct disk *disk)
-{
-    unsigned depth = 0;
-    while ((disk = disk_backing(disk)))
-        depth++;
-    return depth;
-}
-
-static const char *cache_name(const struct disk_cache_mode *cache)
-{
-    if (cache->no_flush)
-        return "writeback, ignore flushes";
-    if (cache->direct)
-        return cache->writeback ? "writeback, direct" : "writethrough, direct";
-    return cache->writeback ? "writeback" : "writethrough";
-}
-
-static void info_block(struct hmp_call *call)
-{
-    const struct vm_config *config = machine_config(machine_of(call));
-    for (unsigned i = 0; i < config->disk_count; i++) {
-        const struct config_disk *drive = &config->disks[i];
-        const struct disk *disk = machine_disk(machine_of(call), i);
-        if (!disk)
-            continue;
-        fprintf(call->out, "%s%s: %s (%s%s)\r\n", i ? "\r\n" : "", drive->id, disk_path(disk),
-                disk_format(disk), disk_is_read_only(disk) ? ", read-only" : "");
-        if (drive->is_attached)
-            fprintf(call->out, "    Attached to:      %s\r\n",
-                    drive->qdev_id ? drive->qdev_id : "virtio-blk-pci");
-        fprintf(call->out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
-        if (disk_backing(disk))
-            fprintf(call->out, "    Backing file:     %s (chain depth: %u)\r\n",
-                    disk_path(disk_backing(disk)), chain_depth(disk));
-    }
-}
-
-static void info_blockstats(struct hmp_call *call)
-{
-    const struct vm_config *config = machine_config(machine_of(call));
-    for (unsigned i = 0; i < config->disk_count; i++) {
-        struct disk_stats stats;
-        if (!machine_disk(machine_of(call), i))
-            continue;
-        disk_get_stats(machine_disk(machine_of(call), i), &stats);
-        fprintf(call->out,
-                "%s: rd_bytes=%llu wr_bytes=%llu rd_operations=%llu wr_operations=%llu "
-                "flush_operations=%llu wr_total_time_ns=%llu rd_total_time_ns=%llu "
-                "flush_total_time_ns=%llu\r\n",
-                config->disks[i].id, (unsigned long long)stats.by_op[DISK_READ].bytes,
-                (unsigned long long)stats.by_op[DISK_WRITE].bytes,
-                (unsigned long long)stats.by_op[DISK_READ].operations,
-                (unsigned long long)stats.by_op[DISK_WRITE].operations,
-                (unsigned long long)stats.by_op[DISK_FLUSH].operations,
-                (unsigned long long)stats.by_op[DISK_WRITE].total_ns,
-                (unsigned long long)stats.by_op[DISK_READ].total_ns,
-                (unsigned long long)stats.by_op[DISK_FLUSH].total_ns);
-    }
-}
-
 static void info_chardev(struct hmp_call *call)
 {
     const struct vm_config *config = machine_config(machine_of(call));
@@ -222,11 +182,6 @@ static void info_chardev(struct hmp_call *call)
                 open ? chardev_filename(open) : (chardev->path ? "unix:" : "tcp:"),
                 !open && chardev->path ? chardev->path : "");
     }
-}
-
-static void info_snapshots(struct hmp_call *call)
-{
-    fprintf(call->out, "There is no snapshot available.\r\n");
 }
 
 static void print_stat(void *opaque, const char *group, const char *name, uint64_t value)
@@ -242,8 +197,9 @@ static void info_stats(struct hmp_call *call)
 
 const struct hmp_command hmp_infos[] = {
     {"balloon", NULL, "how much memory the guest has outside its balloon", hmp_info_balloon},
-    {"block", NULL, "the disks", info_block},
-    {"blockstats", NULL, "counters of the disks", info_blockstats},
+    {"block", "[device]", "the disks, or one of them", hmp_info_block},
+    {"block-jobs", NULL, "the jobs on disks and how far they are", hmp_info_block_jobs},
+    {"blockstats", NULL, "counters of the disks", hmp_info_blockstats},
     {"chardev", NULL, "the terminals and sockets", info_chardev},
     {"cpus", NULL, "the CPUs and their threads", info_cpus},
     {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
@@ -254,7 +210,8 @@ const struct hmp_command hmp_infos[] = {
      hmp_info_memory_size_summary},
     {"name", NULL, "the machine's name", info_name},
     {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
-    {"snapshots", NULL, "saved states of the machine", info_snapshots},
+    {"pci", NULL, "the functions on the PCI bus", hmp_info_pci},
+    {"snapshots", NULL, "snapshots that all disks have", hmp_info_snapshots},
     {"stats", NULL, "all counters", info_stats},
     {"status", NULL, "whether the guest runs", info_status},
     {"usernet", NULL, "forwarded ports and connections of the built-in NAT", hmp_info_usernet},

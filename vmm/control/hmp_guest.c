@@ -77,7 +77,7 @@ void hmp_info_memory_size_summary(struct hmp_call *call)
             (unsigned long long)commands_plugged_bytes(machine));
 }
 
-/* savevm, loadvm and delvm: the state of a running machine is not saved. */
+/* savevm: the state of a running machine is not saved. */
 void hmp_no_vmstate(struct hmp_call *call)
 {
     fprintf(call->out,

@@ -27,8 +27,8 @@ struct hmp_call {
 };
 
 struct hmp_command {
-    const char *names; /* "cont|c" */
-    const char *arguments;
+    const char *names;     /* "cont|c" */
+    const char *arguments; /* one word each; more of them are refused */
     const char *help;
     void (*run)(struct hmp_call *call);
 };
@@ -49,6 +49,10 @@ hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_netwo
 hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices,
     hmp_info_memory_size_summary, hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd,
     hmp_qom_list, hmp_qom_get, hmp_qom_set;
+
+/* hmp_block.c, hmp_pci.c */
+hmp_handler_fn hmp_info_block, hmp_info_block_jobs, hmp_info_blockstats, hmp_info_snapshots,
+    hmp_loadvm, hmp_delvm, hmp_info_pci;
 
 extern const struct hmp_command hmp_commands[], hmp_infos[];
 extern const unsigned hmp_command_count, hmp_info_count;

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/* hmp_block: the human monitor about disks: what they are, their jobs and their snapshots. */
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "disk/disk.h"
+#include "vmm/control/hmp_private.h"
+#include "vmm/machine_block.h"
+
+static struct machine *machine_of(struct hmp_call *call)
+{
+    return call->control->machine;
+}
+
+static unsigned chain_depth(const struct disk *disk)
+{
+    unsigned depth = 0;
+    while ((disk = disk_backing(disk)))
+        depth++;
+    return depth;
+}
+
+static const char *cache_name(const struct disk_cache_mode *cache)
+{
+    if (cache->no_flush)
+        return "writeback, ignore flushes";
+    if (cache->direct)
+        return cache->writeback ? "writeback, direct" : "writethrough, direct";
+    return cache->writeback ? "writeback" : "writethrough";
+}
+
+/* The device as query-block names it. */
+static void print_attached(FILE *out, const struct config_disk *drive)
+{
+    if (drive->qdev_id)
+        fprintf(out, "    Attached to:      /machine/peripheral/%s/virtio-backend\r\n",
+                drive->qdev_id);
+    else if (drive->is_attached)
+        fprintf(out, "    Attached to:      virtio-blk-pci\r\n");
+}
+
+static void print_disk(FILE *out, const struct config_disk *drive, const struct disk *disk)
+{
+    const char *node = disk_node_name(disk);
+    bool has_node = *node && strcmp(node, drive->id) != 0;
+    fprintf(out, "%s%s%s%s: %s (%s%s)\r\n", drive->id, has_node ? " (" : "", has_node ? node : "",
+            has_node ? ")" : "", disk_path(disk), disk_format(disk),
+            disk_is_read_only(disk) ? ", read-only" : "");
+    print_attached(out, drive);
+    fprintf(out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
+    if (disk_backing(disk))
+        fprintf(out, "    Backing file:     %s (chain depth: %u)\r\n",
+                disk_path(disk_backing(disk)), chain_depth(disk));
+}
+
+void hmp_info_block(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    const char *wanted = call->words[1];
+    bool is_first = true;
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct config_disk *drive = &config->disks[i];
+        const struct disk *disk = machine_disk(machine_of(call), i);
+        if (!disk || (wanted && strcmp(wanted, drive->id) != 0))
+            continue;
+        fputs(is_first ? "" : "\r\n", call->out);
+        print_disk(call->out, drive, disk);
+        is_first = false;
+    }
+    if (wanted && is_first)
+        fprintf(call->out, "Error: Device '%s' not found\r\n", wanted);
+}
+
+void hmp_info_blockstats(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        struct disk_stats stats;
+        if (!machine_disk(machine_of(call), i))
+            continue;
+        disk_get_stats(machine_disk(machine_of(call), i), &stats);
+        fprintf(call->out,
+                "%s: rd_bytes=%llu wr_bytes=%llu rd_operations=%llu wr_operations=%llu "
+                "flush_operations=%llu wr_total_time_ns=%llu rd_total_time_ns=%llu "
+                "flush_total_time_ns=%llu\r\n",
+                config->disks[i].id, (unsigned long long)stats.by_op[DISK_READ].bytes,
+                (unsigned long long)stats.by_op[DISK_WRITE].bytes,
+                (unsigned long long)stats.by_op[DISK_READ].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].operations,
+                (unsigned long long)stats.by_op[DISK_FLUSH].operations,
+                (unsigned long long)stats.by_op[DISK_WRITE].total_ns,
+                (unsigned long long)stats.by_op[DISK_READ].total_ns,
+                (unsigned long long)stats.by_op[DISK_FLUSH].total_ns);
+    }
+}
+
+/* --- jobs --- */
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static long long number_of(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static void on_jobs(void *opaque, json_t *jobs, const char *class, const char *text)
+{
+    struct hmp_call *call = opaque;
+    size_t i;
+    json_t *job;
+    if (class)
+        fprintf(call->out, "Error: %s\r\n", text);
+    json_array_foreach(jobs, i, job)
+    {
+        bool streams = strcmp(text_of(job, "type"), "stream") == 0;
+        fprintf(call->out,
+                "%s%s%sevice %s: Completed %lld of %lld bytes, speed limit %lld bytes/s\r\n",
+                streams ? "Streaming" : "Type ", streams ? "" : text_of(job, "type"),
+                streams ? " d" : ", d", text_of(job, "device"), number_of(job, "offset"),
+                number_of(job, "len"), number_of(job, "speed"));
+    }
+    if (!class && json_array_size(jobs) == 0)
+        fprintf(call->out, "No active jobs\r\n");
+    json_decref(jobs);
+    hmp_finish(call);
+}
+
+void hmp_info_block_jobs(struct hmp_call *call)
+{
+    call->is_pending = true;
+    json_t *arguments = json_object();
+    machine_block_command(machine_of(call), "query-block-jobs", arguments, on_jobs, call);
+    json_decref(arguments);
+}
+
+/* --- snapshots --- */
+
+/* A disk that is written to, and that snapshots can be of. */
+static const struct disk *snapshot_disk(struct hmp_call *call, unsigned index)
+{
+    const struct disk *disk = machine_disk(machine_of(call), index);
+    return disk && !disk_is_read_only(disk) ? disk : NULL;
+}
+
+static bool has_snapshot(const struct disk *disk, const char *name)
+{
+    for (size_t i = 0; i < disk_snapshot_count(disk); i++) {
+        struct disk_snapshot_info info;
+        disk_snapshot_get(disk, i, &info);
+        if (strcmp(info.name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool all_have(struct hmp_call *call, const char *name)
+{
+    for (unsigned i = 0; i < machine_config(machine_of(call))->disk_count; i++)
+        if (snapshot_disk(call, i) && !has_snapshot(snapshot_disk(call, i), name))
+            return false;
+    return true;
+}
+
+/* The table's columns are those of evisor-img snapshot -l. */
+#define SNAPSHOT_ROW "%-10s%-17s%8s%20s%13s%11s\r\n"
+
+static void print_snapshot(FILE *out, const struct disk_snapshot_info *info)
+{
+    char size[32] = "0 B", date[32], clock[40];
+    time_t seconds = (time_t)info->date_sec;
+    struct tm broken;
+    unsigned long long ms = info->vm_clock_ns / 1000000, s = ms / 1000;
+    if (info->vmstate_bytes)
+        snprintf(size, sizeof(size), "%.3g MiB", (double)info->vmstate_bytes / 1048576.0);
+    strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", localtime_r(&seconds, &broken));
+    snprintf(clock, sizeof(clock), "%02llu:%02llu:%02llu.%03llu", s / 3600, s / 60 % 60, s % 60,
+             ms % 1000);
+    fprintf(out, SNAPSHOT_ROW, "--", info->name, size, date, clock, "");
+}
+
+void hmp_info_snapshots(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    const struct disk *first = NULL;
+    bool is_first = true;
+    for (unsigned i = 0; i < config->disk_count && !first; i++)
+        first = snapshot_disk(call, i);
+    for (size_t i = 0; first && i < disk_snapshot_count(first); i++) {
+        struct disk_snapshot_info info;
+        disk_snapshot_get(first, i, &info);
+        if (!all_have(call, info.name))
+            continue;
+        if (is_first)
+            fprintf(call->out, "List of snapshots present on all disks:\r\n" SNAPSHOT_ROW, "ID",
+                    "TAG", "VM SIZE", "DATE", "VM CLOCK", "ICOUNT");
+        is_first = false;
+        print_snapshot(call->out, &info);
+    }
+    if (is_first)
+        fprintf(call->out, "There is no snapshot available.\r\n");
+}
+
+void hmp_loadvm(struct hmp_call *call)
+{
+    const char *name = call->words[1] ? call->words[1] : "";
+    if (all_have(call, name) && *name)
+        fprintf(call->out, "Error: This is a disk-only snapshot. Revert to it offline: evctl "
+                           "snapshot revert, or evisor-img snapshot -a\r\n");
+    else
+        fprintf(call->out, "Error: Snapshot '%s' does not exist in one or more devices\r\n", name);
+}
+
+/* One disk after the other, until none has it. */
+static void delete_next(struct hmp_call *call);
+
+static void on_deleted(void *opaque, json_t *value, const char *class, const char *text)
+{
+    struct hmp_call *call = opaque;
+    json_decref(value);
+    if (!class) {
+        delete_next(call);
+        return;
+    }
+    fprintf(call->out, "Error: %s\r\n", text);
+    hmp_finish(call);
+}
+
+static void delete_next(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(machine_of(call));
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const struct disk *disk = snapshot_disk(call, i);
+        if (!disk || !has_snapshot(disk, call->words[1]))
+            continue;
+        json_t *arguments =
+            json_pack("{s:s,s:s}", "device", config->disks[i].id, "name", call->words[1]);
+        machine_block_command(machine_of(call), "blockdev-snapshot-delete-internal-sync", arguments,
+                              on_deleted, call);
+        json_decref(arguments);
+        return;
+    }
+    hmp_finish(call);
+}
+
+void hmp_delvm(struct hmp_call *call)
+{
+    if (!call->words[1]) {
+        fprintf(call->out, "delvm: string expected\r\nTry \"help delvm\" for more information\r\n");
+        return;
+    }
+    call->is_pending = true;
+    delete_next(call);
+}
