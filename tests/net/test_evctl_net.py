@@ -145,6 +145,12 @@ def test_a_machine_joins_by_the_networks_name(world, kernel, diskless):
         assert len(ports) == 1 and "LOWER_UP" in ports[0]
         assert "web" in world.evctl("net", "list", "--json")
         assert "used by the machine 'web'" in world.evctl("net", "delete", "lab", status=5)
+        world.evctl("stop", "--force", "web")
+        # As the host's restart leaves it: whoever may, makes it again.
+        world.host.run("ip link del ev-lab")
+        assert "down" in world.evctl("net", "list")
+        world.evctl("start", "web", "--paused")
+        assert "ev-lab" in world.host.run("bridge link")
     finally:
         world.evctl("stop", "--force", "web")
     wait_for(lambda: "ev-lab" not in world.host.run("bridge link"), "the TAP to go")

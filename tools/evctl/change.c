@@ -15,6 +15,7 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
 #include "tools/evctl/tell.h"
 
 /* A machine that is being changed. `qmp` is open where the change is to be live. */
@@ -79,6 +80,7 @@ static int replace_nic(json_t *config, const char *text, struct error *err)
         if (!strstr(equals, ",mac="))
             json_object_set(fresh, "mac", mac);
         json_object_set_new(fresh, "id", json_string(id));
+        network_forward_forget(old);
         json_object_clear(old);
         json_object_update(old, fresh);
         json_decref(mac);
@@ -260,7 +262,8 @@ int cmd_detach(struct evctl_call *call, struct error *err)
         return result;
     json_t *config = change.machine.config;
     json_t *disk = json_incref(model_find(config, "disks", id));
-    bool is_nic = model_find(config, "nics", id), deletes = disk && call_has(call, "delete");
+    json_t *nic = json_incref(model_find(config, "nics", id));
+    bool is_nic = nic, deletes = disk && call_has(call, "delete");
     if (deletes)
         result = check_removal(&change, disk, err);
     if (!result && change.is_live && (disk || is_nic))
@@ -269,6 +272,9 @@ int cmd_detach(struct evctl_call *call, struct error *err)
         result = model_remove(config, is_nic ? "nics" : "disks", id, err);
     if (!result && deletes)
         result = remove_images(&change.machine, disk, err);
+    if (!result && nic)
+        network_forward_forget(nic);
     json_decref(disk);
+    json_decref(nic);
     return finish(&change, result, err);
 }

@@ -73,7 +73,9 @@ static int add_nic(json_t *words, const json_t *nic, struct error *err)
         free(forwards);
         return -1;
     }
-    json_array_foreach(json_object_get(nic, "forwards"), i, rule)
+    /* Elsewhere the host's kernel forwards them. */
+    json_t *rules = network_forwards(nic) ? json_object_get(nic, "forwards") : NULL;
+    json_array_foreach(rules, i, rule)
     {
         char *longer = NULL;
         CHECK(asprintf(&longer, "%s,hostfwd=%s", forwards, json_string_value(rule)) > 0);

@@ -116,15 +116,20 @@ static int add_nics(const struct evctl_call *call, json_t *config, struct error 
         result = model_add_nic(config, text, err);
     for (unsigned n = 0; !result && (text = call_nth(call, "forward", n)); n++) {
         json_t *nic = json_array_get(json_object_get(config, "nics"), 0);
-        char *rule = model_read_forward(text, err);
+        char *rule = model_read_forward(text, err), *whole = NULL;
         if (!rule)
             return -EINVAL;
-        if (!network_forwards(nic))
+        if (network_is_kernel_nat(nic))
+            result = network_forward_add(nic, rule, &whole, err);
+        else if (!network_forwards(nic))
             result = error_set(err, EINVAL, "--forward wants a first NIC behind NAT: --net user");
-        else if (!json_object_get(nic, "forwards"))
+        if (!result && !json_object_get(nic, "forwards"))
             json_object_set_new(nic, "forwards", json_array());
-        json_array_append_new(json_object_get(nic, "forwards"), json_string(rule));
+        if (!result)
+            json_array_append_new(json_object_get(nic, "forwards"),
+                                  json_string(whole ? whole : rule));
         free(rule);
+        free(whole);
     }
     return result;
 }
@@ -154,7 +159,11 @@ int create_fill(const struct evctl_call *call, struct machine *machine, struct e
         result = add_disks(call, machine, err);
     if (!result)
         result = cloud_apply(call, machine, err);
-    return result ? result : machine_publish(machine, err);
+    if (!result)
+        result = machine_publish(machine, err);
+    if (result)
+        network_forward_forget_all(machine->config);
+    return result;
 }
 
 int cmd_create(struct evctl_call *call, struct error *err)

@@ -151,6 +151,8 @@ int cmd_forward_list(struct evctl_call *call, struct error *err);
 int cmd_ip(struct evctl_call *call, struct error *err);
 int cmd_net_create(struct evctl_call *call, struct error *err);
 int cmd_net_list(struct evctl_call *call, struct error *err);
+int cmd_net_start(struct evctl_call *call, struct error *err);
+int cmd_net_stop(struct evctl_call *call, struct error *err);
 int cmd_net_delete(struct evctl_call *call, struct error *err);
 int cmd_snapshot_create(struct evctl_call *call, struct error *err);
 int cmd_snapshot_list(struct evctl_call *call, struct error *err);

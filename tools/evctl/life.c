@@ -18,6 +18,7 @@
 #include "tools/evctl/interrupt.h"
 #include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
 #include "tools/evctl/run.h"
 #include "tools/evctl/tell.h"
 
@@ -151,9 +152,21 @@ static int check_whole(const struct machine *machine, struct error *err)
     return disks_check_unlinked(machine, "a run", false, err);
 }
 
+/* Those that root made do not outlive the host's restart. */
+static int ensure_networks(const struct machine *machine, struct error *err)
+{
+    size_t i;
+    json_t *nic;
+    int result = 0;
+    json_array_foreach(json_object_get(machine->config, "nics"), i, nic) if (!result) result =
+        network_ensure(nic, err);
+    return result;
+}
+
 int life_start(struct machine *machine, bool is_paused, struct error *err)
 {
-    char *program = check_whole(machine, err) ? NULL : run_find("evisor", err);
+    char *program =
+        check_whole(machine, err) || ensure_networks(machine, err) ? NULL : run_find("evisor", err);
     json_t *words = program ? model_command(machine, is_paused, err) : NULL;
     if (!words) {
         free(program);
@@ -356,6 +369,8 @@ int cmd_delete(struct evctl_call *call, struct error *err)
         result = end_by_force(&machine, err);
     if (!result)
         result = machine_remove(&machine, err);
+    if (!result)
+        network_forward_forget_all(machine.config);
     if (!result) {
         tell_note("'%s' is deleted", machine.name);
         tell_json(json_pack("{s:s, s:b}", "name", machine.name, "deleted", 1));

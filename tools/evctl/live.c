@@ -60,7 +60,7 @@ static json_t *netdev_arguments(const json_t *nic, struct error *err)
             *value++ = '\0';
         json_object_set_new(arguments, part, json_string(value ? value : "on"));
     }
-    if (json_array_size(json_object_get(nic, "forwards")))
+    if (network_forwards(nic) && json_array_size(json_object_get(nic, "forwards")))
         json_object_set(arguments, "hostfwd", json_object_get(nic, "forwards"));
     free(text);
     return arguments;

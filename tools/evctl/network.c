@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * network: net create, list and delete; what a NIC's -netdev is. What root makes in the host's
- * kernel is in network_kernel.c and network_uplink.c.
+ * network: net create and list; what a NIC's -netdev is. What root makes in the host's kernel is in
+ * network_kernel.c and network_uplink.c; how it goes and comes back in network_life.c.
  */
 #include "tools/evctl/network.h"
 
@@ -18,13 +18,12 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/network_kernel.h"
-#include "tools/evctl/network_steps.h"
+#include "tools/evctl/network_private.h"
 #include "tools/evctl/tell.h"
 
 static const char modes[] = "internal, nat, hostonly, bridged and user";
 
-/* "ROOT/.networks" and what follows; the caller frees it. */
-static char *network_path(const char *name, const char *suffix, struct error *err)
+char *network_path(const char *name, const char *suffix, struct error *err)
 {
     char *root = store_root(err), *path = NULL;
     if (!root)
@@ -133,18 +132,27 @@ static bool is_subnet(const char *text)
            inet_pton(AF_INET, address, &parsed) == 1 && bits >= 8 && bits <= 28;
 }
 
-static bool is_bridge(const char *interface)
+bool network_is_bridge(const char *interface)
 {
     char path[128];
     snprintf(path, sizeof(path), "/sys/class/net/%.64s/bridge", interface);
     return access(path, F_OK) == 0;
 }
 
+bool network_is_kernel(const json_t *network)
+{
+    return json_is_true(json_object_get(network, "kernel"));
+}
+
+bool network_is_up(const json_t *network)
+{
+    return network_is_kernel(network) && network_is_bridge(model_text(network, "bridge"));
+}
+
 /* What the command line asks for, before anything is made. */
 struct request {
     const char *mode, *subnet, *bridge, *uplink;
     bool is_kernel; /* root's: made on the host */
-    struct network_kernel_options kernel;
 };
 
 static json_t *all_values(const struct evctl_call *call, const char *option)
@@ -175,6 +183,8 @@ static int check_options(const struct evctl_call *call, const struct request *re
         {"move-ip", "bridged and --uplink", is_bridged && request->uplink},
         {"no-dhcp", "nat and hostonly that root makes", is_shared && request->is_kernel},
         {"lease", "nat and hostonly that root makes", is_shared && request->is_kernel},
+        {"ipv6", "nat and hostonly that root makes; those in the machines have it by themselves",
+         is_shared && request->is_kernel},
         {"forward", "a nat that root makes; elsewhere use: evctl forward add",
          is_nat && request->is_kernel},
         {"rootless", "nat and hostonly", is_shared},
@@ -226,7 +236,7 @@ static int describe(const struct evctl_call *call, const struct request *request
     json_object_set_new(network, "mode", json_string(request->mode));
     if (request->is_kernel)
         return 0;
-    if (request->bridge && !is_bridge(request->bridge))
+    if (request->bridge && !network_is_bridge(request->bridge))
         return error_set(err, ENXIO,
                          "--bridge %s: there is no such bridge; as root: ip link add %s type "
                          "bridge && ip link set %s up, or evctl net create --uplink",
@@ -284,8 +294,7 @@ static int reserve(const char *name, const json_t *network, struct error *err)
     return result;
 }
 
-/* Whole or not at all. */
-static int replace(const char *name, const json_t *network, struct error *err)
+int network_replace(const char *name, const json_t *network, struct error *err)
 {
     char *path = network_path(name, ".json", err),
          *fresh = path ? network_path(name, ".fresh", err) : NULL;
@@ -297,7 +306,7 @@ static int replace(const char *name, const json_t *network, struct error *err)
     return result;
 }
 
-static void forget(const char *name)
+void network_forget(const char *name)
 {
     char *path = network_path(name, ".json", NULL), *folder = network_path(name, "", NULL);
     if (path)
@@ -308,36 +317,22 @@ static void forget(const char *name)
     free(folder);
 }
 
-static int bring_up(const struct evctl_call *call, struct request *request, json_t *network,
+static int bring_up(const struct evctl_call *call, const struct request *request, json_t *network,
                     struct error *err)
 {
-    const char *name = call->arguments[0];
-    char *folder = network_path(name, "", err);
-    int result;
-    if (!folder)
-        return -err->code;
-    steps_shield();
-    mkdir(folder, 0700);
-    request->kernel = (struct network_kernel_options){
+    const struct network_kernel_options options = {
         .subnet = request->subnet,
+        .ipv6 = call_get(call, "ipv6"),
         .bridge = request->bridge,
+        .uplink = request->uplink,
+        .moves_ip = call_has(call, "move-ip"),
         .no_dhcp = call_has(call, "no-dhcp"),
         .forwards = all_values(call, "forward"),
         .leases = all_values(call, "lease"),
     };
-    if (request->uplink)
-        result = network_uplink_up(name, request->uplink, request->bridge,
-                                   call_has(call, "move-ip"), network, err);
-    else
-        result = network_kernel_up(name, request->mode, folder, &request->kernel, network, err);
-    json_decref(request->kernel.forwards);
-    json_decref(request->kernel.leases);
-    free(folder);
-    if (!result) {
-        result = replace(name, network, err);
-        if (result)
-            steps_undo(json_object_get(network, "undo"));
-    }
+    int result = network_bring_up(call->arguments[0], &options, network, err);
+    json_decref(options.forwards);
+    json_decref(options.leases);
     return result;
 }
 
@@ -356,7 +351,7 @@ static int make(const struct evctl_call *call, json_t *network, struct error *er
         return result;
     result = bring_up(call, &request, network, err);
     if (result)
-        forget(name);
+        network_forget(name);
     return result;
 }
 
@@ -374,13 +369,14 @@ int cmd_net_create(struct evctl_call *call, struct error *err)
                       bridge);
         json_object_set_new(network, "name", json_string(name));
         json_object_del(network, "undo");
+        json_object_del(network, "boot");
         tell_json(json_incref(network));
     }
     json_decref(network);
     return result;
 }
 
-/* --- net list, net delete --- */
+/* --- net list --- */
 
 /* Without the folder there are none. -errno if there is no place for it. */
 static int add_all_networks(json_t *names, struct error *err)
@@ -401,8 +397,14 @@ static int add_all_networks(json_t *names, struct error *err)
     return 0;
 }
 
-/* The machines that have a NIC on it. */
-static json_t *users_of(const char *name)
+json_t *network_names(void)
+{
+    json_t *names = json_array();
+    (void)add_all_networks(names, NULL);
+    return names;
+}
+
+json_t *network_users(const char *name)
 {
     json_t *names = store_names(NULL), *users = json_array(), *machine_name, *nic;
     size_t i, k;
@@ -424,12 +426,13 @@ static json_t *users_of(const char *name)
 
 static json_t *row_of(const char *name)
 {
-    json_t *network = network_load(name, NULL), *users = users_of(name);
+    json_t *network = network_load(name, NULL), *users = network_users(name);
     json_t *row = network ? network : json_pack("{s:s}", "mode", "broken");
     const char *bridge = model_text(row, "bridge");
     if (*bridge)
-        json_object_set_new(row, "state", json_string(is_bridge(bridge) ? "up" : "gone"));
+        json_object_set_new(row, "state", json_string(network_is_bridge(bridge) ? "up" : "down"));
     json_object_del(row, "undo");
+    json_object_del(row, "boot");
     json_object_set_new(row, "name", json_string(name));
     json_object_set_new(row, "machine-count", json_integer((json_int_t)json_array_size(users)));
     json_object_set_new(row, "machines", users);
@@ -456,82 +459,10 @@ int cmd_net_list(struct evctl_call *call, struct error *err)
         return result;
     }
     if (json_array_size(rows))
-        tell_table(rows, "name:NAME mode:MODE subnet:SUBNET bridge:BRIDGE uplink:UPLINK "
+        tell_table(rows, "name:NAME mode:MODE subnet:SUBNET ipv6:IPV6 bridge:BRIDGE uplink:UPLINK "
                          "state:STATE machine-count:MACHINES");
     else
         tell_note("no networks by name; 'evctl net create' makes one");
     tell_json(rows);
     return 0;
-}
-
-/* Another NAT network goes on needing what this one turned on: it takes over the turning off. */
-static void hand_over_forwarding(const char *name, json_t *undo)
-{
-    json_t *names = json_array(), *other_name, *found = NULL;
-    size_t i, at = 0, k;
-    json_t *entry;
-    (void)add_all_networks(names, NULL);
-    json_array_foreach(undo, k, entry) if (*model_text(entry, "path"))
-    {
-        found = entry;
-        at = k;
-    }
-    json_array_foreach(names, i, other_name)
-    {
-        const char *other = json_string_value(other_name);
-        json_t *network = found && strcmp(other, name) != 0 ? network_load(other, NULL) : NULL;
-        json_t *list = json_object_get(network, "undo");
-        if (list && strcmp(model_text(network, "mode"), "nat") == 0) {
-            json_array_insert(list, 0, found);
-            if (replace(other, network, NULL) == 0) {
-                json_array_remove(undo, at);
-                found = NULL;
-            }
-        }
-        json_decref(network);
-    }
-    json_decref(names);
-}
-
-static int take_down(const char *name, json_t *network, struct error *err)
-{
-    const char *bridge = model_text(network, "bridge");
-    json_t *undo = json_object_get(network, "undo");
-    if (geteuid() != 0)
-        return error_set(err, EPERM, "the network '%s' is root's: sudo evctl net delete %s", name,
-                         name);
-    steps_shield();
-    hand_over_forwarding(name, undo);
-    steps_undo(undo);
-    if (steps_interface_exists(bridge))
-        return error_set(err, EBUSY,
-                         "the bridge %s is still there; see what holds it: ip link show master %s",
-                         bridge, bridge);
-    return 0;
-}
-
-int cmd_net_delete(struct evctl_call *call, struct error *err)
-{
-    const char *name = call->arguments[0];
-    json_t *network = network_load(name, err);
-    if (!network && err->code == ENODEV)
-        return -ENODEV;
-    json_t *users = users_of(name);
-    int result = 0;
-    if (json_array_size(users))
-        result = error_set(err, EBUSY,
-                           "the network '%s' is used by the machine '%s'; take its NIC off first: "
-                           "evctl detach",
-                           name, json_string_value(json_array_get(users, 0)));
-    json_decref(users);
-    if (!result && json_is_true(json_object_get(network, "kernel")))
-        result = take_down(name, network, err);
-    json_decref(network);
-    if (!result)
-        forget(name);
-    if (!result) {
-        tell_note("the network '%s' is deleted", name);
-        tell_json(json_pack("{s:s, s:b}", "name", name, "deleted", 1));
-    }
-    return result;
 }

@@ -6,55 +6,22 @@
 #include "tools/evctl/network_kernel.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <net/if.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
 #include <sys/random.h>
 
-#include "base/bytes.h"
+#include "tools/evctl/model.h"
+#include "tools/evctl/network_dhcp.h"
+#include "tools/evctl/network_rules.h"
 #include "tools/evctl/network_steps.h"
 
-#define TABLE_PREFIX    "evisor-"
-#define RULES_MAX_BYTES 8192
-
-struct subnet {
-    uint32_t address, mask; /* in host byte order */
-    unsigned bits;
-};
-
-static const char *dotted(uint32_t address, char out[INET_ADDRSTRLEN])
-{
-    struct in_addr in = {htonl(address)};
-    CHECK(inet_ntop(AF_INET, &in, out, INET_ADDRSTRLEN));
-    return out;
-}
-
-static bool read_address(const char *text, uint32_t *out)
-{
-    struct in_addr in;
-    if (inet_pton(AF_INET, text, &in) != 1)
-        return false;
-    *out = ntohl(in.s_addr);
-    return true;
-}
-
-static struct subnet read_subnet(const char *text)
-{
-    char address[INET_ADDRSTRLEN];
-    struct subnet subnet = {.bits = (unsigned)strtoul(strchr(text, '/') + 1, NULL, 10)};
-    snprintf(address, sizeof(address), "%.*s", (int)strcspn(text, "/"), text);
-    CHECK(read_address(address, &subnet.address));
-    subnet.mask = UINT32_MAX << (32 - subnet.bits);
-    subnet.address &= subnet.mask;
-    return subnet;
-}
-
 /* The interface that has a route into it already; "" if none. */
-static void find_collision(const struct subnet *subnet, char interface[IFNAMSIZ])
+static void find_collision(const struct network_subnet *subnet, char interface[IFNAMSIZ])
 {
     char line[256];
     FILE *routes = fopen("/proc/net/route", "re");
@@ -74,11 +41,12 @@ static void find_collision(const struct subnet *subnet, char interface[IFNAMSIZ]
         fclose(routes);
 }
 
-static int choose_subnet(const char *mode, const char *asked, struct subnet *out, struct error *err)
+static int choose_subnet(const char *mode, const char *asked, struct network_subnet *out,
+                         struct error *err)
 {
     char interface[IFNAMSIZ], text[32];
     if (asked) {
-        *out = read_subnet(asked);
+        *out = network_read_subnet(asked);
         find_collision(out, interface);
         return *interface ? error_set(err, EEXIST,
                                       "--subnet %s: the host has a route there already, by %s; "
@@ -89,7 +57,7 @@ static int choose_subnet(const char *mode, const char *asked, struct subnet *out
     unsigned first = strcmp(mode, "nat") == 0 ? 122 : 56;
     for (unsigned i = 0; i < 256; i++) {
         snprintf(text, sizeof(text), "192.168.%u.0/24", (first + i) % 256);
-        *out = read_subnet(text);
+        *out = network_read_subnet(text);
         find_collision(out, interface);
         if (!*interface)
             return 0;
@@ -119,12 +87,13 @@ void network_fresh_mac(char out[18])
     snprintf(out, 18, "52:54:00:%02x:%02x:%02x", random[0], random[1], random[2]);
 }
 
-static int make_bridge(json_t *undo, const char *bridge, const struct subnet *subnet,
+static int make_bridge(json_t *undo, const char *bridge, const struct network_subnet *subnet,
                        struct error *err)
 {
     char mac[18], gateway[INET_ADDRSTRLEN], address[32];
     network_fresh_mac(mac);
-    snprintf(address, sizeof(address), "%s/%u", dotted(subnet->address + 1, gateway), subnet->bits);
+    snprintf(address, sizeof(address), "%s/%u", network_dotted(subnet->address + 1, gateway),
+             subnet->bits);
     int result = steps_run(undo,
                            steps_words("ip", "link", "add", "name", bridge, "address", mac, "type",
                                        "bridge", "stp_state", "0", "forward_delay", "0", NULL),
@@ -139,183 +108,126 @@ static int make_bridge(json_t *undo, const char *bridge, const struct subnet *su
                               NULL, err);
 }
 
-/* Firewall: one table, so that one command takes all of it away. */
+/* --- IPv6 --- */
 
-struct rules {
-    char text[RULES_MAX_BYTES];
-    size_t length;
-};
-
-static void add_rule(struct rules *rules, const char *format, ...) printf_like(2, 3);
-
-static void add_rule(struct rules *rules, const char *format, ...)
+/* The interface that has a route into the prefix already; "" if none. */
+static void find_collision6(const struct in6_addr *prefix, char interface[IFNAMSIZ])
 {
-    va_list args;
-    va_start(args, format);
-    size_t room = sizeof(rules->text) - rules->length;
-    int length = vsnprintf(rules->text + rules->length, room, format, args);
-    va_end(args);
-    rules->length += MIN((size_t)length, room - 1);
-}
-
-struct forward {
-    bool is_udp;
-    uint32_t host_address; /* 0: any */
-    uint32_t guest_address;
-    unsigned host_port, guest_port;
-};
-
-/* "ADDRESS:PORT", or "PORT" where the address may be missing. */
-static bool read_end(const char *text, size_t length, uint32_t *address, unsigned *port)
-{
-    char word[64], *end;
-    snprintf(word, sizeof(word), "%.*s", (int)MIN(length, sizeof(word) - 1), text);
-    char *colon = strrchr(word, ':');
-    const char *number = colon ? colon + 1 : word;
-    *address = 0;
-    if (colon)
-        *colon = '\0';
-    if (colon && *word && !read_address(word, address))
-        return false;
-    *port = (unsigned)strtoul(number, &end, 10);
-    return *number >= '0' && *number <= '9' && !*end && *port >= 1 && *port <= 65535;
-}
-
-static int read_forward(const char *text, const struct subnet *subnet, struct forward *out,
-                        struct error *err)
-{
-    const char *at = text;
-    out->is_udp = strncmp(at, "udp:", 4) == 0;
-    if (out->is_udp || strncmp(at, "tcp:", 4) == 0)
-        at += 4;
-    const char *dash = strchr(at, '-');
-    if (!dash || !read_end(at, (size_t)(dash - at), &out->host_address, &out->host_port) ||
-        !read_end(dash + 1, strlen(dash + 1), &out->guest_address, &out->guest_port))
-        return error_set(err, EINVAL,
-                         "--forward %s: write [tcp:|udp:][ADDRESS:]PORT-ADDRESS:PORT, as "
-                         "8080-192.168.122.10:80",
-                         text);
-    if ((out->guest_address & subnet->mask) != subnet->address)
-        return error_set(err, EINVAL, "--forward %s: the machine's address is outside the subnet",
-                         text);
-    return 0;
-}
-
-static void add_forward(struct rules *rules, const struct forward *forward)
-{
-    char host[INET_ADDRSTRLEN], guest[INET_ADDRSTRLEN];
-    dotted(forward->host_address, host);
-    add_rule(rules, "    fib daddr type local ip daddr %s%s %s dport %u dnat ip to %s:%u\n",
-             forward->host_address ? "" : "!= ", forward->host_address ? host : "127.0.0.0/8",
-             forward->is_udp ? "udp" : "tcp", forward->host_port,
-             dotted(forward->guest_address, guest), forward->guest_port);
-}
-
-static int add_forwards(struct rules *rules, const char *chain, const json_t *forwards,
-                        const struct subnet *subnet, struct error *err)
-{
-    size_t i;
-    json_t *text;
-    struct forward forward;
-    add_rule(rules, "  chain %s { type nat hook %s priority -100; policy accept;\n", chain,
-             chain);
-    json_array_foreach(forwards, i, text)
-    {
-        int result = read_forward(json_string_value(text), subnet, &forward, err);
-        if (result)
-            return result;
-        add_forward(rules, &forward);
+    char line[256];
+    FILE *routes = fopen("/proc/net/ipv6_route", "re");
+    *interface = '\0';
+    while (routes && !*interface && fgets(line, sizeof(line), routes)) {
+        char name[IFNAMSIZ];
+        unsigned char to[8];
+        unsigned bits, common;
+        bool is_same = true;
+        if (sscanf(line,
+                   "%2hhx%2hhx%2hhx%2hhx%2hhx%2hhx%2hhx%2hhx%*16s %x %*s %*s %*s %*s %*s %*s "
+                   "%*s %15s",
+                   &to[0], &to[1], &to[2], &to[3], &to[4], &to[5], &to[6], &to[7], &bits,
+                   name) != 10 ||
+            !bits || strcmp(name, "lo") == 0)
+            continue;
+        common = MIN(bits, 64u);
+        for (unsigned i = 0; i < common; i++)
+            is_same &= !((to[i / 8] ^ prefix->s6_addr[i / 8]) & 0x80 >> i % 8);
+        if (is_same)
+            snprintf(interface, IFNAMSIZ, "%s", name);
     }
-    add_rule(rules, "  }\n");
-    return 0;
+    if (routes)
+        fclose(routes);
 }
 
-static int write_rules(struct rules *rules, const char *name, const char *bridge, bool is_nat,
-                       const struct subnet *subnet, const json_t *forwards, struct error *err)
+/* "auto" is a prefix of our own (RFC 4193). Without IPv6 both texts are empty. */
+static int choose_subnet6(const char *asked, char subnet[64], char gateway[INET6_ADDRSTRLEN],
+                          struct error *err)
 {
-    char net[32], address[INET_ADDRSTRLEN];
-    int result = 0;
-    snprintf(net, sizeof(net), "%s/%u", dotted(subnet->address, address), subnet->bits);
-    add_rule(rules, "table inet " TABLE_PREFIX "%s {\n", name);
-    add_rule(rules, "  chain forward { type filter hook forward priority filter; policy accept;\n");
-    add_rule(rules, "    iifname \"%s\" oifname \"%s\" accept\n", bridge, bridge);
-    if (is_nat) {
-        add_rule(rules, "    oifname \"%s\" ip daddr %s ct state established,related accept\n",
-                 bridge, net);
-        add_rule(rules, "    oifname \"%s\" ip daddr %s ct status dnat accept\n", bridge, net);
-        add_rule(rules, "    iifname \"%s\" ip saddr %s accept\n", bridge, net);
-    }
-    add_rule(rules, "    iifname \"%s\" reject\n    oifname \"%s\" reject\n  }\n", bridge, bridge);
-    if (is_nat) {
-        add_rule(rules, "  chain postrouting { type nat hook postrouting priority srcnat; policy "
-                        "accept;\n");
-        add_rule(rules, "    ip saddr %s ip daddr { 224.0.0.0/24, 255.255.255.255 } return\n", net);
-        add_rule(rules, "    ip saddr %s ip daddr != %s masquerade\n  }\n", net, net);
-        result = add_forwards(rules, "prerouting", forwards, subnet, err);
-        if (!result)
-            result = add_forwards(rules, "output", forwards, subnet, err);
-    }
-    add_rule(rules, "}\n");
-    if (!result && rules->length + 1 >= sizeof(rules->text))
-        result = error_set(err, E2BIG, "too many --forward for one network");
-    return result;
-}
-
-static int set_firewall(json_t *undo, const char *name, const struct rules *rules,
-                        struct error *err)
-{
-    char table[64];
-    snprintf(table, sizeof(table), TABLE_PREFIX "%s", name);
-    return steps_run(undo, steps_words("nft", rules->text, NULL),
-                     steps_words("nft", "delete", "table", "inet", table, NULL), err);
-}
-
-/* DHCP, and names for networks that have an outside. */
-
-static int add_leases(json_t *words, const json_t *leases, const struct subnet *subnet,
-                      struct error *err)
-{
-    size_t i;
-    json_t *text;
-    json_array_foreach(leases, i, text)
-    {
-        const char *lease = json_string_value(text), *equals = strchr(lease, '=');
-        uint32_t address = 0;
-        if (!equals || equals - lease != 17 || strspn(lease, "0123456789abcdefABCDEF:") != 17 ||
-            !read_address(equals + 1, &address) || (address & subnet->mask) != subnet->address)
+    struct in6_addr prefix = {.s6_addr = {0xfd}};
+    char address[INET6_ADDRSTRLEN], interface[IFNAMSIZ];
+    *subnet = *gateway = '\0';
+    if (!asked)
+        return 0;
+    if (strcmp(asked, "auto") == 0) {
+        CHECK(getrandom(prefix.s6_addr + 1, 5, 0) == 5);
+    } else {
+        static const uint8_t none[8];
+        snprintf(address, sizeof(address), "%.*s", (int)strcspn(asked, "/"), asked);
+        if (strcmp(asked + strcspn(asked, "/"), "/64") != 0 ||
+            inet_pton(AF_INET6, address, &prefix) != 1 || memcmp(prefix.s6_addr + 8, none, 8) != 0)
             return error_set(err, EINVAL,
-                             "--lease %s: write MAC=ADDRESS, with an address of the subnet", lease);
-        json_array_append_new(words, json_sprintf("--dhcp-host=%.17s,%s", lease, equals + 1));
+                             "--ipv6 %s: write auto, or a prefix such as fd00:1:2:3::/64", asked);
     }
+    find_collision6(&prefix, interface);
+    if (*interface)
+        return error_set(err, EEXIST,
+                         "--ipv6 %s: the host has a route there already, by %s; choose another",
+                         asked, interface);
+    CHECK(inet_ntop(AF_INET6, &prefix, address, sizeof(address)));
+    snprintf(subnet, 64, "%s/64", address);
+    prefix.s6_addr[15] = 1;
+    CHECK(inet_ntop(AF_INET6, &prefix, gateway, INET6_ADDRSTRLEN));
     return 0;
 }
 
-static int start_dhcp(json_t *undo, const char *folder, const char *bridge, bool is_nat,
-                      const struct subnet *subnet, const json_t *leases, struct error *err)
+static int write_for(json_t *undo, const char *family, const char *interface, const char *file,
+                     const char *value, struct error *err)
 {
-    char first[INET_ADDRSTRLEN], last[INET_ADDRSTRLEN], pid_file[4096];
-    snprintf(pid_file, sizeof(pid_file), "%s/dnsmasq.pid", folder);
-    json_t *words =
-        steps_words("dnsmasq", "--conf-file=", "--bind-dynamic", "--except-interface=lo",
-                    "--dhcp-authoritative", "--dhcp-no-override", "--strict-order", "--no-hosts",
-                    is_nat ? "--port=53" : "--port=0", is_nat ? NULL : "--dhcp-option=3", NULL);
-    json_array_append_new(words, json_sprintf("--interface=%s", bridge));
-    json_array_append_new(words, json_sprintf("--pid-file=%s", pid_file));
-    json_array_append_new(words, json_sprintf("--dhcp-leasefile=%s/leases", folder));
-    json_array_append_new(words,
-                          json_sprintf("--dhcp-range=%s,%s,12h", dotted(subnet->address + 2, first),
-                                       dotted((subnet->address | ~subnet->mask) - 1, last)));
-    int result = add_leases(words, leases, subnet, err);
-    if (result) {
-        json_decref(words);
-        return result;
-    }
-    /* It goes to the background once it listens, so a failure is known here. */
-    result = steps_run(undo, words, NULL, err);
-    if (!result)
-        steps_end_process(undo, "dnsmasq", pid_file);
-    return result;
+    char path[512];
+    snprintf(path, sizeof(path), "/proc/sys/net/%s/conf/%s/%s", family, interface, file);
+    return steps_write(undo, path, value, err);
 }
+
+static int give_address6(const char *bridge, const char *gateway, struct error *err)
+{
+    char address[INET6_ADDRSTRLEN + 4];
+    snprintf(address, sizeof(address), "%s/64", gateway);
+    int result = write_for(NULL, "ipv6", bridge, "disable_ipv6", "0", err);
+    if (!result)
+        result = write_for(NULL, "ipv6", bridge, "accept_ra", "0", err);
+    return result ? result
+                  : steps_run(NULL,
+                              steps_words("ip", "-6", "address", "add", address, "dev", bridge,
+                                          "nodad", NULL),
+                              NULL, err);
+}
+
+static bool says(const char *interface, const char *file, char value)
+{
+    char path[512];
+    snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/%s", interface, file);
+    FILE *from = fopen(path, "re");
+    int now = from ? fgetc(from) : EOF;
+    if (from)
+        fclose(from);
+    return now == value;
+}
+
+/*
+ * A host that forwards no longer listens to routers, unless an interface says so: those that did
+ * listen go on. Turning forwarding on or off for all sets each, so each is remembered first.
+ */
+static int forward_ipv6(json_t *undo, const char *bridge, struct error *err)
+{
+    DIR *folder = opendir("/proc/sys/net/ipv6/conf");
+    int result = folder ? 0 : error_set_errno(err, errno, "this host has no IPv6");
+    bool is_on = says("all", "forwarding", '1');
+    for (struct dirent *entry; !is_on && !result && (entry = readdir(folder));) {
+        const char *name = entry->d_name;
+        char path[512];
+        if (*name == '.' || strcmp(name, "all") == 0 || strcmp(name, bridge) == 0)
+            continue;
+        snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/forwarding", name);
+        if (says(name, "forwarding", '1'))
+            steps_keep(undo, path);
+        else if (says(name, "accept_ra", '1'))
+            result = write_for(undo, "ipv6", name, "accept_ra", "2", err);
+    }
+    if (folder)
+        closedir(folder);
+    return result ? result : write_for(undo, "ipv6", "all", "forwarding", "1", err);
+}
+
+/* --- all of it --- */
 
 static int check_programs(bool has_dhcp, struct error *err)
 {
@@ -329,49 +241,153 @@ static int check_programs(bool has_dhcp, struct error *err)
     return 0;
 }
 
-static int do_steps(json_t *undo, const char *name, const char *folder, const char *bridge,
-                    bool is_nat, const struct subnet *subnet,
-                    const struct network_kernel_options *options, struct error *err)
+struct plan {
+    struct network_rules rules;
+    struct network_dhcp dhcp;
+    const struct network_kernel_options *options;
+    const char *gateway6;
+};
+
+static int do_steps(json_t *undo, const struct plan *plan, struct error *err)
 {
-    struct rules rules = {.length = 0};
-    int result = write_rules(&rules, name, bridge, is_nat, subnet, options->forwards, err);
+    const char *bridge = plan->rules.bridge;
+    bool has_ipv6 = *plan->rules.subnet6, is_nat = plan->rules.is_nat;
+    int result = network_rules_check(&plan->rules, plan->options->forwards, err);
     if (!result)
-        result = make_bridge(undo, bridge, subnet, err);
+        result = make_bridge(undo, bridge, &plan->rules.subnet, err);
+    if (!result && has_ipv6)
+        result = give_address6(bridge, plan->gateway6, err);
     if (!result)
-        result = set_firewall(undo, name, &rules, err);
+        result = network_rules_up(undo, &plan->rules, plan->options->forwards, err);
+    if (!result && is_nat)
+        result = write_for(NULL, "ipv4", bridge, "route_localnet", "1", err);
     if (!result && is_nat)
         result = steps_write(undo, "/proc/sys/net/ipv4/ip_forward", "1", err);
-    if (!result && !options->no_dhcp)
-        result = start_dhcp(undo, folder, bridge, is_nat, subnet, options->leases, err);
+    if (!result && is_nat && has_ipv6)
+        result = forward_ipv6(undo, bridge, err);
+    if (!result && !plan->options->no_dhcp)
+        result = network_dhcp_start(undo, &plan->dhcp, err);
     return result;
+}
+
+static void keep_texts(json_t *network, const char *key, json_t *texts)
+{
+    if (json_array_size(texts))
+        json_object_set(network, key, texts);
+}
+
+static void keep(json_t *network, const struct plan *plan, json_t *undo)
+{
+    char address[INET_ADDRSTRLEN];
+    const struct network_subnet *subnet = &plan->rules.subnet;
+    json_object_set_new(network, "kernel", json_true());
+    json_object_set_new(network, "bridge", json_string(plan->rules.bridge));
+    json_object_set_new(network, "gateway",
+                        json_string(network_dotted(subnet->address + 1, address)));
+    json_object_set_new(
+        network, "subnet",
+        json_sprintf("%s/%u", network_dotted(subnet->address, address), subnet->bits));
+    if (*plan->rules.subnet6)
+        json_object_set_new(network, "ipv6", json_string(plan->rules.subnet6));
+    json_object_set_new(network, "dhcp", json_boolean(!plan->options->no_dhcp));
+    keep_texts(network, "forwards", plan->options->forwards);
+    keep_texts(network, "leases", plan->options->leases);
+    keep_texts(network, "pins", plan->options->pins);
+    json_object_set_new(network, "undo", undo);
 }
 
 int network_kernel_up(const char *name, const char *mode, const char *folder,
                       const struct network_kernel_options *options, json_t *network,
                       struct error *err)
 {
-    char bridge[IFNAMSIZ], address[INET_ADDRSTRLEN];
-    struct subnet subnet;
-    bool is_nat = strcmp(mode, "nat") == 0;
+    char bridge[IFNAMSIZ], subnet6[64], gateway6[INET6_ADDRSTRLEN];
+    struct plan plan = {.options = options, .gateway6 = gateway6};
+    struct network_subnet subnet;
     int result = check_programs(!options->no_dhcp, err);
     if (!result)
         result = network_bridge_name(name, options->bridge, bridge, err);
     if (!result)
         result = choose_subnet(mode, options->subnet, &subnet, err);
+    if (!result)
+        result = choose_subnet6(options->ipv6, subnet6, gateway6, err);
     if (result)
         return result;
+    plan.rules = (struct network_rules){name, bridge, strcmp(mode, "nat") == 0, subnet, subnet6};
+    plan.dhcp = (struct network_dhcp){folder,  bridge,          plan.rules.is_nat, subnet,
+                                      subnet6, options->leases, options->pins};
     json_t *undo = json_array();
-    result = do_steps(undo, name, folder, bridge, is_nat, &subnet, options, err);
-    if (result) {
-        steps_undo(undo);
-        json_decref(undo);
-        return result;
+    result = do_steps(undo, &plan, err);
+    if (!result) {
+        keep(network, &plan, undo);
+        return 0;
     }
-    json_object_set_new(network, "kernel", json_true());
-    json_object_set_new(network, "bridge", json_string(bridge));
-    json_object_set_new(network, "gateway", json_string(dotted(subnet.address + 1, address)));
-    json_object_set_new(network, "subnet",
-                        json_sprintf("%s/%u", dotted(subnet.address, address), subnet.bits));
-    json_object_set_new(network, "undo", undo);
-    return 0;
+    steps_undo(undo);
+    json_decref(undo);
+    return result;
+}
+
+/* --- changes to one that is up --- */
+
+static void recall(const char *name, const char *folder, const json_t *network,
+                   struct network_rules *rules, struct network_dhcp *dhcp)
+{
+    const char *bridge = model_text(network, "bridge"), *subnet6 = model_text(network, "ipv6");
+    struct network_subnet subnet = network_read_subnet(model_text(network, "subnet"));
+    bool is_nat = strcmp(model_text(network, "mode"), "nat") == 0;
+    *rules = (struct network_rules){name, bridge, is_nat, subnet, subnet6};
+    *dhcp = (struct network_dhcp){folder,
+                                  bridge,
+                                  is_nat,
+                                  subnet,
+                                  subnet6,
+                                  json_object_get(network, "leases"),
+                                  json_object_get(network, "pins")};
+}
+
+int network_kernel_mend(const char *name, const char *folder, const json_t *network,
+                        struct error *err)
+{
+    struct network_rules rules;
+    struct network_dhcp dhcp;
+    if (json_is_false(json_object_get(network, "dhcp")) || network_dhcp_is_alive(folder))
+        return 0;
+    recall(name, folder, network, &rules, &dhcp);
+    return network_dhcp_restart(&dhcp, err);
+}
+
+int network_kernel_forward(const char *name, const char *folder, const json_t *network,
+                           const json_t *forwards, bool is_up, struct error *err)
+{
+    struct network_rules rules;
+    struct network_dhcp dhcp;
+    recall(name, folder, network, &rules, &dhcp);
+    return is_up ? network_rules_forward(&rules, forwards, err)
+                 : network_rules_check(&rules, forwards, err);
+}
+
+int network_kernel_pin(const char *name, const char *folder, json_t *network, const char *mac,
+                       bool is_up, char address[16], struct error *err)
+{
+    struct network_rules rules;
+    struct network_dhcp dhcp;
+    uint32_t found;
+    recall(name, folder, network, &rules, &dhcp);
+    int result = network_dhcp_address(&dhcp, mac, &found, err);
+    if (result)
+        return result;
+    network_dotted(found, address);
+    json_t *pin = json_sprintf("%s=%s", mac, address), *known;
+    size_t i;
+    bool is_known = false;
+    json_array_foreach(dhcp.leases, i, known) is_known |= json_equal(known, pin);
+    json_array_foreach(dhcp.pins, i, known) is_known |= json_equal(known, pin);
+    if (is_known || json_is_false(json_object_get(network, "dhcp"))) {
+        json_decref(pin);
+        return 0;
+    }
+    if (!dhcp.pins)
+        json_object_set_new(network, "pins", json_array());
+    json_array_append_new(json_object_get(network, "pins"), pin);
+    recall(name, folder, network, &rules, &dhcp);
+    return is_up ? network_dhcp_restart(&dhcp, err) : 0;
 }

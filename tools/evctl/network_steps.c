@@ -134,22 +134,46 @@ void steps_end_process(json_t *undo, const char *program, const char *pid_file)
     json_array_append_new(undo, json_pack("{s:s, s:s}", "program", program, "pid-file", pid_file));
 }
 
-/* The process of that number, if it is what we started. */
+void steps_keep(json_t *undo, const char *path)
+{
+    char *now = store_read_file(path, 4096, NULL, NULL);
+    if (now) {
+        now[strcspn(now, "\n")] = '\0';
+        json_array_append_new(undo, json_pack("{s:s, s:s}", "path", path, "value", now));
+    }
+    free(now);
+}
+
+void steps_boot_id(char out[64])
+{
+    char *text = store_read_file("/proc/sys/kernel/random/boot_id", 4096, NULL, NULL);
+    snprintf(out, 64, "%.*s", text ? (int)strcspn(text, "\n") : 0, text ? text : "");
+    free(text);
+}
+
+/* The process of that number, if it is what we started and has not ended. */
 static pid_t find_process(const char *program, const char *pid_file)
 {
-    char path[64], *text = store_read_file(pid_file, 64, NULL, NULL), *comm;
+    char path[64], comm[32] = "", state = 'Z';
+    char *text = store_read_file(pid_file, 64, NULL, NULL);
     pid_t pid = text ? (pid_t)strtol(text, NULL, 10) : 0;
     free(text);
     if (pid <= 1)
         return 0;
-    snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-    comm = store_read_file(path, 64, NULL, NULL);
-    bool is_it = comm && strncmp(comm, program, strlen(program)) == 0;
-    free(comm);
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    text = store_read_file(path, 4096, NULL, NULL);
+    bool is_it = text && sscanf(text, "%*d (%31[^)]) %c", comm, &state) == 2 &&
+                 strncmp(comm, program, strlen(program)) == 0 && state != 'Z' && state != 'X';
+    free(text);
     return is_it ? pid : 0;
 }
 
-static void end_process(const char *program, const char *pid_file)
+bool steps_is_alive(const char *program, const char *pid_file)
+{
+    return find_process(program, pid_file) != 0;
+}
+
+void steps_stop_process(const char *program, const char *pid_file)
 {
     pid_t pid = find_process(program, pid_file);
     if (pid && kill(pid, SIGTERM) == 0)
@@ -164,7 +188,7 @@ static void reverse_one(const json_t *entry)
     if (words)
         unused_result(run(json_deep_copy(words), NULL, NULL));
     else if (json_object_get(entry, "pid-file"))
-        end_process(model_text(entry, "program"), model_text(entry, "pid-file"));
+        steps_stop_process(model_text(entry, "program"), model_text(entry, "pid-file"));
     else
         unused_result(write_text(model_text(entry, "path"), model_text(entry, "value"), NULL));
 }

@@ -22,10 +22,17 @@ char *steps_find(const char *program, struct error *err);
  * NULL: nothing is to be reversed. Taken in any case.
  */
 int must_check steps_run(json_t *undo, json_t *words, json_t *reverse, struct error *err);
-/* Writes a file of /proc/sys; what was in it is kept. */
+/* Writes a file of /proc/sys; what was in it is kept, where `undo` is not NULL. */
 int must_check steps_write(json_t *undo, const char *path, const char *value, struct error *err);
 /* From now on the process that the file names, a `program`, is to be ended by steps_undo. */
 void steps_end_process(json_t *undo, const char *program, const char *pid_file);
+/* Whether that process is there; and its end, now. */
+bool steps_is_alive(const char *program, const char *pid_file);
+void steps_stop_process(const char *program, const char *pid_file);
+/* What `path` says now is written there when all is undone, whatever happened to it meanwhile. */
+void steps_keep(json_t *undo, const char *path);
+/* Which start of the host this is: what it had before is gone. */
+void steps_boot_id(char out[64]);
 /* What a program prints, as JSON; NULL with err set. Takes words. */
 json_t *steps_ask(json_t *words, struct error *err);
 

@@ -286,6 +286,7 @@ static int make(const char *name, struct uplink *uplink, const char *asked, bool
     json_object_set_new(network, "kernel", json_true());
     json_object_set_new(network, "bridge", json_string(bridge));
     json_object_set_new(network, "uplink", json_string(uplink->name));
+    json_object_set_new(network, "move-ip", json_boolean(moves_ip));
     json_object_set_new(network, "undo", undo);
     return 0;
 }

@@ -144,7 +144,7 @@ static json_t *find_nat(const struct evctl_call *call, const struct machine *mac
     json_t *nic;
     json_array_foreach(json_object_get(machine->config, "nics"), i,
                        nic) if ((!id || strcmp(id, model_text(nic, "id")) == 0) &&
-                                network_forwards(nic)) return nic;
+                                (network_forwards(nic) || network_is_kernel_nat(nic))) return nic;
     error_set(err, ENODEV, "the machine '%s' has no NIC %s; only one behind NAT forwards ports",
               machine->name, id ? id : "behind NAT");
     return NULL;
@@ -169,18 +169,25 @@ static int find_rule(const json_t *nic, const char *rule)
 /* In the description first: should all end in between, the next start forwards it. */
 static int add_rule(struct machine *machine, json_t *nic, const char *rule, struct error *err)
 {
+    char *whole = NULL;
     int result = 0;
     if (find_rule(nic, rule) >= 0)
         return error_set(err, EEXIST,
                          "'%.*s' is forwarded already; take it back first: evctl "
                          "forward del",
                          (int)strcspn(rule, "-"), rule);
+    if (network_is_kernel_nat(nic))
+        result = network_forward_add(nic, rule, &whole, err);
+    if (result)
+        return result;
     if (!json_object_get(nic, "forwards"))
         json_object_set_new(nic, "forwards", json_array());
     json_t *forwards = json_object_get(nic, "forwards");
-    json_array_append_new(forwards, json_string(rule));
+    bool is_live = !whole && machine_pid(machine->folder_fd);
+    json_array_append_new(forwards, json_string(whole ? whole : rule));
+    free(whole);
     result = machine_save(machine, err);
-    if (result || !machine_pid(machine->folder_fd))
+    if (result || !is_live)
         return result;
     result = monitor_command(machine, "hostfwd_add", model_text(nic, "id"), rule, err);
     if (result) {
@@ -227,20 +234,29 @@ static char *read_listener(const char *text, struct error *err)
     return rule;
 }
 
+static int take_back(const struct machine *machine, const json_t *nic, int at, struct error *err)
+{
+    const char *rule =
+        json_string_value(json_array_get(json_object_get(nic, "forwards"), (size_t)at));
+    char listener[64];
+    if (network_is_kernel_nat(nic))
+        return network_forward_del(nic, rule, err);
+    snprintf(listener, sizeof(listener), "%.*s", (int)strcspn(rule, "-"), rule);
+    return machine_pid(machine->folder_fd)
+               ? monitor_command(machine, "hostfwd_remove", model_text(nic, "id"), listener, err)
+               : 0;
+}
+
 static int del_rule(struct machine *machine, const char *rule, struct error *err)
 {
     size_t i;
     json_t *nic;
     json_array_foreach(json_object_get(machine->config, "nics"), i, nic)
     {
-        int at = find_rule(nic, rule), result = 0;
-        char listener[64];
+        int at = find_rule(nic, rule);
         if (at < 0)
             continue;
-        snprintf(listener, sizeof(listener), "%.*s", (int)strcspn(rule, "-"), rule);
-        if (machine_pid(machine->folder_fd))
-            result =
-                monitor_command(machine, "hostfwd_remove", model_text(nic, "id"), listener, err);
+        int result = take_back(machine, nic, at, err);
         json_array_remove(json_object_get(nic, "forwards"), (size_t)at);
         return result ? result : machine_save(machine, err);
     }

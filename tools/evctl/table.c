@@ -95,6 +95,9 @@ static const struct evctl_option net_options[] = {
      "what "
      "is outside; hostonly: also the host; bridged: on the host's wire; user: NAT, each by itself"},
     {"subnet", 0, "NET", WORD_TEXT, "of nat, hostonly and user, as 10.1.2.0/24"},
+    {"ipv6", 0, "NET", WORD_TEXT,
+     "root's nat and hostonly: IPv6, too: auto for a prefix of its own, or one as "
+     "fd00:1:2:3::/64"},
     {"rootless", 0, NULL, WORD_TEXT,
      "root too: nat and hostonly inside the machines instead of in the host's kernel"},
     {"restrict", 0, NULL, WORD_TEXT, "of a user network: nothing outside but forwarded ports"},
@@ -108,6 +111,9 @@ static const struct evctl_option net_options[] = {
     {"lease", 0, "MAC=ADDRESS", WORD_TEXT,
      "root's nat and hostonly: this machine always gets that address; several times"},
     {"no-dhcp", 0, NULL, WORD_TEXT, "root's nat and hostonly: no DHCP server"},
+    {0}};
+static const struct evctl_option net_all_options[] = {
+    {"all", 'a', NULL, WORD_TEXT, "all networks that root made"},
     {0}};
 static const struct evctl_option stats_options[] = {
     {"watch", 'w', NULL, WORD_TEXT, "again and again"},
@@ -354,7 +360,8 @@ const struct evctl_command evctl_commands[] = {
      "NAME RULE",
      "forward a port of the host to the guest",
      "RULE is [tcp|udp:][ADDRESS:]HOSTPORT:GUESTPORT; without ADDRESS only this host gets in. A "
-     "running machine has it at once.",
+     "running machine has it at once. On a nat network that root made the kernel forwards it, and "
+     "the machine keeps its address from then on; HOSTPORT-ADDRESS:GUESTPORT names another.",
      "evctl forward add web 8080:80",
      "modifyvm --natpf1, controlvm natpf1||",
      nic_options,
@@ -420,6 +427,29 @@ const struct evctl_command evctl_commands[] = {
      0,
      {WORD_TEXT},
      cmd_net_list},
+    {"net start",
+     "[NETWORK]",
+     "make a network of the host's kernel again, as after the host's restart",
+     "One that is up stays as it is, but for a DHCP server that has ended. A machine that root "
+     "starts does it by itself. 'systemctl enable evisor-networks' has it done at each boot.",
+     "evctl net start --all",
+     "|net-start|",
+     net_all_options,
+     0,
+     1,
+     {WORD_NETWORK},
+     cmd_net_start},
+    {"net stop",
+     "[NETWORK]",
+     "take a network of the host's kernel down, and keep what it was",
+     "What was the host's before is given back. No machine may be on it.",
+     "evctl net stop lab",
+     "|net-destroy|",
+     net_all_options,
+     0,
+     1,
+     {WORD_NETWORK},
+     cmd_net_stop},
     {"net delete",
      "NETWORK",
      "remove a network that no machine is on",
