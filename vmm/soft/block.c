@@ -462,6 +462,9 @@ static void fuse_last(struct build *build)
         {SOP_test_rr_8, SOP_test_rr_8_jcc_0},   {SOP_test_rr_32, SOP_test_rr_32_jcc_0},
         {SOP_test_rr_64, SOP_test_rr_64_jcc_0}, {SOP_test_ri_8, SOP_test_ri_8_jcc_0},
         {SOP_dec_r_32, SOP_dec_r_32_jcc_0},     {SOP_sub_ri_64, SOP_sub_ri_64_jcc_0},
+        {SOP_cmp_rm_32, SOP_cmp_rm_32_jcc_0},   {SOP_cmp_mi_8, SOP_cmp_mi_8_jcc_0},
+        {SOP_cmp_mi_32, SOP_cmp_mi_32_jcc_0},   {SOP_test_mi_8, SOP_test_mi_8_jcc_0},
+        {SOP_sub_ri_32, SOP_sub_ri_32_jcc_0},   {SOP_add_ri_64, SOP_add_ri_64_jcc_0},
     };
     unsigned condition = 0;
 

@@ -86,6 +86,12 @@
     SOFT_CC16(X, cmp_ri_32_jcc)                                                                    \
     SOFT_CC16(X, cmp_ri_64_jcc)                                                                    \
     SOFT_CC16(X, cmp_rm_64_jcc)                                                                    \
+    SOFT_CC16(X, cmp_rm_32_jcc)                                                                    \
+    SOFT_CC16(X, cmp_mi_8_jcc)                                                                     \
+    SOFT_CC16(X, cmp_mi_32_jcc)                                                                    \
+    SOFT_CC16(X, test_mi_8_jcc)                                                                    \
+    SOFT_CC16(X, sub_ri_32_jcc)                                                                    \
+    SOFT_CC16(X, add_ri_64_jcc)                                                                    \
     SOFT_CC16(X, test_rr_8_jcc)                                                                    \
     SOFT_CC16(X, test_rr_32_jcc)                                                                   \
     SOFT_CC16(X, test_rr_64_jcc)                                                                   \
