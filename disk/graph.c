@@ -13,6 +13,7 @@
 #include "disk/dirty.h"
 #include "disk/disk_private.h"
 #include "disk/lock.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 struct node *graph_top(const struct disk *disk)
 {
@@ -178,7 +179,7 @@ void graph_resume(struct disk *disk)
 void graph_freeze_top(struct disk *disk, void (*on_done)(void *opaque, int result), void *opaque)
 {
     CHECK(disk->is_exclusive);
-    if (disk->top->read_only)
+    if (disk->top->read_only || !qcow2_rule(JOB_FREEZE_FIRST))
         on_done(opaque, 0);
     else
         disk->top->ops->freeze(disk->top, on_done, opaque);

@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "disk/jobs/job.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 static void on_step(struct disk_request *request, int result);
 
@@ -245,6 +246,8 @@ static bool must_wait(const struct job *job, const struct disk_request *request)
     uint64_t at = request->offset, size = job->todo->size_bytes;
     uint64_t end = MIN(request->offset + request->bytes, size);
     bool is_dirty = false;
+    if (!qcow2_rule(JOB_COPY_FIRST))
+        return false;
     if (at >= end || job->result || job->is_cancelled)
         return at < end && find_active(job, at, end - at);
     uint64_t stop = dirty_bitmap_run(job->todo, at, end, &is_dirty);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "disk/jobs/job.h"
+#include "disk/qcow2/qcow2_rule.h"
 
 static void on_freed(void *opaque, int result);
 
@@ -216,7 +217,10 @@ static void flush(struct job *job)
     bool is_ours = job->is_quiet && job->destination_disk == job->options.disk;
     job->flush = (struct disk_request){
         .op = DISK_FLUSH, .flags = is_ours ? DISK_IN_QUIET : 0, .on_done = on_flushed};
-    graph_submit(job->destination_disk, job->destination, &job->flush);
+    if (qcow2_rule(JOB_FLUSH_FIRST))
+        graph_submit(job->destination_disk, job->destination, &job->flush);
+    else
+        on_flushed(&job->flush, 0);
 }
 
 static void on_quiet(void *opaque)
@@ -255,7 +259,7 @@ void job_end(struct job *job)
     } else if (!is_good && job_copy_is_idle(job) && (job->is_quiet || !job->is_finalized)) {
         job->flush.on_done = on_flushed;
         give_up(job);
-    } else if (job->is_quiet && !job_has_work(job)) {
+    } else if (job->is_quiet && (!job_has_work(job) || !qcow2_rule(JOB_LAST_WRITES))) {
         flush(job);
     }
 }

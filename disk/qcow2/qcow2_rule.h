@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * qcow2_rule: the rules of order that a crash must not find broken, each named where it is kept.
+ * qcow2_rule: the rules of order that a crash must not find broken, each named where it is kept:
+ * the engine's, and those of the jobs on it.
  *
  * In the product qcow2_rule() is the constant true. In the build of the crash simulator one rule at
  * a time can be broken, to prove that the simulator would notice (tests/crash --gate).
@@ -35,7 +36,12 @@
     X(REPAIR_BEFORE_COPIED, "repair-before-copied")   /* refcounts before COPIED flags */          \
     X(BITMAPS_IN_USE, "bitmaps-in-use") /* bitmaps are marked before a write they may miss */      \
     X(BITMAPS_FIRST, "bitmaps-first")   /* bitmaps are stored before the header's pointer */       \
-    X(RESIZE_ZEROES_FIRST, "resize-zeroes-first") /* no old bytes past the old end */
+    X(RESIZE_ZEROES_FIRST, "resize-zeroes-first") /* no old bytes past the old end */              \
+    X(JOB_IMAGE_FIRST, "job-image-first")         /* a new image is durable before it is used */   \
+    X(JOB_FREEZE_FIRST, "job-freeze-first") /* a top is durable before an overlay takes over */    \
+    X(JOB_LAST_WRITES, "job-last-writes")   /* a job copies what the guest wrote last */           \
+    X(JOB_FLUSH_FIRST, "job-flush-first")   /* a copy is durable before anything points to it */   \
+    X(JOB_COPY_FIRST, "job-copy-first")     /* a backup copies before the guest overwrites */
 
 #define QCOW2_RULE_ENUM(rule, text) QCOW2_RULE_##rule,
 enum qcow2_rule { QCOW2_RULE_NONE, QCOW2_RULES(QCOW2_RULE_ENUM) };

@@ -109,8 +109,9 @@ void cell_file_reserve(struct cell_file *file, uint64_t count)
 
 void cell_file_copy(struct cell_file *to, const struct cell_file *from)
 {
-    cell_file_reserve(to, from->count);
-    memcpy(to->cells, from->cells, from->count * sizeof(to->cells[0]));
+    cell_file_reserve(to, MAX(from->count, 1));
+    if (from->count)
+        memcpy(to->cells, from->cells, from->count * sizeof(to->cells[0]));
     memset(to->cells + from->count, 0, (to->count - from->count) * sizeof(to->cells[0]));
     to->length_bytes = from->length_bytes;
 }

@@ -239,7 +239,7 @@ void model_close(struct model *model)
 
 /* --- judging --- */
 
-static bool may_have(const struct model_place *place, uint32_t value, uint32_t time)
+bool model_may_have(const struct model_place *place, uint32_t value, uint32_t time)
 {
     for (uint32_t i = 0; i < place->count; i++) {
         const struct model_version *version = &place->versions[i];
@@ -257,7 +257,7 @@ static enum model_verdict bad_value(struct model *model, const struct model_plac
     int n = snprintf(model->why, sizeof(model->why), "%ssector %u holds %s %#x; may hold", where,
                      place->lba, value == CELL_FOREIGN ? "foreign data" : "version", value);
     for (uint32_t i = 0; i < place->count && n > 0 && (size_t)n < sizeof(model->why); i++)
-        if (may_have(place, place->versions[i].value, time))
+        if (model_may_have(place, place->versions[i].value, time))
             n += snprintf(model->why + n, sizeof(model->why) - (size_t)n, " %#x",
                           place->versions[i].value);
     return value == CELL_FOREIGN ? MODEL_FOREIGN : MODEL_LOST;
@@ -292,7 +292,7 @@ static enum model_verdict judge_active(struct model *model, struct checker *chec
     for (uint32_t i = 0; i < model->place_count; i++) {
         const struct model_place *place = &model->places[i];
         uint32_t value = read_place(model, checker, &checker->active, place, &map, &mapped);
-        if (!may_have(place, value, time))
+        if (!model_may_have(place, value, time))
             return bad_value(model, place, "", value, time);
     }
     return MODEL_GOOD;
@@ -398,7 +398,7 @@ static enum model_verdict judge_leaks(struct model *model, const struct checker 
 enum model_verdict model_judge(struct model *model, struct checker *checker, uint32_t time)
 {
     uint32_t sectors = (uint32_t)(checker->active.size_bytes / CELL_BYTES);
-    if (!may_have(&model->size, sectors, time))
+    if (!model_may_have(&model->size, sectors, time))
         return bad_value(model, &model->size, "size: ", sectors, time);
     enum model_verdict verdict = judge_active(model, checker, time);
     if (verdict == MODEL_GOOD)

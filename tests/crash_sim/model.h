@@ -107,6 +107,9 @@ void model_close(struct model *model);
 void model_collect(const struct model *model, struct checker *checker,
                    const struct checker_table *table, uint32_t *values);
 
+/* Whether the place may be found to hold this after a power cut at `time`. After model_close. */
+bool model_may_have(const struct model_place *place, uint32_t value, uint32_t time);
+
 /* Judges what `checker` has opened, as the state after a power cut at `time`. */
 enum model_verdict model_judge(struct model *model, struct checker *checker, uint32_t time);
 

@@ -90,10 +90,14 @@ static void undo_all(struct cutter *cutter, uint64_t length_bytes)
     cutter->file.length_bytes = length_bytes;
 }
 
-/* True if the present state is new since the last note. */
-static bool note_state(struct cutter *cutter)
+static uint64_t key_of(const struct cutter *cutter)
 {
-    uint64_t key = cutter->hash ^ cutter->file.length_bytes * UINT64_C(0x2545f4914f6cdd1d);
+    return cutter->hash ^ cutter->file.length_bytes * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+/* True if the state of this key is new since the last note. */
+static bool note_state(struct cutter *cutter, uint64_t key)
+{
     key += key == 0;
     if (cutter->seen_count * 2 >= cutter->seen_room)
         return true;
@@ -119,19 +123,24 @@ static uint32_t pending(const struct cutter *cutter, uint32_t i)
 }
 
 /* The pending changes whose bit is set are on the medium, all of each or torn. */
-static void give(struct cutter *cutter, uint64_t subset, bool is_torn, uint32_t time)
+static void apply_some(struct cutter *cutter, uint64_t subset, bool is_torn)
 {
-    uint64_t length_bytes = cutter->file.length_bytes;
     uint32_t count = cutter->done_count + cutter->flying_count;
-    if (cutter->is_stopped)
-        return;
     for (uint32_t i = 0; i < count; i++) {
         bool is_in = i < 64 ? subset >> i & 1 : cell_below(&cutter->random, 2);
         if (is_in)
             apply(cutter, pending(cutter, i),
                   is_torn && cell_below(&cutter->random, 3) ? PART_TORN : PART_ALL, false);
     }
-    if (note_state(cutter)) {
+}
+
+static void give(struct cutter *cutter, uint64_t subset, bool is_torn, uint32_t time)
+{
+    uint64_t length_bytes = cutter->file.length_bytes;
+    if (cutter->is_stopped)
+        return;
+    apply_some(cutter, subset, is_torn);
+    if (note_state(cutter, key_of(cutter))) {
         cutter->states++;
         cutter->is_stopped = !cutter->check(cutter->opaque, &cutter->file, time);
     }
@@ -221,31 +230,114 @@ static void happen(struct cutter *cutter, uint32_t time)
     case SIMDISK_NOTE:
         forget_states(cutter);
         break;
+    case SIMDISK_ELSEWHERE:
+        break;
     }
+}
+
+static void cutter_init(struct cutter *cutter, const struct simdisk_trace *trace,
+                        const struct powercut_options *options)
+{
+    *cutter = (struct cutter){.trace = trace, .options = options};
+    cutter->random = options->seed * 2 + 1;
+    cutter->seen_room = SEEN_ROOM;
+    cutter->seen = calloc(cutter->seen_room, sizeof(cutter->seen[0]));
+    cutter->done = calloc(trace->change_count + 1, sizeof(cutter->done[0]));
+    cutter->flying = calloc(trace->change_count + 1, sizeof(cutter->flying[0]));
+    CHECK(cutter->done && cutter->flying && cutter->seen);
+    cell_file_copy(&cutter->file, &trace->start);
+}
+
+static void cutter_fini(struct cutter *cutter)
+{
+    cell_file_fini(&cutter->file);
+    free(cutter->done);
+    free(cutter->flying);
+    free(cutter->seen);
+    free(cutter->undo);
+}
+
+static bool is_time_to_cut(struct cutter *cutter)
+{
+    return cutter->options->one_in <= 1 ||
+           cell_below(&cutter->random, cutter->options->one_in) == 0;
 }
 
 uint64_t powercut_each(const struct simdisk_trace *trace, const struct powercut_options *options,
                        bool (*check)(void *opaque, const struct cell_file *file, uint32_t time),
                        void *opaque)
 {
-    struct cutter cutter = {.trace = trace, .options = options, .check = check, .opaque = opaque};
-    cutter.random = options->seed * 2 + 1;
-    cutter.seen_room = SEEN_ROOM;
-    cutter.seen = calloc(cutter.seen_room, sizeof(cutter.seen[0]));
-    cutter.done = calloc(trace->change_count + 1, sizeof(cutter.done[0]));
-    cutter.flying = calloc(trace->change_count + 1, sizeof(cutter.flying[0]));
-    CHECK(cutter.done && cutter.flying && cutter.seen);
-    cell_file_copy(&cutter.file, &trace->start);
+    struct cutter cutter;
+    cutter_init(&cutter, trace, options);
+    cutter.check = check;
+    cutter.opaque = opaque;
     for (uint32_t time = 0; time <= trace->event_count && !cutter.is_stopped; time++) {
-        if (options->one_in <= 1 || cell_below(&cutter.random, options->one_in) == 0)
+        if (is_time_to_cut(&cutter))
             cut(&cutter, time);
         if (time < trace->event_count)
             happen(&cutter, time);
     }
-    cell_file_fini(&cutter.file);
-    free(cutter.done);
-    free(cutter.flying);
-    free(cutter.seen);
-    free(cutter.undo);
+    cutter_fini(&cutter);
     return cutter.states;
+}
+
+/* --- several files --- */
+
+/* Each file has all of what is pending, nothing, or some of it. */
+static void draw_state(struct cutter *cutter, unsigned sample)
+{
+    uint32_t count = cutter->done_count + cutter->flying_count;
+    uint64_t choice = sample < 2 ? sample : cell_below(&cutter->random, 6);
+    if (count && choice)
+        apply_some(cutter, choice == 1 ? UINT64_MAX : draw_subset(cutter), choice > 3);
+}
+
+static bool give_several(struct cutter *cutters, unsigned count, unsigned sample, uint32_t time,
+                         bool (*check)(void *opaque, const struct cell_file *const *files,
+                                       uint32_t time),
+                         void *opaque)
+{
+    const struct cell_file *files[SIMDISK_CLOCK_DISKS];
+    uint64_t lengths[SIMDISK_CLOCK_DISKS], key = 0;
+    bool goes_on = true;
+    for (unsigned i = 0; i < count; i++) {
+        lengths[i] = cutters[i].file.length_bytes;
+        files[i] = &cutters[i].file;
+        draw_state(&cutters[i], sample);
+        key = key * UINT64_C(0x9e3779b97f4a7c15) + key_of(&cutters[i]);
+    }
+    if (note_state(&cutters[0], key)) {
+        cutters[0].states++;
+        goes_on = check(opaque, files, time);
+    }
+    for (unsigned i = 0; i < count; i++)
+        undo_all(&cutters[i], lengths[i]);
+    return goes_on;
+}
+
+uint64_t powercut_several(const struct simdisk_trace *const *traces, unsigned count,
+                          const struct powercut_options *options,
+                          bool (*check)(void *opaque, const struct cell_file *const *files,
+                                        uint32_t time),
+                          void *opaque)
+{
+    struct cutter cutters[SIMDISK_CLOCK_DISKS];
+    bool goes_on = true;
+    CHECK(count && count <= SIMDISK_CLOCK_DISKS);
+    for (unsigned i = 0; i < count; i++) {
+        cutter_init(&cutters[i], traces[i], options);
+        cutters[i].random += 2 * i;
+        CHECK(traces[i]->event_count == traces[0]->event_count);
+    }
+    for (uint32_t time = 0; time <= traces[0]->event_count && goes_on; time++) {
+        if (is_time_to_cut(&cutters[0]))
+            for (unsigned i = 0; i < options->samples && goes_on; i++)
+                goes_on = give_several(cutters, count, i, time, check, opaque);
+        for (unsigned i = 0; i < count && time < traces[0]->event_count; i++)
+            happen(&cutters[i], time);
+    }
+    uint64_t states = cutters[0].states;
+    for (unsigned i = 0; i < count; i++)
+        cutter_fini(&cutters[i]);
+    return states;
 }

@@ -28,4 +28,14 @@ uint64_t powercut_each(const struct simdisk_trace *trace, const struct powercut_
                        bool (*check)(void *opaque, const struct cell_file *file, uint32_t time),
                        void *opaque);
 
+/*
+ * The same for files that lose power together, whose traces have one clock (simdisk_join): at each
+ * cut, `samples` states of all of them.
+ */
+uint64_t powercut_several(const struct simdisk_trace *const *traces, unsigned count,
+                          const struct powercut_options *options,
+                          bool (*check)(void *opaque, const struct cell_file *const *files,
+                                        uint32_t time),
+                          void *opaque);
+
 #endif

@@ -42,6 +42,8 @@ void scene_world_fini(struct scene_world *world)
     origin_cache_fini(&world->origins);
     checker_fini(&world->checker);
     checker_fini(&world->second);
+    for (unsigned i = 0; i < SIMDISK_CLOCK_DISKS; i++)
+        checker_fini(&world->layers[i]);
 }
 
 static const struct origin *get_origin(struct scene_world *world,
@@ -399,6 +401,8 @@ static void remember_contents(struct scene *scene, struct model_snapshot *snapsh
     if (!checker_open(checker, &scene->sim->cache))
         scene_fail(scene, "corruption before a snapshot", checker->why, simdisk_now(scene->sim));
     model_collect(&scene->model, checker, &checker->active, snapshot->values);
+    /* A resize that failed may have left the size that was asked for, or not. */
+    snapshot->size = (uint32_t)(checker->active.size_bytes / CELL_BYTES);
 }
 
 /* On the disk in use, or on the closed image. */

@@ -51,7 +51,8 @@ struct scene_plan {
 /* What scenes of one process share. */
 struct scene_world {
     struct loop loop;
-    struct checker checker, second; /* the second for states within states */
+    struct checker checker, second;             /* the second for states within states */
+    struct checker layers[SIMDISK_CLOCK_DISKS]; /* of chains */
     struct origin_cache origins;
     /* Counted over all scenes. */
     uint64_t scenes, states, recoveries, repairs, nested, faults;

@@ -24,10 +24,9 @@ uint32_t simdisk_now(const struct simdisk *disk)
     return disk->trace.event_count;
 }
 
-static uint32_t add_event(struct simdisk *disk, enum simdisk_event_kind kind, uint32_t index,
-                          uint32_t since)
+static uint32_t append(struct simdisk_trace *trace, enum simdisk_event_kind kind, uint32_t index,
+                       uint32_t since)
 {
-    struct simdisk_trace *trace = &disk->trace;
     if (trace->event_count == trace->event_room) {
         trace->event_room = trace->event_room * 2 + 64;
         trace->events = realloc(trace->events, trace->event_room * sizeof(trace->events[0]));
@@ -35,6 +34,23 @@ static uint32_t add_event(struct simdisk *disk, enum simdisk_event_kind kind, ui
     }
     trace->events[trace->event_count] = (struct simdisk_event){kind, index, since};
     return trace->event_count++;
+}
+
+static uint32_t add_event(struct simdisk *disk, enum simdisk_event_kind kind, uint32_t index,
+                          uint32_t since)
+{
+    for (unsigned i = 0; disk->clock && i < disk->clock->count; i++)
+        if (disk->clock->disks[i] != disk)
+            append(&disk->clock->disks[i]->trace, SIMDISK_ELSEWHERE, 0, 0);
+    return append(&disk->trace, kind, index, since);
+}
+
+void simdisk_join(struct simdisk *disk, struct simdisk_clock *clock)
+{
+    CHECK(!disk->trace.event_count && clock->count < SIMDISK_CLOCK_DISKS);
+    CHECK(!clock->count || !clock->disks[0]->trace.event_count);
+    disk->clock = clock;
+    clock->disks[clock->count++] = disk;
 }
 
 uint32_t simdisk_note(struct simdisk *disk)

@@ -32,6 +32,15 @@ enum simdisk_event_kind {
     SIMDISK_DROPPED,   /* change `index` failed and had no effect */
     SIMDISK_SYNCED,    /* all that was done before `since`, and not lost by now, is durable */
     SIMDISK_NOTE,      /* the workload did something */
+    SIMDISK_ELSEWHERE, /* an event of another disk of the same clock */
+};
+
+#define SIMDISK_CLOCK_DISKS 8u
+
+/* Disks that lose power together: their traces have one clock. */
+struct simdisk_clock {
+    struct simdisk *disks[SIMDISK_CLOCK_DISKS];
+    unsigned count;
 };
 
 struct simdisk_event {
@@ -59,7 +68,8 @@ struct simdisk {
     struct cell_arena *arena;
     struct cell_file cache;
     struct simdisk_trace trace;
-    struct list queue; /* requests that have not been executed */
+    struct simdisk_clock *clock; /* or NULL */
+    struct list queue;           /* requests that have not been executed */
     unsigned queued;
     unsigned per_turn;               /* requests executed in one loop turn, at most */
     unsigned slow_one_in, slow_most; /* one in so many is overtaken by others, up to so often */
@@ -75,6 +85,8 @@ struct simdisk {
 /* The file holds what `start` holds. Cells live in `arena`, which outlives the disk. */
 struct simdisk *simdisk_create(struct loop *loop, struct cell_arena *arena,
                                const struct cell_file *start, uint64_t seed);
+/* Nothing has happened to it yet. */
+void simdisk_join(struct simdisk *disk, struct simdisk_clock *clock);
 /* After the file was closed, or was never opened by anyone. */
 void simdisk_destroy(struct simdisk *disk);
 

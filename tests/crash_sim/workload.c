@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "tests/crash_sim/jobscene.h"
 
 /* What a sequence is made of. Each aims at certain clusters of the start image (scene.c). */
 enum step {
@@ -368,7 +369,8 @@ static void run_random(struct scene_world *world, uint64_t item, uint64_t seed)
 #define FROM_RACES   (FROM_FAULTS + UINT64_C(1) * FAULT_CONFIGS * STEPS * FAULT_KINDS)
 #define LISTED       (FROM_RACES + UINT64_C(1) * CONFIGS * RACES)
 #define OTHERS       (LISTED - FROM_FAULTS)
-#define STRIDE       UINT64_C(7919) /* prime, and no divisor of either */
+#define STRIDE       UINT64_C(7919)      /* prime, and no divisor of either */
+#define FROM_JOBS    (UINT64_C(1) << 40) /* without end, too */
 
 const char *workload_family(uint64_t item)
 {
@@ -376,16 +378,24 @@ const char *workload_family(uint64_t item)
            : item < FROM_FAULTS ? "sequences of three operations"
            : item < FROM_RACES  ? "faults"
            : item < LISTED      ? "races"
-                                : "random operations";
+           : item < FROM_JOBS   ? "random operations"
+                                : "jobs";
 }
 
-/* Of sixteen one is random; of five others one is a fault or a race, while there are sequences. */
+/* Of sixteen one is random and one a job. */
+static uint64_t rest_of(uint64_t position)
+{
+    return position / 16 * 14 + MIN(position % 16, 7) + (position % 16 > 8 ? position % 16 - 8 : 0);
+}
+
+/* Of five others one is a fault or a race, while there are sequences. */
 uint64_t workload_order(uint64_t position)
 {
-    uint64_t randoms = position / 16, rest = position - randoms;
-    uint64_t sequence = rest - rest / 5, other = rest / 5;
+    uint64_t rest = rest_of(position), sequence = rest - rest / 5, other = rest / 5;
     if (position % 16 == 15)
-        return LISTED + randoms;
+        return LISTED + position / 16;
+    if (position % 16 == 7)
+        return FROM_JOBS + position / 16;
     if (rest % 5 != 4 && sequence < FROM_FAULTS)
         return sequence * STRIDE % FROM_FAULTS;
     if (sequence >= FROM_FAULTS)
@@ -395,7 +405,7 @@ uint64_t workload_order(uint64_t position)
 
 const char *workload_coverage(uint64_t position)
 {
-    uint64_t rest = position - position / 16;
+    uint64_t rest = rest_of(position);
     return rest >= LISTED                   ? "all sequences, faults and races of the list"
            : rest - rest / 5 >= FROM_FAULTS ? "all sequences of one to three operations"
                                             : "a sample of the sequences";
@@ -424,6 +434,8 @@ void workload_run(struct scene_world *world, uint64_t item, uint64_t seed)
         uint64_t index = item - FROM_FAULTS;
         run_faults(world, index % FAULT_CONFIGS, (enum step)(index / FAULT_CONFIGS % STEPS),
                    index / FAULT_CONFIGS / STEPS, mixed);
+    } else if (item >= FROM_JOBS) {
+        jobscene_run(world, item - FROM_JOBS, mixed);
     } else {
         run_random(world, item, seed);
     }

@@ -2,15 +2,34 @@
 /* block_image: images that commands make or name: overlays, targets of mirrors and backups. */
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "disk/io.h"
 #include "disk/lock.h"
 #include "disk/qcow2/qcow2_create.h"
+#include "disk/qcow2/qcow2_rule.h"
 #include "vmm/block/block_private.h"
 
-/* Makes the file, or empties it, unless somebody holds it. */
+/* The name is on the medium too: after a power cut the image is found. */
+static int sync_folder(const char *path, struct error *err)
+{
+    char *copy = strdup(path);
+    int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int result = fd < 0 || fsync(fd) ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    free(copy);
+    /* Not every file system can. */
+    if (!result || result == -EINVAL)
+        return 0;
+    return error_set_errno(err, -result, "Could not make the folder of '%s' durable", path);
+}
+
+/* Makes the file, or empties it, unless somebody holds it. Durable: a disk's newest data may be in
+ * it soon, and a guest that flushes nothing more relies on what was flushed before. */
 static int make_file(struct block *block, const char *path, const struct block_image *image,
                      struct error *err)
 {
@@ -38,6 +57,10 @@ static int make_file(struct block *block, const char *path, const struct block_i
         options.backing_format = image->backing_format;
         result = qcow2_create(file, NULL, &options, err);
     }
+    if (!result && qcow2_rule(JOB_IMAGE_FIRST) && (result = io_sync_now(file)))
+        error_set_errno(err, -result, "Could not write '%s'", path);
+    if (!result)
+        result = sync_folder(path, err);
     /* The descriptor closes later; the opening that follows wants the locks now. */
     struct error ignored = {0};
     unused_result(lock_take(file->fd, path, 0, 0, &ignored));
