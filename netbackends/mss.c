@@ -14,33 +14,10 @@ static size_t usual(const struct packet *packet)
            (size_t)(packet->is_ipv6 ? PACKET_IPV6_BYTES : PACKET_IPV4_BYTES);
 }
 
-static void find_flow(const uint8_t *frame, const struct packet *packet, bool is_from_guest,
-                      struct mss_flow *out)
-{
-    size_t bytes = packet->is_ipv6 ? 16 : 4;
-    const uint8_t *source = frame + packet->ip + (packet->is_ipv6 ? 8 : 12);
-    const uint8_t *target = source + bytes, *tcp = frame + packet->transport;
-    uint16_t from = load_be16(tcp), to = load_be16(tcp + 2);
-    *out = (struct mss_flow){.is_ipv6 = packet->is_ipv6};
-    memcpy(out->guest, is_from_guest ? source : target, bytes);
-    memcpy(out->remote, is_from_guest ? target : source, bytes);
-    out->guest_port = is_from_guest ? from : to;
-    out->remote_port = is_from_guest ? to : from;
-}
-
-static size_t set_of(const struct mss_flow *flow)
-{
-    const uint8_t *byte = (const uint8_t *)flow;
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof(*flow); i++)
-        hash = (hash ^ byte[i]) * 16777619u;
-    return (hash ^ hash >> 16) % MSS_SETS;
-}
-
-static struct mss_entry *find(struct mss_entry *set, const struct mss_flow *flow)
+static struct mss_entry *find(struct mss_entry *set, const struct flow *flow)
 {
     for (size_t i = 0; i < MSS_WAYS; i++)
-        if (set[i].bytes && !memcmp(&set[i].flow, flow, sizeof(*flow)))
+        if (set[i].bytes && flow_equals(&set[i].flow, flow))
             return &set[i];
     return NULL;
 }
@@ -62,9 +39,9 @@ static struct mss_entry *make_place(struct mss_table *table, struct mss_entry *s
     return oldest;
 }
 
-static void keep(struct mss_table *table, const struct mss_flow *flow, size_t wish)
+static void keep(struct mss_table *table, const struct flow *flow, size_t wish)
 {
-    struct mss_entry *set = table->entries[set_of(flow)];
+    struct mss_entry *set = table->entries[flow_hash(flow) % MSS_SETS];
     struct mss_entry *entry = find(set, flow);
     if (!entry)
         entry = make_place(table, set);
@@ -72,9 +49,10 @@ static void keep(struct mss_table *table, const struct mss_flow *flow, size_t wi
 }
 
 /* The usual length will do: a connection with the same ends may have had another wish. */
-static void drop(struct mss_table *table, const struct mss_flow *flow)
+static void drop(struct mss_table *table, const struct flow *flow)
 {
-    struct mss_entry *entry = table->count ? find(table->entries[set_of(flow)], flow) : NULL;
+    struct mss_entry *entry =
+        table->count ? find(table->entries[flow_hash(flow) % MSS_SETS], flow) : NULL;
     if (!entry)
         return;
     entry->bytes = 0;
@@ -116,11 +94,11 @@ static size_t rewrite_options(uint8_t *tcp, size_t end)
 void mss_take_syn(struct mss_table *table, uint8_t *frame, const struct packet *packet,
                   size_t payload)
 {
-    struct mss_flow flow;
+    struct flow flow;
     size_t wish = rewrite_options(frame + packet->transport, payload - packet->transport);
     if (!wish)
         wish = packet->is_ipv6 ? DEFAULT_IPV6 : DEFAULT_IPV4;
-    find_flow(frame, packet, true, &flow);
+    flow_find(frame, packet, true, &flow);
     if (wish < usual(packet))
         keep(table, &flow, MAX(wish, MSS_LEAST));
     else
@@ -129,13 +107,13 @@ void mss_take_syn(struct mss_table *table, uint8_t *frame, const struct packet *
 
 size_t mss_of(const struct mss_table *table, const uint8_t *frame, const struct packet *packet)
 {
-    struct mss_flow flow;
+    struct flow flow;
     size_t most = usual(packet);
     if (!table->count && !table->forgotten)
         return most;
-    find_flow(frame, packet, false, &flow);
+    flow_find(frame, packet, false, &flow);
     /* The cast is for find(), which serves writers as well. */
-    struct mss_entry *set = ((struct mss_table *)table)->entries[set_of(&flow)];
+    struct mss_entry *set = ((struct mss_table *)table)->entries[flow_hash(&flow) % MSS_SETS];
     const struct mss_entry *entry = find(set, &flow);
     if (entry)
         return entry->bytes;

@@ -10,7 +10,7 @@
 #ifndef NETBACKENDS_MSS_H
 #define NETBACKENDS_MSS_H
 
-#include "netbackends/packet.h"
+#include "netbackends/flow.h"
 
 enum {
     MSS_MTU = 1500,      /* the guest's wire, whatever it says */
@@ -20,14 +20,8 @@ enum {
     MSS_WAYS = 4,
 };
 
-struct mss_flow {
-    uint8_t guest[16], remote[16];
-    uint16_t guest_port, remote_port;
-    uint16_t is_ipv6; /* as wide as these: no padding, it is compared as a whole */
-};
-
 struct mss_entry {
-    struct mss_flow flow;
+    struct flow flow;
     uint16_t bytes; /* 0: free */
     uint32_t age;   /* the larger, the later */
 };

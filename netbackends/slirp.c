@@ -8,10 +8,12 @@
  * notify. All of that queues one task, which in each loop turn polls, hands frames to the NIC and
  * fills, in this order.
  *
- *   guest -> send() -> guard -> slirp_input          at once, in the turn's DRAIN stage
+ *   guest -> send() -> guard -> lane -> slirp_input  at once, in the turn's DRAIN stage
  *   libslirp -> send_packet -> merge -> to_guest     inside slirp_input or poll; never further,
  *                                                    or a frame sent would re-enter the NIC
- *   task: poll, to_guest -> net_receive, fill        in the turn's COMPLETE stage
+ *   task: poll, to_guest -> net_receive, lanes, fill in the turn's COMPLETE stage
+ *
+ * What the host sends on a TCP connection that the guest opened goes past libslirp: see lane.h.
  *
  * Backpressure: while to_guest is fuller than QUEUE_HIGH_BYTES the host's sockets are not read;
  * TCP's windows do the rest. What libslirp sends regardless (answers to the guest's own frames) is
@@ -80,27 +82,48 @@ static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t l
 /* libslirp believes in a longer wire than there is: see start_slirp. */
 static void queue_long(struct slirp_backend *self, const uint8_t *bytes, size_t length)
 {
-    struct packet packet;
-    if (packet_parse_ip(bytes, length, &packet) && packet.protocol == PACKET_TCP) {
-        queue_tcp(self, bytes, length);
-        return;
-    }
     memcpy(self->segment, bytes, length);
     if (fragment_ipv4(self->segment, length, MSS_MTU, queue_piece, self))
         queue_piece(self, self->segment, length);
 }
 
+/* What it says on a connection whose data goes past it. */
+static void queue_control(struct slirp_backend *self, const uint8_t *bytes, size_t length,
+                          const struct packet *packet)
+{
+    uint8_t frame[LANE_CONTROL_MAX];
+    if (length > sizeof(frame) - 4) {
+        self->backend.stats.rx_dropped++;
+        return;
+    }
+    memcpy(frame, bytes, length);
+    lanes_to_guest(&self->lanes, frame, &length, packet, mss_of(&self->merge.mss, bytes, packet));
+    queue_tcp(self, frame, length);
+}
+
+static void queue_frame(struct slirp_backend *self, const uint8_t *bytes, size_t length)
+{
+    struct packet packet;
+    size_t payload;
+    bool is_tcp =
+        packet_parse_ip(bytes, length, &packet) && packet_parse_tcp(bytes, &packet, &payload);
+    if (is_tcp && lanes_know(&self->lanes, bytes, &packet))
+        queue_control(self, bytes, length, &packet);
+    else if (is_tcp || length <= PACKET_ETHERNET_BYTES + MSS_MTU)
+        queue_tcp(self, bytes, length);
+    else
+        queue_long(self, bytes, length);
+}
+
 static ssize_t on_send_packet(const void *bytes, size_t length, void *opaque)
 {
     struct slirp_backend *self = opaque;
-    if (self->is_closing || !self->backend.peer)
+    if (self->is_closing)
         return (ssize_t)length;
     if (length > GUARD_FRAME_MAX)
         self->backend.stats.rx_dropped++;
-    else if (length > PACKET_ETHERNET_BYTES + MSS_MTU)
-        queue_long(self, bytes, length);
     else
-        queue_tcp(self, bytes, length);
+        queue_frame(self, bytes, length);
     loop_task_queue(&self->task);
     return (ssize_t)length;
 }
@@ -139,16 +162,18 @@ static void on_timer_mod(void *timer, int64_t expire_ms, void *opaque)
     loop_task_queue(&self->task);
 }
 
-/* libslirp never announces all of its descriptors here; fill is what counts. */
+/* libslirp never announces all of its descriptors here, but those of a guest's connections; what
+ * counts for the rest is fill. */
 static void on_register_fd(int fd, void *opaque)
 {
-    (void)fd;
-    (void)opaque;
+    struct slirp_backend *self = opaque;
+    lanes_on_fd(&self->lanes, fd);
 }
 
 static void on_unregister_fd(int fd, void *opaque)
 {
     struct slirp_backend *self = opaque;
+    lanes_on_fd_closed(&self->lanes, fd);
     poll_set_forget(&self->sockets, fd);
 }
 
@@ -181,8 +206,8 @@ static const SlirpCb slirp_callbacks = {
 
 static int on_get_revents(int fd, void *opaque)
 {
-    const struct slirp_backend *self = opaque;
-    uint32_t ready = poll_set_ready(&self->sockets, fd);
+    struct slirp_backend *self = opaque;
+    uint32_t ready = lanes_ready(&self->lanes, fd, poll_set_ready(&self->sockets, fd));
     return (ready & EPOLLIN ? SLIRP_POLL_IN : 0) | (ready & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
            (ready & EPOLLPRI ? SLIRP_POLL_PRI : 0) | (ready & EPOLLERR ? SLIRP_POLL_ERR : 0) |
            (ready & EPOLLHUP ? SLIRP_POLL_HUP : 0);
@@ -216,12 +241,32 @@ static void deliver(struct slirp_backend *self)
     }
 }
 
+static int on_lane_frame(void *opaque, const struct net_meta *meta, const struct iovec *iov,
+                         size_t iov_count)
+{
+    struct slirp_backend *self = opaque;
+    int result = net_receive(&self->backend, meta, iov, iov_count);
+    if (result == -EAGAIN)
+        self->guest_is_full = true;
+    return result;
+}
+
+/* After what libslirp said, which is older. */
+static void pump_lanes(struct slirp_backend *self, uint64_t now_ns)
+{
+    if (lanes_pump(&self->lanes, now_ns, self->guest_is_full ? NULL : on_lane_frame, self))
+        loop_task_queue(&self->task);
+}
+
 static int on_add_poll(int fd, int events, void *opaque)
 {
     struct slirp_backend *self = opaque;
     uint32_t wanted = (events & SLIRP_POLL_IN ? EPOLLIN : 0u) |
                       (events & SLIRP_POLL_OUT ? EPOLLOUT : 0u) |
                       (events & SLIRP_POLL_PRI ? EPOLLPRI : 0u) | EPOLLERR | EPOLLHUP;
+    wanted = lanes_wanted(&self->lanes, fd, wanted);
+    if (!wanted)
+        return fd;
     bool is_new = poll_set_want(&self->sockets, fd, wanted);
     /* libslirp listens with a backlog of one. On other sockets this fails and changes nothing. */
     if (is_new && self->widens_backlog && !(wanted & (EPOLLOUT | EPOLLPRI)))
@@ -261,7 +306,7 @@ static bool is_silent(struct slirp_backend *self, uint64_t now_ns)
 
 static void set_timer(struct slirp_backend *self, uint32_t timeout_ms, uint64_t now_ns)
 {
-    uint64_t deadline_ns = self->ra_timer.deadline_ns;
+    uint64_t deadline_ns = MIN(self->ra_timer.deadline_ns, lanes_deadline(&self->lanes));
     if (timeout_ms < TIMEOUT_NOTHING_MS && !is_silent(self, now_ns))
         deadline_ns = MIN(deadline_ns, now_ns + timeout_ms * NS_PER_MS);
     /* A timer that is early is cheaper than moving it in every turn. */
@@ -294,6 +339,9 @@ static void on_task(struct loop_task *task)
     uint64_t now_ns = loop_now_ns();
     poll_sockets(self, now_ns);
     deliver(self);
+    if (lanes_deadline(&self->lanes) <= now_ns)
+        lanes_expire(&self->lanes, now_ns);
+    pump_lanes(self, now_ns);
     fill_sockets(self, now_ns);
 }
 
@@ -318,9 +366,16 @@ static void on_timer(struct loop_timer *timer)
 static int input(void *opaque, uint8_t *frame, size_t length)
 {
     struct slirp_backend *self = opaque;
+    struct packet packet;
+    size_t payload;
     if (!guard_check(&self->guard, frame, length))
         return -EPERM;
+    bool is_tcp =
+        packet_parse_ip(frame, length, &packet) && packet_parse_tcp(frame, &packet, &payload);
+    if (is_tcp && !lanes_from_guest(&self->lanes, frame, &packet, payload, self->last_activity_ns))
+        return 0;
     slirp_input(self->slirp, frame, (int)length);
+    lanes_taken(&self->lanes);
     return 0;
 }
 
@@ -385,7 +440,7 @@ static void slirp_set_guest_offloads(struct net_backend *backend, unsigned offlo
     /* Frames that the guest no longer understands are lost as on a wire; TCP sends them again. */
     if (self->merge.offloads & ~offloads)
         frame_queue_clear(&self->to_guest);
-    self->merge.offloads = offloads;
+    self->merge.offloads = self->lanes.offloads = offloads;
 }
 
 static void slirp_describe(const struct net_backend *backend, char *text, size_t size)
@@ -406,6 +461,7 @@ static void release(struct slirp_backend *self)
         slirp_cleanup(self->slirp);
     loop_task_cancel(&self->task);
     poll_set_fini(&self->sockets);
+    lanes_fini(&self->lanes);
     frame_queue_fini(&self->to_guest);
 }
 
@@ -575,6 +631,8 @@ static int allocate(struct loop *loop, const char *id, struct slirp_backend **ou
     self->last_activity_ns = loop_now_ns();
     self->sockets_max = count_sockets_max();
     int result = poll_set_init(&self->sockets);
+    if (!result)
+        result = lanes_init(&self->lanes);
     if (!result)
         result = frame_queue_init(&self->to_guest, QUEUE_BYTES);
     if (result) {

@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "netbackends/frame_queue.h"
 #include "netbackends/guard.h"
+#include "netbackends/lane.h"
 #include "netbackends/merge.h"
 #include "netbackends/poll_set.h"
 #include "netbackends/slirp.h"
@@ -35,6 +36,7 @@ struct slirp_backend {
     uint64_t last_activity_ns;
     struct frame_queue to_guest;
     struct merge merge;
+    struct lane_set lanes;
     bool guest_is_full; /* net_receive answered -EAGAIN */
     struct guard guard;
     size_t sockets_max;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fuzz_frames: a libFuzzer target: frames from a hostile guest or peer through everything that
- * reads them before a library or a guest does: guard, merging, checksums, cutting.
+ * reads them before a library or a guest does: guard, lanes, merging, checksums, cutting.
  *
  *   ninja build/tests/fuzz_frames && build/tests/fuzz_frames -max_len=4096 -max_total_time=60
  *
@@ -13,7 +13,9 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/iov.h"
 #include "netbackends/guard.h"
+#include "netbackends/lane.h"
 #include "netbackends/merge.h"
 #include "netbackends/offload.h"
 #include "netbackends/packet.h"
@@ -24,6 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct frame_queue queue;
 static uint8_t room[OFFLOAD_SEGMENT_ROOM];
+static struct lane_set lanes;
 
 struct input {
     uint8_t flags;
@@ -131,6 +134,41 @@ static void drain(struct merge *merge)
     }
 }
 
+static int on_lane_frame(void *opaque, const struct net_meta *meta, const struct iovec *iov,
+                         size_t iov_count)
+{
+    (void)opaque;
+    CHECK(offload_check_meta(meta, iov_size(iov, iov_count), lanes.offloads));
+    return 0;
+}
+
+/* A guest's frame on its way into a libslirp that answers each SYN, and frames of its own. */
+static void try_lane(struct input *in, unsigned kind)
+{
+    struct packet packet;
+    size_t payload;
+    if (!packet_parse_ip(in->frame, in->length, &packet) ||
+        !packet_parse_tcp(in->frame, &packet, &payload))
+        return;
+    if (kind & 1) {
+        lanes_from_guest(&lanes, in->frame, &packet, payload, 1);
+        lanes_on_fd(&lanes, 0);
+        lanes_taken(&lanes);
+    } else if (packet.end - packet.transport < 100 && lanes_know(&lanes, in->frame, &packet)) {
+        uint8_t *longer = malloc(packet.end + 4);
+        size_t length = packet.end;
+        memcpy(longer, in->frame, length);
+        lanes_to_guest(&lanes, longer, &length, &packet, 1460);
+        CHECK(length == packet.end || length == packet.end + 4);
+        free(longer);
+    }
+    lanes_pump(&lanes, 1, on_lane_frame, NULL);
+    if (kind & 2)
+        lanes_expire(&lanes, UINT64_MAX - 1);
+    if ((kind & 4) && lanes.count)
+        lanes_on_fd_closed(&lanes, 0);
+}
+
 static void try_one(struct input *in, struct merge *merge)
 {
     const struct guard guard = {.allows_tftp = in->flags & 1,
@@ -139,8 +177,10 @@ static void try_one(struct input *in, struct merge *merge)
                                 .mss = in->flags & 8 ? &merge->mss : NULL,
                                 .host = {10, 0, 2, 2},
                                 .host6 = {0xfe, 0xc0, [15] = 2}};
-    if (guard_check(&guard, in->frame, in->length))
+    if (guard_check(&guard, in->frame, in->length)) {
         check_passed(in, &guard);
+        try_lane(in, in->flags >> 4);
+    }
     if (in->length <= GUARD_FRAME_MAX)
         push(merge, in->frame, in->length);
     bool is_sane = offload_check_meta(&in->meta, in->length, in->flags >> 2);
@@ -155,11 +195,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct merge merge = {.offloads = size ? data[0] >> 2 : 0};
     struct input in;
     if (!queue.arena)
-        CHECK(frame_queue_init(&queue, QUEUE_BYTES) == 0);
+        CHECK(frame_queue_init(&queue, QUEUE_BYTES) == 0 && lanes_init(&lanes) == 0);
+    lanes.offloads = size ? data[0] >> 2 : 0;
     while (take(&data, &size, &in)) {
         try_one(&in, &merge);
         free(in.frame);
     }
     drain(&merge);
+    if (lanes.count)
+        lanes_on_fd_closed(&lanes, 0);
     return 0;
 }

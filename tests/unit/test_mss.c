@@ -66,13 +66,7 @@ static size_t answer(void)
     reverse.target = flow.source;
     reverse.source_port = flow.target_port;
     reverse.target_port = flow.source_port;
-    if (flow.is_ipv6) {
-        frames_tcp(&back, &reverse, TCP_ACK, 1, 1, "x", 1);
-        memcpy(back.bytes + 22, frame.bytes + 38, 16);
-        memcpy(back.bytes + 38, frame.bytes + 22, 16);
-    } else {
-        frames_tcp(&back, &reverse, TCP_ACK, 1, 1, "x", 1);
-    }
+    frames_tcp(&back, &reverse, TCP_ACK, 1, 1, "x", 1);
     assert_true(packet_parse_ip(back.bytes, back.length, &found));
     return mss_of(&table, back.bytes, &found);
 }

@@ -507,7 +507,7 @@ static void test_offloads_given_up_take_their_frames_along(void **state)
     (void)state;
     uint16_t port;
     int listener = host_socket(SOCK_STREAM, &port);
-    static char data[60000];
+    static char data[180000];
     size_t total = 0, at, bytes;
     struct guest_tcp tcp;
     open_net(&(struct net_slirp_options){0});
