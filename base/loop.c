@@ -70,7 +70,7 @@ int loop_init(struct loop *loop)
     int result = uv_loop_init(&loop->uv);
     if (result)
         return result;
-    loop_adopt_thread(loop);
+    loop->thread = pthread_self();
     for (int i = 0; i < LOOP_STAGE_COUNT; i++)
         list_init(&loop->tasks[i]);
     loop->tasks_queued = 0;
@@ -104,12 +104,6 @@ void loop_run_once(struct loop *loop, bool wait)
     uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT);
 }
 
-void loop_stop(struct loop *loop)
-{
-    loop_check_thread(loop);
-    uv_stop(&loop->uv);
-}
-
 void loop_fini(struct loop *loop)
 {
     CHECK(!loop->tasks_queued && list_is_empty(&loop->spinners));
@@ -125,14 +119,9 @@ void loop_check_thread(const struct loop *loop)
     CHECK(pthread_equal(loop->thread, pthread_self()));
 }
 
-void loop_adopt_thread(struct loop *loop)
-{
-    loop->thread = pthread_self();
-}
-
 int loop_forked(struct loop *loop)
 {
-    loop_adopt_thread(loop);
+    loop->thread = pthread_self();
     return uv_loop_fork(&loop->uv);
 }
 

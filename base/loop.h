@@ -55,13 +55,12 @@ struct loop_task {
 /* The calling thread becomes the loop's thread. 0 or -errno. */
 int must_check loop_init(struct loop *loop);
 
-/* Runs until loop_stop, or until nothing is active any more. May be called again. */
+/* Runs until nothing is active any more. May be called again. */
 void loop_run(struct loop *loop);
 
 /* Runs one turn; waits for an event only if `wait` and no task is queued. */
 void loop_run_once(struct loop *loop, bool wait);
 
-void loop_stop(struct loop *loop);
 
 /* All watches and timers must be closed; runs the pending close callbacks. CHECKs that none leaked.
  */
@@ -70,9 +69,6 @@ void loop_fini(struct loop *loop);
 /* CHECKs that the caller is on the loop's thread: for the choke points of every layer. */
 void loop_check_thread(const struct loop *loop);
 
-/* The thread that calls this becomes the loop's thread (after -daemonize has forked, or in tests).
- */
-void loop_adopt_thread(struct loop *loop);
 
 /* In the child of a fork, before anything is watched: the loop is the child's own. 0 or -errno. */
 int must_check loop_forked(struct loop *loop);

@@ -46,13 +46,6 @@ void bus_set_listener(struct bus *bus, const struct bus_listener *listener, void
         CHECK(!list_entry(node, struct bus_doorbell, node)->region->mapped);
     bus->listener = listener;
     bus->listener_opaque = opaque;
-    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
-        for (unsigned i = 0; i < bus->region_count[space]; i++) {
-            const struct bus_region *region = bus->regions[space][i];
-            if (region->coalesce_writes && listener && listener->coalesce_add)
-                listener->coalesce_add(opaque, region->space, region->base, region->size);
-        }
-    }
 }
 
 /* The index of the first region whose base is above `address`: where it would be inserted. */
@@ -96,9 +89,6 @@ static void region_go_live(struct bus *bus, struct bus_region *region)
         if (doorbell->region == region)
             doorbell_go_live(bus, doorbell);
     }
-    if (region->coalesce_writes && bus->listener && bus->listener->coalesce_add)
-        bus->listener->coalesce_add(bus->listener_opaque, region->space, region->base,
-                                    region->size);
 }
 
 static void region_die(struct bus *bus, struct bus_region *region)
@@ -109,9 +99,6 @@ static void region_die(struct bus *bus, struct bus_region *region)
         if (doorbell->region == region)
             doorbell_die(bus, doorbell);
     }
-    if (region->coalesce_writes && bus->listener && bus->listener->coalesce_del)
-        bus->listener->coalesce_del(bus->listener_opaque, region->space, region->base,
-                                    region->size);
 }
 
 int bus_map(struct bus *bus, enum bus_space space, uint64_t base, struct bus_region *region)

@@ -42,8 +42,6 @@ struct bus_region {
     const struct bus_region_ops *ops;
     void *device;
     uint64_t size;
-    /* Writes may be reported late and in batches (KVM coalesced I/O). */
-    bool coalesce_writes;
     /* Private. */
     uint64_t base;
     enum bus_space space;
@@ -70,8 +68,6 @@ struct bus_listener {
                         const struct bus_doorbell *doorbell);
     void (*doorbell_del)(void *opaque, enum bus_space space, uint64_t address,
                          const struct bus_doorbell *doorbell);
-    void (*coalesce_add)(void *opaque, enum bus_space space, uint64_t address, uint64_t size);
-    void (*coalesce_del)(void *opaque, enum bus_space space, uint64_t address, uint64_t size);
 };
 
 struct bus {

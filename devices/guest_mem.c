@@ -84,11 +84,3 @@ void guest_mem_written_host(const struct guest_mem *mem, const void *host, uint6
     }
     UNREACHABLE("a device wrote outside guest RAM");
 }
-
-uint64_t guest_mem_size(const struct guest_mem *mem)
-{
-    uint64_t total = 0;
-    for (unsigned i = 0; i < mem->region_count; i++)
-        total += mem->regions[i].size;
-    return total;
-}

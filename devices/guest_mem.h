@@ -45,7 +45,5 @@ void guest_mem_written(const struct guest_mem *mem, uint64_t gpa, uint64_t lengt
 /* The same for memory that was found by guest_mem_span. */
 void guest_mem_written_host(const struct guest_mem *mem, const void *host, uint64_t length);
 
-/* The sum of all regions, in bytes. */
-uint64_t guest_mem_size(const struct guest_mem *mem);
 
 #endif

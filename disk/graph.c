@@ -20,11 +20,6 @@ struct node *graph_top(const struct disk *disk)
     return disk->top;
 }
 
-struct loop *graph_loop(const struct disk *disk)
-{
-    return disk->loop;
-}
-
 enum disk_aio graph_aio(const struct disk *disk)
 {
     return disk->aio;

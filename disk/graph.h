@@ -28,7 +28,6 @@
 #include "disk/format.h"
 
 struct node *graph_top(const struct disk *disk);
-struct loop *graph_loop(const struct disk *disk);
 enum disk_aio graph_aio(const struct disk *disk);
 const struct disk_cache_mode *graph_cache(const struct disk *disk);
 /* By node name or, if `by_path`, by the file's name as it was opened; or NULL. */

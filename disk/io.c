@@ -331,11 +331,6 @@ int io_zero_now(struct io_file *file, uint64_t offset, uint64_t bytes)
     return file->ops->now(file, IO_ZERO, NULL, offset, bytes);
 }
 
-int io_punch_now(struct io_file *file, uint64_t offset, uint64_t bytes)
-{
-    return file->ops->now(file, IO_PUNCH, NULL, offset, bytes);
-}
-
 int io_truncate_now(struct io_file *file, uint64_t length_bytes)
 {
     return file->ops->now(file, IO_TRUNCATE, NULL, length_bytes, 0);

@@ -100,7 +100,6 @@ int must_check io_write_now(struct io_file *file, uint64_t offset, const void *b
                             uint64_t bytes);
 int must_check io_sync_now(struct io_file *file);
 int must_check io_zero_now(struct io_file *file, uint64_t offset, uint64_t bytes);
-int must_check io_punch_now(struct io_file *file, uint64_t offset, uint64_t bytes);
 int must_check io_truncate_now(struct io_file *file, uint64_t length_bytes);
 int must_check io_length(struct io_file *file, uint64_t *length_bytes);
 

@@ -181,11 +181,6 @@ uint64_t map_size_bytes(const struct map *map)
     return map->layers[0].size_bytes;
 }
 
-unsigned map_depth(const struct map *map)
-{
-    return map->depth;
-}
-
 /* --- one layer --- */
 
 /* Asking the file system is slow: the answer is kept. */

@@ -45,7 +45,6 @@ int must_check map_open(struct loop *loop, const struct map_options *options, st
 void map_close(struct map *map);
 
 uint64_t map_size_bytes(const struct map *map);
-unsigned map_depth(const struct map *map); /* number of layers */
 
 /*
  * The extent that begins at `offset` (below the size), looking through the first `depth` layers; 0

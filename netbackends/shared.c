@@ -187,14 +187,14 @@ static void shared_close(struct net_backend *backend, void (*on_closed)(void *op
 static const struct net_backend_ops nat_ops = SHARED_OPS("nat");
 static const struct net_backend_ops host_only_ops = SHARED_OPS("hostonly");
 
-bool net_backend_is_shared(const struct net_backend *backend)
+static bool is_shared(const struct net_backend *backend)
 {
     return backend->ops == &nat_ops || backend->ops == &host_only_ops;
 }
 
 struct net_backend *net_shared_nat(struct net_backend *backend)
 {
-    if (net_backend_is_shared(backend))
+    if (is_shared(backend))
         return from_backend(backend)->engine;
     return net_backend_is_slirp(backend) ? backend : NULL;
 }

@@ -26,7 +26,6 @@ int must_check net_shared_create(struct loop *loop, const char *id,
                                  const struct net_shared_options *options, struct net_backend **out,
                                  struct error *err);
 
-bool net_backend_is_shared(const struct net_backend *backend);
 
 /*
  * The NAT that takes forwards (net_slirp_forward_add and the like): the backend itself where it is

@@ -48,11 +48,6 @@ uint32_t foreign_cluster_bytes(const struct foreign *foreign)
     return foreign->cluster_bytes;
 }
 
-bool foreign_has_parents(const struct foreign *foreign)
-{
-    return foreign->ops->has_parents;
-}
-
 const char *foreign_problem(const struct foreign *foreign)
 {
     return foreign->problem;

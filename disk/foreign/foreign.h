@@ -66,8 +66,6 @@ uint64_t foreign_size_bytes(const struct foreign *foreign);
 uint64_t foreign_host_bytes(const struct foreign *foreign);
 /* The unit in which the image is mapped; 0 if it is not mapped at all. */
 uint32_t foreign_cluster_bytes(const struct foreign *foreign);
-/* Never written parts could be held by a parent image, in this format. */
-bool foreign_has_parents(const struct foreign *foreign);
 
 /*
  * What the disk is at `offset`, as far as it is alike, at most to `end`. -EIO where the tables

@@ -54,7 +54,6 @@ struct foreign_patch {
 
 struct foreign_ops {
     const char *name;
-    bool has_parents;
     /* Blocks. files[0] is open. Sets size_bytes, cluster_bytes, `format`. */
     int (*open)(struct foreign *foreign, const struct foreign_options *options, struct error *err);
     /* One piece from `offset` on, at most `bytes`; alike all over. */

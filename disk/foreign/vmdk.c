@@ -435,7 +435,6 @@ static void vmdk_free(struct foreign *foreign)
 
 const struct foreign_ops foreign_vmdk_ops = {
     .name = "vmdk",
-    .has_parents = true,
     .open = vmdk_open,
     .locate = vmdk_locate,
     .free = vmdk_free,

@@ -218,11 +218,6 @@ int nbd_server_remove(struct nbd_server *server, const char *name, bool hard,
     return 0;
 }
 
-unsigned nbd_server_clients(const struct nbd_server *server)
-{
-    return server->client_count;
-}
-
 void nbd_server_forget(struct nbd_server *server, struct nbd_client *client)
 {
     struct nbd_export *export = client->export;

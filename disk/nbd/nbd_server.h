@@ -50,7 +50,6 @@ int must_check nbd_server_add(struct nbd_server *server, const struct nbd_export
 int must_check nbd_server_remove(struct nbd_server *server, const char *name, bool hard,
                                  void (*on_removed)(void *opaque), void *opaque, struct error *err);
 
-unsigned nbd_server_clients(const struct nbd_server *server);
 
 /* Disconnects all, waits for what is in flight, frees. Nothing is flushed: that is disk_close's. */
 void nbd_server_close(struct nbd_server *server, void (*on_closed)(void *opaque), void *opaque);

@@ -446,8 +446,6 @@ int must_check qcow2_map_zero(struct qcow2 *q, uint64_t offset, uint64_t bytes, 
                               struct qcow2_waiter *waiter, uint64_t *settled_bytes);
 /* The op's data is written: the map points to it from now on. Cannot fail. */
 void qcow2_map_publish(struct qcow2 *q, const struct qcow2_op *op);
-/* What an entry refers to: host clusters; 0 if none. */
-uint64_t qcow2_entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *first_cluster);
 
 /* qcow2_alloc.c: refcounts. */
 int must_check qcow2_alloc(struct qcow2 *q, uint64_t wanted, struct qcow2_waiter *waiter,

@@ -297,7 +297,7 @@ int qcow2_plan_write(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qc
     return plan_clusters(q, &place, offset, bytes, plan);
 }
 
-uint64_t qcow2_entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *first_cluster)
+static uint64_t entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *first_cluster)
 {
     uint64_t host = entry & QCOW2_ENTRY_OFFSET_MASK, bytes = host ? q->cluster_bytes : 0;
     if (entry & QCOW2_ENTRY_COMPRESSED) {
@@ -312,7 +312,7 @@ uint64_t qcow2_entry_extent(const struct qcow2 *q, uint64_t entry, uint64_t *fir
 
 static void drop_old(struct qcow2 *q, uint64_t entry, bool requested)
 {
-    uint64_t first, count = qcow2_entry_extent(q, entry, &first);
+    uint64_t first, count = entry_extent(q, entry, &first);
     if (entry & QCOW2_ENTRY_COMPRESSED)
         qcow2_codec_invalidate(q, entry);
     if (count && requested)

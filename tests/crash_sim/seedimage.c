@@ -25,7 +25,6 @@ struct builder {
     uint64_t reftable, reftable_clusters, l1, blocks, block_count;
     uint64_t packed, packed_end; /* free part of a cluster for compressed data */
     uint32_t *counts;            /* per host cluster */
-    uint64_t count_room;
 };
 
 static uint64_t take(struct builder *b, uint64_t clusters)

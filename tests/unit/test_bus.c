@@ -49,7 +49,7 @@ static void gadget_init(struct gadget *gadget, uint64_t size)
 
 /* The accelerator's side: takes doorbells while `room` lasts. */
 static struct {
-    unsigned added, deleted, room, coalesced, uncoalesced;
+    unsigned added, deleted, room;
     uint64_t address;
 } accelerator;
 
@@ -73,20 +73,7 @@ static void on_doorbell_del(void *opaque, enum bus_space space, uint64_t address
     accelerator.address = address;
 }
 
-static void on_coalesce_add(void *opaque, enum bus_space space, uint64_t address, uint64_t size)
-{
-    (void)opaque, (void)space, (void)address, (void)size;
-    accelerator.coalesced++;
-}
-
-static void on_coalesce_del(void *opaque, enum bus_space space, uint64_t address, uint64_t size)
-{
-    (void)opaque, (void)space, (void)address, (void)size;
-    accelerator.uncoalesced++;
-}
-
-static const struct bus_listener listener = {on_doorbell_add, on_doorbell_del, on_coalesce_add,
-                                             on_coalesce_del};
+static const struct bus_listener listener = {on_doorbell_add, on_doorbell_del};
 
 static int set_up(void **state)
 {
@@ -271,7 +258,6 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
     static struct loop_event event;
     struct gadget gadget;
     gadget_init(&gadget, 0x100);
-    gadget.region.coalesce_writes = true;
     assert_int_equal(loop_event_init(&loop, &event, on_signal), 0);
     struct bus_doorbell first = {
         .region = &gadget.region, .offset = 4, .any = true, .event = &event};
@@ -282,7 +268,6 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
     assert_int_equal(accelerator.added, 0);
     assert_int_equal(bus_map(&bus, BUS_MMIO, 0x1000, &gadget.region), 0);
     assert_int_equal(accelerator.added, 1);
-    assert_int_equal(accelerator.coalesced, 1);
     assert_int_equal(accelerator.address, 0x1004);
     accelerator.room = 1;
     bus_doorbell_add(&bus, &second);
@@ -292,7 +277,6 @@ static void test_doorbells_follow_their_region_to_the_accelerator(void **state)
     bus_unmap(&bus, &gadget.region);
     assert_int_equal(accelerator.address, 0x1004);
     assert_int_equal(accelerator.deleted, 1);
-    assert_int_equal(accelerator.uncoalesced, 1);
     assert_int_equal(bus_map(&bus, BUS_MMIO, 0x5000, &gadget.region), 0);
     assert_int_equal(accelerator.address, 0x5004);
     bus_doorbell_del(&bus, &first);
@@ -324,28 +308,7 @@ static void test_doorbells_of_a_mapped_region_go_live_at_once(void **state)
     bus_doorbell_del(&bus, &doorbell);
     bus_unmap(&bus, &gadget.region);
     assert_int_equal(accelerator.deleted, 2);
-    assert_int_equal(accelerator.coalesced, 0);
-    assert_int_equal(accelerator.uncoalesced, 0);
     loop_event_close(&event, NULL);
-}
-
-static void test_a_late_listener_hears_of_coalesced_regions(void **state)
-{
-    (void)state;
-    struct gadget plain, late[BUS_SPACE_COUNT];
-    gadget_init(&plain, 8);
-    assert_int_equal(bus_map(&bus, BUS_PIO, 0x80, &plain.region), 0);
-    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
-        gadget_init(&late[space], 8);
-        late[space].region.coalesce_writes = true;
-        assert_int_equal(bus_map(&bus, (enum bus_space)space, 0x100, &late[space].region), 0);
-    }
-    bus_set_listener(&bus, &listener, &accelerator);
-    assert_int_equal(accelerator.coalesced, BUS_SPACE_COUNT);
-    for (int space = 0; space < BUS_SPACE_COUNT; space++)
-        bus_unmap(&bus, &late[space].region);
-    assert_int_equal(accelerator.uncoalesced, BUS_SPACE_COUNT);
-    bus_unmap(&bus, &plain.region);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -361,7 +324,6 @@ int main(void)
         TEST(test_doorbells_the_accelerator_did_not_take_ring_here),
         TEST(test_doorbells_follow_their_region_to_the_accelerator),
         TEST(test_doorbells_of_a_mapped_region_go_live_at_once),
-        TEST(test_a_late_listener_hears_of_coalesced_regions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

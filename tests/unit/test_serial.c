@@ -236,7 +236,7 @@ static void test_a_reader_that_is_gone_does_not_stall_the_guest(void **state)
 static void test_late_writes_in_a_row(void **state)
 {
     (void)state;
-    /* More than a FIFO in one go, as coalesced writes arrive, to a backend that takes little. */
+    /* More than a FIFO in one go, as string instructions write, to a backend that takes little. */
     out(IIR, 0x01);
     stream.room = 1;
     for (int i = 0; i < 40; i++)

@@ -534,11 +534,6 @@ const char *chardev_filename(const struct chardev *chardev)
     return chardev->filename;
 }
 
-const struct config_chardev *chardev_config(const struct chardev *chardev)
-{
-    return chardev->config;
-}
-
 static void on_listener_closed(struct loop_watch *watch)
 {
     chardev_release(container_of(watch, struct chardev, listener_watch));

@@ -48,7 +48,6 @@ void chardev_ringbuf_write(struct chardev *chardev, const void *bytes, size_t le
 /* A break on the line, for the user who has the input. */
 void chardev_send_break(struct chardev *chardev);
 
-const struct config_chardev *chardev_config(const struct chardev *chardev);
 
 /* Writes what can be written at once, restores the terminal, frees; then on_closed, later. */
 void chardev_close(struct chardev *chardev, void (*on_closed)(void *opaque), void *opaque);

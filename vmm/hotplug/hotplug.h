@@ -47,12 +47,6 @@ int must_check machine_object_del(struct machine *machine, const char *id, struc
 
 /* The disk of a drive's id or a node's name, or NULL; see also machine_disk. */
 struct disk *machine_find_disk(const struct machine *machine, const char *name);
-/*
- * Makes `disk` one of the machine's, under a node's name, without a device; the machine closes it.
- * -ENOSPC, -EEXIST. Forgetting gives it back, unclosed; no device may use it.
- */
-int must_check machine_adopt_disk(struct machine *machine, struct disk *disk, const char *node_name,
-                                  struct error *err);
 void machine_forget_disk(struct machine *machine, struct disk *disk);
 
 /* The driver by which device_add knows this machine's CPUs: "host-x86_64-cpu". */

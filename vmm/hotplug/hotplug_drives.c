@@ -54,22 +54,6 @@ static void free_entry(struct machine *machine, unsigned index)
     memset(&machine->config->disks[index], 0, sizeof(machine->config->disks[index]));
 }
 
-int machine_adopt_disk(struct machine *machine, struct disk *disk, const char *node_name,
-                       struct error *err)
-{
-    unsigned index;
-    if (machine_find_disk(machine, node_name))
-        return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", node_name);
-    int result = take_entry(machine, &index, err);
-    if (result)
-        return result;
-    machine->config->disks[index] =
-        (struct config_disk){.id = options_copy(node_name), .is_node = true};
-    machine->config->disks[index].options.cache.writeback = true;
-    machine->disks[index] = disk;
-    return 0;
-}
-
 void machine_forget_disk(struct machine *machine, struct disk *disk)
 {
     for (unsigned i = 0; i < machine->config->disk_count; i++) {

@@ -81,7 +81,7 @@ static int find_object(const struct machine *machine, const char *id)
     return -1;
 }
 
-bool hotplug_has_object(const struct machine *machine, const char *id)
+static bool has_object(const struct machine *machine, const char *id)
 {
     return find_object(machine, id) >= 0;
 }
@@ -146,7 +146,7 @@ int machine_object_add(struct machine *machine, struct keyval *list, struct erro
                          "Parameter 'qom-type' does not accept value '%s': use rng-random", type);
     if (!hotplug_is_name(id))
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
-    if (hotplug_has_object(machine, id))
+    if (has_object(machine, id))
         return error_set(err, EEXIST,
                          "attempt to add duplicate property '%s' to object (type 'container')", id);
     int result = keyval_check(list, known, err);

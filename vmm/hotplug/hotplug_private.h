@@ -62,7 +62,6 @@ void hotplug_close_ends(struct machine *machine);
 
 /* Is there a device of that id, be it one that goes? */
 bool hotplug_has_device(const struct machine *machine, const char *id);
-bool hotplug_has_object(const struct machine *machine, const char *id);
 /* The machine has run: there may be a guest that wants to be told. */
 bool hotplug_has_guest(const struct machine *machine);
 void hotplug_tell_deleted(const struct machine *machine, const char *id, bool is_virtio);
