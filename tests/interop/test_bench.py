@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -97,6 +98,19 @@ def test_the_storage_daemon_of_qemu_is_a_peer(tmp_path):
     rates = [figure for figure in figures if figure["title"].endswith(": throughput")]
     assert len(rates) == 2  # one for each depth
     assert all(figure["peers"]["QEMU vhost-user"]["ratio"] > 0 for figure in rates)
+
+
+def test_both_nbd_servers_are_driven_and_their_time_is_told(tmp_path):
+    out, drawing = tmp_path / "out.json", tmp_path / "out.svg"
+    done = bench("nbd", "--image-mib", 16, "--depth", "1,8", "--seconds", 1, "--runs", 1, "--json",
+                 out, "--plot", drawing)
+    assert done.returncode == 0, done.stderr
+    for peer in ("evisor", "qemu-nbd"):
+        assert len(re.findall(rf"{peer} +CPU time an operation: loop [1-9]", done.stdout)) == 2
+    rates = [figure for figure in json.loads(out.read_text())
+             if figure["title"].endswith(": throughput")]
+    assert len(rates) == 2 and all(one["peers"]["qemu-nbd"]["ratio"] > 0 for one in rates)
+    assert "throughput over depth" in drawing.read_text()
 
 
 def test_registered_memory_is_used():

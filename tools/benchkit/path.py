@@ -6,6 +6,7 @@ The peers: fio's io_uring engine on the same file without any VMM; qemu-img benc
 for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -84,6 +85,12 @@ def fio_command(options, depth, image, engine):
     return command
 
 
+def children_cpu():
+    """Seconds of CPU that ended children took, their threads in the kernel included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class Fio(Ours):
     """The same file without any VMM."""
     name = "fio io_uring"
@@ -91,6 +98,23 @@ class Fio(Ours):
     def __init__(self, options, depth, image):  # pylint: disable=super-init-not-called
         self.command = fio_command(options, depth, image, ["--ioengine=io_uring",
                                                            f"--filename={image}"])
+
+    @functools.cached_property
+    def start_cpu(self):
+        """What fio takes to start and to end."""
+        before = children_cpu()
+        run_json([word for word in self.command if not word.startswith(("--runtime", "--time"))]
+                 + ["--number_ios=1"])
+        return children_cpu() - before
+
+    def run(self):
+        """fio tells its own thread's CPU only; the kernel's workers, which write for it, count too."""
+        overhead, before = self.start_cpu, children_cpu()
+        result = normal(run_json(self.command))
+        own = result["cpu"]
+        result["cpu"] = max(children_cpu() - before - overhead, own)
+        result["parts"] = {"loop": own, "pool": result["cpu"] - own}
+        return result
 
 
 class Vhost(Ours):
@@ -135,15 +159,14 @@ class ImgBench(Ours):
                                                                       else []), str(image)]
 
     def _run(self, requests):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = children_cpu()
         done = subprocess.run([*self.command[:2], "-c", str(requests), *self.command[2:]],
                               capture_output=True, text=True, check=False)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = children_cpu() - before
         found = re.search(r"completed in ([\d.]+) seconds", done.stdout)
         if not found:
             raise packages.Failure(f"qemu-img bench: {done.stderr.strip()}")
-        return float(found.group(1)), (after.ru_utime + after.ru_stime
-                                       - before.ru_utime - before.ru_stime)
+        return float(found.group(1)), used
 
     def run(self):
         if not self.count_of:
@@ -151,7 +174,7 @@ class ImgBench(Ours):
             self.count_of = max(int(2000 / max(took, 1e-3) * self.options.seconds), 2000)
         seconds, cpu = self._run(self.count_of)
         return {"operations": self.count_of, "seconds": seconds, "cpu": cpu, "p50": None,
-                "p99": None, "raw": None}
+                "p99": None, "raw": None, "parts": None}
 
     def count(self):
         return None
@@ -162,10 +185,14 @@ def operations_in(output):
 
 
 def normal(result):
-    """Of one run, from bench-path or fio: operations, seconds, CPU seconds, latencies."""
+    """
+    Of one run, from bench-path or fio: operations, seconds, CPU seconds, latencies; "parts" is
+    {kind of thread: CPU seconds}, or None where that is not known.
+    """
     if "jobs" not in result:
+        parts = {kind: result[f"{kind}-cpu-ns"] / 1e9 for kind in ("loop", "driver", "pool")}
         return {"operations": result["operations"], "seconds": result["elapsed-ns"] / 1e9,
-                "cpu": (result["loop-cpu-ns"] + result["pool-cpu-ns"]) / 1e9,
+                "cpu": parts["loop"] + parts["pool"], "parts": parts,
                 "p50": result["latency-ns"]["p50"] / 1000, "p99": result["latency-ns"]["p99"] / 1000,
                 "raw": result}
     job = result["jobs"][0]
@@ -174,7 +201,7 @@ def normal(result):
     seconds = max(one["runtime"] for one in sides) / 1000
     share = side["clat_ns"].get("percentile", {})
     return {"operations": sum(one["total_ios"] for one in sides), "seconds": seconds,
-            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds, "raw": None,
+            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds, "parts": None, "raw": None,
             "p50": share.get("50.000000", 0) / 1000, "p99": share.get("99.000000", 0) / 1000}
 
 
@@ -203,15 +230,16 @@ def title_of(options, depth, what):
 
 
 def split_lines(results):
-    """CPU time for an operation by thread, of those runs that tell it."""
+    """CPU time for an operation by thread, of those who tell it."""
     for name, got in results.items():
-        raws = [one["raw"] for one in got if one["raw"]]
-        if not raws:
+        known = [one for one in got if one["parts"]]
+        if not known:
             continue
-        parts = [statistics.median([raw[f"{part}-cpu-ns"] / max(raw["operations"], 1)
-                                    for raw in raws]) for part in ("loop", "driver", "pool")]
-        yield (f"  {name:16} CPU time an operation: loop {parts[0]:.0f} ns, driver (as a vCPU) "
-               f"{parts[1]:.0f} ns, pool {parts[2]:.0f} ns")
+        kinds = {"loop": "loop", "driver": "driver (as a vCPU)", "pool": "pool"}
+        costs = {kind: statistics.median([1e9 * one["parts"][kind] / max(one["operations"], 1)
+                                          for one in known]) for kind in known[0]["parts"]}
+        yield f"  {name:16} CPU time an operation: " + ", ".join(
+            f"{kinds[kind]} {cost:.0f} ns" for kind, cost in costs.items())
 
 
 def turn_line(raw):
@@ -247,6 +275,12 @@ def compare(options, depth, what, peers):
         if got and got[-1]["raw"]:
             buckets = got[-1]["raw"]["latency-ns"]["buckets"]
             options.latencies[f"{name}, {what}, depth {depth}"] = buckets
+    add_curve(options, depth, what, results)
+
+
+def add_curve(options, depth, what, results):
+    """One point of throughput over depth for each peer."""
+    for name, got in results.items():
         rate = statistics.median([one["operations"] / one["seconds"] / 1000 for one in got])
         options.curves.setdefault(f"{name}, {what}", []).append((depth, rate))
 

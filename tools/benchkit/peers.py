@@ -87,7 +87,8 @@ def run_json(command):
                                f"command was: {' '.join(command)}") from None
     if done.returncode:
         raise packages.Failure(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return json.loads(done.stdout)
+    # fio's engine for NBD has something to say before.
+    return json.loads(done.stdout[max(done.stdout.find("{"), 0):])
 
 
 @contextlib.contextmanager
