@@ -96,16 +96,18 @@ def check_nic(machine):
     qmp.execute("netdev_add", type="user", id="hot", restrict=True,
                 net="10.7.0.0/24")
     qmp.execute("device_add", driver="virtio-net-pci", id="nic1", netdev="hot",
-                mac="52:54:00:aa:bb:cc")
+                mac="52:54:00:aa:bb:cc", host_mtu=1400)
     with fails("GenericError", "it's in use"):
         qmp.execute("device_add", driver="virtio-net-pci", id="nic2", netdev="hot")
     until(machine, "grep -q 52:54:00:aa:bb:cc /sys/class/net/eth0/address")
+    assert machine.check("cat /sys/class/net/eth0/mtu").strip() == "1400"
     machine.check("udhcpc -i eth0 -n -q -s /etc/udhcpc/default.script", 120)
     assert "inet 10.7.0.15" in machine.check("ip addr show dev eth0")
     qmp.execute("netdev_add", type="user", id="other", net="10.8.0.0/24")
     qmp.execute("set_link", name="nic1", up=False)
     until(machine, "test $(cat /sys/class/net/eth0/carrier) = 0")
     qmp.execute("nic-set-netdev", id="nic1", netdev="other")
+    assert qmp.execute("qom-get", path="nic1", property="host_mtu") == 1400
     qmp.execute("set_link", name="nic1", up=True)
     until(machine, "test $(cat /sys/class/net/eth0/carrier) = 1")
     machine.check("udhcpc -i eth0 -n -q -s /etc/udhcpc/default.script", 120)

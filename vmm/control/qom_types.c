@@ -100,7 +100,13 @@ static json_t *read_mac(struct machine *machine, const struct qom_object *object
     return json_string(text);
 }
 
+static json_t *read_host_mtu(struct machine *machine, const struct qom_object *object)
+{
+    return json_integer(config_of(machine)->nics[object->index].mtu);
+}
+
 static const struct qom_property net_properties[] = {
+    {"host_mtu", "uint16", NULL, read_host_mtu, NULL, true},
     {"mac", "str", "Ethernet 6-byte MAC Address, example: 52:54:00:12:34:56", read_mac, NULL, true},
     {"netdev", "str", "ID of a netdev to use as a backend", read_netdev, NULL, true},
     {"realized", "bool", NULL, read_true, NULL, true},
