@@ -2,6 +2,7 @@
 """export and import; completion and the manual."""
 import hashlib
 import io
+import pathlib
 import shutil
 import subprocess
 import tarfile
@@ -260,6 +261,65 @@ def test_import_of_vmx(evctl, qemu_img, raw, tmp_path):
     assert (info["cpus"], info["memory-mib"], len(info["nics"])) == (2, 640, 1)
     assert [disk["kind"] for disk in info["disks"]] == ["disk"]
     assert same_contents(qemu_img, evctl.store / "ware/disk0.qcow2", raw)
+
+
+DOCUMENTS = pathlib.Path(__file__).parent / "documents"
+
+
+def test_an_appliance_as_virtualbox_exports_it(evctl, qemu_img, raw, tmp_path):
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw,
+             tmp_path / "web-disk001.vmdk")
+    (tmp_path / "web-disk002.iso").write_bytes(bytes(2048))
+    shutil.copy(DOCUMENTS / "virtualbox.ovf", tmp_path / "web.ovf")
+    with tarfile.open(tmp_path / "web.ova", "w") as archive:
+        for name in ("web.ovf", "web-disk001.vmdk", "web-disk002.iso"):
+            archive.add(tmp_path / name, name)
+    assert "a NIC that was hostonly is behind NAT" in evctl("import", tmp_path / "web.ova").err
+    info = evctl("info", "web", "--json").json()
+    # What stands in vbox:Machine, for VirtualBox alone, does not come on top.
+    assert (info["cpus"], info["memory-mib"], info["os"], len(info["nics"])) == (2, 2048, "debian", 2)
+    assert [disk["kind"] for disk in info["disks"]] == ["disk", "iso"]
+    assert same_contents(qemu_img, evctl.store / "web/disk0.qcow2", raw)
+    # There and back again.
+    evctl("export", "web", tmp_path / "again.ova")
+    evctl("import", tmp_path / "again.ova")
+    again = evctl("info", "again", "--json").json()
+    assert (again["cpus"], again["memory-mib"], again["os"]) == (2, 2048, "debian")
+    assert same_contents(qemu_img, evctl.store / "again/disk0.qcow2", raw)
+
+
+def test_a_machine_as_virtualbox_keeps_it(evctl, qemu_img, raw, tmp_path):
+    qemu_img("convert", "-f", "raw", "-O", "vdi", raw, tmp_path / "Debian web.vdi")
+    shutil.copy(DOCUMENTS / "virtualbox.vbox", tmp_path / "Debian web.vbox")
+    notes = evctl("import", tmp_path / "Debian web.vbox").err
+    assert "hostonly vboxnet0 is behind NAT" in notes and "VBoxGuestAdditions.iso" in notes
+    info = evctl("info", "Debian web", "--json").json()
+    assert (info["cpus"], info["memory-mib"], info["os"], len(info["nics"])) == (2, 1536, "debian", 2)
+    assert info["nics"][0]["forwards"] == ["tcp:127.0.0.1:2222-:22",
+                                           "udp:127.0.0.1:5353-10.0.2.15:53"]
+    assert same_contents(qemu_img, evctl.store / "Debian web/disk0.qcow2", raw)
+
+
+def test_a_machine_as_workstation_keeps_it(evctl, qemu_img, raw, tmp_path):
+    """Its disk is a descriptor and extents beside it."""
+    qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", raw,
+             tmp_path / "split.vmdk")
+    shutil.copy(DOCUMENTS / "workstation.vmx", tmp_path / "split.vmx")
+    assert "hostonly" in evctl("import", tmp_path / "split.vmx").err
+    info = evctl("info", "split", "--json").json()
+    assert (info["cpus"], info["memory-mib"], info["os"], len(info["nics"])) == (4, 2048, "ubuntu", 2)
+    assert same_contents(qemu_img, evctl.store / "split/disk0.qcow2", raw)
+
+
+@pytest.mark.parametrize("extent", ["/etc/passwd", "../disk.raw"])
+def test_a_vmdk_that_leads_elsewhere(evctl, raw, tmp_path, extent):
+    (tmp_path / "vm").mkdir()
+    (tmp_path / "vm/evil.vmdk").write_text(
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n"
+        f'createType="monolithicFlat"\nRW 4 FLAT "{extent}" 0\n')
+    (tmp_path / "vm/evil.vmx").write_text('scsi0:0.present = "TRUE"\nscsi0:0.fileName = "evil.vmdk"\n')
+    evctl.fails(1, ["not in the same directory"], "import", tmp_path / "vm/evil.vmx")
+    assert evctl("list", "--names").out == ""
 
 
 def make_ova(path, description, **files):

@@ -12,6 +12,7 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/network.h"
+#include "tools/evctl/tell.h"
 
 static const char *const word_names[] = {
     [WORD_TEXT] = "-",
@@ -200,5 +201,16 @@ int complete_write(FILE *to, const char *shell, struct error *err)
 
 int cmd_completion(struct evctl_call *call, struct error *err)
 {
-    return complete_write(stdout, call->arguments[0], err);
+    char *script = NULL;
+    size_t size;
+    if (!call->json)
+        return complete_write(stdout, call->arguments[0], err);
+    FILE *to = open_memstream(&script, &size);
+    CHECK(to);
+    int result = complete_write(to, call->arguments[0], err);
+    CHECK(fclose(to) == 0);
+    if (!result)
+        tell_json(json_pack("{s:s, s:s}", "shell", call->arguments[0], "script", script));
+    free(script);
+    return result;
 }

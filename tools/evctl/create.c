@@ -21,13 +21,43 @@
 static int set_file(json_t *config, const char *key, const char *path, struct error *err)
 {
     char *absolute = *path ? realpath(path, NULL) : strdup("");
-    if (!absolute || (*absolute && access(absolute, R_OK) < 0)) {
-        free(absolute);
-        return error_set(err, errno == EINVAL ? EIO : errno, "--%s %s: %s", key, path,
-                         strerror(errno));
-    }
-    model_set_text(config, key, absolute);
+    struct stat status;
+    int code = !absolute || (*absolute && access(absolute, R_OK) < 0) ? errno : 0;
+    if (!code && *absolute && stat(absolute, &status) == 0 && !S_ISREG(status.st_mode))
+        code = EISDIR;
+    if (!code)
+        model_set_text(config, key, absolute);
     free(absolute);
+    if (code == EISDIR)
+        return error_set(err, EISDIR, "--%s %s: it is no file", key, path);
+    return code ? error_set_errno(err, code, "--%s %s", key, path) : 0;
+}
+
+static bool are_accels(const char *text)
+{
+    static const char *const known[] = {"kvm", "soft", "tcg"};
+    char copy[64], *rest = copy, *one;
+    snprintf(copy, sizeof(copy), "%s", text);
+    while ((one = strsep(&rest, ":"))) {
+        bool is_known = false;
+        for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
+            is_known |= strcmp(one, known[i]) == 0;
+        if (!is_known)
+            return false;
+    }
+    return true;
+}
+
+/* As evisor will have it, but told before there is a machine that does not start. */
+static int check_text(const char *key, const char *text, struct error *err)
+{
+    if (strcmp(key, "accel") == 0 && *text && !are_accels(text))
+        return error_set(err, EINVAL, "--accel %s: write kvm, soft or kvm:soft", text);
+    if (strcmp(key, "boot") == 0 && !strchr(text, '=') && text[strspn(text, "cd")])
+        return error_set(err, EINVAL,
+                         "--boot %s: write c for the disks and d for ISO images, in their order, "
+                         "as dc",
+                         text);
     return 0;
 }
 
@@ -54,9 +84,11 @@ static int set_texts(const struct evctl_call *call, json_t *config, struct error
     for (unsigned i = 0; !result && i < ARRAY_SIZE(files); i++)
         if (call_has(call, files[i]))
             result = set_file(config, files[i], call_get(call, files[i]), err);
-    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
-        if (call_has(call, texts[i]))
+    for (unsigned i = 0; !result && i < ARRAY_SIZE(texts); i++)
+        if (call_has(call, texts[i])) {
+            result = check_text(texts[i], call_get(call, texts[i]), err);
             model_set_text(config, texts[i], call_get(call, texts[i]));
+        }
     if (!result && call_has(call, "os"))
         result = set_os(config, call_get(call, "os"), err);
     return result;

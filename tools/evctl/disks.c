@@ -71,8 +71,8 @@ int disks_add(struct machine *machine, const char *kind, const char *text, struc
         return add_file(machine, kind, text, err);
     if (strcmp(kind, "disk") == 0 && parse_size(text, 1 << 20, &bytes))
         return add_new(machine, bytes, err);
-    return error_set(err, strchr(text, '/') ? ENOENT : EINVAL, "--%s %s: there is no such file%s",
-                     kind, text,
+    return error_set(err, strchr(text, '/') ? ENOENT : EINVAL, "--%s %s: %s%s", kind, text,
+                     access(text, F_OK) == 0 ? "it is a folder" : "there is no such file",
                      strcmp(kind, "disk") == 0 ? ", and it is no size such as 10G" : "");
 }
 

@@ -74,15 +74,56 @@ void help_print_command(FILE *to, const struct evctl_command *command)
         fprintf(to, "\nExample:\n  %s\n", command->example);
 }
 
+static json_t *options_as_json(const struct evctl_option *options)
+{
+    json_t *list = json_array();
+    for (const struct evctl_option *option = options; option && option->name; option++)
+        json_array_append_new(list, json_pack("{s:s, s:s*, s:s}", "option", option->name,
+                                              "argument", option->argument, "help", option->help));
+    return list;
+}
+
+static json_t *as_json(const struct evctl_command *command)
+{
+    return json_pack("{s:s, s:s, s:s, s:s*, s:o}", "command", command->name, "arguments",
+                     command->arguments, "summary", command->summary, "example", command->example,
+                     "options", options_as_json(command->options));
+}
+
+/* Those whose name is `name`, or begins with it as a group; all with "". */
+static json_t *list_as_json(const char *name)
+{
+    json_t *list = json_array();
+    size_t length = strlen(name);
+    for (unsigned i = 0; i < evctl_command_count; i++) {
+        const struct evctl_command *command = &evctl_commands[i];
+        bool is_it = strncmp(command->name, name, length) == 0 &&
+                     (!length || !command->name[length] || command->name[length] == ' ');
+        if (is_it && !help_is_hidden(command))
+            json_array_append_new(list, as_json(command));
+    }
+    return list;
+}
+
 int cmd_help(struct evctl_call *call, struct error *err)
 {
     char name[128];
+    if (call->json && call->argument_count == 0) {
+        tell_json(list_as_json(""));
+        return 0;
+    }
     if (call->argument_count == 0) {
         help_print_all(stdout);
         return 0;
     }
     snprintf(name, sizeof(name), "%s%s%s", call->arguments[0], call->argument_count > 1 ? " " : "",
              call->argument_count > 1 ? call->arguments[1] : "");
+    json_t *list = call->json ? list_as_json(name) : NULL;
+    if (json_array_size(list)) {
+        tell_json(list);
+        return 0;
+    }
+    json_decref(list);
     for (unsigned i = 0; i < evctl_command_count; i++) {
         if (strcmp(evctl_commands[i].name, name) != 0)
             continue;

@@ -303,11 +303,14 @@ int cmd_stop(struct evctl_call *call, struct error *err)
     int result = call_uint(call, "timeout", 1, 86400, &timeout_s, err);
     /* No lock: a stop that waits for its guest must not hold up one by force. */
     if (!result)
-        result = machine_open(call->arguments[0],
-                              MACHINE_RUNNING | (is_forced ? MACHINE_BROKEN_OK : 0), &machine, err);
+        result = machine_open(call->arguments[0], is_forced ? MACHINE_BROKEN_OK : 0, &machine, err);
     if (result)
         return result;
-    result = is_forced ? end_by_force(&machine, err) : press_power_button(&machine, timeout_s, err);
+    if (!machine_pid(machine.folder_fd))
+        result = error_set(err, ENOTCONN, "the machine '%s' is not running", machine.name);
+    else
+        result =
+            is_forced ? end_by_force(&machine, err) : press_power_button(&machine, timeout_s, err);
     if (!result) {
         tell_note("'%s' is stopped", machine.name);
         tell_json(json_pack("{s:s, s:s}", "name", machine.name, "state", "stopped"));

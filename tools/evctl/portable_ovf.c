@@ -67,6 +67,16 @@ static bool plan_ovf_disk(json_t *plan, struct xml_node *root, const struct xml_
     return true;
 }
 
+/* What a connection is called is anybody's choice; these are what programs write by themselves. */
+static void plan_connection(json_t *plan, const struct xml_node *item)
+{
+    const char *name = xml_child_text(item, "Connection");
+    if (strncasecmp(name, "hostonly", 8) == 0 || strncasecmp(name, "host-only", 9) == 0)
+        plan_nic(plan, "hostonly", "");
+    else
+        plan_nic(plan, strncasecmp(name, "bridged", 7) == 0 ? "bridged" : "user", "");
+}
+
 static bool plan_item(json_t *plan, struct xml_node *root, const struct xml_node *item,
                       const char *path, struct error *err)
 {
@@ -80,7 +90,7 @@ static bool plan_item(json_t *plan, struct xml_node *root, const struct xml_node
                     unit_bytes(xml_child_text(item, "AllocationUnits"), 1 << 20) / (1 << 20));
         return true;
     case RESOURCE_NIC:
-        plan_nic(plan, "user", "");
+        plan_connection(plan, item);
         return true;
     case RESOURCE_CDROM:
         return plan_ovf_disk(plan, root, item, "iso", path, err);
@@ -130,7 +140,7 @@ static bool plan_items(json_t *plan, struct xml_node *root, struct xml_node *sys
             if (!is_meant(item, configuration))
                 continue;
             else if (k == 2)
-                plan_nic(plan, "user", "");
+                plan_connection(plan, item);
             else if (!plan_item(plan, root, item, path, err))
                 return false;
     }

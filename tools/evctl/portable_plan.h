@@ -14,7 +14,7 @@ void plan_number(json_t *plan, const char *key, const char *text, double scale);
 void plan_disk(json_t *plan, const char *file, const char *kind);
 /* An empty disk, which the description has without a file. */
 void plan_empty_disk(json_t *plan, double bytes);
-/* mode "user", "internal" or "bridged"; name "" if there is none. */
+/* mode "user", "internal", "bridged" or "hostonly"; name "" if there is none. */
 void plan_nic(json_t *plan, const char *mode, const char *name);
 /* From another program's word for the guest's system, as "debian10_64Guest". */
 void plan_os(json_t *plan, const char *text);

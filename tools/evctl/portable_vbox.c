@@ -46,8 +46,10 @@ static void plan_adapter(json_t *plan, struct xml_node *adapter)
             plan_nic(plan, "bridged", xml_attribute(node, "name"));
         else if (strcmp(node->name, "InternalNetwork") == 0)
             plan_nic(plan, "internal", xml_attribute(node, "name"));
-        else if (strcmp(node->name, "NAT") == 0 || strcmp(node->name, "NATNetwork") == 0 ||
-                 strcmp(node->name, "HostOnlyInterface") == 0)
+        else if (strcmp(node->name, "HostOnlyInterface") == 0 ||
+                 strcmp(node->name, "HostOnlyNetwork") == 0)
+            plan_nic(plan, "hostonly", xml_attribute(node, "name"));
+        else if (strcmp(node->name, "NAT") == 0 || strcmp(node->name, "NATNetwork") == 0)
             plan_nic(plan, "user", "");
         else
             continue;

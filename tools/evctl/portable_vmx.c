@@ -140,7 +140,8 @@ static void plan_nics(json_t *plan, const json_t *lines)
         if (!is_true(get(lines, device, "present")))
             continue;
         bool is_bridged = !*type || strcasecmp(type, "bridged") == 0; /* VMware's default */
-        plan_nic(plan, is_bridged ? "bridged" : "user", "");
+        bool is_hostonly = strcasecmp(type, "hostonly") == 0;
+        plan_nic(plan, is_bridged ? "bridged" : is_hostonly ? "hostonly" : "user", "");
     }
 }
 
