@@ -76,6 +76,34 @@ def test_slirp_carries_what_guests_use(world, site, wire_dhcp, tmp_path):
     fetch_big(space, f"[{OUTSIDE6}]")
 
 
+def test_downloads_fit_the_guest(world, site):
+    """Its MSS, its window and its losses, with offloads and without."""
+    site(world.outside, "outside")
+    for plain in (False, True):
+        guest = world.lab.guest(f"guest-{plain}", world.host, "user", plain=plain)
+        guest.dhcp()
+        space = guest.space
+        for mtu in (1500, 700):
+            space.run(f"ip link set eth0 mtu {mtu}")
+            capture = start_wire(space, "capture", "eth0", OUTSIDE)
+            fetch_big(space, OUTSIDE)
+            seen = stop_capture(capture)
+            # Without offloads no frame is longer than the guest asked for, and each is summed up.
+            assert seen["largest"] == mtu + 14 and not seen["wrong"] if plain else \
+                seen["largest"] > 1514
+        space.run("sysctl -qw net.ipv4.tcp_window_scaling=0")
+        fetch_big(space, OUTSIDE)
+        space.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=2300 4600 9000"])
+        fetch_big(space, OUTSIDE)
+        space.run(["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 6291456"])
+        space.run("nft add table inet lossy")
+        space.run(["nft", "add chain inet lossy input { type filter hook input priority 0 ; }"])
+        space.run(["nft", "add rule inet lossy input meta length gt 100 numgen random mod 100 lt 3 "
+                   "drop"])
+        fetch_big(space, OUTSIDE)
+        guest.close()
+
+
 def test_a_thousand_connections_through_slirp(world):
     guest = world.lab.guest("guest", world.host, "user", limit=4096)
     guest.dhcp()
