@@ -24,7 +24,7 @@ MAY_INCLUDE = {
                     "vmm/config_guest.h"},
     "vmm/soft": {"base", "vmm/accel.h"},
     "tools": {"base", "disk", "vmm/accel_select.h"},
-    "tools/bench": {"base", "disk", "devices", "netbackends", "tools", "tests/fake_guest.h"},
+    "tools/bench": {"base", "disk", "devices", "netbackends", "tools"},
 }
 
 # System headers that belong to some rooms only.

@@ -31,7 +31,7 @@
 
 #include "base/bytes.h"
 #include "devices/virtio_net.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "vmm/netdev.h"
 #include "vmm/options/options.h"
 

@@ -10,7 +10,7 @@
 
 #include "devices/virtio_blk.h"
 #include "tests/fake_disk.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 
 #define TWO_DRIVES_QUEUE_SIZE 16
 #define TWO_DRIVES_FEATURES                                                                        \

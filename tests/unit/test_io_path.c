@@ -14,7 +14,7 @@
 #include "devices/virtio_blk.h"
 #include "disk/disk.h"
 #include "disk/qcow2/qcow2_create.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
 

@@ -7,7 +7,7 @@
 
 #include "base/bytes.h"
 #include "devices/pci_host.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 #define ALL_ONES 0xffffffffu

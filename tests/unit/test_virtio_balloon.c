@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
 

@@ -9,7 +9,7 @@
 
 #include "base/bytes.h"
 #include "tests/fake_disk.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 #define DISK_BYTES (MIB)

@@ -10,7 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 enum { RX, TX, CTRL };

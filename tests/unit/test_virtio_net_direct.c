@@ -8,7 +8,7 @@
 #include "base/bytes.h"
 #include "base/iov.h"
 #include "devices/virtio_net.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 enum { RX, TX, CTRL, HEADER = 12, FRAME = 20000, BUFFER = 4096 };

@@ -14,7 +14,7 @@
 #include "devices/pci_host.h"
 #include "devices/virtio_blk.h"
 #include "tests/fake_disk.h"
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 #define QUEUES    3

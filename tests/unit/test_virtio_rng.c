@@ -4,7 +4,7 @@
 #include <linux/virtio_ring.h>
 #include <string.h>
 
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 #include "tests/unit/test.h"
 
 struct fixture {

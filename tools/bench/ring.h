@@ -3,7 +3,7 @@
 #ifndef TOOLS_BENCH_RING_H
 #define TOOLS_BENCH_RING_H
 
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 
 struct ring {
     struct fake_queue queue;

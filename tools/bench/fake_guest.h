@@ -7,8 +7,8 @@
  * a real bus, rings in RAM. Functions that make chains come in an honest form (add) and a raw one
  * (set_descriptor, offer) for malice.
  */
-#ifndef TESTS_FAKE_GUEST_H
-#define TESTS_FAKE_GUEST_H
+#ifndef TOOLS_BENCH_FAKE_GUEST_H
+#define TOOLS_BENCH_FAKE_GUEST_H
 
 #include "devices/bus.h"
 #include "devices/guest_mem.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* fake_guest: see the header. Addresses of BARs are handed out upwards from FAKE_BAR_BASE. */
-#include "tests/fake_guest.h"
+#include "tools/bench/fake_guest.h"
 
 #include <linux/pci_regs.h>
 #include <linux/virtio_config.h>
