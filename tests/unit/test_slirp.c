@@ -257,97 +257,6 @@ static void test_tcp_to_the_host_and_back(void **state)
     close(listener);
 }
 
-/* A host that breaks off is heard behind its last byte, as a reset; one that ends is heard, and
- * hears on. */
-static void test_both_ways_to_end(void **state)
-{
-    (void)state;
-    const struct linger at_once = {1, 0};
-    static char data[30000], got[30000];
-    uint16_t port;
-    int listener = host_socket(SOCK_STREAM, &port);
-    struct guest_tcp tcp;
-    size_t at, bytes, total;
-    open_net(&(struct net_slirp_options){0});
-    greet();
-    for (int breaks_off = 0; breaks_off < 2; breaks_off++) {
-        tcp = (struct guest_tcp){.nic = &nic, .flow = flow_to(ROUTER, port)};
-        tcp.flow.source_port += (uint16_t)breaks_off; /* the first one lingers */
-        guest_tcp_connect(&tcp);
-        int fd = guest_tcp_accept(&loop, listener);
-        assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
-        if (!breaks_off)
-            shutdown(fd, SHUT_WR);
-        for (total = 0; total < sizeof(data); total += bytes) {
-            next_tcp(TCP_ACK, &at, &bytes);
-            assert_true(bytes <= 1460);
-            tcp.acknowledged += (uint32_t)bytes;
-            guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
-        }
-        if (breaks_off) {
-            setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-            close(fd);
-            next_tcp(TCP_RST, &at, &bytes);
-            continue;
-        }
-        const uint8_t *frame = next_tcp(TCP_FIN, &at, &bytes);
-        assert_int_equal(load_be32(frame + 38) + bytes, tcp.acknowledged);
-        tcp.acknowledged++;
-        guest_tcp_send(&tcp, TCP_ACK, got, sizeof(got) / 30);
-        assert_int_equal(guest_tcp_read(&loop, fd, data, sizeof(got) / 30), sizeof(got) / 30);
-        guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
-        assert_int_equal(guest_tcp_read(&loop, fd, data, 1), 0);
-        close(fd);
-    }
-    close(listener);
-}
-
-/* libslirp forgets what the guest asked for; a hostfwd goes through libslirp, the other past it. */
-static void test_a_smaller_mss_is_honoured(void **state)
-{
-    (void)state;
-    static char data[5000];
-    uint16_t port, forwarded = free_port(SOCK_STREAM);
-    int listener = host_socket(SOCK_STREAM, &port);
-    const struct net_forward forward = {.host_port = forwarded, .guest_port = 80};
-    open_net(&(struct net_slirp_options){.forwards = &forward, .forward_count = 1});
-    greet();
-    for (int is_forward = 0; is_forward < 2; is_forward++) {
-        struct frames_flow flow = flow_to(ROUTER, port);
-        uint32_t theirs = 0;
-        size_t at, bytes, total = 0;
-        int fd = -1;
-        if (is_forward) {
-            fd = host_connect(SOCK_STREAM, forwarded);
-            const uint8_t *syn = next_tcp(TCP_SYN, &at, &bytes);
-            flow.source_port = 80;
-            flow.target_port = load_be16(syn + 34);
-            theirs = load_be32(syn + 38) + 1;
-        }
-        frames_tcp(&scratch, &flow, is_forward ? TCP_SYN | TCP_ACK : TCP_SYN, 1000, theirs, NULL,
-                   0);
-        store_be16(scratch.bytes + 56, 300);
-        frames_fix_checksums(&scratch);
-        assert_int_equal(send_scratch(), 0);
-        if (!is_forward) {
-            theirs = load_be32(next_tcp(TCP_SYN | TCP_ACK, &at, &bytes) + 38) + 1;
-            fd = guest_tcp_accept(&loop, listener);
-        }
-        frames_tcp(&scratch, &flow, TCP_ACK, 1001, theirs, NULL, 0);
-        assert_int_equal(send_scratch(), 0);
-        assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
-        while (total < sizeof(data)) {
-            next_tcp(TCP_ACK, &at, &bytes);
-            assert_true(bytes <= 300);
-            total += bytes;
-            frames_tcp(&scratch, &flow, TCP_ACK, 1001, theirs + (uint32_t)total, NULL, 0);
-            assert_int_equal(send_scratch(), 0);
-        }
-        close(fd);
-    }
-    close(listener);
-}
-
 static void test_refused_connection_is_reset(void **state)
 {
     (void)state;
@@ -807,8 +716,6 @@ int main(void)
         slirp_test(test_dhcp_in_another_net),
         slirp_test(test_udp_to_the_host_and_back),
         slirp_test(test_tcp_to_the_host_and_back),
-        slirp_test(test_both_ways_to_end),
-        slirp_test(test_a_smaller_mss_is_honoured),
         slirp_test(test_refused_connection_is_reset),
         slirp_test(test_disable_host_loopback),
         slirp_test(test_restrict),

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* TCP through the user network with the real libslirp: how connections end, and how long segments
+ * are that a guest gets. */
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "netbackends/packet.h"
+#include "netbackends/slirp.h"
+#include "tests/fake_nic.h"
+#include "tests/frames.h"
+#include "tests/guest_tcp.h"
+#include "tests/unit/test.h"
+
+enum { GUEST = FRAMES_IPV4(10, 0, 2, 15), ROUTER = FRAMES_IPV4(10, 0, 2, 2) };
+
+static struct loop loop;
+static struct net_backend *net;
+static struct fake_nic nic;
+static struct frames_buffer scratch;
+
+static int set_up(void **state)
+{
+    (void)state;
+    return loop_init(&loop);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    fake_nic_close(&nic);
+    loop_fini(&loop);
+    return 0;
+}
+
+static void send_scratch(void)
+{
+    assert_int_equal(fake_nic_send(&nic, scratch.bytes, scratch.length), 0);
+}
+
+/* The network, which knows the guest as if by its own traffic. */
+static void open_net(const struct net_slirp_options *options)
+{
+    const uint8_t mac[] = FRAMES_GUEST_MAC;
+    struct error err = {0};
+    assert_int_equal(net_slirp_create(&loop, "net0", options, &net, &err), 0);
+    fake_nic_attach(&nic, net);
+    frames_arp_request(&scratch, mac, GUEST, ROUTER);
+    send_scratch();
+    fake_nic_next(&nic);
+}
+
+static struct guest_tcp make_tcp(uint16_t source_port, uint16_t target_port)
+{
+    return (struct guest_tcp){
+        .nic = &nic,
+        .flow =
+            {
+                .source_mac = FRAMES_GUEST_MAC,
+                .target_mac = {0x52, 0x55, 10, 0, 2, 2},
+                .source = GUEST,
+                .target = ROUTER,
+                .source_port = source_port,
+                .target_port = target_port,
+            },
+    };
+}
+
+/* Takes so many bytes, in segments no longer than `mss`. */
+static void take(struct guest_tcp *tcp, size_t wanted, size_t mss)
+{
+    size_t at, bytes;
+    for (size_t total = 0; total < wanted; total += bytes) {
+        guest_tcp_next(tcp, TCP_ACK, &at, &bytes);
+        assert_true(bytes <= mss);
+        tcp->acknowledged += (uint32_t)bytes;
+        guest_tcp_send(tcp, TCP_ACK, NULL, 0);
+    }
+}
+
+/* One that breaks off is heard behind its last byte, as a reset. */
+static void test_a_host_that_breaks_off(void **state)
+{
+    (void)state;
+    const struct linger at_once = {1, 0};
+    static const char data[30000];
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port);
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+    take(&tcp, sizeof(data), 1460);
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    close(fd);
+    guest_tcp_next(&tcp, TCP_RST, &at, &bytes);
+    close(listener);
+}
+
+/* One that has no more to say hears on. */
+static void test_a_host_that_only_listens_on(void **state)
+{
+    (void)state;
+    static char data[30000];
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port);
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+    shutdown(fd, SHUT_WR);
+    take(&tcp, sizeof(data), 1460);
+    const uint8_t *frame = guest_tcp_next(&tcp, TCP_FIN, &at, &bytes);
+    assert_int_equal(load_be32(frame + 38) + bytes, tcp.acknowledged);
+    tcp.acknowledged++;
+    guest_tcp_send(&tcp, TCP_ACK, "still here", 10);
+    assert_int_equal(guest_tcp_read(&loop, fd, data, 10), 10);
+    assert_memory_equal(data, "still here", 10);
+    guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+    assert_int_equal(guest_tcp_read(&loop, fd, data, 1), 0);
+    close(fd);
+    close(listener);
+}
+
+/* The options of a SYN that guest_tcp makes, with another MSS. */
+static void send_syn(struct guest_tcp *tcp, uint8_t flags, uint16_t mss)
+{
+    frames_tcp(&scratch, &tcp->flow, flags, 1000, tcp->acknowledged, NULL, 0);
+    store_be16(scratch.bytes + 56, mss);
+    frames_fix_checksums(&scratch);
+    send_scratch();
+    tcp->sequence = 1001;
+}
+
+/* libslirp forgets what the guest asked for where it connects it. */
+static void test_a_smaller_mss_is_honoured(void **state)
+{
+    (void)state;
+    static const char data[5000];
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port);
+    send_syn(&tcp, TCP_SYN, 300);
+    const uint8_t *answer = guest_tcp_next(&tcp, TCP_SYN | TCP_ACK, &at, &bytes);
+    tcp.acknowledged = load_be32(answer + 38) + 1;
+    guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
+    int fd = guest_tcp_accept(&loop, listener);
+    assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+    take(&tcp, sizeof(data), 300);
+    close(fd);
+    close(listener);
+}
+
+/* What comes in by a forward goes through libslirp, in long segments that are cut. */
+static void test_a_smaller_mss_is_honoured_by_a_forward(void **state)
+{
+    (void)state;
+    static const char data[50000];
+    uint16_t port;
+    close(guest_tcp_listen(&port));
+    const struct net_forward forward = {.host_port = port, .guest_port = 80};
+    open_net(&(struct net_slirp_options){.forwards = &forward, .forward_count = 1});
+    for (unsigned mss = 300; mss <= 1460; mss += 1160) {
+        const struct sockaddr_in address = {.sin_family = AF_INET,
+                                            .sin_port = htons(port),
+                                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_int_equal(connect(fd, (const void *)&address, sizeof(address)), 0);
+        const uint8_t *syn = fake_nic_next(&nic)->bytes;
+        while (syn[47] != TCP_SYN)
+            syn = fake_nic_next(&nic)->bytes;
+        struct guest_tcp tcp = make_tcp(80, load_be16(syn + 34));
+        tcp.acknowledged = load_be32(syn + 38) + 1;
+        send_syn(&tcp, TCP_SYN | TCP_ACK, (uint16_t)mss);
+        guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
+        assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+        take(&tcp, sizeof(data), mss);
+        guest_tcp_send(&tcp, TCP_RST, NULL, 0);
+        close(fd);
+    }
+}
+
+#define tcp_test(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        tcp_test(test_a_host_that_breaks_off),
+        tcp_test(test_a_host_that_only_listens_on),
+        tcp_test(test_a_smaller_mss_is_honoured),
+        tcp_test(test_a_smaller_mss_is_honoured_by_a_forward),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
