@@ -293,6 +293,14 @@ def test_ssh_goes_through_the_forwarded_port(evctl, guest, tmp_path):
     assert evctl("ssh", "--json", "web").json() == {"host": "127.0.0.1", "port": int(port)}
 
 
+@pytest.mark.parametrize("words", [("delete", "web"), ("detach", "web", "net0")], ids=" ".join)
+def test_a_nic_of_its_own_goes_with_its_forwards(evctl, words):
+    evctl("create", "web")
+    evctl("forward", "add", "web", "8080:80")
+    evctl(*words)
+    evctl("list")
+
+
 def test_networks_that_forward(evctl, guest):
     """Each machine on a shared NAT network forwards ports of its own, at once and after a start."""
     evctl("net", "create", "shared", "--mode", "nat", "--rootless")

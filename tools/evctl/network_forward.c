@@ -178,13 +178,16 @@ void network_forward_forget(const json_t *nic)
 {
     const char *name = model_text(nic, "network"), *mac = model_text(nic, "mac");
     json_t *network = load_nat(nic), *pins = json_object_get(network, "pins");
+    struct error err = {0};
+    if (!network)
+        return;
     size_t had = json_array_size(pins);
     for (size_t i = had; i-- > 0;)
         if (strncasecmp(json_string_value(json_array_get(pins, i)), mac, strlen(mac)) == 0)
             json_array_remove(pins, i);
     if (json_array_size(json_object_get(nic, "forwards")) || json_array_size(pins) != had) {
         json_t *left = shorter(network, nic, NULL);
-        unused_result(change(name, network, left, NULL));
+        (void)!change(name, network, left, &err);
         json_decref(left);
     }
     json_decref(network);

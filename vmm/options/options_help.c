@@ -54,6 +54,7 @@ char *options_help_text(void)
     CHECK(to);
     fprintf(to, "evisor " EVISOR_VERSION ": runs a virtual machine\n"
                 "usage: evisor -kernel FILE [OPTION]...\n"
+                "       evisor -hda IMAGE [OPTION]...\n"
                 "Options may come in any order, with - or --.\n");
     for (unsigned i = 0; i < option_table_length; i++) {
         const struct option_entry *entry = &option_table[i];
