@@ -300,11 +300,11 @@ def measure():
     """The figures of docs/performance.md; under KVM in the box where no host offers it natively."""
     bench = ["tools/evisor-bench"]
     runs = [["boot"], ["exit"], ["memory"], ["loops"], ["disk", "--random"], ["blk", "--random"],
-            ["blk", "--random", "--format", "qcow2"],
+            ["blk", "--random", "--write"], ["blk", "--random", "--format", "qcow2"],
             ["kick", "--format", "null", "--depth", "1"], ["nbd", "--random"]]
     status = max(subprocess.run(bench + run, check=False, cwd=TOP).returncode for run in runs)
     status = max(status, subprocess.run(["tools/bench-disk"], check=False, cwd=TOP).returncode)
-    for run in (["boot"], ["exit"]):
+    for run in (["boot"], ["exit"], ["memory"]):
         command = [*bench, *run, "--accel", "kvm", "--runs", "3"]
         status = max(status, subprocess.run(
             command if kvm_is_native() else ["tools/kvm-box", "--timeout", "1500", "--", *command],

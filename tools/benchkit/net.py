@@ -67,7 +67,7 @@ def measure_net(options, folder):
             yield from measure_one(options, backend, direction)
     kinds = {"all": ["tap", "slirp", "internal"], "null": []}.get(options.backend,
                                                                   [options.backend])
-    if kinds and options.vs in ("all", "qemu"):
-        packages.install(network.PACKAGES, "networks beside QEMU's")
+    if kinds:
+        packages.install(network.PACKAGES, "networks with a TCP stack before them")
         options.what = kinds
-        yield from network.figures(options, folder)
+        yield from network.figures(options, folder, options.vs != "none")
