@@ -2,8 +2,13 @@
 /*
  * internal: a mesh of datagram sockets.
  *
- * Theory of operation. A datagram is a header (magic, the sender's id, a net_meta) and a frame. The
- * id says which member an Ethernet address was heard from. Frames leave straight from guest memory.
+ * Theory of operation. A datagram is a header (magic, the sender's id, a net_meta, a length) and a
+ * frame. The id says which member an Ethernet address was heard from. A length of 0 means all the
+ * rest of the datagram; after a frame of another length there is one more header and frame.
+ *
+ * Large frames, and those for everybody, leave straight from guest memory. Small ones for one
+ * member are collected and leave together at the end of the turn: a member's queue is counted in
+ * datagrams, and so short that it would fill at once, and stop the sender, for each ten of them.
  *
  * A member's queue in the kernel is short (net.unix.max_dgram_qlen). If it is full, the guest waits
  * for it, so that a stream of frames is not torn; but only for STALL_NS: then frames for that
@@ -42,8 +47,19 @@ enum {
     READ_BUDGET = 256, /* datagrams in one loop turn */
     READ_BUDGET_BYTES = 1024 * 1024,
     QUEUE_BYTES = 512 * 1024, /* a frame that had to be cut, with its headers */
+    SMALL_BYTES = 2048,       /* a frame that is collected */
+    BATCH_BYTES = 32 * 1024,
+    LENGTH_AT = 22, /* in a header */
 };
 static const uint64_t STALL_NS = 20 * 1000000;
+
+/* Small frames for one member that have not left yet, as the datagram that they will be. */
+struct batch {
+    uint64_t peer_id;
+    unsigned frames;
+    size_t length, last_at; /* where the last header is */
+    uint8_t bytes[BATCH_BYTES];
+};
 
 struct internal_backend {
     struct net_backend backend;
@@ -55,7 +71,8 @@ struct internal_backend {
     struct loop_watch stall_watch;  /* of stalled's epoll */
     struct poll_set stalled;        /* peers whose queue was full */
     struct loop_timer stall_timer;
-    struct loop_task read_task;
+    struct loop_task read_task, batch_task;
+    struct batch batch;
     struct frame_queue to_guest;
     unsigned guest_offloads;
     bool guest_is_full;
@@ -102,6 +119,8 @@ static void lose_peer(struct internal_backend *self, struct peer *peer)
     peers_remove(&self->peers, peer);
 }
 
+static bool flush_batch(struct internal_backend *self);
+
 static void on_stalled_ready(struct loop_watch *watch, int events)
 {
     struct internal_backend *self = container_of(watch, struct internal_backend, stall_watch);
@@ -114,6 +133,7 @@ static void on_stalled_ready(struct loop_watch *watch, int events)
         peer->is_given_up = false;
     }
     watch_stalled(self);
+    flush_batch(self);
     wake_guest(self);
 }
 
@@ -132,6 +152,7 @@ static void on_stall_timer(struct loop_timer *timer)
     }
     if (next_ns != UINT64_MAX)
         loop_timer_arm(timer, next_ns);
+    flush_batch(self);
     wake_guest(self);
 }
 
@@ -183,6 +204,54 @@ static void send_to_all(struct internal_backend *self, size_t iov_count)
             self->backend.stats.tx_dropped++;
 }
 
+/* True if it is empty now; false if its member's queue is full. */
+static bool flush_batch(struct internal_backend *self)
+{
+    struct batch *batch = &self->batch;
+    if (!batch->frames)
+        return true;
+    struct peer *peer = peers_find(&self->peers, batch->peer_id);
+    self->iov[0] = (struct iovec){batch->bytes, batch->length};
+    int result = peer ? send_to(self, peer, 1) : -ENOTCONN;
+    if (result == -EAGAIN)
+        return false;
+    if (result)
+        self->backend.stats.tx_dropped += batch->frames;
+    batch->frames = 0;
+    batch->length = 0;
+    return true;
+}
+
+static void on_batch_task(struct loop_task *task)
+{
+    flush_batch(container_of(task, struct internal_backend, batch_task));
+}
+
+/* False if there is no place for it: it may go by itself. */
+static bool add_to_batch(struct internal_backend *self, const struct peer *peer,
+                         const uint8_t header[HEADER_BYTES], const struct iovec *iov,
+                         size_t iov_count, size_t length)
+{
+    struct batch *batch = &self->batch;
+    bool fits = batch->peer_id == peer->id && batch->length + HEADER_BYTES + length <= BATCH_BYTES;
+    if (length > SMALL_BYTES || peer->stalled_ns || (batch->frames && !fits && !flush_batch(self)))
+        return false;
+    /* Sending may have told that the member is gone, or full. */
+    if (!peer->id || peer->stalled_ns)
+        return false;
+    if (batch->frames)
+        store_be16(batch->bytes + batch->last_at + LENGTH_AT,
+                   (uint16_t)(batch->length - batch->last_at - HEADER_BYTES));
+    batch->peer_id = peer->id;
+    batch->last_at = batch->length;
+    memcpy(batch->bytes + batch->length, header, HEADER_BYTES);
+    iov_read(iov, iov_count, 0, batch->bytes + batch->length + HEADER_BYTES, length);
+    batch->length += HEADER_BYTES + length;
+    batch->frames++;
+    loop_task_queue(&self->batch_task);
+    return true;
+}
+
 static int internal_send(struct net_backend *backend, const struct net_meta *meta,
                          const struct iovec *iov, size_t iov_count)
 {
@@ -193,15 +262,19 @@ static int internal_send(struct net_backend *backend, const struct net_meta *met
         return -EMSGSIZE;
     iov_read(iov, iov_count, 0, addresses, sizeof(addresses));
     write_header(self, meta, header);
-    self->iov[0] = (struct iovec){header, HEADER_BYTES};
-    memcpy(self->iov + 1, iov, iov_count * sizeof(*iov));
     memcpy(self->mac, addresses + 6, sizeof(self->mac));
     struct peer *peer = addresses[0] & 1 ? NULL : peers_find_mac(&self->peers, addresses);
-    if (!peer) {
+    if (peer && add_to_batch(self, peer, header, iov, iov_count, length))
+        return 0;
+    /* What was collected goes before what goes alone. */
+    bool is_behind = !flush_batch(self) && peer && peer->id == self->batch.peer_id;
+    self->iov[0] = (struct iovec){header, HEADER_BYTES};
+    memcpy(self->iov + 1, iov, iov_count * sizeof(*iov));
+    if (!peer || !peer->id) {
         send_to_all(self, iov_count + 1);
         return 0;
     }
-    int result = send_to(self, peer, iov_count + 1);
+    int result = is_behind ? -EAGAIN : send_to(self, peer, iov_count + 1);
     if (result == -EAGAIN)
         self->guest_waits = true;
     return result;
@@ -261,7 +334,8 @@ static void take(struct internal_backend *self, const struct net_meta *meta, uin
         deliver(self);
         return;
     }
-    if (net_receive(&self->backend, meta, &iov, 1) != -EAGAIN)
+    /* One datagram may bring more than the guest has room for. */
+    if (!self->guest_is_full && net_receive(&self->backend, meta, &iov, 1) != -EAGAIN)
         return;
     self->guest_is_full = true;
     queue_frame(self, meta, frame, length);
@@ -282,35 +356,54 @@ static void note_sender(struct internal_backend *self, const uint8_t *mac, uint6
     }
 }
 
-static bool parse(const uint8_t *datagram, size_t length, struct net_meta *meta)
+/* *length is that of all the rest before, of this header and its frame after it. */
+static bool parse(const uint8_t *datagram, size_t *length, struct net_meta *meta)
 {
-    if (length < HEADER_BYTES + FRAME_MIN || load_be32(datagram) != MAGIC)
+    if (*length < HEADER_BYTES + FRAME_MIN || load_be32(datagram) != MAGIC)
         return false;
+    size_t frame = load_be16(datagram + LENGTH_AT);
+    if (frame && (frame < FRAME_MIN || frame > *length - HEADER_BYTES))
+        return false;
+    if (frame)
+        *length = HEADER_BYTES + frame;
     *meta = (struct net_meta){
         /* What a peer says about validity is no proof. */
         .flags = datagram[12] & NET_NEEDS_CSUM, .gso_type = datagram[13],
         .hdr_len = load_be16(datagram + 14),    .gso_size = load_be16(datagram + 16),
         .csum_start = load_be16(datagram + 18), .csum_offset = load_be16(datagram + 20),
     };
-    return offload_check_meta(meta, length - HEADER_BYTES, ALL_OFFLOADS);
+    return offload_check_meta(meta, *length - HEADER_BYTES, ALL_OFFLOADS);
+}
+
+/* What is left of the datagram after its first frame; 0 at its end. */
+static size_t take_first(struct internal_backend *self, uint8_t *datagram, size_t length)
+{
+    struct net_meta meta;
+    size_t first = length;
+    if (!parse(datagram, &first, &meta)) {
+        self->backend.stats.rx_dropped++;
+        return 0;
+    }
+    uint8_t *frame = datagram + HEADER_BYTES;
+    note_sender(self, frame + 6, load_be64(datagram + 4));
+    take(self, &meta, frame, first - HEADER_BYTES);
+    return length - first;
 }
 
 /* How many bytes came; 0 if there is nothing. */
 static size_t read_one(struct internal_backend *self)
 {
-    struct net_meta meta;
-    uint8_t *frame = self->datagram + HEADER_BYTES;
     ssize_t count =
         recv(self->fd, self->datagram, sizeof(self->datagram), MSG_DONTWAIT | MSG_TRUNC);
     if (count < 0)
         return 0;
-    if ((size_t)count > sizeof(self->datagram) || !parse(self->datagram, (size_t)count, &meta)) {
+    if ((size_t)count > sizeof(self->datagram)) {
         self->backend.stats.rx_dropped++;
         return HEADER_BYTES;
     }
-    note_sender(self, frame + 6, load_be64(self->datagram + 4));
-    take(self, &meta, frame, (size_t)count - HEADER_BYTES);
-    return (size_t)count;
+    for (size_t left = (size_t)count; left;)
+        left = take_first(self, self->datagram + (size_t)count - left, left);
+    return MAX((size_t)count, HEADER_BYTES);
 }
 
 static void on_read_task(struct loop_task *task)
@@ -341,6 +434,7 @@ static void on_folder_changed(struct loop_watch *watch, int events)
     poll_set_commit(&self->stalled);
     peers_scan(&self->peers);
     watch_stalled(self);
+    flush_batch(self);
     wake_guest(self);
 }
 
@@ -416,6 +510,7 @@ static void internal_close(struct net_backend *backend, void (*on_closed)(void *
     self->on_closed_opaque = opaque;
     self->handles = 4;
     loop_task_cancel(&self->read_task);
+    loop_task_cancel(&self->batch_task);
     loop_watch_close(&self->watch, on_watch_closed);
     loop_watch_close(&self->notify_watch, on_notify_closed);
     loop_watch_close(&self->stall_watch, on_stall_closed);
@@ -490,6 +585,7 @@ int net_internal_create(struct loop *loop, const char *id,
         return error_set_errno(err, ENOMEM, "netdev '%s'", id);
     net_backend_init(&self->backend, &internal_ops, loop, id);
     loop_task_init(loop, &self->read_task, LOOP_STAGE_DRAIN, on_read_task);
+    loop_task_init(loop, &self->batch_task, LOOP_STAGE_SUBMIT, on_batch_task);
     self->stalled.epoll_fd = -1;
     int result = start(self, options, err);
     if (result) {

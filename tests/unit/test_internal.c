@@ -346,6 +346,60 @@ static void test_rubbish_is_dropped(void **state)
     close(fd);
 }
 
+/* A member's queue holds ten datagrams; small frames need fewer than that, and stay in order. */
+static void test_small_frames_leave_together(void **state)
+{
+    enum { FRAMES = 300 };
+    (void)state;
+    join_many(3);
+    introduce(3);
+    for (unsigned i = 0; i < FRAMES; i++) {
+        frame[20] = (uint8_t)i;
+        assert_int_equal(send_frame(0, i % 100 == 50 ? 2 : 1, i % 100 == 99 ? 9000 : 60 + i), 0);
+    }
+    nics[1].is_full = true; /* what one datagram brought waits as one frame does */
+    fake_nic_run_ms(&loop, 5);
+    fake_nic_make_room(&nics[1]);
+    for (unsigned i = 0; i < FRAMES; i++) {
+        bool is_for_2 = i % 100 == 50;
+        frame[20] = (uint8_t)i;
+        set_addresses(is_for_2 ? 2 : 1, 0);
+        expect(is_for_2 ? 2 : 1, i % 100 == 99 ? 9000 : 60 + i);
+    }
+    assert_int_equal(nics[0].net->stats.tx_dropped + nics[1].net->stats.rx_dropped, 0);
+}
+
+static void test_lengths_that_lie_are_dropped(void **state)
+{
+    (void)state;
+    struct socket_address to;
+    uint8_t datagram[2 * (HEADER + 60)] = {'E', 'V', 'N', '1', 1, 2, 3};
+    static const uint16_t lies[] = {1, 13, 61 + HEADER + 60, UINT16_MAX};
+    join(0);
+    int fd = stranger(&to);
+    memcpy(datagram + HEADER + 60, datagram, HEADER);
+    store_be16(datagram + 22, 60);
+    assert_true(throw(fd, &to, datagram, sizeof(datagram)));
+    fake_nic_run_ms(&loop, 2);
+    assert_int_equal(nics[0].count, 2);
+    assert_int_equal(nics[0].frames[0].length + nics[0].frames[1].length, 120);
+    for (size_t i = 0; i < ARRAY_SIZE(lies); i++) {
+        store_be16(datagram + 22, lies[i]);
+        assert_false(throw(fd, &to, datagram, sizeof(datagram)));
+    }
+    /* A first frame counts although the second is cut short, without its header, or rubbish. */
+    store_be16(datagram + 22, 60);
+    for (size_t cut = 1; cut < HEADER + 14; cut++) {
+        size_t before = nics[0].count;
+        uint64_t dropped = nics[0].net->stats.rx_dropped;
+        throw(fd, &to, datagram, HEADER + 60 + cut);
+        fake_nic_run_ms(&loop, 1);
+        assert_int_equal(nics[0].count, before + 1);
+        assert_int_equal(nics[0].net->stats.rx_dropped, dropped + 1);
+    }
+    close(fd);
+}
+
 /* What the process said on its standard error while `speak` ran. */
 static void listen_to_log(void (*speak)(void), char *text, size_t size)
 {
@@ -454,6 +508,8 @@ int main(void)
         internal_test(test_a_stopped_member_does_not_hold_up_the_others),
         internal_test(test_a_full_guest_is_waited_for),
         internal_test(test_rubbish_is_dropped),
+        internal_test(test_small_frames_leave_together),
+        internal_test(test_lengths_that_lie_are_dropped),
         internal_test(test_two_machines_with_one_address_hear_of_it),
         internal_test(test_errors_say_what_to_do),
         internal_test(test_the_folder_is_made_for_its_owner),
