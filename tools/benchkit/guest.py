@@ -191,7 +191,8 @@ def measure_guest(options, folder):
     boot = ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
             "console=ttyS0 quiet reboot=t"]
     peers = list(commands(options, make_root(folder, options, port), data, boot))
-    with subprocess.Popen(["iperf3", "-s", "-p", str(port)], stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(["iperf3", "-s", "-p", str(port)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as server:
         try:
             results = alternate(peers, options.runs, lambda peer: Run(
                 peer.command, BOOT_TIMEOUT + 10 * (options.seconds + 10)).complete())
