@@ -4,6 +4,7 @@
 #include <asm/bootparam.h>
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,34 @@ static void test_bzimage_without_a_64_bit_entry(void **state)
     assert_true(cpu.regs.rbx == 0 && cpu.sregs.efer == 0);
     assert_true(cpu.sregs.cs.db && !cpu.sregs.cs.l && cpu.sregs.cs.limit == UINT32_MAX);
     assert_int_equal(cpu.sregs.cr0 & 0x80000001, 1);
+    boot_close(&boot);
+}
+
+/* Pages of the kernel's file that this process has mapped now. */
+static unsigned count_resident(void)
+{
+    uint64_t entries[KERNEL_BYTES / 4096]; /* pagemap's; bit 63: present */
+    unsigned count = 0;
+    int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(
+        pread(fd, entries, sizeof(entries), (uintptr_t)boot.kernel.bytes / 4096 * sizeof(uint64_t)),
+        sizeof(entries));
+    close(fd);
+    for (unsigned i = 0; i < ARRAY_SIZE(entries); i++)
+        count += (unsigned)(entries[i] >> 63);
+    return count;
+}
+
+static void test_the_file_does_not_stay_resident(void **state)
+{
+    (void)state;
+    static uint8_t kernel[KERNEL_BYTES];
+    make_bzimage(kernel);
+    assert_int_equal(open_kernel(kernel, sizeof(kernel), NULL), 0);
+    assert_true(count_resident() > 0);
+    boot_load(&boot, &memory, 0);
+    assert_int_equal(count_resident(), 0);
     boot_close(&boot);
 }
 
@@ -294,6 +323,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_loads_a_bzimage),
         TEST(test_bzimage_without_a_64_bit_entry),
+        TEST(test_the_file_does_not_stay_resident),
         TEST(test_a_second_load_repairs_the_first),
         TEST(test_refuses_foreign_and_broken_bzimages),
         TEST(test_refuses_what_does_not_fit),

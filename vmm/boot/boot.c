@@ -49,6 +49,13 @@ static void unmap_file(struct boot_file *file)
     *file = (struct boot_file){0};
 }
 
+/* The guest has its copy; the file's pages come back if it is loaded again, after a reset. */
+static void drop_pages(const struct boot_file *file)
+{
+    if (file->size)
+        madvise((void *)(uintptr_t)file->bytes, file->size, MADV_DONTNEED);
+}
+
 /* At the top of low RAM, as boot loaders do: the kernel grows upwards from below. */
 static int place_initrd(struct boot *boot, const struct memory *memory, const char *path,
                         struct error *err)
@@ -146,6 +153,8 @@ void boot_load(const struct boot *boot, const struct memory *memory, uint64_t rs
         boot_pvh_load(boot, memory, rsdp_gpa);
     else
         boot_bzimage_load(boot, memory, rsdp_gpa);
+    drop_pages(&boot->kernel);
+    drop_pages(&boot->initrd);
 }
 
 static struct kvm_segment segment(uint16_t selector, uint8_t type, bool is_long)
