@@ -683,23 +683,22 @@ static const struct device_ops device_ops = {
     .close = virtio_pci_close,
 };
 
-static int check_mtu(const char *id, unsigned mtu, const struct net_backend *backend,
-                     struct error *err)
+static int check_mtu(unsigned mtu, const struct net_backend *backend, struct error *err)
 {
     unsigned most = backend && backend->ops->mtu ? backend->ops->mtu(backend) : 0;
     if (!most || mtu <= most)
         return 0;
     return error_set(err, EINVAL,
-                     "NIC '%s': host_mtu=%u is more than the %u bytes that netdev '%s' carries: "
-                     "enlarge its interface's MTU with 'ip link set', or leave host_mtu= out",
-                     id, mtu, most, backend->id);
+                     "host_mtu=%u is more than the %u bytes that netdev '%s' carries: enlarge its "
+                     "interface's MTU with 'ip link set', or leave host_mtu= out",
+                     mtu, most, backend->id);
 }
 
 int virtio_net_create(const struct virtio_pci_place *place, struct net_backend *backend,
                       const struct virtio_net_options *options, struct device **out,
                       struct error *err)
 {
-    int result = check_mtu(place->id, options->mtu, backend, err);
+    int result = check_mtu(options->mtu, backend, err);
     struct virtio_net *net = result ? NULL : calloc(1, sizeof(*net));
     if (result)
         return result;

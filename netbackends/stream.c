@@ -142,6 +142,10 @@ static void disconnect(struct stream_backend *self, const char *why)
     if (self->state == STREAM_CONNECTED)
         log_limited("netdev '%s': connection to '%s' ended: %s", self->backend.id,
                     self->address.name, why);
+    else if (self->state == STREAM_CONNECTING && !self->reconnect_ms)
+        log_warn("netdev '%s': cannot connect to '%s': %s: its carrier stays down; start the other "
+                 "side first, or say reconnect=1 to keep trying",
+                 self->backend.id, self->address.name, why);
     drop_connection(self);
     wait_for_next(self);
     net_set_link(&self->backend, false);

@@ -377,9 +377,10 @@ static void test_other_networks(void **state)
 static void test_bad_network(void **state)
 {
     (void)state;
-    refuse("-kernel k -nic vde,sock=/x", "use user");
+    refuse("-kernel k -nic vde,sock=/x", "-netdev internal");
+    refuse("-kernel k -nic passt", "-netdev stream");
     refuse("-kernel k -nic usr", "did you mean 'user'?");
-    refuse("-kernel k -nic xyzzy", "use user");
+    refuse("-kernel k -nic xyzzy", "nat or hostonly");
     refuse("-kernel k -nic user,model=e1000", "virtio");
     refuse("-kernel k -nic user,hostfw=x", "did you mean 'hostfwd'?");
     static const char *const rules[] = {

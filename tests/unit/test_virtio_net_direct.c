@@ -298,7 +298,7 @@ static void test_an_mtu_that_the_backend_does_not_carry(void **state)
     (void)state;
     net_backend_init(&other, &small, &guest.loop, "net1");
     assert_int_equal(virtio_net_create(&place, &other, &options, &made, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "nic1"));
+    assert_non_null(strstr(err.text, "net1"));
     assert_non_null(strstr(err.text, "host_mtu=9000"));
     assert_non_null(strstr(err.text, "1500"));
     options.mtu = 1500;

@@ -10,7 +10,6 @@
 #include "vmm/options/options_private.h"
 
 #define FORWARD_SHAPE "hostfwd=tcp::HOSTPORT-:GUESTPORT"
-#define OTHER_KINDS   "vde|vhost-user|vhost-vdpa|hubport|l2tpv3|passt|netmap|af-xdp"
 
 static const char no_script[] = "evisor runs no scripts; set the interface up before, and write "
                                 "script=no,downscript=no";
@@ -437,6 +436,24 @@ static const struct options_netdev {
     {"hostonly", host_only_known, read_host_only},
 };
 
+#define KINDS "user, tap, bridge, stream, dgram, socket, internal, nat or hostonly"
+
+static const struct {
+    const char *names, *instead;
+} other_kinds[] = {
+    {"passt", "start passt and use -netdev stream,addr.type=unix,addr.path=ITS-SOCKET"},
+    {"vde|hubport", "machines on this host meet on -netdev internal"},
+    {"vhost-user|vhost-vdpa|netmap|af-xdp|l2tpv3", "use tap or bridge"},
+};
+
+static const char *find_instead(const char *type)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(other_kinds); i++)
+        if (keyval_name_index(other_kinds[i].names, type) >= 0)
+            return other_kinds[i].instead;
+    return NULL;
+}
+
 static const struct options_netdev *find_kind(const struct keyval *list, struct error *err)
 {
     const char *type = keyval_get(list, "type");
@@ -447,15 +464,15 @@ static const struct options_netdev *find_kind(const struct keyval *list, struct 
             return &kinds[i];
         suggest_offer(&suggest, kinds[i].name);
     }
-    if (keyval_name_index(OTHER_KINDS, type) >= 0)
-        error_set(err, ENOTSUP, "%s: network type %s is not there; use user (built-in NAT) or tap",
-                  list->option, type);
+    const char *instead = find_instead(type);
+    if (instead)
+        error_set(err, ENOTSUP, "%s: network type %s is not there: %s", list->option, type,
+                  instead);
     else if (suggest.best)
         error_set(err, EINVAL, "%s: '%s' is no network type; did you mean '%s'?", list->option,
                   type, suggest.best);
     else
-        error_set(err, EINVAL, "%s: '%s' is no network type; use user (built-in NAT) or tap",
-                  list->option, type);
+        error_set(err, EINVAL, "%s: '%s' is no network type; use " KINDS, list->option, type);
     return NULL;
 }
 
