@@ -72,6 +72,23 @@ class Ours:
         return syscalls.count(self.command)
 
 
+class AsRaw(Ours):
+    """A qcow2 image's own file, read as raw: what the format costs, from the same page cache."""
+    name = "its file as raw"
+
+    def __init__(self, kind, options, depth, image):  # pylint: disable=super-init-not-called
+        self.command = path_command(kind, options, depth, ["--format", "raw", "--image",
+                                                           str(image)])
+
+
+def ours(kind, options, depth, image):
+    """This tree's path; for reads of qcow2 also without the format."""
+    found = [Ours(kind, options, depth, image)]
+    if options.format == "qcow2" and not is_write(options) and options.vs != "none":
+        found.append(AsRaw(kind, options, depth, image))
+    return found
+
+
 def fio_command(options, depth, image, engine):
     mode = "rw" if options.read_percent is not None else "write" if options.write else "read"
     size = image.stat().st_size if options.format == "raw" else "100%"
@@ -314,7 +331,7 @@ def measure_kick(options, folder, image=None):
     """virtio-blk with the driver on its own thread: doorbell to completion to interrupt."""
     image = image or image_for(options, folder)
     for depth in options.depth:
-        peers = [Ours("kick", options, depth, image), *vhost_peer(options, depth, image, folder)]
+        peers = [*ours("kick", options, depth, image), *vhost_peer(options, depth, image, folder)]
         yield from compare(options, depth, "virtio-blk by eventfds", peers)
 
 
@@ -322,7 +339,7 @@ def measure_blk(options, folder):
     """virtio-blk and the engine below it, without a guest."""
     image = image_for(options, folder)
     for depth in options.depth:
-        peers = [Ours("blk", options, depth, image), *fio_peer(options, depth, image)]
+        peers = [*ours("blk", options, depth, image), *fio_peer(options, depth, image)]
         yield from compare(options, depth, "virtio-blk", peers)
     if wants(options, "qemu") and options.format != "null" and not options.verify:
         yield from measure_kick(options, folder, image)
@@ -332,7 +349,7 @@ def measure_disk(options, folder):
     """The disk engine by itself."""
     image = image_for(options, folder)
     for depth in options.depth:
-        peers = [Ours("disk", options, depth, image), *fio_peer(options, depth, image)]
+        peers = [*ours("disk", options, depth, image), *fio_peer(options, depth, image)]
         is_plain = not options.random and options.read_percent is None and image
         if wants(options, "qemu") and is_plain and shutil.which("qemu-img"):
             peers.append(ImgBench(options, depth, image))
