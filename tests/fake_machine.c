@@ -600,6 +600,15 @@ void machine_block_command(struct machine *machine, const char *name, const json
     done(opaque, json_pack("{s:s}", "command", name), NULL, NULL);
 }
 
+int machine_guest_forward_target(struct machine *machine, struct config_guest_forward *forward,
+                                 struct error *err)
+{
+    (void)machine;
+    if (!forward->chardev)
+        return 0;
+    return error_set(err, ENOENT, "guestfwd: there is no chardev with id=%s", forward->chardev);
+}
+
 struct chardev *machine_find_chardev(const struct machine *machine, const char *id)
 {
     for (unsigned i = 0; i < machine->config->chardev_count; i++)

@@ -56,6 +56,18 @@ static bool is_busy(const struct machine *machine, unsigned index)
     return is_used;
 }
 
+int machine_guest_forward_target(struct machine *machine, struct config_guest_forward *forward,
+                                 struct error *err)
+{
+    if (!forward->chardev)
+        return 0;
+    int index = find(machine, forward->chardev);
+    if (index >= 0 && is_busy(machine, (unsigned)index))
+        return error_set(err, EBUSY, "guestfwd: chardev %s is used by something else too",
+                         forward->chardev);
+    return options_guest_forward_target(machine->config, forward, err);
+}
+
 struct removal {
     struct machine *machine;
     unsigned index;

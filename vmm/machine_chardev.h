@@ -12,6 +12,11 @@ int must_check machine_chardev_add(struct machine *machine, struct keyval *list,
 int must_check machine_chardev_remove(struct machine *machine, const char *id,
                                       machine_done_fn *on_done, void *opaque, struct error *err);
 /* NULL: there is none of that name, or a monitor has it. */
+/* Where guestfwd=...-chardev:ID leads; a rule without a chardev stays as it is. */
+struct config_guest_forward;
+int must_check machine_guest_forward_target(struct machine *machine,
+                                            struct config_guest_forward *forward,
+                                            struct error *err);
 struct chardev *machine_find_chardev(const struct machine *machine, const char *id);
 
 #endif

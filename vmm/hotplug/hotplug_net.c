@@ -7,6 +7,7 @@
 #include "devices/virtio_net.h"
 #include "netbackends/net.h"
 #include "vmm/hotplug/hotplug_private.h"
+#include "vmm/machine_chardev.h"
 #include "vmm/machine_private.h"
 #include "vmm/netdev.h"
 #include "vmm/options/options_private.h"
@@ -98,6 +99,8 @@ int machine_netdev_add(struct machine *machine, struct keyval *list, struct erro
     if (machine_netdev_index(machine, id) >= 0)
         return error_set(err, EEXIST, "Duplicate ID '%s' for netdev", id);
     int result = options_netdev_load(&config, list, err);
+    for (unsigned i = 0; !result && i < config.user.guest_forward_count; i++)
+        result = machine_guest_forward_target(machine, &config.user.guest_forwards[i], err);
     if (!result)
         result = take_entry(machine, &index, err);
     if (result) {

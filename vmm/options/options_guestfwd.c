@@ -2,7 +2,7 @@
 /*
  * options_guestfwd: guestfwd=...-chardev:ID, where -chardev socket,id=ID says which service it is.
  * Each of the guest's connections becomes one of its own to that service, so the chardev itself is
- * never opened.
+ * never opened at the start. Later ones may name the same, or one that is open and used by nobody.
  */
 #include <errno.h>
 #include <string.h>
@@ -25,23 +25,29 @@ static bool has_user(const struct options *options, const char *id)
     return false;
 }
 
-static int take_target(struct options *options, struct config_guest_forward *forward,
-                       struct error *err)
+/* Also of one that drop_chardev left behind. */
+static bool is_client(const struct config_chardev *chardev)
+{
+    bool was_client = chardev->kind == CHARDEV_NULL && (chardev->path || chardev->port);
+    return !chardev->is_server &&
+           (chardev->kind == CHARDEV_UNIX || chardev->kind == CHARDEV_TCP || was_client);
+}
+
+int options_guest_forward_target(struct vm_config *config, struct config_guest_forward *forward,
+                                 struct error *err)
 {
     const char *id = forward->chardev;
-    struct config_chardev *chardev = find_chardev(options->config, id);
+    const struct config_chardev *chardev = find_chardev(config, id);
     if (!chardev)
         return error_set(err, ENOENT,
                          "guestfwd: there is no chardev with id=%s; add -chardev "
                          "socket,id=%s,path=PATH",
                          id, id);
-    if ((chardev->kind != CHARDEV_UNIX && chardev->kind != CHARDEV_TCP) || chardev->is_server)
+    if (!is_client(chardev))
         return error_set(err, EINVAL,
                          "guestfwd: chardev %s is no client of a socket: connect to a service "
                          "with -chardev socket,id=%s,path=PATH, or run a command with -cmd:COMMAND",
                          id, id);
-    if (has_user(options, id))
-        return error_set(err, EBUSY, "guestfwd: chardev %s is used by something else too", id);
     if (chardev->path)
         forward->target_path = options_copy(chardev->path);
     else if (chardev->host)
@@ -50,14 +56,19 @@ static int take_target(struct options *options, struct config_guest_forward *for
     return 0;
 }
 
+static int take_target(struct options *options, struct config_guest_forward *forward,
+                       struct error *err)
+{
+    if (has_user(options, forward->chardev))
+        return error_set(err, EBUSY, "guestfwd: chardev %s is used by something else too",
+                         forward->chardev);
+    return options_guest_forward_target(options->config, forward, err);
+}
+
+/* It says where the service is, to those who come later too, and is the null device otherwise. */
 static void drop_chardev(struct options *options, struct config_guest_forward *forward)
 {
-    struct config_chardev *chardev = find_chardev(options->config, forward->chardev);
-    char *id = chardev->id;
-    chardev->id = NULL;
-    options_chardev_fini(chardev);
-    chardev->id = id; /* a name that leads nowhere: the null device */
-    chardev->kind = CHARDEV_NULL;
+    find_chardev(options->config, forward->chardev)->kind = CHARDEV_NULL;
 }
 
 /* Several may name one chardev: all take their target before any gives it up. */
@@ -83,15 +94,4 @@ int options_finish_guestfwd(struct options *options, struct error *err)
 {
     int result = for_each_forward(options, true, err);
     return result ? result : for_each_forward(options, false, err);
-}
-
-int options_refuse_chardevs(const struct config_nic *nic, struct error *err)
-{
-    for (unsigned i = 0; i < nic->user.guest_forward_count; i++)
-        if (nic->user.guest_forwards[i].chardev)
-            return error_set(err, ENOTSUP,
-                             "guestfwd: chardev:%s works at the start only; name the service "
-                             "itself: unix:PATH or tcp:HOST:PORT",
-                             nic->user.guest_forwards[i].chardev);
-    return 0;
 }

@@ -184,8 +184,7 @@ int options_netdev_load(struct config_nic *nic, struct keyval *list, struct erro
     if (result)
         return result;
     keyval_string(list, "id", &nic->netdev_id);
-    result = options_netdev_read(kind, nic, list, err);
-    return result ? result : options_refuse_chardevs(nic, err);
+    return options_netdev_read(kind, nic, list, err);
 }
 
 int options_net_device(struct config_nic *nic, const struct keyval *device, struct error *err)

@@ -139,8 +139,10 @@ int must_check options_netdev_read(const struct options_netdev *kind, struct con
 void options_netdev_fini(struct config_nic *nic);
 /* options_guestfwd.c: what -chardev says goes to who forwards to it; before options_finish_chars */
 int options_finish_guestfwd(struct options *options, struct error *err);
-/* For a netdev that is added later, when chardevs are open. */
-int must_check options_refuse_chardevs(const struct config_nic *nic, struct error *err);
+/* Of one rule, whose chardev nobody else uses. */
+int must_check options_guest_forward_target(struct vm_config *config,
+                                            struct config_guest_forward *forward,
+                                            struct error *err);
 /* options_char.c */
 option_parse_fn option_chardev, option_serial, option_monitor, option_mon;
 int must_check options_add_port_user(struct options *options, const char *option,
