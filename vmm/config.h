@@ -159,6 +159,7 @@ struct config_nic {
 
 struct config_rng {
     char *qdev_id;
+    int object; /* of the config's rng_objects, or -1 */
     unsigned pci_slot;
 };
 

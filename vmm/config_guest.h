@@ -9,6 +9,7 @@
 #define CONFIG_SERIAL_BUS_MAX  4
 #define CONFIG_SERIAL_PORT_MAX 32
 #define CONFIG_MEM_MAX         4
+#define CONFIG_RNG_OBJECT_MAX  16
 
 /* -device virtio-balloon-pci; one a machine. */
 struct config_balloon {
@@ -21,6 +22,7 @@ struct config_balloon {
 
 /* -device virtio-serial-pci */
 struct config_serial_bus {
+    bool is_present;   /* else the entry is free */
     char *qdev_id;     /* or NULL */
     unsigned pci_slot; /* 0: the first free one */
     unsigned port_count;
@@ -28,6 +30,7 @@ struct config_serial_bus {
 
 /* -device virtserialport and virtconsole */
 struct config_serial_port {
+    bool is_present; /* else the entry is free */
     char *qdev_id; /* or NULL */
     char *name;    /* of the port; or NULL */
     bool is_console;
@@ -35,7 +38,14 @@ struct config_serial_port {
     int chardev; /* index, or -1 for none */
 };
 
-/* -device virtio-mem-pci with its -object memory-backend-ram */
+/* -object memory-backend-ram and -file */
+struct config_memory_backend {
+    char *id;   /* NULL: the entry is free */
+    char *path; /* of a file or a folder; NULL: memory of the host */
+    uint64_t size_bytes;
+};
+
+/* -device virtio-mem-pci */
 struct config_mem {
     char *qdev_id;     /* or NULL */
     char *memdev;      /* the object's id */
@@ -51,6 +61,8 @@ struct config_guest {
     unsigned serial_port_count;
     struct config_mem mems[CONFIG_MEM_MAX];
     unsigned mem_count;
+    struct config_memory_backend memory_backends[CONFIG_MEM_MAX];
+    char *rng_objects[CONFIG_RNG_OBJECT_MAX]; /* ids; NULL: free */
     uint64_t max_ram_bytes; /* -m maxmem=; 0: not said */
 };
 

@@ -298,7 +298,8 @@ static int make_memory(struct machine *machine, struct error *err)
     machine->memory.guest.opaque = machine;
     /* Registered pages are pinned: only where they are there anyway, and nobody takes any away. */
     if (config->mem_prealloc && !config->guest.balloon.is_present)
-        disk_register_memory(machine->loop, machine->memory.host, machine->memory.size);
+        machine->has_pinned_memory =
+            disk_register_memory(machine->loop, machine->memory.host, machine->memory.size);
     return memory_map(&machine->memory, machine->vm, err);
 }
 

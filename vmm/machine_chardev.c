@@ -52,7 +52,8 @@ static bool is_busy(const struct machine *machine, unsigned index)
     for (unsigned i = 0; i < config->monitor_count; i++)
         is_used |= config->monitors[i].chardev == index;
     for (unsigned i = 0; i < config->guest.serial_port_count; i++)
-        is_used |= config->guest.serial_ports[i].chardev == (int)index;
+        is_used |= config->guest.serial_ports[i].is_present &&
+                   config->guest.serial_ports[i].chardev == (int)index;
     return is_used;
 }
 

@@ -123,7 +123,7 @@ int machine_make_rngs(struct machine *machine, struct error *err)
         const struct config_rng *config = &machine->config->rngs[i];
         const struct virtio_pci_place place =
             machine_place(machine, config->qdev_id, config->pci_slot);
-        result = machine_plug_rng(machine, &place, -1, err);
+        result = machine_plug_rng(machine, &place, config->object, err);
     }
     return result;
 }

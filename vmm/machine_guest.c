@@ -14,6 +14,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_mem.h"
 #include "vmm/machine_private.h"
+#include "vmm/options/options_private.h"
 
 _Static_assert(MACHINE_BALLOON_STATS == VIRTIO_BALLOON_STATS, "one table of statistics");
 
@@ -63,9 +64,10 @@ static void on_balloon_removed(struct machine *machine, unsigned index)
     (void)index;
     machine->guest.balloon = NULL;
     arm_poll(&machine->guest);
+    options_balloon_fini(&machine->config->guest.balloon);
 }
 
-static int make_balloon(struct machine *machine, struct error *err)
+int machine_plug_balloon(struct machine *machine, struct error *err)
 {
     const struct config_balloon *config = &machine->config->guest.balloon;
     const struct virtio_balloon_options options = {
@@ -76,8 +78,6 @@ static int make_balloon(struct machine *machine, struct error *err)
         .on_stats = on_balloon_stats,
         .opaque = machine,
     };
-    if (!config->is_present)
-        return 0;
     const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
     int result = virtio_balloon_create(&place, &options, &machine->guest.balloon, err);
     if (result)
@@ -124,7 +124,8 @@ static int find_port(const struct machine *machine, unsigned bus, unsigned numbe
 {
     const struct config_guest *config = &machine->config->guest;
     for (unsigned i = 0; i < config->serial_port_count; i++)
-        if (config->serial_ports[i].bus == bus && config->serial_ports[i].number == number)
+        if (config->serial_ports[i].is_present && config->serial_ports[i].bus == bus &&
+            config->serial_ports[i].number == number)
             return (int)i;
     return -1;
 }
@@ -140,12 +141,32 @@ static void on_guest_open(void *opaque, unsigned number, bool is_open)
                             json_pack("{s:b,s:s}", "open", is_open, "id", id));
 }
 
-static void on_bus_removed(struct machine *machine, unsigned index)
+void machine_unplug_port(struct machine *machine, unsigned index)
 {
-    machine->guest.buses[index].device = NULL;
+    struct config_serial_port *config = &machine->config->guest.serial_ports[index];
+    struct machine_port *port = &machine->guest.ports[index];
+    struct device *bus = machine->guest.buses[config->bus].device;
+    if (bus)
+        virtio_console_remove_port(bus, config->number);
+    if (port->backend)
+        chardev_detach(port->backend);
+    port->backend = NULL;
+    hotplug_tell_deleted(machine, config->qdev_id ? config->qdev_id : "", false);
+    options_serial_port_fini(config);
 }
 
-static int make_bus(struct machine *machine, unsigned index, struct error *err)
+/* Its ports went with it. */
+static void on_bus_removed(struct machine *machine, unsigned index)
+{
+    struct config_guest *config = &machine->config->guest;
+    machine->guest.buses[index].device = NULL;
+    for (unsigned i = 0; i < config->serial_port_count; i++)
+        if (config->serial_ports[i].is_present && config->serial_ports[i].bus == index)
+            machine_unplug_port(machine, i);
+    options_serial_bus_fini(&config->serial_buses[index]);
+}
+
+int machine_plug_bus(struct machine *machine, unsigned index, struct error *err)
 {
     const struct config_serial_bus *config = &machine->config->guest.serial_buses[index];
     struct machine_bus *bus = &machine->guest.buses[index];
@@ -159,9 +180,9 @@ static int make_bus(struct machine *machine, unsigned index, struct error *err)
     return result;
 }
 
-static int make_port(struct machine *machine, const struct config_serial_port *config,
-                     struct error *err)
+int machine_plug_port(struct machine *machine, unsigned index, struct error *err)
 {
+    const struct config_serial_port *config = &machine->config->guest.serial_ports[index];
     struct virtio_console_port_options options = {.is_console = config->is_console,
                                                   .name = config->name};
     int result = 0;
@@ -169,15 +190,20 @@ static int make_port(struct machine *machine, const struct config_serial_port *c
         result = chardev_attach(machine->chardevs[config->chardev], &options.backend, err);
     if (result)
         return result;
-    return virtio_console_add_port(machine->guest.buses[config->bus].device, config->number,
-                                   &options, err);
+    result = virtio_console_add_port(machine->guest.buses[config->bus].device, config->number,
+                                     &options, err);
+    if (result && options.backend)
+        chardev_detach(options.backend);
+    else
+        machine->guest.ports[index].backend = options.backend;
+    return result;
 }
 
 bool machine_port_is_open(const struct machine *machine, unsigned index)
 {
     const struct config_serial_port *config = &machine->config->guest.serial_ports[index];
     const struct device *bus = machine->guest.buses[config->bus].device;
-    return bus && virtio_console_is_open(bus, config->number);
+    return config->is_present && bus && virtio_console_is_open(bus, config->number);
 }
 
 /* --- memory devices --- */
@@ -205,18 +231,17 @@ static void on_mem_size_changed(void *opaque)
                                   (json_int_t)info.plugged_bytes, "qom-path", path));
 }
 
-static int make_mem(struct machine *machine, unsigned index, struct error *err)
+static const char *backing_path(const struct machine *machine, const char *memdev)
+{
+    const struct config_guest *config = &machine->config->guest;
+    int backend = options_find_memory_backend(config, memdev);
+    return backend < 0 ? NULL : config->memory_backends[backend].path;
+}
+
+static int make_mem_device(struct machine *machine, unsigned index, struct error *err)
 {
     const struct config_mem *config = &machine->config->guest.mems[index];
     struct machine_mem_device *mem = &machine->guest.mems[index];
-    int result = mem_region_init(&mem->region, machine->vm, &machine->memory.guest,
-                                 MACHINE_MEM_SLOT + index * MEM_REGION_SLOTS,
-                                 machine->memory.device_end, config->size_bytes, err);
-    if (result)
-        return result;
-    machine->memory.device_end += align_up(config->size_bytes, MEM_REGION_ALIGN);
-    mem->machine = machine;
-    mem->is_mapped = true;
     const struct virtio_mem_options options = {
         .gpa = mem->region.gpa,
         .size_bytes = config->size_bytes,
@@ -228,10 +253,71 @@ static int make_mem(struct machine *machine, unsigned index, struct error *err)
         .opaque = mem,
     };
     const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
-    result = virtio_mem_create(&place, &options, &mem->device, err);
+    int result = virtio_mem_create(&place, &options, &mem->device, err);
+    if (result)
+        return result;
     /* Not one of those that may be unplugged: the guest's memory would go with it. */
+    machine_add_device(machine, mem->device);
+    if (hotplug_has_guest(machine))
+        acpi_hotplug_slot_added(machine->hotplug.acpi,
+                                ((const struct pci_device *)mem->device)->slot);
+    return 0;
+}
+
+static int make_mem(struct machine *machine, unsigned index, uint64_t gpa, struct error *err)
+{
+    const struct config_mem *config = &machine->config->guest.mems[index];
+    struct machine_mem_device *mem = &machine->guest.mems[index];
+    int result = mem_region_init(&mem->region, machine->vm, &machine->memory.guest,
+                                 MACHINE_MEM_SLOT + index * MEM_REGION_SLOTS, gpa,
+                                 config->size_bytes, backing_path(machine, config->memdev), err);
+    if (result)
+        return result;
+    mem->machine = machine;
+    mem->is_mapped = true;
+    return make_mem_device(machine, index, err);
+}
+
+static int make_first_mem(struct machine *machine, unsigned index, struct error *err)
+{
+    uint64_t gpa = machine->memory.device_end;
+    machine->memory.device_end +=
+        align_up(machine->config->guest.mems[index].size_bytes, MEM_REGION_ALIGN);
+    return make_mem(machine, index, gpa, err);
+}
+
+/* The guest is told at the start where memory may come, since BARs lie behind it. */
+static void reserve_mem(struct machine *machine)
+{
+    const struct config_guest *config = &machine->config->guest;
+    uint64_t there = machine->memory.size;
+    for (unsigned i = 0; i < config->mem_count; i++)
+        there += config->mems[i].size_bytes;
+    machine->guest.mem_base = machine->guest.mem_end = machine->memory.device_end;
+    if (config->max_ram_bytes > there)
+        machine->guest.mem_end += align_up(config->max_ram_bytes - there, MEM_REGION_ALIGN);
+    machine->memory.device_end = machine->guest.mem_end;
+}
+
+int machine_plug_mem(struct machine *machine, unsigned index, struct error *err)
+{
+    struct machine_guest *guest = &machine->guest;
+    uint64_t bytes = align_up(machine->config->guest.mems[index].size_bytes, MEM_REGION_ALIGN);
+    if (guest->mems[index].is_mapped)
+        return error_set(err, EBUSY, "the place of a memory device is not free again");
+    if (bytes > guest->mem_end - guest->mem_base)
+        return error_set(
+            err, ENOSPC,
+            "the configuration is not prepared for memory devices: of -m maxmem=, %llu "
+            "MiB are left; start the machine with a larger one",
+            (unsigned long long)((guest->mem_end - guest->mem_base) / MIB));
+    int result = make_mem(machine, index, guest->mem_base, err);
     if (!result)
-        machine_add_device(machine, mem->device);
+        guest->mem_base += bytes;
+    else if (guest->mems[index].is_mapped)
+        mem_region_fini(&guest->mems[index].region);
+    if (result)
+        guest->mems[index] = (struct machine_mem_device){0};
     return result;
 }
 
@@ -265,13 +351,15 @@ int machine_init_guest(struct machine *machine, struct error *err)
 int machine_make_guest(struct machine *machine, struct error *err)
 {
     const struct config_guest *config = &machine->config->guest;
-    int result = make_balloon(machine, err);
+    int result = config->balloon.is_present ? machine_plug_balloon(machine, err) : 0;
     for (unsigned i = 0; i < config->serial_bus_count && !result; i++)
-        result = make_bus(machine, i, err);
+        result = machine_plug_bus(machine, i, err);
     for (unsigned i = 0; i < config->serial_port_count && !result; i++)
-        result = make_port(machine, &config->serial_ports[i], err);
+        result = machine_plug_port(machine, i, err);
     for (unsigned i = 0; i < config->mem_count && !result; i++)
-        result = make_mem(machine, i, err);
+        result = make_first_mem(machine, i, err);
+    if (!result)
+        reserve_mem(machine);
     return result;
 }
 

@@ -85,6 +85,7 @@ struct machine {
     char accel_why[256]; /* why it is not the first choice; "" if it is */
     struct accel_vm *vm;
     struct memory memory;
+    bool has_pinned_memory; /* by io_uring: nobody may take any of it away */
     struct irq irq;
     struct bus bus;
     struct pci_bus pci_bus;

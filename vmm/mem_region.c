@@ -14,7 +14,8 @@
 #include "base/bytes.h"
 
 int mem_region_init(struct mem_region *region, struct accel_vm *vm, struct guest_mem *guest,
-                    unsigned first_slot, uint64_t gpa, uint64_t size, struct error *err)
+                    unsigned first_slot, uint64_t gpa, uint64_t size, const char *path,
+                    struct error *err)
 {
     *region = (struct mem_region){.vm = vm,
                                   .guest = guest,
@@ -22,15 +23,16 @@ int mem_region_init(struct mem_region *region, struct accel_vm *vm, struct guest
                                   .gpa = gpa,
                                   .size = size,
                                   .host = MAP_FAILED};
-    region->fd = memfd_create("evisor-mem", MFD_CLOEXEC);
-    if (region->fd >= 0 && ftruncate(region->fd, (off_t)size) == 0)
+    region->fd = memory_open_backing(path, err);
+    if (region->fd < 0)
+        return region->fd;
+    if (ftruncate(region->fd, (off_t)size) == 0)
         region->host =
             mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region->fd, 0);
     if (region->host == MAP_FAILED) {
         int result = error_set_errno(err, errno, "cannot map %llu MiB for a memory device",
                                      (unsigned long long)(size / MIB));
-        if (region->fd >= 0)
-            close(region->fd);
+        close(region->fd);
         return result;
     }
     madvise(region->host, size, MADV_HUGEPAGE);

@@ -20,10 +20,10 @@ struct mem_region {
     int fd;
 };
 
-/* Address space, no memory yet. */
+/* Address space, no memory yet. `path`: see memory_open_backing; NULL: memory of the host. */
 int must_check mem_region_init(struct mem_region *region, struct accel_vm *vm,
                                struct guest_mem *guest, unsigned first_slot, uint64_t gpa,
-                               uint64_t size, struct error *err);
+                               uint64_t size, const char *path, struct error *err);
 void mem_region_fini(struct mem_region *region);
 
 /* The guest may use the first `bytes` from now on. 0 or -errno. */

@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 
-static int open_backing(const char *path, struct error *err)
+int memory_open_backing(const char *path, struct error *err)
 {
     struct stat info;
     if (!path) {
@@ -90,7 +90,7 @@ int memory_init(struct memory *memory, uint64_t size, const char *path, bool pre
                 struct error *err)
 {
     *memory = (struct memory){.size = size, .fd = -1};
-    memory->fd = open_backing(path, err);
+    memory->fd = memory_open_backing(path, err);
     if (memory->fd < 0)
         return memory->fd;
     int result = map_backing(memory, path != NULL, err);

@@ -38,6 +38,9 @@ int must_check memory_init(struct memory *memory, uint64_t size, const char *pat
                            struct error *err);
 void memory_fini(struct memory *memory);
 
+/* An open file to take guest memory from: as `path` of memory_init. A descriptor, or -errno. */
+int must_check memory_open_backing(const char *path, struct error *err);
+
 /* Gives all RAM to the accelerator, as memslots 0 and up. */
 int must_check memory_map(struct memory *memory, struct accel_vm *vm, struct error *err);
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from guestkit import packages, rootfs
+from guestkit import packages, qmp as protocol, rootfs
 
 MIB = 1 << 20
 PATTERN_MD5 = hashlib.md5(b"0123456789abcdef\n" * 1024 * 64 * 240).hexdigest()
@@ -216,3 +216,61 @@ def test_a_reset_leaves_ports_and_memory_as_at_the_start(machine):
     wait_for(lambda: client.execute("query-balloon")["actual"] == 200 * MIB, "inflation again")
     wait_for(lambda: client.execute("query-memory-devices")[0]["data"]["size"] == 128 * MIB,
              "memory again")
+
+
+def wait_deleted(client, name):
+    while client.wait_event("DEVICE_DELETED", 120)["data"].get("device") != name:
+        pass
+
+
+def test_memory_comes_with_its_device(machine):
+    client = machine.qmp
+
+    def plugged():
+        return client.execute("query-memory-devices")[1]["data"]["size"]
+
+    before = read_kib(machine, "MemTotal")
+    client.execute("object-add", **{"qom-type": "memory-backend-ram", "id": "mem1",
+                                    "size": 512 * MIB})
+    client.execute("device_add", driver="virtio-mem-pci", id="vmem1", memdev="mem1",
+                   **{"requested-size": 256 * MIB})
+    wait_for(lambda: plugged() == 256 * MIB, "256 MiB of a new device")
+    wait_for(lambda: read_kib(machine, "MemTotal") >= before + 250 * 1024, "it comes online")
+    with pytest.raises(protocol.Error, match="cannot be unplugged"):
+        client.execute("device_del", id="vmem1")
+    client.execute("qom-set", path="vmem1", property="requested-size", value=0)
+    wait_for(lambda: plugged() == 0, "all of it given back", 240)
+
+
+def test_ports_and_balloon_come_and_go(machine):
+    client = machine.qmp
+    client.execute("chardev-add", id="hot0",
+                   backend={"type": "ringbuf", "data": {"size": 4096}})
+    client.execute("device_add", driver="virtio-serial-pci", id="serial1")
+    for cycle in range(2):
+        client.execute("device_add", driver="virtserialport", id="hot", bus="serial1.0",
+                       chardev="hot0", name="org.hot.0")
+        wait_for(lambda: machine.shell("grep -q org.hot.0 /sys/class/virtio-ports/*/name")[0] == 0,
+                 "a port of that name")
+        machine.check("P=$(grep -l org.hot.0 /sys/class/virtio-ports/*/name); P=${P%/name}; "
+                      f"echo said {cycle} >/dev/${{P##*/}}")
+        wait_for(lambda: client.execute("ringbuf-read", device="hot0", size=99) ==
+                 f"said {cycle}\n", "what the guest said")
+        if cycle == 0:
+            client.execute("device_del", id="hot")
+            wait_deleted(client, "hot")
+            wait_for(lambda: machine.shell(
+                "grep -q org.hot.0 /sys/class/virtio-ports/*/name")[0] == 1, "no such port")
+    client.execute("device_del", id="serial1")
+    wait_deleted(client, "hot")  # goes with its bus
+    wait_deleted(client, "serial1")
+    client.execute("chardev-remove", id="hot0")
+    client.execute("device_del", id="balloon0")
+    wait_deleted(client, "balloon0")
+    with pytest.raises(protocol.Error, match="No balloon device"):
+        client.execute("query-balloon")
+    client.execute("device_add", driver="virtio-balloon-pci", id="balloon1")
+    with pytest.raises(protocol.Error, match="Only one balloon"):
+        client.execute("device_add", driver="virtio-balloon-pci")
+    client.execute("balloon", value=220 * MIB)
+    wait_for(lambda: client.execute("query-balloon")["actual"] == 220 * MIB, "inflation")

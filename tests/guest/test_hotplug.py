@@ -3,6 +3,7 @@
 
 import contextlib
 import hashlib
+import os
 import time
 
 import pytest
@@ -79,8 +80,8 @@ def check_resize(machine, tmp_path):
     machine.qmp.execute("block_resize", **{"node-name": "grow-node", "size": 48 << 20})
     until(machine, f"test $(cat /sys/block/vdb/size) = {(48 << 20) // 512}")
     # Asked to go while the guest writes: what was acknowledged is in the file.
-    machine.check("dd if=/dev/zero bs=1M count=32 2>/dev/null | tr '\\0' x >/tmp/x; sync")
-    machine.type("dd if=/tmp/x of=/dev/vdb bs=64k 2>/tmp/log; echo $? >/tmp/status\n")
+    machine.check("dd if=/dev/zero bs=64k count=8 2>/dev/null | tr '\\0' x >/tmp/x")
+    machine.type("while cat /tmp/x; do :; done >/dev/vdb 2>/tmp/log; echo ended >/tmp/status\n")
     while not written_bytes(machine, "grow-node"):
         time.sleep(0.05)
     machine.qmp.execute("device_del", id="grow")
@@ -170,6 +171,50 @@ def check_pauses(machine, tmp_path):
     machine.forget()
     machine.wait_shell()
     assert machine.check("ls /dev/vd*") == "/dev/vda"
+
+
+def check_cycle(machine, path, cycle):
+    """A disk that grows, a NIC and a CPU come, are used, and go."""
+    qmp = machine.qmp
+    add_disk(machine, path, serial=f"HOT{cycle}")
+    until(machine, "test -b /dev/vdb")
+    assert machine.check("cat /sys/block/vdb/serial") == f"HOT{cycle}"
+    size = (16 + cycle) << 20
+    qmp.execute("block_resize", **{"node-name": "d1-node", "size": size})
+    until(machine, f"test $(cat /sys/block/vdb/size) = {size // 512}")
+    machine.check(f"dd if=/tmp/x of=/dev/vdb bs=4k seek={cycle} conv=fsync 2>/dev/null")
+    qmp.execute("netdev_add", type="user", id="hot", restrict=True, net="10.7.0.0/24")
+    qmp.execute("device_add", driver="virtio-net-pci", id="nic1", netdev="hot")
+    until(machine, "test -e /sys/class/net/eth0 && ip link set eth0 up")
+    until(machine, "test $(cat /sys/class/net/eth0/carrier) = 1")
+    machine.check("ip addr add 10.7.0.9/24 dev eth0; ping -c 1 -w 60 10.7.0.2", 120)
+    cpu = qmp.execute("query-hotpluggable-cpus")[0]
+    qmp.execute("device_add", driver=cpu["type"], id="cpu1", **cpu["props"])
+    until(machine, "echo 1 >/sys/devices/system/cpu/cpu1/online; "
+          "test $(cat /sys/devices/system/cpu/cpu1/online) = 1")
+    machine.check("taskset 2 sha256sum /bin/busybox")
+    for name in ("cpu1", "nic1", "d1"):
+        qmp.execute("device_del", id=name)
+        wait_deleted(machine, name)
+    until(machine, "! test -e /sys/class/net/eth0 && ! test -b /dev/vdb")
+    assert machine.check("nproc") == "1"
+    qmp.execute("netdev_del", id="hot")
+    qmp.execute("blockdev-del", **{"node-name": "d1-node"})
+    assert path.read_bytes()[cycle << 12:(cycle + 1) << 12] == b"x" * 4096
+
+
+@pytest.mark.box
+@pytest.mark.skipif("EVISOR_IN_KVM_BOX" not in os.environ,
+                    reason="the test of all kinds does it where guests run faster")
+def test_cycles_under_a_slow_kvm(boot, tmp_path):
+    machine = boot("-nic", "none", "-smp", "1,maxcpus=2")
+    path = tmp_path / "hot.raw"
+    path.write_bytes(bytes(16 << 20))
+    machine.check("dd if=/dev/zero bs=4k count=1 2>/dev/null | tr '\\0' x >/tmp/x")
+    for cycle in range(3):
+        check_cycle(machine, path, cycle)
+    machine.type("poweroff\n")
+    assert machine.wait(120) == 0
 
 
 def test_a_stock_guest_takes_and_gives_back(boot, tmp_path):

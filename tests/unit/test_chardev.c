@@ -183,6 +183,8 @@ static void test_one_user_unless_multiplexed(void **state)
     struct chardev *chardev = make(&config);
     assert_int_equal(chardev_attach(chardev, &backend, &err), 0);
     assert_int_equal(chardev_attach(chardev, &backend, &err), -EBUSY);
+    chardev_detach(backend);
+    assert_int_equal(chardev_attach(chardev, &backend, &err), 0);
     assert_non_null(strstr(err.text, "mux=on"));
     close_and_wait(chardev);
     config.is_mux = true;
@@ -431,6 +433,7 @@ static void test_a_ringbuf_keeps_the_newest(void **state)
     struct chardev *chardev = make(&config);
     attach(chardev, &first);
     assert_true(chardev_is_ringbuf(chardev));
+    assert_true(first.backend->is_open);
     assert_int_equal(char_write(first.backend, "0123456789abcdef", 16), 16);
     assert_int_equal(chardev_ringbuf_read(chardev, buffer, 3), 3);
     assert_memory_equal(buffer, "89a", 3);

@@ -14,6 +14,8 @@
 
 #include "netbackends/net.h"
 #include "tests/unit/test.h"
+#include "vmm/machine_chardev.h"
+#include "vmm/machine_guest.h"
 #include "vmm/machine_private.h"
 
 #define ROM_BYTES 4096
@@ -98,6 +100,7 @@ static int set_up(void **state)
     config.accel = strdup("soft");
     config.bios = strdup(rom);
     config.serial_chardev = -1;
+    config.guest.max_ram_bytes = UINT64_C(3) << 30;
     assert_int_equal(loop_init(&loop), 0);
     if (machine_create(&loop, &config, &machine, &err))
         fail_msg("%s", err.text);
@@ -303,12 +306,29 @@ static void plug_everything_once(void)
     assert_int_equal(run(machine_object_add, "qom-type", "rng-random,id=r"), 0);
     cycle("virtio-rng-pci,rng=r,id=rng", "rng");
     assert_int_equal(machine_object_del(machine, "r", &err), 0);
+    cycle("virtio-balloon-pci,id=b", "b");
+    assert_int_equal(device_add("virtio-serial-pci,id=s"), 0);
+    uint32_t slot = take_new();
+    assert_int_equal(device_add("virtserialport,id=p,chardev=c,name=org.x"), 0);
+    assert_int_equal(device_del("p"), 0);
+    assert_string_equal(deleted, "p");
+    assert_int_equal(device_add("virtconsole,id=q,chardev=c,bus=s.0"), 0);
+    assert_int_equal(device_del("s"), 0);
+    let_go(slot, "s");
+    assert_int_equal(device_del("q"), -ENODEV); /* it went with its bus */
+}
+
+static void add_chardev(void)
+{
+    if (run(machine_chardev_add, "backend", "null,id=c"))
+        fail_msg("%s", err.text);
 }
 
 static void test_a_thousand_cycles(void **state)
 {
     (void)state;
     start();
+    add_chardev();
     plug_everything_once();
     unsigned descriptors = count_descriptors(), routes = count_routes();
     for (unsigned i = 0; i < CYCLES; i++)
@@ -361,14 +381,74 @@ static void test_names_and_places_that_are_taken(void **state)
     expect_error(machine_blockdev_del(machine, "n", on_done, NULL, &err), "");
     expect_error(blockdev_add("driver=raw,node-name=n,file.filename=/x"),
                  "Duplicate nodes with node-name='n'");
-    expect_error(blockdev_add("driver=raw,file.filename=/x"),
-                 "'node-name' must be specified");
-    expect_error(blockdev_add("driver=raw,node-name=o,file.filename=/no/such"),
-                 "/no/such");
+    expect_error(blockdev_add("driver=raw,file.filename=/x"), "'node-name' must be specified");
+    expect_error(blockdev_add("driver=raw,node-name=o,file.filename=/no/such"), "/no/such");
     expect_error(blockdev_add("driver=nbd,node-name=o"), "Unknown driver 'nbd'");
     assert_int_equal(device_del("d"), 0);
     let_go(1 << 5, "d");
     del_node("n");
+}
+
+static void test_balloons_and_ports_that_cannot_be(void **state)
+{
+    (void)state;
+    start();
+    add_chardev();
+    assert_int_equal(device_add("virtio-balloon-pci,id=b"), 0);
+    take_new();
+    expect_error(device_add("virtio-balloon-pci,id=c"), "Only one balloon");
+    assert_int_equal(device_del("b"), 0);
+    machine->has_pinned_memory = true;
+    reg_write(ACPI_HOTPLUG_SLOTS_EJECT, reg_read(ACPI_HOTPLUG_SLOTS_DOWN));
+    wait_deleted("b");
+    expect_error(device_add("virtio-balloon-pci,id=b"), "-mem-prealloc");
+    expect_error(device_add("virtserialport,chardev=c"), "No 'virtio-serial-bus' bus found");
+    assert_int_equal(device_add("virtio-serial-pci,id=s,max_ports=2"), 0);
+    expect_error(device_add("virtserialport,chardev=none"), "can't find value 'none'");
+    expect_error(device_add("virtserialport,id=p"), "chardev=ID");
+    expect_error(device_add("virtserialport,chardev=c,nr=7"), "ports 0 to 1");
+    expect_error(device_add("virtserialport,chardev=c,bus=t.0"), "'t.0' not found");
+    assert_int_equal(device_add("virtserialport,chardev=c,id=p"), 0);
+    expect_error(device_add("virtserialport,chardev=c,id=p"), "Duplicate ID 'p'");
+    expect_error(device_add("virtconsole,chardev=c"), "in use already");
+    assert_int_equal(device_del("p"), 0);
+    assert_int_equal(device_add("virtconsole,chardev=c"), 0);
+    err = (struct error){0};
+    expect_error(machine_chardev_remove(machine, "c", on_done, NULL, &err), "busy");
+}
+
+/* Room for 3 GiB less what there is, which counts in whole GiB. */
+static void test_memory_that_comes(void **state)
+{
+    (void)state;
+    struct machine_mem mem;
+    char text[128];
+    start();
+    expect_error(device_add("virtio-mem-pci,memdev=m"), "no -object");
+    assert_int_equal(run(machine_object_add, "qom-type", "memory-backend-ram,id=m,size=2G"), 0);
+    expect_error(run(machine_object_add, "qom-type", "memory-backend-ram,id=m,size=1G"),
+                 "duplicate property 'm'");
+    expect_error(run(machine_object_add, "qom-type", "memory-backend-file,id=f,size=1G"),
+                 "mem-path property not set");
+    expect_error(device_add("virtio-mem-pci,memdev=m,block-size=2G"), "at most 1G");
+    assert_int_equal(device_add("virtio-mem-pci,memdev=m,id=v,requested-size=64M"), 0);
+    take_new();
+    assert_true(machine_get_mem(machine, 0, &mem));
+    assert_int_equal(mem.gpa, UINT64_C(4) << 30);
+    assert_int_equal(mem.requested_bytes, 64 << 20);
+    assert_true(memory_pci64_base(&machine->memory) >= mem.gpa + (UINT64_C(3) << 30));
+    assert_int_equal(machine->memory.guest.regions[1].gpa, mem.gpa);
+    expect_error(device_add("virtio-mem-pci,memdev=m"), "already busy memdev");
+    err = (struct error){0};
+    expect_error(machine_object_del(machine, "m", &err), "in use");
+    expect_error(device_del("v"), "cannot be unplugged");
+    snprintf(text, sizeof(text), "memory-backend-file,id=f,size=1G,mem-path=%s", folder);
+    assert_int_equal(run(machine_object_add, "qom-type", text), 0);
+    assert_int_equal(device_add("virtio-mem-pci,memdev=f,id=w"), 0);
+    assert_int_equal(run(machine_object_add, "qom-type", "memory-backend-ram,id=n,size=16M"), 0);
+    expect_error(device_add("virtio-mem-pci,memdev=n"), "maxmem=");
+    err = (struct error){0};
+    assert_int_equal(machine_object_del(machine, "n", &err), 0);
 }
 
 static void test_more_than_the_slots(void **state)
@@ -518,8 +598,7 @@ static void test_images_over_nodes_of_files(void **state)
     assert_int_equal(machine_blockdev_del(machine, "f", on_done, NULL, &err), 0);
     assert_int_equal(dones, before + 1);
     assert_int_equal(blockdev_add(text), 0); /* left to the machine's end */
-    expect_error(blockdev_add("driver=file,node-name=g,filename=/no/such"),
-                 "/no/such");
+    expect_error(blockdev_add("driver=file,node-name=g,filename=/no/such"), "/no/such");
 }
 
 static void test_nics_change_their_networks(void **state)
@@ -620,6 +699,8 @@ int main(void)
         TEST(test_a_thousand_cycles),
         TEST(test_ten_thousand_pauses),
         TEST(test_names_and_places_that_are_taken),
+        TEST(test_balloons_and_ports_that_cannot_be),
+        TEST(test_memory_that_comes),
         TEST(test_more_than_the_slots),
         TEST(test_asked_twice_and_ejected_unasked),
         TEST(test_goes_unasked_before_the_start),

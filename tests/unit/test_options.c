@@ -437,7 +437,9 @@ static void test_devices(void **state)
         refuse(line, i == ARRAY_SIZE(addresses) - 1 ? "'5'" : "a slot from 1 to 1e");
     }
     refuse("-kernel k -device virtio-rng-pci,id=a -device virtio-rng-pci,id=a", "another device");
-    refuse("-kernel k -object memory-backend-file,id=m", "rng-builtin");
+    refuse("-kernel k -object memory-backend-file,id=m", "mem-path property not set");
+    refuse("-kernel k -object memory-backend-file,id=m,size=1G,mem-path=f", "share=on");
+    refuse("-kernel k -object iothread,id=m", "rng-builtin");
     prints("-device help", "virtio-blk-pci");
 }
 

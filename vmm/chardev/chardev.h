@@ -35,6 +35,9 @@ int must_check chardev_create(struct loop *loop, const struct config_chardev *co
 int must_check chardev_attach(struct chardev *chardev, struct char_backend **out,
                               struct error *err);
 
+/* Its user is gone (char_set_user to NULL): the place is free for another. */
+void chardev_detach(struct char_backend *backend);
+
 /* Ctrl-a x. Until it is set the key does nothing. */
 void chardev_on_quit(struct chardev *chardev, void (*on_quit)(void *opaque), void *opaque);
 

@@ -38,10 +38,14 @@ void chardev_init_users(struct chardev *chardev)
 int chardev_attach(struct chardev *chardev, struct char_backend **out, struct error *err)
 {
     unsigned limit = chardev->config->is_mux ? CHARDEV_USERS_MAX : 1;
-    if (chardev->user_count == limit)
+    unsigned i = 0;
+    while (i < limit && chardev->users[i].is_attached)
+        i++;
+    if (i == limit)
         return error_set(err, limit == 1 ? EBUSY : ENOSPC, "chardev '%s' is in use already%s",
                          chardev->config->id, limit == 1 ? "; give it mux=on to share it" : "");
-    struct chardev_user *user = &chardev->users[chardev->user_count++];
+    struct chardev_user *user = &chardev->users[i];
+    chardev->user_count = MAX(chardev->user_count, i + 1);
     user->is_attached = true;
     *out = &user->backend;
     return 0;
@@ -56,6 +60,19 @@ size_t chardev_input_room(const struct chardev *chardev)
 {
     const struct chardev_user *user = focused(chardev);
     return user->backend.user_ops ? ring_room(&user->input) : 0;
+}
+
+void chardev_detach(struct char_backend *backend)
+{
+    struct chardev_user *user = container_of(backend, struct chardev_user, backend);
+    struct chardev *chardev = user->chardev;
+    CHECK(user->is_attached && !backend->user_ops);
+    user->is_attached = user->wants_writable = false;
+    user->input.start = user->input.count = 0;
+    while (chardev->user_count && !chardev->users[chardev->user_count - 1].is_attached)
+        chardev->user_count--;
+    if (chardev->focus >= chardev->user_count)
+        chardev->focus = 0;
 }
 
 static void tell_focus(struct chardev_user *user, bool has_focus)

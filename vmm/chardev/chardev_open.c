@@ -230,8 +230,10 @@ static int open_ringbuf(struct chardev *chardev, struct error *err)
     chardev->memory.capacity = chardev->config->ring_bytes;
     chardev->memory.bytes = malloc(chardev->memory.capacity);
     snprintf(chardev->filename, sizeof(chardev->filename), "ringbuf");
-    if (chardev->memory.bytes)
+    if (chardev->memory.bytes) {
+        chardev_tell_open(chardev, true); /* it is always there, other than CHARDEV_NULL */
         return 0;
+    }
     chardev->memory.capacity = 0;
     return error_set_errno(err, ENOMEM, "chardev '%s'", chardev->config->id);
 }

@@ -105,7 +105,8 @@ static bool has_open_port(const struct machine *machine, unsigned chardev)
 {
     const struct config_guest *guest = &machine_config(machine)->guest;
     for (unsigned i = 0; i < guest->serial_port_count; i++)
-        if (guest->serial_ports[i].chardev == (int)chardev && machine_port_is_open(machine, i))
+        if (guest->serial_ports[i].is_present && guest->serial_ports[i].chardev == (int)chardev &&
+            machine_port_is_open(machine, i))
             return true;
     return false;
 }

@@ -59,9 +59,11 @@ static void show_devices(struct walk *walk)
     if (machine_get_balloon(walk->machine, &balloon))
         show_device(walk, "virtio-balloon-pci", 0, guest->balloon.qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->serial_bus_count; i++)
-        show_device(walk, "virtio-serial-pci", i, guest->serial_buses[i].qdev_id, anonymous++);
+        if (guest->serial_buses[i].is_present)
+            show_device(walk, "virtio-serial-pci", i, guest->serial_buses[i].qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->serial_port_count; i++)
-        show_device(walk, guest->serial_ports[i].is_console ? "virtconsole" : "virtserialport", i,
+        if (guest->serial_ports[i].is_present)
+            show_device(walk, guest->serial_ports[i].is_console ? "virtconsole" : "virtserialport", i,
                     guest->serial_ports[i].qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->mem_count; i++)
         show_device(walk, "virtio-mem-pci", i, guest->mems[i].qdev_id, anonymous++);
@@ -87,8 +89,12 @@ void qom_walk(struct machine *machine, bool (*visit)(void *opaque, const struct 
     const struct vm_config *config = machine_config(machine);
     show(&walk, "root", 0, "/");
     show(&walk, "container", 0, "/objects");
-    for (unsigned i = 0; i < config->guest.mem_count; i++)
-        show(&walk, "memory-backend-ram", i, "/objects/%s", config->guest.mems[i].memdev);
+    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
+        const struct config_memory_backend *backend = &config->guest.memory_backends[i];
+        if (backend->id)
+            show(&walk, backend->path ? "memory-backend-file" : "memory-backend-ram", i,
+                 "/objects/%s", backend->id);
+    }
     show(&walk, "pc-q35-7.2-machine", 0, "/machine");
     show(&walk, "container", 0, "/machine/peripheral");
     show(&walk, "container", 0, "/machine/peripheral-anon");

@@ -271,7 +271,7 @@ static const struct qom_property mem_properties[] = {
 
 static json_t *read_backend_size(struct machine *machine, const struct qom_object *object)
 {
-    return json_integer((json_int_t)config_of(machine)->guest.mems[object->index].size_bytes);
+    return json_integer((json_int_t)config_of(machine)->guest.memory_backends[object->index].size_bytes);
 }
 
 static const struct qom_property backend_properties[] = {
@@ -318,6 +318,7 @@ const struct qom_type qom_types[] = {
     {"chardev", "object", false, no_properties},
     {"pc-q35-7.2-machine", "machine", false, machine_properties},
     {"max-x86_64-cpu", "x86_64-cpu", true, cpu_properties},
+    {"memory-backend-file", "memory-backend", false, backend_properties},
     {"memory-backend-ram", "memory-backend", false, backend_properties},
     {"virtconsole", "virtserialport", true, port_properties},
     {"virtio-balloon-pci", "virtio-pci", true, balloon_properties},

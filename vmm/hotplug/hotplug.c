@@ -171,8 +171,6 @@ void hotplug_reset(struct machine *machine)
 void hotplug_fini(struct machine *machine)
 {
     CHECK(!machine->hotplug.closing);
-    for (unsigned i = 0; i < HOTPLUG_OBJECT_MAX; i++)
-        free(machine->hotplug.objects[i]);
 }
 
 bool hotplug_has_device(const struct machine *machine, const char *id)
@@ -187,7 +185,7 @@ bool hotplug_has_device(const struct machine *machine, const char *id)
         if (strcmp(list_entry(node, struct removal, node)->id, id) == 0)
             return true;
     }
-    return hotplug_find_cpu(machine, id) >= 0;
+    return hotplug_find_cpu(machine, id) >= 0 || hotplug_find_port(machine, id) >= 0;
 }
 
 static int check_id(const struct machine *machine, const char *id, struct error *err)
@@ -208,7 +206,7 @@ static int check_keys(struct keyval *list, const struct hotplug_kind *kind, cons
     const struct keyval_known *known =
         kind->known ? kind->known : options_device_known(driver, &real);
     CHECK(known);
-    if (bus && strcmp(bus, "pcie.0") != 0 && strcmp(bus, "pci.0") != 0)
+    if (kind->is_pci && bus && strcmp(bus, "pcie.0") != 0 && strcmp(bus, "pci.0") != 0)
         return error_set(err, EINVAL, "Bus '%s' not found", bus);
     for (unsigned i = 0; i < list->count; i++) {
         const struct keyval_known *entry = known;
@@ -253,9 +251,9 @@ int machine_device_add(struct machine *machine, struct keyval *list, struct erro
     int result = check_id(machine, id, err);
     if (!result)
         result = check_keys(list, kind, driver, err);
-    if (!result)
+    if (!result && kind->is_pci)
         result = options_read_slot(list, &slot, err);
-    if (!result)
+    if (!result && kind->is_pci)
         result = check_slot(machine, slot, driver, err);
     if (result)
         return result;
@@ -292,6 +290,16 @@ int machine_device_del(struct machine *machine, const char *id, struct error *er
     int cpu = hotplug_find_cpu(machine, name);
     if (cpu >= 0)
         return hotplug_unplug_cpu(machine, (unsigned)cpu, err);
+    int port = hotplug_find_port(machine, name);
+    if (port >= 0) {
+        machine_unplug_port(machine, (unsigned)port);
+        return 0;
+    }
+    if (hotplug_is_mem(machine, name))
+        return error_set(err, ENOTSUP,
+                         "virtio based memory devices cannot be unplugged: set the requested-size "
+                         "of '%s' to 0 and the guest gives its memory back",
+                         name);
     if (*name && hotplug_has_device(machine, name))
         return error_set(err, EBUSY, "Device %s is already in the process of unplug", name);
     return error_set(err, ENODEV, "Device '%s' not found", id);

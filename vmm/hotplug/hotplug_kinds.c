@@ -73,19 +73,6 @@ static int plug_nic(struct machine *machine, const struct keyval *list,
     return result;
 }
 
-static int find_object(const struct machine *machine, const char *id)
-{
-    for (int i = 0; i < HOTPLUG_OBJECT_MAX; i++)
-        if (machine->hotplug.objects[i] && strcmp(machine->hotplug.objects[i], id) == 0)
-            return i;
-    return -1;
-}
-
-static bool has_object(const struct machine *machine, const char *id)
-{
-    return find_object(machine, id) >= 0;
-}
-
 void hotplug_rng_removed(struct machine *machine, unsigned object)
 {
     (void)machine, (void)object;
@@ -95,7 +82,7 @@ static int plug_rng(struct machine *machine, const struct keyval *list,
                     const struct virtio_pci_place *place, struct error *err)
 {
     const char *source = keyval_get(list, "rng");
-    int object = source ? find_object(machine, source) : -1;
+    int object = source ? options_find_rng_object(&machine->config->guest, source) : -1;
     if (source && object < 0)
         return error_set(err, ENOENT, "Property 'virtio-rng-pci.rng' can't find value '%s'",
                          source);
@@ -103,9 +90,15 @@ static int plug_rng(struct machine *machine, const struct keyval *list,
 }
 
 static const struct hotplug_kind kinds[] = {
-    {"virtio-blk-pci|virtio-blk|virtio-blk-pci-non-transitional", NULL, plug_disk},
-    {"virtio-net-pci|virtio-net|virtio-net-pci-non-transitional", NULL, plug_nic},
-    {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", NULL, plug_rng},
+    {"virtio-blk-pci|virtio-blk|virtio-blk-pci-non-transitional", NULL, plug_disk, true},
+    {"virtio-net-pci|virtio-net|virtio-net-pci-non-transitional", NULL, plug_nic, true},
+    {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", NULL, plug_rng, true},
+    {"virtio-balloon-pci|virtio-balloon|virtio-balloon-pci-non-transitional", NULL,
+     hotplug_plug_balloon, true},
+    {"virtio-serial-pci|virtio-serial|virtio-serial-pci-non-transitional", NULL,
+     hotplug_plug_serial_bus, true},
+    {"virtio-mem-pci|virtio-mem", NULL, hotplug_plug_mem, true},
+    {"virtserialport|virtconsole", NULL, hotplug_plug_port, false},
 };
 
 static const char one_level[] = "a CPU's place is a socket, a core and a thread; leave it out";
@@ -116,7 +109,7 @@ static const struct keyval_known cpu_known[] = {
     {"thread-id", NULL, NULL},   {"die-id", "0", one_level},
     {"node-id", "0", one_level}, {0}};
 
-static const struct hotplug_kind cpu_kind = {"cpu", cpu_known, hotplug_plug_cpu};
+static const struct hotplug_kind cpu_kind = {"cpu", cpu_known, hotplug_plug_cpu, false};
 
 const struct hotplug_kind *hotplug_find_kind(const char *driver)
 {
@@ -131,36 +124,13 @@ const struct hotplug_kind *hotplug_find_kind(const char *driver)
 
 int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
 {
-    static const struct keyval_known known[] = {
-        {"qom-type", NULL, NULL},
-        {"id", NULL, NULL},
-        {"filename", "/dev/urandom|/dev/random|/dev/hwrng",
-         "random numbers come from the host's getrandom; leave it out"},
-        {0}};
-    const char *type = keyval_get(list, "qom-type"), *id = keyval_get(list, "id");
-    int i = 0;
-    if (!type || !id)
-        return error_set(err, EINVAL, "Parameter '%s' is missing", type ? "id" : "qom-type");
-    if (keyval_name_index("rng-random|rng-builtin", type) < 0)
-        return error_set(err, ENOTSUP,
-                         "Parameter 'qom-type' does not accept value '%s': use rng-random", type);
-    if (!hotplug_is_name(id))
+    const char *id = keyval_get(list, "id");
+    if (id && !hotplug_is_name(id))
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
-    if (has_object(machine, id))
-        return error_set(err, EEXIST,
-                         "attempt to add duplicate property '%s' to object (type 'container')", id);
-    int result = keyval_check(list, known, err);
-    while (i < HOTPLUG_OBJECT_MAX && machine->hotplug.objects[i])
-        i++;
-    if (!result && i == HOTPLUG_OBJECT_MAX)
-        result = error_set(err, ENOSPC, "the machine has %d such objects: remove one first",
-                           HOTPLUG_OBJECT_MAX);
-    if (!result)
-        machine->hotplug.objects[i] = options_copy(id);
-    return result;
+    return options_object_load(&machine->config->guest, list, err);
 }
 
-static bool is_used(const struct machine *machine, int object)
+static bool rng_is_used(const struct machine *machine, int object)
 {
     for (unsigned i = 0; i < PCI_SLOT_MAX; i++) {
         const struct hotplug_slot *slot = &machine->hotplug.slots[i];
@@ -171,14 +141,29 @@ static bool is_used(const struct machine *machine, int object)
     return false;
 }
 
+static bool backend_is_used(const struct config_guest *guest, const char *id)
+{
+    for (unsigned i = 0; i < guest->mem_count; i++)
+        if (strcmp(guest->mems[i].memdev, id) == 0)
+            return true;
+    return false;
+}
+
 int machine_object_del(struct machine *machine, const char *id, struct error *err)
 {
-    int object = find_object(machine, id);
-    if (object < 0)
+    struct config_guest *guest = &machine->config->guest;
+    int rng = options_find_rng_object(guest, id), backend = options_find_memory_backend(guest, id);
+    if (rng < 0 && backend < 0)
         return error_set(err, ENOENT, "object '%s' not found", id);
-    if (is_used(machine, object))
+    if (rng >= 0 ? rng_is_used(machine, rng) : backend_is_used(guest, id))
         return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);
-    free(machine->hotplug.objects[object]);
-    machine->hotplug.objects[object] = NULL;
+    if (rng >= 0) {
+        free(guest->rng_objects[rng]);
+        guest->rng_objects[rng] = NULL;
+    } else {
+        free(guest->memory_backends[backend].id);
+        free(guest->memory_backends[backend].path);
+        guest->memory_backends[backend] = (struct config_memory_backend){0};
+    }
     return 0;
 }

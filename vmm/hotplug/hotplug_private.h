@@ -8,7 +8,6 @@
 #include "devices/virtio_pci.h"
 #include "vmm/hotplug/hotplug.h"
 
-#define HOTPLUG_OBJECT_MAX 16
 #define HOTPLUG_ASK_NS     UINT64_C(5000000000) /* so long a guest has before it is asked again */
 
 /* A PCI slot whose device may go. */
@@ -36,7 +35,6 @@ struct hotplug {
     struct hotplug_closing netdevs_closing[NIC_MAX];
     unsigned closing; /* removals, images and networks */
     void (*on_settled)(struct machine *machine);
-    char *objects[HOTPLUG_OBJECT_MAX]; /* ids of random number sources; NULL: free */
 };
 
 /* One driver of device_add. The keys that it takes are those of -device. */
@@ -45,6 +43,7 @@ struct hotplug_kind {
     const struct keyval_known *known; /* NULL: as options_device_known has it */
     int (*plug)(struct machine *machine, const struct keyval *list,
                 const struct virtio_pci_place *place, struct error *err);
+    bool is_pci;
 };
 
 const struct hotplug_kind *hotplug_find_kind(const char *driver);
@@ -90,6 +89,14 @@ void hotplug_nic_removed(struct machine *machine, unsigned index);
 
 /* hotplug_kinds.c: marks the slots whose index is that of an object, or -1. */
 void hotplug_rng_removed(struct machine *machine, unsigned object);
+
+/* hotplug_guest.c */
+typedef int hotplug_plug_fn(struct machine *machine, const struct keyval *list,
+                            const struct virtio_pci_place *place, struct error *err);
+hotplug_plug_fn hotplug_plug_balloon, hotplug_plug_serial_bus, hotplug_plug_port, hotplug_plug_mem;
+/* The entry of the virtio port with that id, or -1. */
+int hotplug_find_port(const struct machine *machine, const char *id);
+bool hotplug_is_mem(const struct machine *machine, const char *id);
 
 /* hotplug_cpus.c */
 int must_check hotplug_plug_cpu(struct machine *machine, const struct keyval *list,

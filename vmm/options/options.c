@@ -94,14 +94,10 @@ static void options_fini(struct options *options)
 {
     for (unsigned i = 0; i < options->device_count; i++)
         keyval_fini(&options->devices[i]);
-    for (unsigned i = 0; i < options->object_count; i++)
-        free(options->objects[i]);
     for (unsigned i = 0; i < options->char_user_count; i++) {
         free(options->char_users[i].chardev_id);
         free(options->char_users[i].option);
     }
-    for (unsigned i = 0; i < options->memory_backend_count; i++)
-        free(options->memory_backends[i].id);
     free(options->disks);
 }
 

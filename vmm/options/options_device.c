@@ -85,10 +85,8 @@ static const struct keyval_known mem_known[] = {
 static int attach_rng(struct options *options, struct keyval *device, struct error *err)
 {
     const char *id = keyval_get(device, "rng");
-    bool found = !id;
-    for (unsigned i = 0; i < options->object_count && !found; i++)
-        found = strcmp(options->objects[i], id) == 0;
-    if (!found)
+    int object = id ? options_find_rng_object(&options->config->guest, id) : -1;
+    if (id && object < 0)
         return error_set(err, ENOENT, "%s: there is no -object rng-builtin with id=%s",
                          device->option, id);
     struct vm_config *config = options->config;
@@ -96,6 +94,7 @@ static int attach_rng(struct options *options, struct keyval *device, struct err
         return error_set(err, E2BIG, "%s: more than %d of them", device->option, CONFIG_RNG_MAX);
     struct config_rng *rng = &config->rngs[config->rng_count++];
     keyval_string(device, "id", &rng->qdev_id);
+    rng->object = object;
     return options_read_slot(device, &rng->pci_slot, err);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * options_guest: -device virtio-balloon-pci, virtio-serial-pci with its ports, virtio-mem-pci; and
- * -object memory-backend-ram; and -add-fd.
+ * -add-fd.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,9 +14,9 @@
 #include "devices/virtio_mem.h"
 #include "vmm/options/options_private.h"
 
-int options_attach_balloon(struct options *options, struct keyval *device, struct error *err)
+int options_balloon_load(struct config_guest *guest, const struct keyval *device, struct error *err)
 {
-    struct config_balloon *balloon = &options->config->guest.balloon;
+    struct config_balloon *balloon = &guest->balloon;
     if (balloon->is_present)
         return error_set(err, EEXIST, "%s: only one balloon device is supported", device->option);
     balloon->is_present = true;
@@ -32,26 +32,46 @@ int options_attach_balloon(struct options *options, struct keyval *device, struc
     return result;
 }
 
-int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err)
+int options_attach_balloon(struct options *options, struct keyval *device, struct error *err)
 {
-    struct config_guest *guest = &options->config->guest;
+    return options_balloon_load(&options->config->guest, device, err);
+}
+
+int options_serial_bus_load(struct config_guest *guest, const struct keyval *device,
+                            unsigned *index, struct error *err)
+{
     uint64_t ports = VIRTIO_CONSOLE_PORTS_MAX;
-    if (guest->serial_bus_count == CONFIG_SERIAL_BUS_MAX)
+    unsigned slot = 0, i = 0;
+    while (i < guest->serial_bus_count && guest->serial_buses[i].is_present)
+        i++;
+    if (i == CONFIG_SERIAL_BUS_MAX)
         return error_set(err, E2BIG, "%s: more than %d of them", device->option,
                          CONFIG_SERIAL_BUS_MAX);
     int result = keyval_uint(device, "max_ports", 1, VIRTIO_CONSOLE_PORTS_MAX, &ports, err);
+    if (!result)
+        result = options_read_slot(device, &slot, err);
     if (result)
         return result;
-    struct config_serial_bus *bus = &guest->serial_buses[guest->serial_bus_count++];
-    bus->port_count = (unsigned)ports;
+    struct config_serial_bus *bus = &guest->serial_buses[i];
+    *bus = (struct config_serial_bus){
+        .is_present = true, .port_count = (unsigned)ports, .pci_slot = slot};
     keyval_string(device, "id", &bus->qdev_id);
-    return options_read_slot(device, &bus->pci_slot, err);
+    guest->serial_bus_count = MAX(guest->serial_bus_count, i + 1);
+    *index = i;
+    return 0;
+}
+
+int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err)
+{
+    unsigned index;
+    return options_serial_bus_load(&options->config->guest, device, &index, err);
 }
 
 static bool is_taken(const struct config_guest *guest, unsigned bus, unsigned number)
 {
     for (unsigned i = 0; i < guest->serial_port_count; i++)
-        if (guest->serial_ports[i].bus == bus && guest->serial_ports[i].number == number)
+        if (guest->serial_ports[i].is_present && guest->serial_ports[i].bus == bus &&
+            guest->serial_ports[i].number == number)
             return true;
     return false;
 }
@@ -73,6 +93,8 @@ static int find_bus(const struct config_guest *guest, const struct keyval *devic
     char known[80];
     for (*bus = 0; *bus < guest->serial_bus_count; (*bus)++) {
         const char *id = guest->serial_buses[*bus].qdev_id;
+        if (!guest->serial_buses[*bus].is_present)
+            continue;
         if (id)
             snprintf(known, sizeof(known), "%s.0", id);
         else
@@ -117,69 +139,55 @@ static int choose_number(const struct config_guest *guest, const struct keyval *
     return 0;
 }
 
-int options_attach_serial_port(struct options *options, struct keyval *device, struct error *err)
+int options_serial_port_load(struct config_guest *guest, const struct keyval *device,
+                             unsigned *index, struct error *err)
 {
-    struct config_guest *guest = &options->config->guest;
-    struct config_serial_port port = {.chardev = -1};
-    const char *name = keyval_get(device, "name"), *chardev = keyval_get(device, "chardev");
+    struct config_serial_port port = {.is_present = true, .chardev = -1};
+    const char *name = keyval_get(device, "name");
+    unsigned i = 0;
     port.is_console = strcmp(keyval_get(device, "driver"), "virtconsole") == 0;
-    if (guest->serial_port_count == CONFIG_SERIAL_PORT_MAX)
+    while (i < guest->serial_port_count && guest->serial_ports[i].is_present)
+        i++;
+    if (i == CONFIG_SERIAL_PORT_MAX)
         return error_set(err, E2BIG, "%s: more than %d ports", device->option,
                          CONFIG_SERIAL_PORT_MAX);
     if (name && strlen(name) > VIRTIO_CONSOLE_NAME_MAX)
         return error_set(err, EINVAL, "%s: the name of a port has at most %d bytes", device->option,
                          VIRTIO_CONSOLE_NAME_MAX);
-    if (!chardev)
+    if (!keyval_get(device, "chardev"))
         return error_set(err, EINVAL, "%s: say which chardev it is joined to: chardev=ID",
                          device->option);
     int result = find_bus(guest, device, port.is_console, &port.bus, err);
     if (!result)
         result = choose_number(guest, device, &port, err);
-    if (!result)
-        result =
-            options_add_port_user(options, device->option, chardev, guest->serial_port_count, err);
     if (result)
         return result;
     keyval_string(device, "id", &port.qdev_id);
     keyval_string(device, "name", &port.name);
-    guest->serial_ports[guest->serial_port_count++] = port;
+    guest->serial_ports[i] = port;
+    guest->serial_port_count = MAX(guest->serial_port_count, i + 1);
+    *index = i;
     return 0;
 }
 
-int options_add_memory_backend(struct options *options, const struct keyval *list,
-                               struct error *err)
+int options_attach_serial_port(struct options *options, struct keyval *device, struct error *err)
 {
-    struct options_memory_backend *backend =
-        &options->memory_backends[options->memory_backend_count];
-    if (options->memory_backend_count == CONFIG_MEM_MAX)
-        return error_set(err, E2BIG, "%s: more than %d memory backends", list->option,
-                         CONFIG_MEM_MAX);
-    int result = keyval_size(list, "size", 1, &backend->size_bytes, err);
-    if (!result && !backend->size_bytes)
-        result = error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
-                           list->option);
-    if (result)
-        return result;
-    keyval_string(list, "id", &backend->id);
-    options->memory_backend_count++;
-    return 0;
-}
-
-static struct options_memory_backend *find_backend(struct options *options, const char *id)
-{
-    for (unsigned i = 0; id && i < options->memory_backend_count; i++)
-        if (strcmp(options->memory_backends[i].id, id) == 0)
-            return &options->memory_backends[i];
-    return NULL;
+    unsigned index;
+    int result = options_serial_port_load(&options->config->guest, device, &index, err);
+    if (!result)
+        result = options_add_port_user(options, device->option, keyval_get(device, "chardev"),
+                                       index, err);
+    return result;
 }
 
 static int check_sizes(const struct config_mem *mem, const struct keyval *device, struct error *err)
 {
     const char *option = device->option;
-    if (mem->block_bytes < VIRTIO_MEM_BLOCK_MIN || !is_power_of_2(mem->block_bytes))
+    if (mem->block_bytes < VIRTIO_MEM_BLOCK_MIN || mem->block_bytes > GIB ||
+        !is_power_of_2(mem->block_bytes))
         return error_set(err, EINVAL,
                          "%s: 'block-size' property has to be a power of two of at "
-                         "least 0x%llx",
+                         "least 0x%llx and at most 1G",
                          option, (unsigned long long)VIRTIO_MEM_BLOCK_MIN);
     if (mem->size_bytes % mem->block_bytes || mem->size_bytes / GIB > RAM_MAX_GIB)
         return error_set(err, EINVAL,
@@ -194,25 +202,16 @@ static int check_sizes(const struct config_mem *mem, const struct keyval *device
     return 0;
 }
 
-int options_attach_mem(struct options *options, struct keyval *device, struct error *err)
+static bool is_busy(const struct config_guest *guest, const char *memdev)
 {
-    struct config_guest *guest = &options->config->guest;
-    const char *memdev = keyval_get(device, "memdev");
-    struct options_memory_backend *backend = find_backend(options, memdev);
-    if (!memdev)
-        return error_set(err, EINVAL,
-                         "%s: 'memdev' property is not set; add -object "
-                         "memory-backend-ram,id=ID,size=SIZE and memdev=ID",
-                         device->option);
-    if (!backend)
-        return error_set(err, ENOENT, "%s: there is no -object memory-backend-ram with id=%s",
-                         device->option, memdev);
-    if (backend->is_used)
-        return error_set(err, EBUSY, "%s: can't use already busy memdev: %s", device->option,
-                         memdev);
-    backend->is_used = true;
-    struct config_mem *mem = &guest->mems[guest->mem_count++];
-    mem->size_bytes = backend->size_bytes;
+    for (unsigned i = 0; i < guest->mem_count; i++)
+        if (strcmp(guest->mems[i].memdev, memdev) == 0)
+            return true;
+    return false;
+}
+
+static int read_mem(struct config_mem *mem, const struct keyval *device, struct error *err)
+{
     mem->block_bytes = VIRTIO_MEM_BLOCK_DEFAULT;
     keyval_string(device, "id", &mem->qdev_id);
     keyval_string(device, "memdev", &mem->memdev);
@@ -222,6 +221,39 @@ int options_attach_mem(struct options *options, struct keyval *device, struct er
     if (!result)
         result = keyval_size(device, "requested-size", 1, &mem->requested_bytes, err);
     return result ? result : check_sizes(mem, device, err);
+}
+
+int options_mem_load(struct config_guest *guest, const struct keyval *device, unsigned *index,
+                     struct error *err)
+{
+    const char *memdev = keyval_get(device, "memdev");
+    if (!memdev)
+        return error_set(err, EINVAL,
+                         "%s: 'memdev' property is not set; add -object "
+                         "memory-backend-ram,id=ID,size=SIZE and memdev=ID",
+                         device->option);
+    int backend = options_find_memory_backend(guest, memdev);
+    if (backend < 0)
+        return error_set(err, ENOENT, "%s: there is no -object memory-backend-ram with id=%s",
+                         device->option, memdev);
+    if (is_busy(guest, memdev))
+        return error_set(err, EBUSY, "%s: can't use already busy memdev: %s", device->option,
+                         memdev);
+    CHECK(guest->mem_count < CONFIG_MEM_MAX); /* as many as backends at most */
+    struct config_mem mem = {.size_bytes = guest->memory_backends[backend].size_bytes};
+    int result = read_mem(&mem, device, err);
+    if (result) {
+        options_mem_fini(&mem);
+        return result;
+    }
+    guest->mems[*index = guest->mem_count++] = mem;
+    return 0;
+}
+
+int options_attach_mem(struct options *options, struct keyval *device, struct error *err)
+{
+    unsigned index;
+    return options_mem_load(&options->config->guest, device, &index, err);
 }
 
 int options_finish_guest(struct options *options, struct error *err)
@@ -240,19 +272,47 @@ int options_finish_guest(struct options *options, struct error *err)
     return 0;
 }
 
+void options_balloon_fini(struct config_balloon *balloon)
+{
+    free(balloon->qdev_id);
+    *balloon = (struct config_balloon){0};
+}
+
+void options_serial_bus_fini(struct config_serial_bus *bus)
+{
+    free(bus->qdev_id);
+    *bus = (struct config_serial_bus){0};
+}
+
+void options_serial_port_fini(struct config_serial_port *port)
+{
+    free(port->qdev_id);
+    free(port->name);
+    *port = (struct config_serial_port){.chardev = -1};
+}
+
+void options_mem_fini(struct config_mem *mem)
+{
+    free(mem->qdev_id);
+    free(mem->memdev);
+    *mem = (struct config_mem){0};
+}
+
 void options_guest_fini(struct config_guest *guest)
 {
-    free(guest->balloon.qdev_id);
+    options_balloon_fini(&guest->balloon);
     for (unsigned i = 0; i < guest->serial_bus_count; i++)
-        free(guest->serial_buses[i].qdev_id);
-    for (unsigned i = 0; i < guest->serial_port_count; i++) {
-        free(guest->serial_ports[i].qdev_id);
-        free(guest->serial_ports[i].name);
+        options_serial_bus_fini(&guest->serial_buses[i]);
+    for (unsigned i = 0; i < guest->serial_port_count; i++)
+        options_serial_port_fini(&guest->serial_ports[i]);
+    for (unsigned i = 0; i < guest->mem_count; i++)
+        options_mem_fini(&guest->mems[i]);
+    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
+        free(guest->memory_backends[i].id);
+        free(guest->memory_backends[i].path);
     }
-    for (unsigned i = 0; i < guest->mem_count; i++) {
-        free(guest->mems[i].qdev_id);
-        free(guest->mems[i].memdev);
-    }
+    for (unsigned i = 0; i < CONFIG_RNG_OBJECT_MAX; i++)
+        free(guest->rng_objects[i]);
 }
 
 int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,

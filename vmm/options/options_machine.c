@@ -7,11 +7,9 @@
 
 #include "base/bytes.h"
 #include "base/suggest.h"
-#include "vmm/options/keyval_json.h"
 #include "vmm/options/options_private.h"
 
-#define ACCELS          "kvm|soft"
-#define MEMORY_BACKENDS "memory-backend-ram|memory-backend-memfd"
+#define ACCELS "kvm|soft"
 
 static void set_string(char **to, const char *text)
 {
@@ -56,6 +54,9 @@ int option_m(struct options *options, const struct option_entry *entry, const ch
     if (!result && max_bytes && max_bytes < bytes)
         result = error_set(err, EINVAL, "%s: maxmem= is less than the memory there is",
                            list.option);
+    if (!result && max_bytes > RAM_MAX_GIB * GIB)
+        result =
+            error_set(err, EINVAL, "%s: maxmem= must be at most %dG", list.option, RAM_MAX_GIB);
     options->config->guest.max_ram_bytes = max_bytes;
     keyval_fini(&list);
     return result;
@@ -466,47 +467,6 @@ int option_display(struct options *options, const struct option_entry *entry, co
         return error_set(err, ENOTSUP, "-%s %s: %s", entry->name, argument, entry->instead);
     options->has_display = true;
     return 0;
-}
-
-int option_object(struct options *options, const struct option_entry *entry, const char *argument,
-                  struct error *err)
-{
-    static const char getrandom[] = "the guest's entropy comes from the host's getrandom; use "
-                                    "-object rng-builtin,id=ID";
-    static const struct keyval_known known[] = {
-        {"qom-type", "rng-builtin|rng-random|" MEMORY_BACKENDS,
-         "this kind of object is not there; only rng-builtin, rng-random and memory-backend-ram "
-         "are"},
-        {"id", NULL, NULL},
-        {"size", NULL, NULL},
-        {"share", "*", NULL},
-        {"merge", "*", NULL},
-        {"dump", "*", NULL},
-        {"reserve", "*", NULL},
-        {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
-        {"filename", "/dev/urandom|/dev/random|/dev/hwrng", getrandom},
-        {0}};
-    struct keyval list;
-    (void)entry;
-    int result = keyval_parse_either(&list, "-object", argument, "qom-type", err);
-    if (result)
-        return result;
-    const char *id = keyval_get(&list, "id");
-    result = keyval_check(&list, known, err);
-    if (!result && !id)
-        result = error_set(err, EINVAL, "%s: add id=NAME", list.option);
-    if (result) {
-        keyval_fini(&list);
-        return result;
-    }
-    if (keyval_name_index(MEMORY_BACKENDS, keyval_get(&list, "qom-type")) >= 0)
-        result = options_add_memory_backend(options, &list, err);
-    else if (options->object_count == OPTIONS_OBJECT_MAX)
-        result = error_set(err, E2BIG, "%s: more than %d objects", list.option, OPTIONS_OBJECT_MAX);
-    else
-        options->objects[options->object_count++] = options_copy(id);
-    keyval_fini(&list);
-    return result;
 }
 
 /* As QEMU since 6.2: what is missing becomes 1, and cores take up what is left. */

@@ -12,7 +12,6 @@
 #include "vmm/options/options.h"
 
 #define OPTIONS_DEVICE_MAX 64
-#define OPTIONS_OBJECT_MAX 16
 
 enum options_drive_interface { DRIVE_VIRTIO, DRIVE_NONE };
 
@@ -34,13 +33,6 @@ struct options_char_user {
     bool pretty;
 };
 
-/* -object memory-backend-ram, until a device takes it. */
-struct options_memory_backend {
-    char *id;
-    uint64_t size_bytes;
-    bool is_used;
-};
-
 struct options {
     struct vm_config *config;
     char *text; /* what a "help" value wants printed */
@@ -53,10 +45,6 @@ struct options {
     struct options_disk *disks;
     struct keyval devices[OPTIONS_DEVICE_MAX];
     unsigned device_count;
-    char *objects[OPTIONS_OBJECT_MAX]; /* ids of rng backends */
-    unsigned object_count;
-    struct options_memory_backend memory_backends[CONFIG_MEM_MAX];
-    unsigned memory_backend_count;
     struct options_char_user char_users[CONFIG_MONITOR_MAX + 1 + CONFIG_SERIAL_PORT_MAX];
     unsigned char_user_count;
     unsigned monitor_ids;
@@ -86,7 +74,7 @@ option_parse_fn option_accept, option_refuse;
 option_parse_fn option_m, option_smp, option_cpu, option_accel, option_enable_kvm, option_machine,
     option_name, option_uuid, option_mem_path,
     option_metrics, option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
-    option_help, option_version, option_object, option_display;
+    option_help, option_version, option_display;
 int options_finish_machine(struct options *options, struct error *err);
 /* options_boot.c */
 option_parse_fn option_bios, option_boot, option_kernel, option_initrd, option_append;
@@ -157,8 +145,26 @@ int options_attach_balloon(struct options *options, struct keyval *device, struc
 int options_attach_serial_bus(struct options *options, struct keyval *device, struct error *err);
 int options_attach_serial_port(struct options *options, struct keyval *device, struct error *err);
 int options_attach_mem(struct options *options, struct keyval *device, struct error *err);
-int must_check options_add_memory_backend(struct options *options, const struct keyval *list,
-                                          struct error *err);
+/* The same, one by one, for the command line and for device_add; entries are the config's. */
+int must_check options_balloon_load(struct config_guest *guest, const struct keyval *device,
+                                    struct error *err);
+int must_check options_serial_bus_load(struct config_guest *guest, const struct keyval *device,
+                                       unsigned *index, struct error *err);
+/* But for its chardev. */
+int must_check options_serial_port_load(struct config_guest *guest, const struct keyval *device,
+                                        unsigned *index, struct error *err);
+int must_check options_mem_load(struct config_guest *guest, const struct keyval *device,
+                                unsigned *index, struct error *err);
+void options_balloon_fini(struct config_balloon *balloon);
+void options_serial_bus_fini(struct config_serial_bus *bus);
+void options_serial_port_fini(struct config_serial_port *port);
+void options_mem_fini(struct config_mem *mem);
+/* options_object.c: one object, by its "qom-type" and "id". */
+option_parse_fn option_object;
+int must_check options_object_load(struct config_guest *guest, struct keyval *list,
+                                   struct error *err);
+int options_find_rng_object(const struct config_guest *guest, const char *id);     /* or -1 */
+int options_find_memory_backend(const struct config_guest *guest, const char *id); /* or -1 */
 option_parse_fn option_add_fd;
 int options_finish_guest(struct options *options, struct error *err);
 void options_guest_fini(struct config_guest *guest);

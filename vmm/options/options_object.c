@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/* options_object: -object and object-add: sources of random numbers, memory for memory devices. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "vmm/options/keyval_json.h"
+#include "vmm/options/options_private.h"
+
+#define RNG_TYPES    "rng-builtin|rng-random"
+#define MEMORY_TYPES "memory-backend-ram|memory-backend-memfd|memory-backend-file"
+
+static const struct keyval_known rng_known[] = {
+    {"qom-type", NULL, NULL},
+    {"id", NULL, NULL},
+    {"filename", "/dev/urandom|/dev/random|/dev/hwrng",
+     "random numbers come from the host's getrandom; leave it out"},
+    {0}};
+
+static const struct keyval_known memory_known[] = {
+    {"qom-type", NULL, NULL},
+    {"id", NULL, NULL},
+    {"size", NULL, NULL},
+    {"mem-path", NULL, NULL},
+    {"share", NULL, NULL},
+    {"merge", "*", NULL},
+    {"dump", "*", NULL},
+    {"reserve", "*", NULL},
+    {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
+    {0}};
+
+int options_find_rng_object(const struct config_guest *guest, const char *id)
+{
+    for (int i = 0; i < CONFIG_RNG_OBJECT_MAX; i++)
+        if (guest->rng_objects[i] && strcmp(guest->rng_objects[i], id) == 0)
+            return i;
+    return -1;
+}
+
+int options_find_memory_backend(const struct config_guest *guest, const char *id)
+{
+    for (int i = 0; i < CONFIG_MEM_MAX; i++)
+        if (guest->memory_backends[i].id && strcmp(guest->memory_backends[i].id, id) == 0)
+            return i;
+    return -1;
+}
+
+static int add_rng(struct config_guest *guest, struct keyval *list, const char *id,
+                   struct error *err)
+{
+    unsigned i = 0;
+    int result = keyval_check(list, rng_known, err);
+    if (result)
+        return result;
+    while (i < CONFIG_RNG_OBJECT_MAX && guest->rng_objects[i])
+        i++;
+    if (i == CONFIG_RNG_OBJECT_MAX)
+        return error_set(err, ENOSPC, "%s: there are %d such objects: remove one first",
+                         list->option, CONFIG_RNG_OBJECT_MAX);
+    guest->rng_objects[i] = options_copy(id);
+    return 0;
+}
+
+/* A folder's file is nobody else's; what is in another is changed, which has to be wanted. */
+static int check_file(const struct keyval *list, const char *path, struct error *err)
+{
+    struct stat info;
+    bool is_shared = false;
+    int result = keyval_bool(list, "share", &is_shared, err);
+    if (result)
+        return result;
+    if (!path)
+        return error_set(err, EINVAL, "%s: mem-path property not set", list->option);
+    if (!is_shared && (stat(path, &info) || !S_ISDIR(info.st_mode)))
+        return error_set(err, EINVAL,
+                         "%s: the guest's memory is written to the file mem-path=%s: add share=on, "
+                         "or name a folder",
+                         list->option, path);
+    return 0;
+}
+
+static int add_memory(struct config_guest *guest, struct keyval *list, const char *id,
+                      struct error *err)
+{
+    struct config_memory_backend *backend = guest->memory_backends;
+    const char *path = keyval_get(list, "mem-path");
+    bool is_file = strcmp(keyval_get(list, "qom-type"), "memory-backend-file") == 0;
+    int result = keyval_check(list, memory_known, err);
+    while (backend < guest->memory_backends + CONFIG_MEM_MAX && backend->id)
+        backend++;
+    if (!result && backend == guest->memory_backends + CONFIG_MEM_MAX)
+        result =
+            error_set(err, E2BIG, "%s: more than %d memory backends", list->option, CONFIG_MEM_MAX);
+    if (!result && is_file)
+        result = check_file(list, path, err);
+    else if (!result && path)
+        result =
+            error_set(err, EINVAL, "%s: mem-path= belongs to memory-backend-file", list->option);
+    uint64_t size = 0;
+    if (!result)
+        result = keyval_size(list, "size", 1, &size, err);
+    if (!result && !size)
+        result = error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
+                           list->option);
+    if (!result)
+        *backend = (struct config_memory_backend){
+            .id = options_copy(id), .path = path ? options_copy(path) : NULL, .size_bytes = size};
+    return result;
+}
+
+int options_object_load(struct config_guest *guest, struct keyval *list, struct error *err)
+{
+    const char *type = keyval_get(list, "qom-type"), *id = keyval_get(list, "id");
+    if (!type)
+        return error_set(err, EINVAL, "Parameter 'qom-type' is missing");
+    bool is_rng = keyval_name_index(RNG_TYPES, type) >= 0;
+    if (!is_rng && keyval_name_index(MEMORY_TYPES, type) < 0)
+        return error_set(err, ENOTSUP,
+                         "Parameter 'qom-type' does not accept value '%s': there are rng-random, "
+                         "rng-builtin, memory-backend-ram and memory-backend-file",
+                         type);
+    if (!id || !*id)
+        return error_set(err, EINVAL, "Parameter 'id' is missing");
+    if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0)
+        return error_set(err, EEXIST,
+                         "attempt to add duplicate property '%s' to object (type 'container')", id);
+    return is_rng ? add_rng(guest, list, id, err) : add_memory(guest, list, id, err);
+}
+
+int option_object(struct options *options, const struct option_entry *entry, const char *argument,
+                  struct error *err)
+{
+    struct keyval list;
+    (void)entry;
+    int result = keyval_parse_either(&list, "-object", argument, "qom-type", err);
+    if (result)
+        return result;
+    result = options_object_load(&options->config->guest, &list, err);
+    if (result && strncmp(err->text, "-object", 7) != 0)
+        error_prefix(err, "-object %s", argument);
+    keyval_fini(&list);
+    return result;
+}
