@@ -122,6 +122,15 @@ def test_what_qcow2_costs_is_told_on_its_own_file(tmp_path):
     assert peers["evisor"]["median"] > 0 and 0.2 < peers["its file as raw"]["ratio"] < 5
 
 
+def test_port_and_memory_exits_are_timed(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("exit", "--runs", 1, "--vs", "none", "--json", out)
+    assert done.returncode == 0, done.stderr
+    port, memory = json.loads(out.read_text())
+    assert "port exit" in port["title"] and port["peers"]["evisor"]["median"] > 0
+    assert "memory exit" in memory["title"] and memory["peers"]["evisor"]["median"] > 0
+
+
 def test_registered_memory_is_used():
     done = path("blk", "--format", "null", "--registered", "--seconds", 1)
     assert done.returncode == 1 and "cannot register memory" in done.stderr  # there is no ring
