@@ -70,15 +70,13 @@ int guest_clock_init(struct guest_clock *clock, struct loop *loop)
 static void on_host_timer_closed(struct loop_timer *host_timer)
 {
     struct guest_clock *clock = container_of(host_timer, struct guest_clock, host_timer);
-    if (clock->on_closed)
-        clock->on_closed(clock->on_closed_opaque);
+    closing_tell(clock->closing);
 }
 
 void guest_clock_close(struct guest_clock *clock, void (*on_closed)(void *opaque), void *opaque)
 {
     CHECK(list_is_empty(&clock->timers));
-    clock->on_closed = on_closed;
-    clock->on_closed_opaque = opaque;
+    clock->closing = (struct closing){on_closed, opaque};
     loop_timer_close(&clock->host_timer, on_host_timer_closed);
 }
 

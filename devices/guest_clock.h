@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/closing.h"
 #include "base/list.h"
 #include "base/loop.h"
 
@@ -25,8 +26,7 @@ struct guest_clock {
     uint64_t started_ns; /* host time at the last start */
     struct list timers;  /* armed ones, by deadline */
     struct loop_timer host_timer;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 struct guest_timer {

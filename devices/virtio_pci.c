@@ -459,14 +459,12 @@ static void init_pci(struct virtio_pci *vp, const struct virtio_setup *setup)
 
 static void finish_close(struct virtio_pci *vp)
 {
-    void (*on_closed)(void *) = vp->on_closed;
-    void *opaque = vp->on_closed_opaque;
+    struct closing closing = vp->closing;
     virtio_fini(&vp->virtio);
     free(vp->doorbells);
     free(vp->queue_vectors);
     vp->virtio.ops->destroy(&vp->virtio);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 static void on_event_closed(struct loop_event *event)
@@ -605,8 +603,7 @@ static void on_idle(struct virtio_device *vdev)
 void virtio_pci_close(struct device *device, void (*on_closed)(void *opaque), void *opaque)
 {
     struct virtio_pci *vp = from_device(device);
-    vp->on_closed = on_closed;
-    vp->on_closed_opaque = opaque;
+    vp->closing = (struct closing){on_closed, opaque};
     for (unsigned i = 0; i < vp->virtio.queue_count; i++)
         bus_doorbell_del(vp->pci.pci_bus->bus, &vp->doorbells[i]);
     pci_unplug(&vp->pci);

@@ -9,6 +9,7 @@
 #ifndef DEVICES_VIRTIO_PCI_H
 #define DEVICES_VIRTIO_PCI_H
 
+#include "base/closing.h"
 #include "devices/pci.h"
 #include "devices/virtio.h"
 
@@ -67,8 +68,7 @@ struct virtio_pci {
     uint8_t isr;
     unsigned window_capability; /* of VIRTIO_PCI_CAP_PCI_CFG */
     bool dma_on;                /* bus mastering, as last seen */
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 /*

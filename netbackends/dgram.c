@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/iov.h"
 #include "base/limits.h"
 
@@ -30,8 +31,7 @@ struct dgram_backend {
     bool is_connected;  /* to the remote end; local sockets only once it exists */
     bool guest_is_full; /* `frame` waits */
     bool guest_waits;   /* send answered -EAGAIN */
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
     size_t length; /* of the frame that waits */
     uint8_t frame[NET_FRAME_MAX];
 };
@@ -150,18 +150,15 @@ static void dgram_describe(const struct net_backend *backend, char *text, size_t
 static void on_watch_closed(struct loop_watch *watch)
 {
     struct dgram_backend *self = container_of(watch, struct dgram_backend, watch);
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     free(self);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 static void dgram_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct dgram_backend *self = from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     loop_task_cancel(&self->read_task);
     loop_watch_close(&self->watch, on_watch_closed);
     socket_address_unlink(&self->local);

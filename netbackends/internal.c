@@ -30,6 +30,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/iov.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -80,8 +81,7 @@ struct internal_backend {
     uint8_t mac[6];    /* of the own guest, as last seen */
     uint64_t namesake; /* the last other member that was heard with it */
     unsigned handles;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
     struct iovec iov[IOV_MAX];
     uint8_t datagram[HEADER_BYTES + NET_FRAME_MAX];
     uint8_t piece[OFFLOAD_SEGMENT_ROOM];
@@ -472,14 +472,12 @@ static void release_handle(struct internal_backend *self)
 {
     if (--self->handles)
         return;
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     poll_set_fini(&self->stalled);
     peers_fini(&self->peers);
     frame_queue_fini(&self->to_guest);
     free(self);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 static void on_watch_closed(struct loop_watch *watch)
@@ -506,8 +504,7 @@ static void internal_close(struct net_backend *backend, void (*on_closed)(void *
                            void *opaque)
 {
     struct internal_backend *self = from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     self->handles = 4;
     loop_task_cancel(&self->read_task);
     loop_task_cancel(&self->batch_task);

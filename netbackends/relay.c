@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/list.h"
 #include "base/log.h"
 
@@ -49,19 +50,16 @@ struct relay {
     struct list pairs;
     size_t count;
     unsigned handles; /* the watch, and pairs that are not gone yet */
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 static void release(struct relay *relay)
 {
     if (--relay->handles)
         return;
-    void (*on_closed)(void *opaque) = relay->on_closed;
-    void *opaque = relay->on_closed_opaque;
+    struct closing closing = relay->closing;
     free(relay);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 /* Pairs. */
@@ -300,8 +298,7 @@ static void on_watch_closed(struct loop_watch *watch)
 
 void relay_close(struct relay *relay, void (*on_closed)(void *opaque), void *opaque)
 {
-    relay->on_closed = on_closed;
-    relay->on_closed_opaque = opaque;
+    relay->closing = (struct closing){on_closed, opaque};
     while (!list_is_empty(&relay->pairs))
         close_pair(list_entry(relay->pairs.next, struct pair, node));
     loop_watch_close(&relay->watch, on_watch_closed);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/iov.h"
 #include "base/log.h"
 #include "netbackends/internal.h"
@@ -36,8 +37,7 @@ struct shared_backend {
     bool is_host_only;
     char folder[256];
     unsigned open_count; /* of mesh and engine */
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 static struct shared_backend *from_backend(const struct net_backend *backend)
@@ -154,11 +154,9 @@ static void on_inner_closed(void *opaque)
     struct shared_backend *self = opaque;
     if (--self->open_count)
         return;
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *on_closed_opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     free(self);
-    if (on_closed)
-        on_closed(on_closed_opaque);
+    closing_tell(closing);
 }
 
 static void close_inner(struct shared_backend *self, struct net_backend *inner)
@@ -171,8 +169,7 @@ static void close_inner(struct shared_backend *self, struct net_backend *inner)
 static void shared_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct shared_backend *self = from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     leases_give_back(self->lease_fd);
     close_inner(self, self->mesh);
     close_inner(self, self->engine);

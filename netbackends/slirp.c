@@ -469,11 +469,9 @@ void slirp_release_handle(struct slirp_backend *self)
 {
     if (--self->handles)
         return;
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     free(self);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 static void on_timer_closed(struct loop_timer *timer)
@@ -490,8 +488,7 @@ static void on_watch_closed(struct loop_watch *watch)
 static void slirp_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct slirp_backend *self = slirp_from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     loop_watch_close(&self->watch, on_watch_closed);
     release(self);
 }

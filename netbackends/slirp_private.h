@@ -6,6 +6,7 @@
 #include <libslirp.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/list.h"
 #include "netbackends/frame_queue.h"
 #include "netbackends/guard.h"
@@ -47,8 +48,7 @@ struct slirp_backend {
     unsigned handles;           /* of the loop: its own, and the relays of guest forwards */
     unsigned frames_unaccepted; /* sent since the relays were last asked */
     bool is_closing;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
     uint8_t frame[GUARD_FRAME_MAX];   /* the frame on its way in */
     uint8_t segment[GUARD_FRAME_MAX]; /* a piece of it, when it has to be cut */
 };

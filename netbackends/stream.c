@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/iov.h"
 #include "base/log.h"
 
@@ -67,8 +68,7 @@ struct stream_backend {
     bool guest_waits; /* send answered -EAGAIN */
     unsigned handles; /* that the loop has not let go of */
     bool is_closing;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 static struct stream_backend *from_backend(struct net_backend *backend)
@@ -80,13 +80,11 @@ static void release_handle(struct stream_backend *self)
 {
     if (--self->handles || !self->is_closing)
         return;
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     munmap(self->from_peer.bytes, BUFFER_BYTES);
     munmap(self->to_peer.bytes, BUFFER_BYTES);
     free(self);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 /* Connecting and disconnecting. */
@@ -407,8 +405,7 @@ static void on_listen_closed(struct loop_watch *watch)
 static void stream_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct stream_backend *self = from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     self->is_closing = true;
     drop_connection(self);
     loop_task_cancel(&self->read_task);

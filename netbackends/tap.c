@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/closing.h"
 #include "base/iov.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -43,8 +44,7 @@ struct tap_backend {
     bool is_gone;       /* the interface was removed */
     bool guest_is_full; /* `frame` waits */
     bool guest_waits;   /* send answered -EAGAIN */
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
     struct net_meta meta;
     size_t length;         /* of the frame that waits */
     unsigned small_streak; /* frames since the last that was more than a head */
@@ -300,18 +300,15 @@ static void tap_describe(const struct net_backend *backend, char *text, size_t s
 static void on_watch_closed(struct loop_watch *watch)
 {
     struct tap_backend *self = container_of(watch, struct tap_backend, watch);
-    void (*on_closed)(void *opaque) = self->on_closed;
-    void *opaque = self->on_closed_opaque;
+    struct closing closing = self->closing;
     free(self);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 static void tap_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct tap_backend *self = from_backend(backend);
-    self->on_closed = on_closed;
-    self->on_closed_opaque = opaque;
+    self->closing = (struct closing){on_closed, opaque};
     loop_task_cancel(&self->read_task);
     loop_watch_close(&self->watch, on_watch_closed);
     close(self->device.fd);

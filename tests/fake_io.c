@@ -207,16 +207,14 @@ static void on_close_run(struct loop_task *task)
 {
     struct fake_io *fake = container_of(task, struct fake_io, run);
     loop_task_init(fake->file.loop, &fake->run, LOOP_STAGE_SUBMIT, on_run);
-    if (fake->on_closed)
-        fake->on_closed(fake->on_closed_opaque);
+    closing_tell(fake->closing);
 }
 
 static void fake_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque)
 {
     struct fake_io *fake = fake_of(file);
     CHECK(!fake->queued);
-    fake->on_closed = on_closed;
-    fake->on_closed_opaque = opaque;
+    fake->closing = (struct closing){on_closed, opaque};
     loop_task_cancel(&fake->run);
     loop_task_init(file->loop, &fake->run, LOOP_STAGE_SUBMIT, on_close_run);
     loop_task_queue(&fake->run);

@@ -10,6 +10,7 @@
 #ifndef TESTS_FAKE_IO_H
 #define TESTS_FAKE_IO_H
 
+#include "base/closing.h"
 #include "disk/io.h"
 
 #define FAKE_SECTOR 512u
@@ -51,8 +52,7 @@ struct fake_io {
      * pool that uses the file. May be NULL. */
     void (*on_change)(struct fake_io *fake, void *opaque);
     void *opaque;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 /* Empty, of at most `max_bytes`. fake_io_destroy after the file was closed. */

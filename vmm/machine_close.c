@@ -15,8 +15,7 @@
 static void free_machine(void *opaque)
 {
     struct machine *machine = opaque;
-    void (*on_closed)(void *) = machine->on_closed;
-    void *closed_opaque = machine->on_closed_opaque;
+    struct closing closing = machine->closing;
     boot_close(&machine->boot);
     firmware_close(&machine->firmware);
     irq_fini(&machine->irq);
@@ -34,7 +33,7 @@ static void free_machine(void *opaque)
     free(machine->backends);
     free(machine->nic_addresses);
     free(machine);
-    on_closed(closed_opaque);
+    closing_tell(closing);
 }
 
 static void on_lifecycle_closed(struct loop_timer *poll)
@@ -146,7 +145,6 @@ void machine_close(struct machine *machine, void (*on_closed)(void *opaque), voi
     CHECK(machine->cpus_parked == machine->cpu_count);
     machine_release_delayed(machine);
     hotplug_end_openings(machine);
-    machine->on_closed = on_closed;
-    machine->on_closed_opaque = opaque;
+    machine->closing = (struct closing){on_closed, opaque};
     machine_close_guest(machine, close_next_device);
 }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/closing.h"
 #include "base/list.h"
 #include "devices/acpi_pm.h"
 #include "devices/bus.h"
@@ -118,8 +119,7 @@ struct machine {
     struct machine_guest guest;
 
     struct lifecycle lifecycle;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 /* Of the machine's devices, those that the functions of virtio_pci.h take. */

@@ -172,14 +172,14 @@ struct live {
     int result;
 };
 
-struct closing {
+struct scene_closing {
     struct scene *scene;
     int result;
 };
 
 static void on_disk_closed(void *opaque, int result)
 {
-    struct closing *closing = opaque;
+    struct scene_closing *closing = opaque;
     closing->result = result;
     closing->scene->in_flight--;
 }
@@ -187,7 +187,7 @@ static void on_disk_closed(void *opaque, int result)
 /* A close makes durable what a flush would. */
 static int close_disk(struct scene *scene)
 {
-    struct closing closing = {scene, 0};
+    struct scene_closing closing = {scene, 0};
     uint32_t began = simdisk_note(scene->sim);
     if (scene->plan->has_bitmap)
         model_may_leak(&scene->model, began, 2 * LEAK_SLACK);

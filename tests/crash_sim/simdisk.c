@@ -290,16 +290,14 @@ static void on_close_run(struct loop_task *task)
 {
     struct simdisk *disk = container_of(task, struct simdisk, run);
     loop_task_init(disk->file.loop, &disk->run, LOOP_STAGE_SUBMIT, on_run);
-    if (disk->on_closed)
-        disk->on_closed(disk->on_closed_opaque);
+    closing_tell(disk->closing);
 }
 
 static void simdisk_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque)
 {
     struct simdisk *disk = simdisk_of(file);
     CHECK(!disk->queued);
-    disk->on_closed = on_closed;
-    disk->on_closed_opaque = opaque;
+    disk->closing = (struct closing){on_closed, opaque};
     loop_task_cancel(&disk->run);
     loop_task_init(file->loop, &disk->run, LOOP_STAGE_SUBMIT, on_close_run);
     loop_task_queue(&disk->run);

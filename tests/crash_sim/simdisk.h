@@ -11,6 +11,7 @@
 #ifndef TESTS_CRASH_SIM_SIMDISK_H
 #define TESTS_CRASH_SIM_SIMDISK_H
 
+#include "base/closing.h"
 #include "disk/io.h"
 #include "tests/crash_sim/cell.h"
 
@@ -78,8 +79,7 @@ struct simdisk {
     uint64_t operations; /* that the fault counted */
     uint64_t faults;     /* that happened */
     uint64_t failed_syncs;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 /* The file holds what `start` holds. Cells live in `arena`, which outlives the disk. */

@@ -462,15 +462,13 @@ int chardev_watch_listener(struct chardev *chardev)
 static void on_finish(struct loop_task *task)
 {
     struct chardev *chardev = container_of(task, struct chardev, finish);
-    void (*on_closed)(void *opaque) = chardev->on_closed;
-    void *opaque = chardev->on_closed_opaque;
+    struct closing closing = chardev->closing;
     loop_task_cancel(&chardev->deliver);
     loop_task_cancel(&chardev->flush);
     chardev_log_close(chardev);
     free(chardev->memory.bytes);
     free(chardev);
-    if (on_closed)
-        on_closed(opaque);
+    closing_tell(closing);
 }
 
 int chardev_create(struct loop *loop, const struct config_chardev *config, struct chardev **out,
@@ -558,8 +556,7 @@ static void stop_listening(struct chardev *chardev)
 void chardev_close(struct chardev *chardev, void (*on_closed)(void *opaque), void *opaque)
 {
     CHECK(!chardev->is_closing);
-    chardev->on_closed = on_closed;
-    chardev->on_closed_opaque = opaque;
+    chardev->closing = (struct closing){on_closed, opaque};
     chardev->handles++;
     if (chardev->link)
         flush_link(chardev->link);

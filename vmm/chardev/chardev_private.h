@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include "base/closing.h"
 #include "base/limits.h"
 #include "base/loop.h"
 #include "vmm/chardev/chardev.h"
@@ -137,8 +138,7 @@ struct chardev {
     struct loop_task deliver, flush, finish;
     unsigned handles; /* links, watches and timers that must end before it is freed */
     bool is_closing;
-    void (*on_closed)(void *opaque);
-    void *on_closed_opaque;
+    struct closing closing;
 };
 
 /* chardev.c. A handle less; with the last one a closing chardev is freed. */

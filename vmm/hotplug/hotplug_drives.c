@@ -65,7 +65,7 @@ void machine_forget_disk(struct machine *machine, struct disk *disk)
     }
 }
 
-struct closing {
+struct image_closing {
     struct machine *machine;
     machine_done_fn *on_done;
     void *opaque;
@@ -73,7 +73,7 @@ struct closing {
 
 static void on_disk_closed(void *opaque, int result)
 {
-    struct closing *closing = opaque;
+    struct image_closing *closing = opaque;
     struct machine *machine = closing->machine;
     struct error err = {0};
     if (result)
@@ -86,9 +86,9 @@ static void on_disk_closed(void *opaque, int result)
 static void close_entry(struct machine *machine, unsigned index, machine_done_fn *on_done,
                         void *opaque)
 {
-    struct closing *closing = calloc(1, sizeof(*closing));
+    struct image_closing *closing = calloc(1, sizeof(*closing));
     CHECK(closing);
-    *closing = (struct closing){machine, on_done, opaque};
+    *closing = (struct image_closing){machine, on_done, opaque};
     struct disk *disk = machine->disks[index];
     free_entry(machine, index);
     hotplug_close_begins(machine);
