@@ -292,14 +292,7 @@ static void remember(struct lane *lane, const struct packet *packet, const uint8
     memcpy(lane->headers + packet->transport + 14, tcp + 14, 2);
 }
 
-static void cut_short(struct lane *lane)
-{
-    lane->is_ending = true;
-    lane->held = lane->max - lane->una;
-    lane->state = LANE_RELEASED;
-}
-
-void lanes_to_guest(struct lane_set *set, uint8_t *frame, size_t *length,
+bool lanes_to_guest(struct lane_set *set, uint8_t *frame, size_t *length,
                     const struct packet *packet, size_t mss)
 {
     struct lane *lane = of_frame(set, frame, packet, false);
@@ -312,16 +305,17 @@ void lanes_to_guest(struct lane_set *set, uint8_t *frame, size_t *length,
         remember(lane, packet, tcp);
         if (lane->has_scale)
             add_scale(frame, length, packet);
-        return;
+        return true;
     }
     if (lane->state < LANE_OPEN)
-        return;
-    /* It gives up by itself, for it cannot write: then nothing may follow its end. */
+        return true;
+    /* Of itself, for it cannot write: it says so again, and then behind the lane's last byte. */
     if ((flags & TCP_FIN) && lane->state == LANE_OPEN)
-        cut_short(lane);
+        return false;
     if (flags & TCP_ACK)
         remember(lane, packet, tcp);
     add_to_word(tcp, 4, lane->max - lane->base);
+    return true;
 }
 
 /* The socket. */
@@ -562,7 +556,9 @@ uint64_t lanes_deadline(const struct lane_set *set)
 static void give_up(struct lane *lane)
 {
     shutdown(lane->fd, SHUT_RD);
-    cut_short(lane);
+    lane->is_ending = true;
+    lane->held = lane->max - lane->una;
+    lane->state = LANE_RELEASED;
     lane->nxt = lane->max;
     lane->deadline_ns = UINT64_MAX;
 }

@@ -85,10 +85,11 @@ void lanes_on_fd(struct lane_set *set, int fd);
 void lanes_on_fd_closed(struct lane_set *set, int fd);
 
 /* A TCP frame of libslirp's for the guest: whether a lane has that connection. Then the frame must
- * have room for four bytes more, and `*length` follows. `mss` is the guest's. */
+ * have room for four bytes more, and `*length` follows; false: it is not for the guest yet. `mss`
+ * is the guest's. */
 bool lanes_know(const struct lane_set *set, const uint8_t *frame, const struct packet *packet);
-void lanes_to_guest(struct lane_set *set, uint8_t *frame, size_t *length,
-                    const struct packet *packet, size_t mss);
+bool must_check lanes_to_guest(struct lane_set *set, uint8_t *frame, size_t *length,
+                               const struct packet *packet, size_t mss);
 
 /* What to wait for where libslirp wants EPOLL* `events`: 0 is nothing. */
 uint32_t lanes_wanted(const struct lane_set *set, int fd, uint32_t events);

@@ -97,8 +97,9 @@ static void queue_control(struct slirp_backend *self, const uint8_t *bytes, size
         return;
     }
     memcpy(frame, bytes, length);
-    lanes_to_guest(&self->lanes, frame, &length, packet, mss_of(&self->merge.mss, bytes, packet));
-    queue_tcp(self, frame, length);
+    size_t mss = mss_of(&self->merge.mss, bytes, packet);
+    if (lanes_to_guest(&self->lanes, frame, &length, packet, mss))
+        queue_tcp(self, frame, length);
 }
 
 static void queue_frame(struct slirp_backend *self, const uint8_t *bytes, size_t length)

@@ -158,7 +158,7 @@ static void try_lane(struct input *in, unsigned kind)
         uint8_t *longer = malloc(packet.end + 4);
         size_t length = packet.end;
         memcpy(longer, in->frame, length);
-        lanes_to_guest(&lanes, longer, &length, &packet, 1460);
+        (void)!lanes_to_guest(&lanes, longer, &length, &packet, 1460);
         CHECK(length == packet.end || length == packet.end + 4);
         free(longer);
     }
