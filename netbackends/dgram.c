@@ -2,12 +2,16 @@
 /*
  * dgram: sends from guest memory, receives into one buffer. A frame that the guest has no room for
  * waits in that buffer.
+ *
+ * To a multicast group frames leave by a socket of their own, whose address tells our own frames
+ * from those of others when the group gives them back.
  */
 #include "netbackends/dgram.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -25,7 +29,9 @@ enum {
 struct dgram_backend {
     struct net_backend backend;
     struct socket_address local, remote;
-    int fd;
+    int fd, send_fd; /* the same, without a group */
+    bool is_group;
+    struct sockaddr_in source; /* of what we send to the group */
     struct loop_watch watch;
     struct loop_task read_task;
     bool is_connected;  /* to the remote end; local sockets only once it exists */
@@ -52,7 +58,7 @@ static int connect_remote(struct dgram_backend *self)
 {
     if (self->is_connected)
         return 0;
-    if (connect(self->fd, &self->remote.at.any, self->remote.length) < 0)
+    if (connect(self->send_fd, &self->remote.at.any, self->remote.length) < 0)
         return -errno;
     self->is_connected = true;
     return 0;
@@ -70,9 +76,11 @@ static int dgram_send(struct net_backend *backend, const struct net_meta *meta,
     int result = connect_remote(self);
     if (result)
         return result == -EAGAIN ? -ENOTCONN : result;
-    if (sendmsg(self->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+    if (sendmsg(self->send_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
         return 0;
     result = -errno;
+    if (result == -EAGAIN && self->is_group)
+        return -ENOBUFS;
     if (result == -EAGAIN) {
         self->guest_waits = true;
         update_interest(self);
@@ -83,14 +91,24 @@ static int dgram_send(struct net_backend *backend, const struct net_meta *meta,
     return result;
 }
 
+static bool is_own(const struct dgram_backend *self, const struct socket_address *from)
+{
+    return self->is_group && from->at.ipv4.sin_port == self->source.sin_port &&
+           from->at.ipv4.sin_addr.s_addr == self->source.sin_addr.s_addr;
+}
+
 /* False if there is none. */
 static bool read_frame(struct dgram_backend *self)
 {
-    ssize_t count = recv(self->fd, self->frame, sizeof(self->frame), MSG_DONTWAIT | MSG_TRUNC);
+    struct socket_address from = {.length = sizeof(from.at)};
+    ssize_t count = recvfrom(self->fd, self->frame, sizeof(self->frame), MSG_DONTWAIT | MSG_TRUNC,
+                             &from.at.any, &from.length);
     if (count < 0)
         /* An error is news of an earlier send (ICMP); the next datagram may be there. */
         return errno == EINTR || errno == ECONNREFUSED || errno == ECONNRESET;
-    if ((size_t)count < FRAME_MIN || (size_t)count > sizeof(self->frame)) {
+    if (is_own(self, &from)) {
+        count = 0;
+    } else if ((size_t)count < FRAME_MIN || (size_t)count > sizeof(self->frame)) {
         self->backend.stats.rx_dropped++;
         count = 0;
     }
@@ -155,14 +173,21 @@ static void on_watch_closed(struct loop_watch *watch)
     closing_tell(closing);
 }
 
+static void close_sockets(struct dgram_backend *self)
+{
+    socket_address_unlink(&self->local);
+    if (self->send_fd != self->fd)
+        close(self->send_fd);
+    close(self->fd);
+}
+
 static void dgram_close(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque)
 {
     struct dgram_backend *self = from_backend(backend);
     self->closing = (struct closing){on_closed, opaque};
     loop_task_cancel(&self->read_task);
     loop_watch_close(&self->watch, on_watch_closed);
-    socket_address_unlink(&self->local);
-    close(self->fd);
+    close_sockets(self);
 }
 
 static const struct net_backend_ops dgram_ops = {
@@ -176,42 +201,74 @@ static const struct net_backend_ops dgram_ops = {
 static int resolve(struct dgram_backend *self, const struct net_dgram_options *options,
                    struct error *err)
 {
-    int result = socket_address_resolve(&options->local, &self->local, err);
+    int result = socket_address_resolve(&options->remote, &self->remote, err);
     if (!result)
-        result = socket_address_resolve(&options->remote, &self->remote, err);
+        result = socket_address_resolve(&options->local, &self->local, err);
     if (result)
         return result;
+    self->is_group = self->remote.at.any.sa_family == AF_INET &&
+                     IN_MULTICAST(ntohl(self->remote.at.ipv4.sin_addr.s_addr));
     if (self->local.at.any.sa_family != self->remote.at.any.sa_family)
         return error_set(err, EINVAL, "local '%s' and remote '%s' must be of one kind",
                          self->local.name, self->remote.name);
-    if (self->remote.at.any.sa_family == AF_INET &&
-        IN_MULTICAST(ntohl(self->remote.at.ipv4.sin_addr.s_addr)))
-        return error_set(err, EINVAL,
-                         "remote '%s' is a multicast group, which is open to everyone: use an "
-                         "internal network instead",
-                         self->remote.name);
+    return 0;
+}
+
+/* The group's frames come to `fd`; ours leave by send_fd, from a port of its own. */
+static int join_group(struct dgram_backend *self, bool has_local, struct error *err)
+{
+    socklen_t length = sizeof(self->source);
+    struct ip_mreqn group = {.imr_multiaddr = self->remote.at.ipv4.sin_addr};
+    if (has_local)
+        group.imr_address = self->local.at.ipv4.sin_addr;
+    if (setsockopt(self->fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof(group)) < 0 ||
+        setsockopt(self->send_fd, IPPROTO_IP, IP_MULTICAST_IF, &group, sizeof(group)) < 0 ||
+        connect_remote(self) ||
+        getsockname(self->send_fd, (struct sockaddr *)&self->source, &length) < 0)
+        return error_set(err, errno,
+                         "cannot join the multicast group %s: %s: name an address of this host "
+                         "whose interface leads there, as local.host=127.0.0.1 for this host alone",
+                         self->remote.name, strerror(errno));
+    return 0;
+}
+
+static int open_sockets(struct dgram_backend *self, const struct net_dgram_options *options,
+                        struct error *err)
+{
+    int bytes = SOCKET_BUFFER_BYTES, result = 0;
+    self->fd = socket_address_bind(self->is_group ? &self->remote : &self->local, SOCK_DGRAM, err);
+    if (self->fd < 0)
+        return self->fd;
+    self->send_fd = self->is_group ? socket_address_open(&self->remote, SOCK_DGRAM) : self->fd;
+    if (self->send_fd < 0) {
+        result = error_set_errno(err, -self->send_fd, "cannot open a socket");
+        self->send_fd = self->fd;
+    }
+    if (!result && self->is_group)
+        result = join_group(self, options->local.host, err);
+    if (result) {
+        close_sockets(self);
+        return result;
+    }
+    setsockopt(self->send_fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    setsockopt(self->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     return 0;
 }
 
 static int start(struct dgram_backend *self, const struct net_dgram_options *options,
                  struct error *err)
 {
-    int bytes = SOCKET_BUFFER_BYTES;
     int result = resolve(self, options, err);
+    if (!result)
+        result = open_sockets(self, options, err);
     if (result)
         return result;
-    self->fd = socket_address_bind(&self->local, SOCK_DGRAM, err);
-    if (self->fd < 0)
-        return self->fd;
-    setsockopt(self->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    setsockopt(self->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
     result = loop_watch_init(self->backend.loop, &self->watch, self->fd, on_ready);
     if (!result) {
         update_interest(self);
         return 0;
     }
-    socket_address_unlink(&self->local);
-    close(self->fd);
+    close_sockets(self);
     return error_set_errno(err, -result, "cannot watch '%s'", self->local.name);
 }
 

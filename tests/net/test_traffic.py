@@ -213,6 +213,9 @@ def test_qemu_at_the_other_end(world, site):
                   f"remote.path={folder}/d",
                   f"dgram,local.type=unix,local.path={folder}/d,remote.type=unix,"
                   f"remote.path={folder}/c", True),
+        "a multicast group": ("socket,mcast=230.0.0.9:4321,localaddr=127.0.0.1",
+                              "dgram,remote.type=inet,remote.host=230.0.0.9,remote.port=4321,"
+                              "local.type=inet,local.host=127.0.0.1", True),
     }
     for number, (title, (theirs, ours, qemu_first)) in enumerate(wires.items(), 2):
         qemu = start_qemu(world, theirs) if qemu_first else None

@@ -162,6 +162,26 @@ static void test_odd_datagrams_are_dropped(void **state)
     unlink(there);
 }
 
+/* As QEMU's -netdev dgram and socket,mcast= do; on this host alone. */
+static void test_a_group_hears_all_but_itself(void **state)
+{
+    const struct net_dgram_options options = {
+        .local.host = "127.0.0.1",
+        .remote = {.host = "239.7.7.7", .port = (uint16_t)(20000 + getpid() % 20000)},
+    };
+    (void)state;
+    open_dgram(&nic, &options);
+    open_dgram(&other, &options);
+    for (size_t length = 14; length < 9000; length = length * 3 + 1) {
+        assert_int_equal(fake_nic_send(&nic, frame, length), 0);
+        expect(&other, length);
+        assert_int_equal(fake_nic_send(&other, frame, length), 0);
+        expect(&nic, length);
+    }
+    fake_nic_run_ms(&loop, 5);
+    assert_int_equal(nic.count - nic.read + other.count - other.read, 0);
+}
+
 static void check_error(const struct net_dgram_options *options, const char *text)
 {
     struct error err = {0};
@@ -178,9 +198,9 @@ static void test_errors_say_what_to_do(void **state)
     check_error(&(struct net_dgram_options){.local.path = here, .remote.path = there}, "in use");
     check_error(&(struct net_dgram_options){.local.path = there, .remote.port = 5000},
                 "of one kind");
-    check_error(
-        &(struct net_dgram_options){.local.port = 1, .remote = {.host = "230.0.0.1", .port = 1}},
-        "multicast");
+    check_error(&(struct net_dgram_options){.local.host = "192.0.2.77",
+                                            .remote = {.host = "230.0.0.1", .port = 5001}},
+                "cannot join the multicast group");
     check_error(&(struct net_dgram_options){.local.host = "nowhere"}, "not a numeric address");
     check_error(&(struct net_dgram_options){.local.path = "", .remote.path = there}, "0 bytes");
 }
@@ -195,6 +215,7 @@ int main(void)
         dgram_test(test_a_peer_may_come_late_and_leave),
         dgram_test(test_a_slow_peer_stops_the_guest_and_loses_nothing),
         dgram_test(test_odd_datagrams_are_dropped),
+        dgram_test(test_a_group_hears_all_but_itself),
         dgram_test(test_errors_say_what_to_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

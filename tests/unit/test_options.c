@@ -368,7 +368,8 @@ static void test_other_networks(void **state)
     refuse("-kernel k -netdev dgram,id=a,local.path=/x,remote.host=h,remote.port=1", "local.path");
     refuse("-kernel k -netdev socket,id=a", "listen=:PORT");
     refuse("-kernel k -netdev socket,id=a,listen=1234", "127.0.0.1:1234");
-    refuse("-kernel k -netdev socket,id=a,mcast=230.0.0.1:1234", "internal");
+    refuse("-kernel k -netdev socket,id=a,mcast=130.0.0.1:1234", "239.255.255.255");
+    refuse("-kernel k -netdev socket,id=a,mcast=230.0.0.1:1234,listen=:1", "mcast=GROUP:PORT");
     refuse("-kernel k -netdev internal,id=a", "folder=PATH");
     refuse("-kernel k -netdev nat,id=a", "folder=PATH");
     refuse("-kernel k -netdev hostonly,id=a,folder=/n,restrict=on", "restrict");

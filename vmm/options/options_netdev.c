@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* options_netdev: the kinds of networks that -netdev and -nic know, each with its keys. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,14 +85,13 @@ static const struct keyval_known dgram_known[] = {
     {"remote.path", NULL, NULL},
     {0}};
 
-static const struct keyval_known socket_known[] = {
-    COMMON_KEYS,
-    {"listen", NULL, NULL},
-    {"connect", NULL, NULL},
-    {"udp", NULL, NULL},
-    {"localaddr", NULL, NULL},
-    {"mcast", "", "multicast is not there; to join machines on this host use -netdev internal"},
-    {0}};
+static const struct keyval_known socket_known[] = {COMMON_KEYS,
+                                                   {"listen", NULL, NULL},
+                                                   {"connect", NULL, NULL},
+                                                   {"udp", NULL, NULL},
+                                                   {"localaddr", NULL, NULL},
+                                                   {"mcast", NULL, NULL},
+                                                   {0}};
 
 static const struct keyval_known internal_known[] = {COMMON_KEYS, {"folder", NULL, NULL}, {0}};
 
@@ -338,18 +338,31 @@ static int read_stream(struct config_nic *nic, const struct keyval *list, struct
     return result;
 }
 
+/* Everybody who joins is a peer, and no port of ours is needed. */
+static bool is_group(const struct config_net_address *address)
+{
+    struct in_addr in;
+    return address->host && inet_pton(AF_INET, address->host, &in) == 1 &&
+           IN_MULTICAST(ntohl(in.s_addr));
+}
+
 static int read_dgram(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
     struct config_net_socket *socket = &nic->socket;
     nic->kind = NET_KIND_DGRAM;
-    int result = read_address(&socket->local, list, "local", err);
+    int result = read_address(&socket->remote, list, "remote", err);
+    if (!result && is_group(&socket->remote)) {
+        keyval_string(list, "local.host", &socket->local.host);
+        return 0;
+    }
     if (!result)
-        result = read_address(&socket->remote, list, "remote", err);
+        result = read_address(&socket->local, list, "local", err);
     if (!result && (is_empty(&socket->local) || is_empty(&socket->remote) ||
                     !socket->local.path != !socket->remote.path))
         result = error_set(err, EINVAL,
                            "%s: give local.path and remote.path, or local.host, local.port, "
-                           "remote.host and remote.port",
+                           "remote.host and remote.port, or of a multicast group remote.host "
+                           "and remote.port alone",
                            list->option);
     return result;
 }
@@ -370,23 +383,40 @@ static int split_address(struct config_net_address *address, const struct keyval
     return 0;
 }
 
+static int read_mcast(struct config_net_socket *socket, const struct keyval *list,
+                      struct error *err)
+{
+    int result = split_address(&socket->remote, list, "mcast", err);
+    if (!result && !is_group(&socket->remote))
+        result = error_set(err, EINVAL,
+                           "%s: mcast=%s: a group has an address from 224.0.0.0 to "
+                           "239.255.255.255",
+                           list->option, keyval_get(list, "mcast"));
+    if (!result)
+        keyval_string(list, "localaddr", &socket->local.host);
+    return result;
+}
+
 /* The old spelling of stream and dgram. */
 static int read_socket(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
     struct config_net_socket *socket = &nic->socket;
     bool listens = keyval_get(list, "listen"), connects = keyval_get(list, "connect");
     bool is_udp = keyval_get(list, "udp") && keyval_get(list, "localaddr");
-    if (listens + connects + is_udp != 1)
+    bool is_mcast = keyval_get(list, "mcast");
+    if (listens + connects + is_udp + is_mcast != 1)
         return error_set(err, EINVAL,
-                         "%s: give listen=:PORT, connect=HOST:PORT, or udp=HOST:PORT with "
-                         "localaddr=HOST:PORT",
+                         "%s: give listen=:PORT, connect=HOST:PORT, mcast=GROUP:PORT, or "
+                         "udp=HOST:PORT with localaddr=HOST:PORT",
                          list->option);
-    nic->kind = is_udp ? NET_KIND_DGRAM : NET_KIND_STREAM;
+    nic->kind = is_udp || is_mcast ? NET_KIND_DGRAM : NET_KIND_STREAM;
     socket->is_server = listens;
     if (listens)
         return split_address(&socket->local, list, "listen", err);
     if (connects)
         return split_address(&socket->remote, list, "connect", err);
+    if (is_mcast)
+        return read_mcast(socket, list, err);
     int result = split_address(&socket->local, list, "localaddr", err);
     return result ? result : split_address(&socket->remote, list, "udp", err);
 }
