@@ -253,10 +253,10 @@ static void compose(const struct port *port, unsigned notice, struct message *me
     case NOTICE_OPEN:
         put_control(message, id, VIRTIO_CONSOLE_PORT_OPEN, is_host_open(port));
         break;
-    default: /* Linux reads rows before columns, other than the specification has them */
+    default: /* as the specification has them; Linux took them the other way around until 2025 */
         put_control(message, id, VIRTIO_CONSOLE_RESIZE, 0);
-        store_le16(message->bytes + message->length, port->rows);
-        store_le16(message->bytes + message->length + 2, port->columns);
+        store_le16(message->bytes + message->length, port->columns);
+        store_le16(message->bytes + message->length + 2, port->rows);
         message->length += 4;
         break;
     }

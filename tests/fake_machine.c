@@ -417,6 +417,14 @@ int machine_request_mem(struct machine *machine, unsigned index, uint64_t bytes,
     return 0;
 }
 
+bool machine_resize_console(struct machine *machine, const char *chardev, unsigned columns,
+                            unsigned rows)
+{
+    machine->console_columns = columns;
+    machine->console_rows = rows;
+    return strcmp(chardev, "hvc") == 0;
+}
+
 bool machine_port_is_open(const struct machine *machine, unsigned index)
 {
     return machine->port_is_open & 1u << index;

@@ -59,6 +59,7 @@ struct machine {
     struct vm_config *config;
     enum machine_state state;
     struct machine_listener listener;
+    unsigned console_columns, console_rows; /* as a client has set them */
     struct fake_op ops[64];
     unsigned op_count;
     bool is_held;

@@ -206,6 +206,22 @@ bool machine_port_is_open(const struct machine *machine, unsigned index)
     return config->is_present && bus && virtio_console_is_open(bus, config->number);
 }
 
+bool machine_resize_console(struct machine *machine, const char *chardev, unsigned columns,
+                            unsigned rows)
+{
+    const struct vm_config *config = machine->config;
+    for (unsigned i = 0; i < config->guest.serial_port_count; i++) {
+        const struct config_serial_port *port = &config->guest.serial_ports[i];
+        struct device *bus = machine->guest.buses[port->bus].device;
+        const char *id = port->chardev < 0 ? NULL : config->chardevs[port->chardev].id;
+        if (!port->is_console || !bus || !id || strcmp(id, chardev) != 0)
+            continue;
+        virtio_console_resize(bus, port->number, columns, rows);
+        return true;
+    }
+    return false;
+}
+
 /* --- memory devices --- */
 
 static bool make_usable(void *opaque, uint64_t usable_bytes)

@@ -32,6 +32,10 @@ bool machine_get_mem(const struct machine *machine, unsigned index, struct machi
 int must_check machine_request_mem(struct machine *machine, unsigned index, uint64_t bytes,
                                    struct error *err);
 
+/* The window of a virtio console's terminal. False if no console is on this chardev. */
+bool machine_resize_console(struct machine *machine, const char *chardev, unsigned columns,
+                            unsigned rows);
+
 bool machine_port_is_open(const struct machine *machine, unsigned index);
 
 #endif

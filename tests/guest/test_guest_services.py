@@ -139,6 +139,13 @@ def test_a_virtconsole_is_a_terminal(machine):
         assert piece
         total += piece.count(b"x")
     assert total == 64 * 4096
+    # The window at the other end is the guest's window, of a terminal that is open.
+    machine.check("sleep 1000 </dev/hvc0 & echo $! >/tmp/holder")
+    for cols, rows in ((123, 45), (80, 24)):
+        machine.qmp.execute("chardev-resize", id="hvc0", cols=cols, rows=rows)
+        machine.check(f"for i in $(seq 100); do [ \"$(stty -F /dev/hvc0 size)\" = '{rows} {cols}' ] && "
+                      "break; sleep 0.1; done; [ $i -lt 100 ]")
+    machine.check("kill $(cat /tmp/holder)")
 
 
 def test_the_balloon_takes_memory_and_gives_it_back(machine):

@@ -268,8 +268,8 @@ static void test_size_of_a_console(void **state)
     const uint8_t *message = fake_guest_at(&f.guest, f.page + 4096, 12);
     assert_int_equal(bytes, 12);
     assert_int_equal(load_le16(message + 4), VIRTIO_CONSOLE_RESIZE);
-    assert_int_equal(load_le16(message + 8), 25);
-    assert_int_equal(load_le16(message + 10), 80);
+    assert_int_equal(load_le16(message + 8), 80);
+    assert_int_equal(load_le16(message + 10), 25);
     assert_int_equal(fake_guest_read(&f.guest, f.fd.config, 2), 80);
     assert_int_equal(fake_guest_read(&f.guest, f.fd.config + 2, 2), 25);
     stop(&f);

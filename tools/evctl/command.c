@@ -132,6 +132,18 @@ static void add_base(json_t *words, const json_t *config)
 static const char console_chardev[] =
     "socket,id=console,path=console,server=on,wait=off,history=on,logfile=console.log,logsize=16M";
 
+/* A console of its own kind, beside the serial one that firmware and kernels speak on. */
+static void add_hvc(json_t *words)
+{
+    static const char *const fixed[] = {
+        "-device",  "virtio-serial-pci,id=dev-ports",
+        "-chardev", "socket,id=hvc,path=hvc,server=on,wait=off,history=on",
+        "-device",  "virtconsole,chardev=hvc,id=dev-hvc",
+    };
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
+        add(words, "%s", fixed[i]);
+}
+
 static void add_sockets(json_t *words)
 {
     static const char *const fixed[] = {
@@ -154,6 +166,8 @@ json_t *model_command(const struct machine *machine, bool is_paused, struct erro
     int result = 0;
     add_base(words, machine->config);
     add_sockets(words);
+    if (strcmp(model_text(machine->config, "console"), "hvc") == 0)
+        add_hvc(words);
     json_array_foreach(json_object_get(machine->config, "disks"), i, entry) add_disk(words, entry);
     json_array_foreach(json_object_get(machine->config, "nics"), i, entry) if (!result) result =
         add_nic(words, entry, err);

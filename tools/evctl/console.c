@@ -3,15 +3,18 @@
  * console: the serial line of a machine, and its logs.
  *
  * evisor keeps the last 64 KiB and sends them to whoever attaches (the chardev's history=on), so
- * nothing is lost or doubled in between. One console at a time: a lock says who is there.
+ * nothing is lost or doubled in between. One console at a time: a lock says who is there. A virtio
+ * console is told the size of the window, at first and whenever it changes; a serial line has none.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -19,6 +22,7 @@
 
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/interrupt.h"
+#include "tools/evctl/model.h"
 #include "tools/evctl/qmp.h"
 #include "tools/evctl/tell.h"
 
@@ -26,6 +30,7 @@
 
 static struct termios saved;
 static bool is_raw;
+static volatile sig_atomic_t has_new_size;
 
 static void restore(void)
 {
@@ -76,15 +81,58 @@ static bool pass_input(int socket, bool *has_input)
     return !write_all(socket, bytes, length) || leave;
 }
 
+static void on_window_change(int number)
+{
+    (void)number;
+    has_new_size = 1;
+}
+
+/* Elsewhere the signal waits, so that none comes just before this. */
+static void watch_window(void)
+{
+    struct sigaction action = {.sa_handler = on_window_change};
+    sigset_t window;
+    sigemptyset(&window);
+    sigaddset(&window, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &window, NULL);
+    sigaction(SIGWINCH, &action, NULL);
+    has_new_size = 1;
+}
+
+static int wait_for_either(struct pollfd ready[2], bool has_input)
+{
+    const struct timespec moment = {.tv_nsec = 500000000};
+    sigset_t none;
+    sigemptyset(&none);
+    return ppoll(ready, 2, has_input ? NULL : &moment, &none);
+}
+
+static void tell_size_of_window(const struct machine *machine)
+{
+    struct winsize size;
+    struct qmp qmp;
+    has_new_size = 0;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 || !size.ws_col || !size.ws_row ||
+        qmp_open(machine, &qmp, NULL))
+        return;
+    unused_result(qmp_execute(
+        &qmp, "chardev-resize",
+        json_pack("{s:s, s:i, s:i}", "id", "hvc", "cols", size.ws_col, "rows", size.ws_row), NULL,
+        NULL));
+    qmp_close(&qmp);
+}
+
 /* Until the person leaves or the machine ends. Without input: until it has been quiet for a
  * moment, so that a pipe gets what there is. */
-static void pass(int socket, bool has_input)
+static void pass(const struct machine *machine, int socket, bool has_input)
 {
     char bytes[4096];
     for (;;) {
         struct pollfd ready[2] = {{.fd = socket, .events = POLLIN},
                                   {.fd = has_input ? STDIN_FILENO : -1, .events = POLLIN}};
-        int count = poll(ready, 2, has_input ? -1 : 500);
+        if (has_new_size)
+            tell_size_of_window(machine);
+        int count = wait_for_either(ready, has_input);
         if (count == 0 || interrupt_is_pending() || (count < 0 && errno != EINTR))
             return;
         if (count > 0 && ready[1].revents && pass_input(socket, &has_input))
@@ -99,7 +147,7 @@ static void pass(int socket, bool has_input)
     }
 }
 
-static int attach(const struct machine *machine, struct error *err)
+static int attach(const struct machine *machine, const char *name, struct error *err)
 {
     int lock = openat(machine->folder_fd, "console.lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0)
@@ -111,14 +159,14 @@ static int attach(const struct machine *machine, struct error *err)
                          "Ctrl-]",
                          machine->name);
     }
-    int socket = qmp_connect(machine->folder_fd, "console");
+    int socket = qmp_connect(machine->folder_fd, name);
     int result = 0;
     if (socket < 0) {
         result = error_set_errno(err, -socket, "cannot open the console of '%s'", machine->name);
     } else {
         tell_note("connected to '%s'; Ctrl-] leaves", machine->name);
         make_raw();
-        pass(socket, true);
+        pass(machine, socket, true);
         restore();
         close(socket);
         tell_note("%s", "");
@@ -136,7 +184,13 @@ int cmd_console(struct evctl_call *call, struct error *err)
     int result = machine_open(call->arguments[0], MACHINE_RUNNING, &machine, err);
     if (result)
         return result;
-    result = attach(&machine, err);
+    bool is_hvc =
+        !call_has(call, "serial") && strcmp(model_text(machine.config, "console"), "hvc") == 0;
+    /* A machine that was started before it was given one has none yet. */
+    is_hvc = is_hvc && faccessat(machine.folder_fd, "hvc", F_OK, 0) == 0;
+    if (is_hvc)
+        watch_window();
+    result = attach(&machine, is_hvc ? "hvc" : "console", err);
     machine_close(&machine);
     return result;
 }

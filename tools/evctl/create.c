@@ -53,6 +53,8 @@ static int check_text(const char *key, const char *text, struct error *err)
 {
     if (strcmp(key, "accel") == 0 && *text && !are_accels(text))
         return error_set(err, EINVAL, "--accel %s: write kvm, soft or kvm:soft", text);
+    if (strcmp(key, "console") == 0 && strcmp(text, "serial") != 0 && strcmp(text, "hvc") != 0)
+        return error_set(err, EINVAL, "--console %s: write serial or hvc", text);
     if (strcmp(key, "boot") == 0 && !strchr(text, '=') && text[strspn(text, "cd")])
         return error_set(err, EINVAL,
                          "--boot %s: write c for the disks and d for ISO images, in their order, "
@@ -79,7 +81,7 @@ static int set_os(json_t *config, const char *os, struct error *err)
 static int set_texts(const struct evctl_call *call, json_t *config, struct error *err)
 {
     static const char *const files[] = {"kernel", "initrd", "bios"};
-    static const char *const texts[] = {"append", "boot", "user", "accel"};
+    static const char *const texts[] = {"append", "boot", "user", "accel", "console"};
     int result = 0;
     for (unsigned i = 0; !result && i < ARRAY_SIZE(files); i++)
         if (call_has(call, files[i]))

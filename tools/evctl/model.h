@@ -5,8 +5,9 @@
  *
  *   format 1, name, uuid, os, created (Unix seconds), cpus, memory-mib, cpus-max and
  *   memory-max-mib (room to grow while it runs; may be missing),
- *   accel, kernel, initrd, append, bios, boot, user (for ssh), reverting (the snapshot that a
- *   revert which has not ended goes back to): texts that may be missing,
+ *   accel, kernel, initrd, append, bios, boot, user (for ssh), console ("hvc": a virtio one beside
+ *   the serial one), reverting (the snapshot that a revert which has not ended goes back to): texts
+ *   that may be missing,
  *   disks: [{id, file, format, kind: "disk" or "iso", base, layers}]: a file without '/' lies in
  *     the folder; base is the image of another machine that a linked clone's disk builds on, layers
  *     are the images in the folder that it or, after a flatten, linked clones build on, lowest

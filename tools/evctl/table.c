@@ -15,6 +15,9 @@
         {"bios", 0, "FILE", WORD_FILE, "firmware other than the usual"},                           \
         {"boot", 0, "ORDER", WORD_TEXT, "order of devices, as evisor's -boot: c disk, d ISO"},     \
         {"user", 0, "NAME", WORD_TEXT, "who logs in with evctl ssh"},                              \
+        {"console", 0, "KIND", WORD_TEXT,                                                          \
+         "what evctl console opens: serial, or hvc, which follows the window's size and where "    \
+         "systemd offers a login by itself"},                                                      \
     {                                                                                              \
         "accel", 0, "LIST", WORD_TEXT, "kvm, soft or kvm:soft"                                     \
     }
@@ -72,6 +75,8 @@ static const struct evctl_option logs_options[] = {
     {"previous", 'p', NULL, WORD_TEXT, "of the run before"},
     {0}};
 
+static const struct evctl_option console_options[] = {
+    {"serial", 0, NULL, WORD_TEXT, "the serial one, whatever the machine has"}, {0}};
 static const struct evctl_option live_options[] = {
     {"live", 0, NULL, WORD_TEXT, "change the running machine too, where that can be"}, {0}};
 static const struct evctl_option detach_options[] = {
@@ -113,8 +118,7 @@ static const struct evctl_option net_options[] = {
     {"no-dhcp", 0, NULL, WORD_TEXT, "root's nat and hostonly: no DHCP server"},
     {0}};
 static const struct evctl_option net_all_options[] = {
-    {"all", 'a', NULL, WORD_TEXT, "all networks that root made"},
-    {0}};
+    {"all", 'a', NULL, WORD_TEXT, "all networks that root made"}, {0}};
 static const struct evctl_option stats_options[] = {
     {"watch", 'w', NULL, WORD_TEXT, "again and again"},
     {"interval", 0, "SECONDS", WORD_TEXT, "how often (1)"},
@@ -256,11 +260,12 @@ const struct evctl_command evctl_commands[] = {
      cmd_resume},
     {"console",
      "NAME",
-     "open the serial console; Ctrl-] leaves",
-     "The last 64 KiB of output are shown first.",
+     "open the console; Ctrl-] leaves",
+     "The last 64 KiB of output are shown first. What a machine has beside the serial console is "
+     "said with --console of create and set.",
      "evctl console web",
      "|console|",
-     NULL,
+     console_options,
      1,
      1,
      {WORD_MACHINE},

@@ -108,7 +108,8 @@ qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdse
 /* commands_pci.c */
 qmp_handler_fn qmp_query_pci;
 /* commands_chardev.c */
-qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_send_break, qmp_ringbuf_read,
+qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_resize,
+    qmp_chardev_send_break, qmp_ringbuf_read,
     qmp_ringbuf_write, qmp_query_chardev_backends;
 /* commands_qom.c */
 qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types,

@@ -8,6 +8,7 @@
 #include "vmm/control/base64.h"
 #include "vmm/control/commands.h"
 #include "vmm/machine_chardev.h"
+#include "vmm/machine_guest.h"
 
 static const char *argument(const struct qmp_call *call, const char *name)
 {
@@ -103,6 +104,21 @@ void qmp_chardev_send_break(struct qmp_call *call)
     }
     chardev_send_break(chardev);
     qmp_call_return(call, NULL);
+}
+
+/* Not QEMU's: the window of the terminal at the other end, for a virtio console on it. */
+void qmp_chardev_resize(struct qmp_call *call)
+{
+    const char *id = argument(call, "id");
+    json_int_t columns = json_integer_value(json_object_get(call->arguments, "cols"));
+    json_int_t rows = json_integer_value(json_object_get(call->arguments, "rows"));
+    if (columns < 1 || columns > UINT16_MAX || rows < 1 || rows > UINT16_MAX)
+        qmp_call_fail(call, QMP_GENERIC, "Parameters 'cols' and 'rows' are from 1 to %d",
+                      UINT16_MAX);
+    else if (!machine_resize_console(call->control->machine, id, (unsigned)columns, (unsigned)rows))
+        qmp_call_fail(call, QMP_GENERIC, "There is no virtconsole on the chardev '%.64s'", id);
+    else
+        qmp_call_return(call, NULL);
 }
 
 /* NULL: the call has failed. */
