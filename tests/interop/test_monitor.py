@@ -491,3 +491,33 @@ def test_several_sockets_and_kinds_of_chardevs(machine, tmp_path):
     with open(tmp_path / "pipe.in", "w") as writer:
         writer.write("quit\n")
     assert ends(process)
+
+
+def test_devices_come_and_go_by_the_human_monitor(evisor):
+    def say(line):
+        return evisor.ask("human-monitor-command", **{"command-line": line})["return"]
+
+    def names():
+        listing = evisor.ask("qom-list", path="/machine/peripheral")["return"]
+        return {entry["name"] for entry in listing}
+
+    def deleted():
+        return [event["data"].get("device") for event in evisor.events
+                if event["event"] == "DEVICE_DELETED"]
+
+    assert say("chardev-add ringbuf,id=hr,size=4096") == ""
+    assert say("device_add virtserialport,id=hp,chardev=hr,name=org.h") == ""
+    assert "busy" in say("chardev-remove hr")
+    assert say("device_add virtio-rng-pci,id=hrng") == ""
+    assert {"hp", "hrng"} <= names()
+    assert say("device_del hp") == "" and say("device_del hrng") == ""
+    assert not {"hp", "hrng"} & names()
+    assert "hp" in deleted() and "hrng" in deleted()
+    assert say("chardev-remove hr") == ""
+    assert "Only one balloon" in say("device_add virtio-balloon-pci,id=second")
+    assert say("object_add memory-backend-ram,id=hm,size=1G") == ""
+    assert say("device_add virtio-mem-pci,id=hv,memdev=hm") == ""
+    assert '"hv"' in say("info memory-devices")
+    assert "cannot be unplugged" in say("device_del hv")
+    assert "in use" in say("object_del hm")
+    assert "not found" in say("device_del nobody")

@@ -7,6 +7,7 @@
 
 #include "vmm/control/hmp_private.h"
 #include "vmm/hotplug/hotplug.h"
+#include "vmm/machine_chardev.h"
 
 static void print_error(struct hmp_call *call, int result, const struct error *err)
 {
@@ -84,6 +85,16 @@ void hmp_netdev_add(struct hmp_call *call)
 void hmp_netdev_del(struct hmp_call *call)
 {
     close_with_name(call, machine_netdev_del);
+}
+
+void hmp_chardev_add(struct hmp_call *call)
+{
+    run_with_list(call, "backend", machine_chardev_add);
+}
+
+void hmp_chardev_remove(struct hmp_call *call)
+{
+    close_with_name(call, machine_chardev_remove);
 }
 
 void hmp_object_add(struct hmp_call *call)

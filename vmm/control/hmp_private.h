@@ -41,14 +41,15 @@ void hmp_call_done(void *opaque, int result, const struct error *err);
 /* The handlers: hmp_hotplug.c, hmp_network.c. */
 typedef void hmp_handler_fn(struct hmp_call *call);
 hmp_handler_fn hmp_device_add, hmp_device_del, hmp_netdev_add, hmp_netdev_del, hmp_object_add,
-    hmp_object_del, hmp_drive_add, hmp_drive_del, hmp_info_hotpluggable_cpus;
+    hmp_object_del, hmp_chardev_add, hmp_chardev_remove, hmp_drive_add, hmp_drive_del,
+    hmp_info_hotpluggable_cpus;
 hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
     hmp_info_usernet;
 
 /* hmp_guest.c */
-hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices,
-    hmp_info_memory_size_summary, hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd,
-    hmp_qom_list, hmp_qom_get, hmp_qom_set;
+hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices, hmp_info_memory_size_summary,
+    hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd, hmp_qom_list, hmp_qom_get,
+    hmp_qom_set;
 
 /* hmp_block.c, hmp_pci.c */
 hmp_handler_fn hmp_info_block, hmp_info_block_jobs, hmp_info_blockstats, hmp_info_snapshots,

@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "devices/pci.h"
 #include "vmm/machine_guest.h"
+#include "vmm/machine_pci.h"
+
+#define PCI_DEVICE_ID_RNG 0x1044
 
 struct walk {
     struct machine *machine;
@@ -48,14 +52,16 @@ static void show_devices(struct walk *walk)
     const struct config_guest *guest = &config->guest;
     unsigned anonymous = config->disk_count;
     struct machine_balloon balloon;
+    struct machine_pci pci;
     for (unsigned i = 0; i < config->disk_count; i++)
         if (machine_disk(walk->machine, i) && config->disks[i].is_attached)
             show_device(walk, "virtio-blk-pci", i, config->disks[i].qdev_id, i);
     for (unsigned i = 0; i < config->nic_count; i++)
         if (machine_net_backend(walk->machine, i) && config->nics[i].has_device)
             show_device(walk, "virtio-net-pci", i, config->nics[i].qdev_id, anonymous++);
-    for (unsigned i = 0; i < config->rng_count; i++)
-        show_device(walk, "virtio-rng-pci", i, config->rngs[i].qdev_id, anonymous++);
+    for (unsigned slot = 0; slot < PCI_SLOT_MAX; slot++)
+        if (machine_get_pci(walk->machine, slot, &pci) && pci.device == PCI_DEVICE_ID_RNG)
+            show_device(walk, "virtio-rng-pci", slot, pci.id, anonymous++);
     if (machine_get_balloon(walk->machine, &balloon))
         show_device(walk, "virtio-balloon-pci", 0, guest->balloon.qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->serial_bus_count; i++)
