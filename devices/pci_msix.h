@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* pci_msix: what pci.c needs of the MSI-X part of a function. Devices use pci.h. */
+/*
+ * pci_msix: what pci.c needs of the MSI-X part of a function (PCI Local Bus 3.0, section 6.8.2).
+ * Devices use pci.h.
+ */
 #ifndef DEVICES_PCI_MSIX_H
 #define DEVICES_PCI_MSIX_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pvpanic: the port by which a guest says that it has panicked; and the POST port 0x80, whose
- * writes mean nothing.
+ * writes mean nothing. (QEMU docs/specs/pvpanic.txt, "ISA Interface".)
  */
 #ifndef DEVICES_PVPANIC_H
 #define DEVICES_PVPANIC_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mss: how long the TCP segments may be that a guest receives, connection by connection.
+ * mss: how long the TCP segments may be that a guest receives, connection by connection. (RFC 9293,
+ * section 3.7.1.)
  *
  * The other end is told that the guest takes MSS_OFFERED, so that it builds few long segments; what
  * the guest really asked for is kept here, for whoever cuts them. Only wishes below the usual are

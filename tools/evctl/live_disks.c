@@ -163,6 +163,17 @@ static void cancel_jobs(struct jobs *jobs, const json_t *disks)
         NULL, NULL));
 }
 
+/* All that began is waited for, or cancelled after a failure. */
+static int end_jobs(struct jobs *jobs, const json_t *disks, int result, struct error *err)
+{
+    if (!result)
+        result = wait_jobs(jobs, err);
+    if (result)
+        cancel_jobs(jobs, disks);
+    qmp_close(&jobs->qmp);
+    return result;
+}
+
 int live_disks_copy(const struct machine *machine, struct machine *to, struct error *err)
 {
     struct jobs jobs = {.prefix = "copy-", .doing = "copying"};
@@ -184,12 +195,7 @@ int live_disks_copy(const struct machine *machine, struct machine *to, struct er
         return result;
     }
     result = run_transaction(&jobs.qmp, actions, err);
-    if (!result)
-        result = wait_jobs(&jobs, err);
-    if (result)
-        cancel_jobs(&jobs, disks);
-    qmp_close(&jobs.qmp);
-    return result;
+    return end_jobs(&jobs, disks, result, err);
 }
 
 int live_disks_stream(const struct machine *machine, const json_t *disks, struct error *err)
@@ -209,12 +215,7 @@ int live_disks_stream(const struct machine *machine, const json_t *disks, struct
             NULL, err);
         jobs.left += !result;
     }
-    if (!result)
-        result = wait_jobs(&jobs, err);
-    if (result)
-        cancel_jobs(&jobs, disks);
-    qmp_close(&jobs.qmp);
-    return result;
+    return end_jobs(&jobs, disks, result, err);
 }
 
 int live_disks_push(const struct machine *machine, json_t *actions, struct error *err)

@@ -3,9 +3,9 @@
  * boot: puts a Linux kernel into guest RAM and the boot CPU at its entry.
  *
  * Two kinds are taken: a bzImage by its 64-bit entry, or by its 32-bit entry where that is all it
- * has (Documentation/arch/x86/boot.rst, "64-bit" and "32-bit boot protocol"), and an ELF vmlinux by PVH (Xen's pvh.h: a note of type 18
- * names the 32-bit entry). The files are mapped when the machine is built and copied at each reset,
- * so a guest that overwrote its kernel still reboots.
+ * has (Documentation/arch/x86/boot.rst, "64-bit" and "32-bit boot protocol"), and an ELF vmlinux by
+ * PVH (Xen's pvh.h: a note of type 18 names the 32-bit entry). The files are mapped when the machine
+ * is built and copied at each reset, so a guest that overwrote its kernel still reboots.
  */
 #ifndef VMM_BOOT_BOOT_H
 #define VMM_BOOT_BOOT_H

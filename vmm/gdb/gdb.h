@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * gdb: lets the debugger gdb look into the guest: "target remote :1234".
+ * gdb: lets the debugger gdb look into the guest: "target remote :1234". (GDB's manual, appendix E:
+ * Remote Serial Protocol.)
  *
  * CPUs are gdb's threads, numbered from 1. One debugger at a time. The machine stops when it comes
  * and goes on when it leaves. Loopback only. Loop's thread.
