@@ -51,6 +51,19 @@ static void test_constants_go_and_come_back(void **state)
     assert_ptr_equal(pointers[1], pointers[0] + PAGE);
 }
 
+/* As a debugger does with a breakpoint: a write to a page that is not writable. */
+static void test_what_was_patched_stays_patched(void **state)
+{
+    (void)state;
+    const char patch = 77;
+    int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &patch, 1, (off_t)(uintptr_t)(constants + 5)), 1);
+    close(fd);
+    footprint_trim();
+    assert_int_equal(((volatile const char *)constants)[5], patch);
+}
+
 static void test_what_was_allocated_stays(void **state)
 {
     (void)state;
@@ -75,6 +88,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_constants_go_and_come_back),
         cmocka_unit_test(test_what_was_allocated_stays),
+        cmocka_unit_test(test_what_was_patched_stays_patched), /* last: the page stays changed */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
