@@ -432,8 +432,7 @@ static void test_a_ringbuf_keeps_the_newest(void **state)
     char buffer[16] = "";
     struct chardev *chardev = make(&config);
     attach(chardev, &first);
-    assert_true(chardev_is_ringbuf(chardev));
-    assert_true(first.backend->is_open);
+    assert_true(chardev_is_ringbuf(chardev) && first.backend->is_open);
     assert_int_equal(char_write(first.backend, "0123456789abcdef", 16), 16);
     assert_int_equal(chardev_ringbuf_read(chardev, buffer, 3), 3);
     assert_memory_equal(buffer, "89a", 3);
