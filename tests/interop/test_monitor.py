@@ -521,3 +521,36 @@ def test_devices_come_and_go_by_the_human_monitor(evisor):
     assert "cannot be unplugged" in say("device_del hv")
     assert "in use" in say("object_del hm")
     assert "not found" in say("device_del nobody")
+
+
+def test_a_disk_of_two_nodes_as_libvirt_writes_it(tmp_path):
+    image = tmp_path / "i.qcow2"
+    subprocess.run([str(BUILD / "evisor-img"), "create", "-q", "-f", "qcow2", image, "8M"],
+                   check=True)
+    arguments = [
+        "-blockdev", json.dumps({"driver": "file", "filename": str(image), "node-name": "s1",
+                                 "auto-read-only": True, "discard": "unmap"}),
+        "-blockdev", json.dumps({"node-name": "f1", "read-only": True, "discard": "unmap",
+                                 "driver": "qcow2", "file": "s1"}),
+        "-device", json.dumps({"driver": "virtio-blk-pci", "addr": "0x9", "drive": "f1", "id": "d1",
+                               "bootindex": 1})]
+    programs = [(BUILD / "evisor", [])] + ([(QEMU, ["-machine", "q35"])] if QEMU else [])
+    seen = []
+    for index, (program, more) in enumerate(programs):
+        process, path = start(program, tmp_path / str(index), "m", *more, *arguments)
+        try:
+            monitor = Monitor(path)
+            (block,) = [entry for entry in monitor.ask("query-block")["return"]
+                        if entry.get("inserted", {}).get("node-name") == "f1"]
+            (slot,) = [entry["slot"] for bus in monitor.ask("query-pci")["return"]
+                       for entry in bus["devices"] if entry["qdev_id"] == "d1"]
+            again = {"driver": "file", "node-name": "s1", "filename": str(image)}
+            seen.append((block["qdev"], block["device"], block["inserted"]["ro"],
+                         block["inserted"]["drv"], block["inserted"]["image"]["virtual-size"], slot,
+                         monitor.ask("blockdev-del", **{"node-name": "f1"}),
+                         monitor.ask("blockdev-del", **{"node-name": "s1"})["error"]["class"],
+                         monitor.ask("blockdev-add", **again)["error"]))
+        finally:
+            process.kill()
+            process.wait()
+    assert seen[0][5] == 9 and seen[0] == seen[-1]
