@@ -116,6 +116,7 @@ static void test_other_options_as_json(void **state)
     refuse("-kernel k -device '{\"driver\":\"virtio-rng-pci\",\"max\":{\"a\":1}}'", "'max.a'");
     refuse("-kernel k -object '{}'", "the argument is empty");
     refuse("-kernel k -netdev '[1]'", "-netdev");
+    refuse("-kernel k -chardev '{\"id\":\"c\"}'", "BACKEND,id=ID");
 }
 
 int main(void)

@@ -312,6 +312,11 @@ int option_chardev(struct options *options, const struct option_entry *entry, co
         return 0;
     }
     struct keyval list;
+    if (*argument == '{')
+        return error_set(err, ENOTSUP,
+                         "-chardev %s: no JSON here, as in QEMU; write it as "
+                         "-chardev BACKEND,id=ID,KEY=VALUE,...",
+                         argument);
     int result = keyval_parse(&list, "-chardev", argument, "backend", err);
     if (result)
         return result;
