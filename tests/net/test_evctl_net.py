@@ -104,6 +104,9 @@ def test_what_is_refused_is_refused_before_anything_changes(world):
     for status, words, parts in (
             (1, (*nat, "--subnet", "198.51.100.128/25"), ["--subnet", "up0", "choose another"]),
             (1, (*nat, "--bridge", "up0"), ["already", "--bridge"]),
+            (1, (*nat, "--ipv6", "2001:db8::/64"), ["--ipv6", "up0", "choose another"]),
+            (2, (*nat, "--ipv6", "fd00::1/64"), ["fd00:1:2:3::/64"]),
+            (2, (*nat, "--ipv6", "fd00::/48"), ["fd00:1:2:3::/64"]),
             (2, (*nat, "--forward", "80"), ["--forward 80", "PORT-ADDRESS:PORT"]),
             (2, (*nat, "--forward", "80-10.0.0.1:80"), ["outside the subnet"]),
             (2, (*nat, "--lease", "52:54=1.2.3.4"), ["MAC=ADDRESS"]),
