@@ -37,7 +37,7 @@ def test_commands_that_are_not_there_name_the_nearest(evctl):
 
 
 def test_every_command_helps_with_an_example(evctl):
-    names = re.findall(r"^  ([a-z]+(?: (?:create|resize|flatten|info|add|del|list|revert|delete))?) ",
+    names = re.findall(r"^  ([a-z]+(?: (?:create|resize|flatten|info|add|del|list|revert|delete|start|stop))?) ",
                        evctl("help").out.split("Every command")[0], re.MULTILINE)
     assert len(names) > 35
     for name in names:

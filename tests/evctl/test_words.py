@@ -69,6 +69,8 @@ def test_every_command_answers_in_json(evctl, guest, tmp_path):
         import {tmp_path}/web.ova five
         net create lab
         net list
+        net start --all
+        net stop --all
         net delete lab
         up {tmp_path}
         doctor
