@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A machine whose guest is halted costs nothing: with a disk, a NIC and a control socket, no thread wakes."""
 
-import os
 import pathlib
 import re
 import sys
@@ -21,17 +20,11 @@ def wake_ups(pid):
 
 
 def test_an_idle_machine_never_wakes(tmp_path):
-    (evisor,) = peers.machines("soft", with_qemu=False)
+    (evisor,) = peers.machines("soft", with_others=False)
     command = machine.furnish(evisor, tmp_path)
-    # The guest says '#' and halts with interrupts off.
     command += ["-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off", *machine.tiny_boot(tmp_path)]
-    process = peers.start(command)
-    try:
-        seen = b""
-        while b"#" not in seen:
-            piece = os.read(process.stdout.fileno(), 100)
-            assert piece, "evisor ended early"
-            seen += piece
+    with peers.running(command) as process:
+        assert peers.await_marks(process, [b"+"])  # the last it says; it halts then, interrupts off
         counts = []
         for _ in range(30):  # what start-up left behind may take a while
             before = wake_ups(process.pid)
@@ -40,6 +33,3 @@ def test_an_idle_machine_never_wakes(tmp_path):
             if counts[-1] == 0:
                 break
         assert counts[-1] == 0, counts
-    finally:
-        process.kill()
-        process.wait()
