@@ -105,14 +105,20 @@ void lanes_on_fd(struct lane_set *set, int fd)
     }
 }
 
+/* Those that a large transfer took; the first few stay for the next. */
+static void give_pages_back(const struct lane *lane)
+{
+    uint32_t taken = lane->una - lane->base + (uint32_t)lane->held;
+    if (taken > ROOM_LEAST)
+        madvise(lane->ring + ROOM_LEAST, LANE_RING_BYTES - ROOM_LEAST, MADV_DONTNEED);
+}
+
 void lanes_on_fd_closed(struct lane_set *set, int fd)
 {
     struct lane *lane = of_fd(set, fd);
     if (!lane)
         return;
-    /* The pages that a large transfer took go back; those of a small one stay for the next. */
-    if (lane->max - lane->base > ROOM_LEAST)
-        madvise(lane->ring, LANE_RING_BYTES, MADV_DONTNEED);
+    give_pages_back(lane);
     lane->state = LANE_FREE;
     set->by_fd[fd] = 0;
     set->count--;
@@ -156,9 +162,12 @@ static void rewind_clock(struct lane *lane, uint64_t now_ns)
 
 static void acknowledge(struct lane *lane, uint32_t bytes, uint64_t now_ns)
 {
-    lane->at = (lane->at + bytes) % LANE_RING_BYTES;
     lane->held -= bytes;
     lane->una += bytes;
+    /* What fits into few pages stays in them. */
+    lane->at = lane->held ? (lane->at + bytes) % LANE_RING_BYTES : 0;
+    if (!lane->held && lane->state == LANE_RELEASED)
+        give_pages_back(lane);
     if ((int32_t)(lane->nxt - lane->una) < 0)
         lane->nxt = lane->una;
     lane->cwnd = MIN(lane->cwnd + bytes, (uint32_t)LANE_RING_BYTES);
@@ -501,6 +510,14 @@ static int send_new(struct lane_set *set, struct lane *lane, lane_emit_fn *emit,
     return 0;
 }
 
+/* libslirp may keep the connection for minutes: no pages for that. */
+static void release(struct lane *lane)
+{
+    lane->state = LANE_RELEASED;
+    if (!lane->held)
+        give_pages_back(lane);
+}
+
 static int pump(struct lane_set *set, struct lane *lane, uint64_t now_ns, lane_emit_fn *emit,
                 void *opaque)
 {
@@ -511,7 +528,7 @@ static int pump(struct lane_set *set, struct lane *lane, uint64_t now_ns, lane_e
     if (!set->is_blocked && !result)
         result = send_new(set, lane, emit, opaque);
     if (lane->state == LANE_OPEN && lane->is_ending && lane->max - lane->una == lane->held)
-        lane->state = LANE_RELEASED;
+        release(lane);
     return result;
 }
 

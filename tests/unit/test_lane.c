@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -512,6 +513,34 @@ static void test_lanes_run_out(void **state)
     world->lane_fd = fds[LANES_MAX];
 }
 
+static size_t resident_pages(void)
+{
+    unsigned char pages[LANE_RING_BYTES / 4096];
+    size_t count = 0;
+    assert_int_equal(mincore(world->set.rings, LANE_RING_BYTES, pages), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(pages); i++)
+        count += pages[i] & 1;
+    return count;
+}
+
+/* Few pages stay behind what was delivered, and behind what a guest left in the ring. */
+static void test_pages_are_given_back(void **state)
+{
+    (void)state;
+    for (int is_taken = 0; is_taken < 2; is_taken++) {
+        open_world(9, TOTAL_MAX);
+        world->window = is_taken ? 1 << 20 : 0;
+        shake_hands();
+        while (is_taken ? !world->is_ended : resident_pages() < 100)
+            one_round();
+        if (!is_taken)
+            lanes_on_fd_closed(&world->set, world->lane_fd);
+        assert_true(resident_pages() <= 16);
+        tear_down(NULL);
+    }
+    open_world(1, 10);
+}
+
 #define lane_test(function) cmocka_unit_test_teardown(function, tear_down)
 
 int main(void)
@@ -526,6 +555,7 @@ int main(void)
         lane_test(test_hostile_acknowledgements),
         lane_test(test_a_dead_guest_is_given_up),
         lane_test(test_lanes_run_out),
+        lane_test(test_pages_are_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
