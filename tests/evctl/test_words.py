@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What evctl answers to wrong words, and that every command answers in JSON."""
 import json
+import socket
 
 import pytest
 
@@ -90,3 +91,23 @@ def test_every_command_answers_in_json(evctl, guest, tmp_path):
     # These want a guest that has an address or a forwarded port, or root; or are for people only.
     assert left == {"console", "ip", "ssh", "forward add", "forward del"}
     assert evctl("console", "web", "--json", check=False).json()["error"]["status"] == 2
+
+
+def test_up_again_follows_the_file(evctl, guest, tmp_path):
+    file = tmp_path / "evctl.conf"
+    file.write_text(f"name = up\nkernel = {guest.diskless[1]}\ninitrd = {guest.diskless[3]}\n"
+                    "memory = 128M\n")
+    evctl("up", tmp_path)
+    evctl("stop", "--force", "up")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    evctl("forward", "add", "up", f"udp:{port}:53")
+    file.write_text(file.read_text() + f"cpus = 2\nforward = {port}:80\n")
+    assert "follows its changed description" in evctl("up", file).err
+    info = evctl("info", "up", "--json").json()
+    rules = [f"udp:127.0.0.1:{port}-:53", f"tcp:127.0.0.1:{port}-:80"]
+    assert info["cpus"] == 2 and info["nics"][0]["forwards"] == rules
+    assert "running already" in evctl("up", file).err
+    assert evctl("info", "up", "--json").json()["nics"][0]["forwards"] == rules
+    file.write_text("forward = 80\n")
+    evctl.fails(2, ["no rule of forwarding"], "up", tmp_path)
