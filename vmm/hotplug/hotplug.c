@@ -11,7 +11,6 @@
  */
 #include "vmm/hotplug/hotplug.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,16 +34,6 @@ struct removal {
 bool hotplug_has_guest(const struct machine *machine)
 {
     return machine->lifecycle.state != MACHINE_PRELAUNCH;
-}
-
-bool hotplug_is_name(const char *text)
-{
-    if (!isalpha((unsigned char)*text))
-        return false;
-    for (; *text; text++)
-        if (!isalnum((unsigned char)*text) && !strchr("-._", *text))
-            return false;
-    return true;
 }
 
 void hotplug_close_begins(struct machine *machine)
@@ -192,7 +181,7 @@ static int check_id(const struct machine *machine, const char *id, struct error 
 {
     if (!id)
         return 0;
-    if (!hotplug_is_name(id) || strlen(id) > 63)
+    if (!keyval_is_id(id) || strlen(id) > 63)
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     if (hotplug_has_device(machine, id))
         return error_set(err, EEXIST, "Duplicate ID '%s' for device", id);

@@ -125,7 +125,7 @@ const struct hotplug_kind *hotplug_find_kind(const char *driver)
 int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
 {
     const char *id = keyval_get(list, "id");
-    if (id && !hotplug_is_name(id))
+    if (id && !keyval_is_id(id))
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     return options_object_load(&machine->config->guest, list, err);
 }

@@ -94,7 +94,7 @@ int machine_netdev_add(struct machine *machine, struct keyval *list, struct erro
     unsigned index = 0;
     if (!type || !id)
         return error_set(err, EINVAL, "Parameter '%s' is missing", type ? "id" : "type");
-    if (!hotplug_is_name(id) || strlen(id) > 63)
+    if (!keyval_is_id(id) || strlen(id) > 63)
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     if (machine_netdev_index(machine, id) >= 0)
         return error_set(err, EEXIST, "Duplicate ID '%s' for netdev", id);

@@ -65,9 +65,6 @@ bool hotplug_has_device(const struct machine *machine, const char *id);
 bool hotplug_has_guest(const struct machine *machine);
 void hotplug_tell_deleted(const struct machine *machine, const char *id, bool is_virtio);
 
-/* A name that QEMU takes for an id. */
-bool hotplug_is_name(const char *text);
-
 /* hotplug_drives.c: the image that goes with its device, now the caller's to close; or NULL. */
 struct disk *hotplug_take_image(struct machine *machine, unsigned index);
 void hotplug_drive_removed(struct machine *machine, unsigned index);

@@ -277,3 +277,13 @@ int keyval_name_index(const char *names, const char *name)
         names += candidate + 1;
     }
 }
+
+bool keyval_is_id(const char *text)
+{
+    if (!isalpha((unsigned char)*text))
+        return false;
+    for (; *text; text++)
+        if (!isalnum((unsigned char)*text) && !strchr("-._", *text))
+            return false;
+    return true;
+}

@@ -75,6 +75,9 @@ void keyval_string(const struct keyval *list, const char *key, char **out);
 bool must_check keyval_text_to_uint(const char *text, uint64_t *out);
 bool must_check keyval_text_to_size(const char *text, uint64_t unit, uint64_t *out);
 
+/* What QEMU takes for an id: letters, digits, "-._", a letter first. */
+bool keyval_is_id(const char *text);
+
 /* The place of `name` in "a|b|c", or -1. */
 int keyval_name_index(const char *names, const char *name);
 

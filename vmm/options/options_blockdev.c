@@ -16,24 +16,6 @@
 #define OF_THE_FILE    "driver|filename|locking"
 #define SAID_FOR_NODES "node-name|auto-read-only"
 
-/* A name that QEMU takes for a node's. */
-static bool is_node_name(const char *name)
-{
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    size_t length = strlen(name);
-    return length && length <= NODE_NAME_MAX && strchr(letters, *name) &&
-           strspn(name + 1, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") ==
-               length - 1;
-}
-
-static const struct config_disk *find_disk(const struct vm_config *config, const char *name)
-{
-    for (unsigned i = 0; i < config->disk_count; i++)
-        if (config->disks[i].id && strcmp(config->disks[i].id, name) == 0)
-            return &config->disks[i];
-    return NULL;
-}
-
 static void drop_pair(struct keyval *list, unsigned index)
 {
     free(list->pairs[index].key);
@@ -87,7 +69,7 @@ static int settle_backing(const struct vm_config *config, struct keyval *list,
     drop_key(list, "backing.node-name");
     if (!name)
         return 0;
-    const struct config_disk *node = find_disk(config, name);
+    const struct config_disk *node = options_find_disk(config, name);
     const char *path = node ? node->options.path : file_nodes_path(config, name);
     int result = 0;
     disk->options.no_backing = !*name;
@@ -112,9 +94,9 @@ int options_blockdev_check(const struct vm_config *config, const struct keyval *
         return error_set(err, ENOTSUP, "Unknown driver '%s': use one of %s", driver, NODE_DRIVERS);
     if (!name)
         return error_set(err, EINVAL, "'node-name' must be specified for the root node");
-    if (!is_node_name(name))
+    if (!keyval_is_id(name) || strlen(name) > NODE_NAME_MAX)
         return error_set(err, EINVAL, "Invalid node-name: '%s'", name);
-    if (find_disk(config, name) || file_nodes_has(config, name))
+    if (options_find_disk(config, name) || file_nodes_has(config, name))
         return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", name);
     return 0;
 }
@@ -160,7 +142,7 @@ void options_blockdev_peek(const struct vm_config *config, const struct keyval *
 {
     const char *driver = keyval_get(list, "driver"), *file = keyval_get(list, "file");
     const char *path = keyval_get(list, "file.filename"), *backing = keyval_get(list, "backing");
-    const struct config_disk *below = backing ? find_disk(config, backing) : NULL;
+    const struct config_disk *below = backing ? options_find_disk(config, backing) : NULL;
     bool is_image = driver && keyval_name_index("file|host_device|raw", driver) < 0;
     if (!path && file)
         path = file_nodes_path(config, file);

@@ -367,7 +367,7 @@ static int set_limits(struct config_disk *disk, const struct keyval *list, struc
     return read_limits(list, disk->limits, err);
 }
 
-static struct config_disk *find_disk(struct vm_config *config, const char *id)
+struct config_disk *options_find_disk(const struct vm_config *config, const char *id)
 {
     for (unsigned i = 0; i < config->disk_count; i++)
         if (config->disks[i].id && strcmp(config->disks[i].id, id) == 0)
@@ -380,7 +380,7 @@ static int set_identity(struct options *options, struct config_disk *disk,
 {
     const char *id = keyval_get(list, "id");
     const char *interface = keyval_get(list, "if");
-    if (id && find_disk(options->config, id))
+    if (id && options_find_disk(options->config, id))
         return error_set(err, EEXIST, "%s: there is another drive with id=%s", list->option, id);
     if (id)
         disk->id = options_copy(id);
@@ -503,7 +503,7 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
     if (!id)
         return error_set(err, EINVAL, "%s: say which disk: drive=ID, with -drive if=none,id=ID",
                          device->option);
-    struct config_disk *disk = find_disk(options->config, id), node;
+    struct config_disk *disk = options_find_disk(options->config, id), node;
     if (!disk && file_nodes_has(options->config, id)) {
         int result = options_blockdev_from_file(options->config, id, &node, err);
         if (!result)
@@ -587,7 +587,7 @@ static void give_ids(struct options *options)
                 snprintf(id, sizeof(id), "virtio%d", unit);
             else
                 snprintf(id, sizeof(id), "none%u", nameless++);
-            if (!find_disk(options->config, id))
+            if (!options_find_disk(options->config, id))
                 break;
         }
         disk->id = options_copy(id);

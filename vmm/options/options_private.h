@@ -86,6 +86,8 @@ int must_check options_add_node(struct options *options, struct config_disk *dis
                                 struct error *err);
 int options_finish_drives(struct options *options, struct error *err);
 int options_attach_drive(struct options *options, struct keyval *device, struct error *err);
+/* The entry of that id, or NULL. */
+struct config_disk *options_find_disk(const struct vm_config *config, const char *id);
 /* One drive by itself: all but its id. What it got is freed by the last one, success or not. */
 int must_check options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err);
 /* What -device virtio-blk-pci says beside the drive. */
