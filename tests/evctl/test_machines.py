@@ -275,6 +275,44 @@ def test_disk_info_and_shrinking(evctl):
     evctl.fails(3, ["no disk 'disk9'"], "disk", "info", "web", "disk9")
 
 
+def test_a_detached_image_stays_and_comes_back(evctl):
+    """The next new disk has the id of the last one, and must not have its file."""
+    evctl("create", "web", "--disk", "1M", "--disk", "8M")
+    kept = evctl.store / "web/disk1.qcow2"
+    assert str(kept) in evctl("detach", "web", "disk1").err
+    before = kept.read_bytes()
+    evctl("attach", "web", "disk", "9M")
+    assert kept.read_bytes() == before
+    assert [row["file"] for row in evctl("info", "web", "--json").json()["disks"]] == \
+        ["disk0.qcow2", "disk1-1.qcow2"]
+    evctl("attach", "web", "disk", kept)
+    evctl.fails(1, ["belongs to disk2"], "attach", "web", "disk", kept)
+    # What lies in the folder is named so that it goes with the folder.
+    evctl("rename", "web", "other")
+    assert evctl("disk", "info", "other", "disk2", "--json").json()[0]["virtual-size"] == 8 << 20
+    evctl("detach", "other", "disk1", "--delete")
+    assert sorted(path.name for path in (evctl.store / "other").glob("disk*")) == \
+        ["disk0.qcow2", "disk1.qcow2"]
+
+
+def test_an_attach_that_is_not_kept_leaves_no_image(evctl):
+    evctl("create", "web", "--disk", "1M")
+    (evctl.store / "web/machine.json.new").mkdir()
+    evctl.fails(1, ["machine.json.new"], "attach", "web", "disk", "1M")
+    evctl.fails(1, ["machine.json.new"], "detach", "web", "disk0", "--delete")
+    assert [path.name for path in (evctl.store / "web").glob("disk*")] == ["disk0.qcow2"]
+
+
+def test_logs_of_a_guest_that_prints_anything(evctl):
+    evctl("create", "web", "--disk", "1M")
+    folder = evctl.store / "web"
+    (folder / "console.log").write_bytes(b"first\nzero\0after\nlogin: ")
+    (folder / "evisor.log").write_text("words of evisor\n")
+    assert evctl("logs", "web").out.split("\n") == \
+        ["== console.log", "first", "zero after", "login: ", "== evisor.log", "words of evisor", ""]
+    assert evctl("logs", "web", "--lines", "1", "--json").json()["console"] == "login: "
+
+
 def test_ssh_goes_through_the_forwarded_port(evctl, guest, tmp_path):
     (tmp_path / "bin").mkdir()
     fake = tmp_path / "bin/ssh"

@@ -39,11 +39,10 @@ static int begin(const struct evctl_call *call, struct change *change, struct er
     return result;
 }
 
-static int finish(struct change *change, int result, struct error *err)
+/* What is changed is saved by now. */
+static int end(struct change *change, int result)
 {
     struct machine *machine = &change->machine;
-    if (!result)
-        result = machine_save(machine, err);
     if (!result && !change->is_live && machine_pid(machine->folder_fd))
         tell_note("'%s' is running; the change takes effect at its next start%s", machine->name,
                   ", or at once with --live");
@@ -53,6 +52,11 @@ static int finish(struct change *change, int result, struct error *err)
         qmp_close(&change->qmp);
     machine_close(machine);
     return result;
+}
+
+static int finish(struct change *change, int result, struct error *err)
+{
+    return end(change, result ? result : machine_save(&change->machine, err));
 }
 
 /* --- set --- */
@@ -170,33 +174,27 @@ static int check_room(const struct machine *machine, const char *kind, struct er
                                      machine->name, count);
 }
 
-/* An image that was made for a disk which the machine did not take. */
-static void remove_made(const struct machine *machine, const json_t *disk, const char *what)
-{
-    const char *file = model_text(disk, "file");
-    uint64_t bytes;
-    if (!strchr(file, '/') && parse_size(what, 1 << 20, &bytes))
-        unlinkat(machine->folder_fd, file, 0);
-}
-
 /*
  * The description names it before the machine has it: should all end in between, the next start
- * has it. Undone where the machine does not take it.
+ * has it. Undone where the machine does not take it, with an image that was made for it.
  */
-static int attach_live(struct change *change, const json_t *entry, bool is_nic, const char *what,
+static int attach_last(struct change *change, json_t *list, bool is_nic, bool is_made,
                        struct error *err)
 {
+    const struct machine *machine = &change->machine;
+    const json_t *entry = json_array_get(list, json_array_size(list) - 1);
     int result = machine_save(&change->machine, err);
-    if (!result)
+    bool is_saved = !result;
+    if (!result && change->is_live)
         result = is_nic ? live_attach_nic(&change->qmp, entry, err)
                         : live_attach_disk(&change->qmp, entry, err);
     if (!result)
         return 0;
-    if (!is_nic)
-        remove_made(&change->machine, entry, what);
-    json_t *list = json_object_get(change->machine.config, is_nic ? "nics" : "disks");
+    if (is_made)
+        unlinkat(machine->folder_fd, model_text(entry, "file"), 0);
     json_array_remove(list, json_array_size(list) - 1);
-    unused_result(machine_save(&change->machine, NULL));
+    if (is_saved)
+        unused_result(machine_save(&change->machine, NULL));
     return result;
 }
 
@@ -213,6 +211,7 @@ int cmd_attach(struct evctl_call *call, struct error *err)
     struct machine *machine = &change.machine;
     json_t *list = json_object_get(machine->config, is_nic ? "nics" : "disks");
     size_t count = json_array_size(list);
+    bool is_made = strcmp(kind, "disk") == 0 && access(what, F_OK) < 0;
     result = check_room(machine, kind, err);
     if (!result)
         result = is_nic ? model_add_nic(machine->config, what, err)
@@ -220,12 +219,11 @@ int cmd_attach(struct evctl_call *call, struct error *err)
     if (!result && is_nic && json_array_size(list) != count + 1)
         result = error_set(err, EINVAL,
                            "attach: '%s' is no network; to take a NIC off: evctl detach", what);
-    const json_t *entry = json_array_get(list, count);
-    if (!result && change.is_live)
-        result = attach_live(&change, entry, is_nic, what, err);
     if (!result)
-        tell_line("%s", model_text(entry, "id"));
-    return finish(&change, result, err);
+        result = attach_last(&change, list, is_nic, is_made, err);
+    if (!result)
+        tell_line("%s", model_text(json_array_get(list, count), "id"));
+    return end(&change, result);
 }
 
 /* After the machine is without it: its image, and those in the folder that only it built on. */
@@ -253,6 +251,15 @@ static int check_removal(const struct change *change, const json_t *disk, struct
     return disks_check_unlinked(&change->machine, "its deletion", true, err);
 }
 
+/* A new disk would be all that remains of it, were it not said where it is. */
+static void tell_kept(const struct machine *machine, const json_t *disk)
+{
+    char *path = machine_path(machine, model_text(disk, "file"));
+    if (!strchr(model_text(disk, "file"), '/') && strcmp(model_text(disk, "kind"), "disk") == 0)
+        tell_note("its image stays, and may be attached again: %s", path);
+    free(path);
+}
+
 int cmd_detach(struct evctl_call *call, struct error *err)
 {
     struct change change;
@@ -270,11 +277,15 @@ int cmd_detach(struct evctl_call *call, struct error *err)
         result = live_detach(&change.qmp, id, is_nic, err);
     if (!result)
         result = model_remove(config, is_nic ? "nics" : "disks", id, err);
+    if (!result)
+        result = machine_save(&change.machine, err);
     if (!result && deletes)
         result = remove_images(&change.machine, disk, err);
+    if (!result && disk && !deletes)
+        tell_kept(&change.machine, disk);
     if (!result && nic)
         network_forward_forget(nic);
     json_decref(disk);
     json_decref(nic);
-    return finish(&change, result, err);
+    return end(&change, result);
 }

@@ -212,6 +212,9 @@ static char *read_tail(const struct machine *machine, const char *name, uint64_t
     close(fd);
     char *start = text + MAX(length, 0);
     *start = '\0';
+    /* Zeros that a guest has sent end no text. */
+    for (char *zero = text; zero < start; zero++)
+        *zero = *zero ? *zero : ' ';
     for (uint64_t seen = 0; start > text; start--)
         if (start[-1] == '\n' && start[0] && ++seen == lines)
             break;
@@ -224,9 +227,12 @@ static void print_log(const char *title, const char *text)
 {
     bool is_terminal = isatty(STDOUT_FILENO);
     printf("%s== %s%s\n", tell_colour(TELL_BOLD), title, tell_colour(TELL_PLAIN));
-    for (; *text; text++)
+    char last = '\n';
+    for (; *text; last = *text++)
         if (!is_terminal || *text == '\n' || *text == '\t' || (unsigned char)*text >= 0x20)
             putchar(*text);
+    if (last != '\n')
+        putchar('\n');
 }
 
 /* What is no UTF-8 cannot stand in JSON. */

@@ -34,26 +34,72 @@ static bool is_file(const char *path)
     return stat(path, &status) == 0 && !S_ISDIR(status.st_mode);
 }
 
+/* Two guests' disks of one image, or a disk and what it builds on, would ruin each other. */
+static int check_unused(const struct machine *machine, const char *absolute, struct error *err)
+{
+    size_t i, k;
+    json_t *disk, *layer;
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        json_t *files = json_object_get(disk, "layers");
+        files = files ? json_copy(files) : json_array();
+        json_array_append(files, json_object_get(disk, "file"));
+        bool is_used = false;
+        json_array_foreach(files, k, layer)
+        {
+            char *path = machine_path(machine, json_string_value(layer));
+            char *found = realpath(path, NULL);
+            is_used |= found && strcmp(found, absolute) == 0;
+            free(found);
+            free(path);
+        }
+        json_decref(files);
+        if (is_used)
+            return error_set(err, EEXIST, "'%s' has %s already: it belongs to %s", machine->name,
+                             absolute, model_text(disk, "id"));
+    }
+    return 0;
+}
+
+/* A file of the machine's own folder goes with it where that is renamed. */
+static const char *name_inside(const struct machine *machine, const char *absolute)
+{
+    char *folder = realpath(machine->folder, NULL);
+    bool is_inside = folder && disks_is_inside(absolute, folder);
+    const char *name = is_inside ? absolute + strlen(folder) + 1 : absolute;
+    free(folder);
+    return is_inside && strchr(name, '/') ? absolute : name;
+}
+
 static int add_file(struct machine *machine, const char *kind, const char *path, struct error *err)
 {
     char *absolute = realpath(path, NULL);
     if (!absolute)
         return error_set_errno(err, errno, "%s", path);
     bool is_iso = strcmp(kind, "iso") == 0;
-    char *format = is_iso ? strdup("raw") : disks_probe(absolute, err);
+    int result = is_iso ? 0 : check_unused(machine, absolute, err);
+    char *format = result ? NULL : is_iso ? strdup("raw") : disks_probe(absolute, err);
     if (format)
-        model_add_disk(machine->config, kind, absolute, format);
-    int result = format ? 0 : -err->code;
+        model_add_disk(machine->config, kind, name_inside(machine, absolute), format);
+    else
+        result = -err->code;
     free(format);
     free(absolute);
     return result;
 }
 
+void disks_free_file(const struct machine *machine, const char *id, char file[DISKS_FILE_BYTES])
+{
+    snprintf(file, DISKS_FILE_BYTES, "%.40s.qcow2", id);
+    for (unsigned n = 1; faccessat(machine->folder_fd, file, F_OK, AT_SYMLINK_NOFOLLOW) == 0; n++)
+        snprintf(file, DISKS_FILE_BYTES, "%.40s-%u.qcow2", id, n);
+}
+
 static int add_new(struct machine *machine, uint64_t bytes, struct error *err)
 {
-    char id[32], file[48], size[32];
+    char id[32], file[DISKS_FILE_BYTES], size[32];
     model_free_id(machine->config, "disks", "disk", id);
-    snprintf(file, sizeof(file), "%s.qcow2", id);
+    disks_free_file(machine, id, file);
     snprintf(size, sizeof(size), "%llu", (unsigned long long)bytes);
     char *path = machine_path(machine, file);
     int result = run_img(json_pack("[s, s, s, s, s, s]", "create", "-q", "-f", "qcow2", path, size),

@@ -10,6 +10,9 @@
 /* `text` is a size, for a new qcow2 image in the folder, or a file, used where it is. */
 int must_check disks_add(struct machine *machine, const char *kind, const char *text,
                          struct error *err);
+#define DISKS_FILE_BYTES 64
+/* "disk0.qcow2", "disk0-1.qcow2", ...: the first that is not there, in use or not. */
+void disks_free_file(const struct machine *machine, const char *id, char file[DISKS_FILE_BYTES]);
 /* The first disk from an image: a copy or, linked, an overlay; grown to `size` (may be NULL). */
 int must_check disks_add_copy(struct machine *machine, const char *image, bool is_linked,
                               const char *size, struct error *err);

@@ -21,16 +21,6 @@
 
 /* --- freezing --- */
 
-/* The first "disk0-1.qcow2" that is not there. */
-static void free_file(const struct machine *machine, const char *id, char file[64])
-{
-    for (unsigned n = 1;; n++) {
-        snprintf(file, 64, "%.40s-%u.qcow2", id, n);
-        if (faccessat(machine->folder_fd, file, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-            return;
-    }
-}
-
 /* An image that shows what the old one holds. Its size is given, for the old one may be in use. */
 static int make_layer(const struct machine *machine, const json_t *disk, const json_t *info,
                       const char *file, struct error *err)
@@ -74,8 +64,8 @@ static void note_frozen(const struct machine *machine, json_t *frozen, const jso
 static int push_layer(const struct machine *machine, json_t *disk, const json_t *info,
                       json_t *actions, struct error *err)
 {
-    char file[64];
-    free_file(machine, model_text(disk, "id"), file);
+    char file[DISKS_FILE_BYTES];
+    disks_free_file(machine, model_text(disk, "id"), file);
     int result = make_layer(machine, disk, info, file, err);
     if (result)
         return result;
