@@ -236,6 +236,9 @@ void node_complete(struct disk_request *request, int result)
             request->offset -= disk->top->vmstate_offset;
         else if (disk_changes_data(request))
             disk_mark_bitmaps(target, request);
+        if (request->flags & DISK_FILTERED && disk->filter && disk->filter->on_done)
+            disk->filter->on_done(disk->filter->opaque, request, result);
+        request->flags &= ~(unsigned)DISK_FILTERED;
         if (!(request->flags & DISK_INTERNAL))
             count_request(disk, request, result);
         if (disk->closing || !list_is_empty(&disk->exclusives))

@@ -38,8 +38,9 @@ enum disk_request_flags {
     DISK_INTERNAL = 1 << 3,  /* a job's: not counted, not delayed */
     DISK_IF_ABSENT = 1 << 4, /* WRITE only where the node itself says nothing: never over a guest's
                               * newer data. qcow2. */
-    DISK_IN_QUIET = 1 << 6,  /* of who made the disk quiet: not held */
     DISK_ONE_NODE = 1 << 5,  /* STATUS of this node alone: see extent.is_absent */
+    DISK_IN_QUIET = 1 << 6,  /* of who made the disk quiet: not held */
+    DISK_FILTERED = 1 << 7,  /* the disk's filter wants to know of its end */
 };
 
 /*

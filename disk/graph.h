@@ -49,6 +49,8 @@ void graph_submit(struct disk *disk, struct node *node, struct disk_request *req
 struct disk_filter {
     /* True: it keeps the request, and graph_continue follows. */
     bool (*intercept)(void *opaque, struct disk_request *request);
+    /* A request with DISK_FILTERED has ended; before the guest hears of it. Optional. */
+    void (*on_done)(void *opaque, struct disk_request *request, int result);
     /* The disk wants to be quiet: start nothing that can wait; or it goes on. */
     void (*on_hold)(void *opaque, bool is_held);
     void *opaque;

@@ -59,10 +59,18 @@ bool job_is_paused(const struct job *job)
     return job->is_paused_by_user || job->is_stopped_by_error;
 }
 
+bool job_counts_all(const struct job *job)
+{
+    return job->options.kind == JOB_STREAM ||
+           (job->options.kind == JOB_COMMIT && !job->is_active_commit);
+}
+
 uint64_t job_total_bytes(const struct job *job)
 {
     uint64_t left = job->todo ? dirty_bitmap_count_bytes(job->todo) : job->left_bytes;
     list_for_each(node, &job->active) left += list_entry(node, struct job_op, node)->bytes;
+    if (job->todo && job_counts_all(job))
+        left += job->todo->size_bytes - job->scan_at;
     if (job->options.kind == JOB_BACKUP && job->options.sync == JOB_SYNC_NONE)
         left = 0;
     return job->offset_bytes + left;

@@ -40,7 +40,7 @@ enum job_bitmap_mode { JOB_BITMAP_ON_SUCCESS, JOB_BITMAP_NEVER, JOB_BITMAP_ALWAY
 
 enum job_on_error { JOB_ERROR_REPORT, JOB_ERROR_IGNORE, JOB_ERROR_STOP, JOB_ERROR_ENOSPC };
 
-enum job_event { JOB_EVENT_READY, JOB_EVENT_COMPLETED, JOB_EVENT_CANCELLED };
+enum job_event { JOB_EVENT_READY, JOB_EVENT_PENDING, JOB_EVENT_COMPLETED, JOB_EVENT_CANCELLED };
 
 struct job;
 
@@ -57,6 +57,11 @@ struct job_listener {
     void *opaque;
 };
 
+/* Zeroed memory and list_init(&members): an empty one. Freed with its last job. */
+struct job_group {
+    struct list members;
+};
+
 struct jobs {
     struct loop *loop;
     struct list list;
@@ -68,7 +73,7 @@ struct job_options {
     const char *id;
     struct disk *disk;
     struct disk *target;   /* MIRROR, BACKUP: becomes the job's */
-    struct node *top;      /* COMMIT: what is committed; NULL or the disk's top: active */
+    struct node *top;      /* COMMIT: what is committed; STREAM: into what; NULL: the disk's top */
     struct node *base;     /* COMMIT: into it. STREAM: what stays below, or NULL */
     const char *base_name; /* COMMIT below the top, STREAM: what the image is told; NULL: base's */
     enum job_sync sync;
@@ -79,14 +84,18 @@ struct job_options {
     enum job_on_error on_source_error, on_target_error;
     bool unmap; /* zeroes give space back */
     bool manual_finalize, manual_dismiss;
-    bool is_quiet; /* BACKUP: the disk is quiet already, and the caller lets it go on */
+    bool is_write_blocking;  /* MIRROR: what a guest writes is on the target when it is told so */
+    struct job_group *group; /* of jobs that end well together, or not at all; or NULL */
+    bool is_quiet;           /* BACKUP: the disk is quiet already, and the caller lets it go on */
 };
 
 struct job_op {
     struct list node; /* job->idle or job->active */
     struct job *job;
     uint64_t offset, bytes;
-    enum { JOB_OP_STATUS, JOB_OP_READ, JOB_OP_WRITE } state;
+    enum { JOB_OP_STATUS, JOB_OP_READ, JOB_OP_WRITE, JOB_OP_GUEST } state;
+    struct disk_request *guest; /* JOB_OP_GUEST: what is written to both */
+    int guest_result;           /* of the target */
     struct disk_request request;
     struct iovec iov;
     uint8_t *buffer;
@@ -94,6 +103,9 @@ struct job_op {
 
 struct job {
     struct list node;
+    struct list group_node; /* job_group.members */
+    bool is_waiting;        /* for the rest of its group */
+    bool is_prepared;       /* likewise: only the pivots are left */
     struct jobs *jobs;
     struct job_options options;
     char *id, *base_name;
@@ -120,7 +132,7 @@ struct job {
     struct dirty_bitmap *taken; /* BACKUP: what the sync bitmap said */
     struct job_op ops[JOB_OPS];
     struct list idle, active;
-    unsigned active_count;
+    unsigned active_count, guest_count; /* of those active, a guest's own (JOB_OP_GUEST) */
     uint64_t cursor;
     uint64_t allowed_ns; /* when the speed permits the next piece */
     struct loop_timer timer;
@@ -167,6 +179,25 @@ void job_copy_kick(struct job *job);
 bool job_copy_intercept(void *opaque, struct disk_request *request);
 bool job_copy_is_idle(const struct job *job);
 bool job_has_work(const struct job *job);
+/* Its progress is that of going through all of the disk, not only of what is copied. */
+bool job_counts_all(const struct job *job);
+bool job_overlaps_active(const struct job *job, uint64_t offset, uint64_t bytes);
+void job_op_finish(struct job_op *op, bool again);
+void job_op_failed(struct job_op *op, bool is_read, int result);
+/* job_active.c: writes of a guest that go to both. */
+bool job_active_intercept(struct job *job, struct disk_request *request);
+void job_active_serve(struct job *job);
+void job_active_done(void *opaque, struct disk_request *request, int result);
+/* job_group.c */
+void job_group_join(struct job *job);
+void job_group_leave(struct job *job);
+/* True if the others of the group are as far as this one, or there is none. */
+bool job_group_is_waiting(const struct job *job);
+bool job_group_is_prepared(const struct job *job);
+/* Each of the group, or the job alone. `action` may end them. */
+void job_group_each(struct job *job, void (*action)(struct job *job));
+bool job_group_is_manual(const struct job *job);
+void job_group_cancel_others(struct job *job);
 /* job_start.c */
 void job_scan(struct job *job);
 /* job_end.c: all is copied, or it is over otherwise. */

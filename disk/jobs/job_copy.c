@@ -74,7 +74,7 @@ static bool has_marks(const struct job *job)
 
 bool job_has_work(const struct job *job)
 {
-    return job->is_scanning || job->active_count || has_marks(job);
+    return job->is_scanning || job->active_count > job->guest_count || has_marks(job);
 }
 
 /* A backing file may be shorter than what it backs. */
@@ -110,7 +110,12 @@ static void begin(struct job *job, uint64_t offset, uint64_t bytes)
     submit_to(job, job->options.disk, job->source, &op->request);
 }
 
-static void finish(struct job_op *op, bool again)
+bool job_overlaps_active(const struct job *job, uint64_t offset, uint64_t bytes)
+{
+    return find_active(job, offset, bytes) != NULL;
+}
+
+void job_op_finish(struct job_op *op, bool again)
 {
     struct job *job = op->job;
     if (again)
@@ -119,6 +124,7 @@ static void finish(struct job_op *op, bool again)
         job->offset_bytes += op->bytes;
     list_remove(&op->node);
     list_push_back(&job->idle, &op->node);
+    job->guest_count -= op->state == JOB_OP_GUEST;
     job->active_count--;
     job_copy_kick(job);
 }
@@ -133,7 +139,7 @@ static enum job_on_error policy_of(const struct job *job, bool is_read, int code
 }
 
 /* As the person said: the job ends, goes on, or waits to be resumed. */
-static void on_failed(struct job_op *op, bool is_read, int result)
+void job_op_failed(struct job_op *op, bool is_read, int result)
 {
     static const char *const actions[] = {"report", "ignore", "stop"};
     struct job *job = op->job;
@@ -148,7 +154,7 @@ static void on_failed(struct job_op *op, bool is_read, int result)
         job->io_error = -result;
     }
     /* Nothing is lost to "ignore" where the copy must be whole: it is tried again. */
-    finish(op, true);
+    job_op_finish(op, true);
 }
 
 static bool is_all_zero(const uint8_t *bytes, uint64_t count)
@@ -226,15 +232,17 @@ static void on_step(struct disk_request *request, int result)
         return;
     case JOB_OP_READ:
         if (result)
-            on_failed(op, true, result);
+            job_op_failed(op, true, result);
         else
             write_read(op);
         return;
     case JOB_OP_WRITE:
         if (result)
-            on_failed(op, false, result);
+            job_op_failed(op, false, result);
         else
-            finish(op, false);
+            job_op_finish(op, false);
+        return;
+    case JOB_OP_GUEST:
         return;
     }
 }
@@ -257,6 +265,8 @@ static bool must_wait(const struct job *job, const struct disk_request *request)
 bool job_copy_intercept(void *opaque, struct disk_request *request)
 {
     struct job *job = opaque;
+    if (job->options.is_write_blocking)
+        return job_active_intercept(job, request);
     if (job->options.kind != JOB_BACKUP || request->op == DISK_READ || request->op == DISK_FLUSH ||
         request->op == DISK_STATUS || request->flags & DISK_VMSTATE || !must_wait(job, request))
         return false;
@@ -279,6 +289,10 @@ static void copy_for(struct job *job, const struct disk_request *request)
 
 static void serve_waiting(struct job *job)
 {
+    if (job->options.is_write_blocking) {
+        job_active_serve(job);
+        return;
+    }
     list_for_each(node, &job->waiting)
     {
         struct disk_request *request = list_entry(node, struct disk_request, node);
@@ -319,7 +333,7 @@ static void copy_more(struct job *job)
 
 static void note_pause(struct job *job)
 {
-    if (!job_is_paused(job) || job->active_count)
+    if (!job_is_paused(job) || job->active_count > job->guest_count)
         return;
     if (job->status == JOB_RUNNING)
         job_set_status(job, JOB_PAUSED);

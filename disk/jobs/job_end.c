@@ -68,6 +68,9 @@ void job_conclude(struct job *job)
     detach(job);
     leave_quiet(job);
     if (!is_good)
+        job_group_cancel_others(job);
+    job_group_leave(job);
+    if (!is_good)
         job_set_status(job, JOB_ABORTING);
     /* The length that the events tell stays. */
     uint64_t left = job_total_bytes(job) - job->offset_bytes;
@@ -96,7 +99,9 @@ static void on_quiet_to_freeze(void *opaque)
 /* The job failed; its base is only read again. */
 static void give_up(struct job *job)
 {
-    bool has_base = job->options.kind == JOB_COMMIT && !job->destination->read_only;
+    bool has_base = (job->options.kind == JOB_COMMIT || job->options.kind == JOB_STREAM) &&
+                    job->destination != graph_top(job->options.disk) &&
+                    !job->destination->read_only;
     if (!has_base)
         job_conclude(job);
     else if (job->is_quiet)
@@ -181,6 +186,7 @@ static void rename_backing(struct job *job)
 
 static void pivot(struct job *job)
 {
+    job->is_prepared = false;
     if (job->options.kind == JOB_MIRROR) {
         if (job->wants_complete && !job->is_cancelled) {
             list_remove(&job->todo->node);
@@ -206,10 +212,11 @@ static void on_flushed(struct disk_request *request, int result)
     /* on_done stays: from here on the job only ends, whatever else wakes it. */
     if (result)
         job_fail(job, result, NULL);
-    if (job->result)
+    job->is_prepared = !job->result && !job->is_forced;
+    if (!job->is_prepared)
         give_up(job);
-    else
-        pivot(job);
+    else if (job_group_is_prepared(job))
+        job_group_each(job, pivot);
 }
 
 static void flush(struct job *job)
@@ -230,8 +237,10 @@ static void on_quiet(void *opaque)
     job_copy_kick(job);
 }
 
-void job_finish_pending(struct job *job)
+static void finish_pending(struct job *job)
 {
+    if (job->is_finalized || job->result || job->is_forced)
+        return;
     job->is_finalized = true;
     if (job->options.kind == JOB_BACKUP)
         flush(job);
@@ -239,12 +248,41 @@ void job_finish_pending(struct job *job)
         job_fail(job, -ENOMEM, NULL);
 }
 
+void job_finish_pending(struct job *job)
+{
+    job_group_each(job, finish_pending);
+}
+
+static void become_pending(struct job *job)
+{
+    struct job_listener *listener = &job->jobs->listener;
+    job_set_status(job, JOB_PENDING);
+    if (job->options.manual_finalize)
+        listener->on_event(listener->opaque, job, JOB_EVENT_PENDING);
+}
+
+/* All that can be copied is; the others of its group may not be as far. */
+static void wait_for_end(struct job *job)
+{
+    job->is_waiting = true;
+    job_set_status(job, JOB_WAITING);
+    if (!job_group_is_waiting(job))
+        return;
+    job_group_each(job, become_pending);
+    if (!job_group_is_manual(job))
+        job_finish_pending(job);
+}
+
 /* Called again whenever something has happened. */
 void job_end(struct job *job)
 {
+    bool is_good = !job->result && !job->is_forced;
+    if (job->is_prepared && !is_good) {
+        job->is_prepared = false; /* another of the group failed */
+        give_up(job);
+    }
     if (job->flush.on_done || job->status >= JOB_CONCLUDED)
         return;
-    bool is_good = !job->result && !job->is_forced;
     if (!job->is_ending) {
         job->is_ending = true;
         if (!is_good) {
@@ -252,10 +290,7 @@ void job_end(struct job *job)
             give_up(job);
             return;
         }
-        job_set_status(job, JOB_WAITING);
-        job_set_status(job, JOB_PENDING);
-        if (!job->options.manual_finalize)
-            job_finish_pending(job);
+        wait_for_end(job);
     } else if (!is_good && job_copy_is_idle(job) && (job->is_quiet || !job->is_finalized)) {
         job->flush.on_done = on_flushed;
         give_up(job);

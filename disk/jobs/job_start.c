@@ -28,6 +28,8 @@ static void scan_next(struct job *job, bool is_marked)
 {
     if (is_marked)
         dirty_bitmap_mark(job->todo, job->scan_at, job->scan_bytes);
+    else if (job_counts_all(job))
+        job->offset_bytes += job->scan_bytes;
     job->scan_at += job->scan_bytes;
     job_copy_kick(job);
     scan_from(job);
@@ -57,7 +59,7 @@ static void on_scanned(struct disk_request *request, int result)
 {
     struct job *job = container_of(request, struct job, scan);
     bool streams = job->options.kind == JOB_STREAM;
-    bool is_top = job->scan_node == graph_top(job->options.disk);
+    bool is_top = job->scan_node == job->destination;
     if (result) {
         job->is_scanning = false;
         job_fail(job, result, NULL);
@@ -82,7 +84,9 @@ static void scan_from(struct job *job)
         return;
     }
     job->scan_bytes = MIN(SCAN_BYTES, size - job->scan_at);
-    job->scan_node = job->options.kind == JOB_COMMIT ? job->source : graph_top(job->options.disk);
+    job->scan_node = job->options.kind == JOB_COMMIT   ? job->source
+                     : job->options.kind == JOB_STREAM ? job->destination
+                                                       : graph_top(job->options.disk);
     job->scan.on_done = on_scanned;
     scan_layer(job);
 }
@@ -130,6 +134,16 @@ static void on_quiet_for_commit(void *opaque)
         go_on(job, result, &err);
 }
 
+/* An image below the top is opened for writing while data streams into it. */
+static void on_quiet_for_stream(void *opaque)
+{
+    struct job *job = opaque;
+    struct error err = {0};
+    int result = graph_reopen(job->options.disk, job->destination, false, &job->destination, &err);
+    job->options.top = job->destination;
+    go_on(job, result, &err);
+}
+
 /* Everything the backup has to show is unmarked or kept from now on. */
 static void begin_backup(struct job *job)
 {
@@ -161,7 +175,12 @@ static void on_hold(void *opaque, bool is_held)
 static int begin(struct job *job)
 {
     struct disk *disk = job->options.disk;
-    job->filter = (struct disk_filter){job_copy_intercept, on_hold, job};
+    job->filter =
+        (struct disk_filter){.intercept = job_copy_intercept, .on_hold = on_hold, .opaque = job};
+    if (job->options.is_write_blocking) {
+        job->filter.on_done = job_active_done;
+        job->todo->enabled = false;
+    }
     if (job->options.kind == JOB_BACKUP && job->options.is_quiet) {
         begin_backup(job);
         job->is_starting = false;
@@ -174,6 +193,8 @@ static int begin(struct job *job)
     job->has_filter = true;
     if (job->options.kind == JOB_COMMIT)
         return graph_quiesce(disk, on_quiet_for_commit, job);
+    if (job->options.kind == JOB_STREAM && job->destination->read_only)
+        return graph_quiesce(disk, on_quiet_for_stream, job);
     if (job->options.kind == JOB_MIRROR) {
         list_push_back(&graph_top(disk)->bitmaps, &job->todo->node);
         if (job->options.sync == JOB_SYNC_FULL)
@@ -191,8 +212,10 @@ static int make_memory(struct job *job, struct error *err)
     if (!granule)
         granule = MIN(MAX(graph_top(disk)->discard_granularity, 4096u), GRANULE_DEFAULT);
     granule = (uint32_t)MIN(granule, JOB_PIECE_BYTES);
-    int result = dirty_bitmap_create("", graph_top(disk)->size_bytes,
-                                     (uint32_t)__builtin_ctz(granule), &job->todo);
+    const struct node *whole =
+        job->options.kind == JOB_STREAM && job->options.top ? job->options.top : graph_top(disk);
+    int result =
+        dirty_bitmap_create("", whole->size_bytes, (uint32_t)__builtin_ctz(granule), &job->todo);
     if (!result && job->options.bitmap)
         result = dirty_bitmap_create("", graph_top(disk)->size_bytes,
                                      job->options.bitmap->granularity_bits, &job->taken);
@@ -216,6 +239,8 @@ static void set_ends(struct job *job)
     struct node *top = graph_top(disk);
     job->source = top;
     job->destination_disk = disk;
+    if (job->options.kind == JOB_STREAM && job->options.top)
+        top = job->options.top;
     switch (job->options.kind) {
     case JOB_MIRROR:
     case JOB_BACKUP:
@@ -254,6 +279,7 @@ int job_start(struct jobs *jobs, const struct job_options *options, struct job *
     job->jobs = jobs;
     job->options = *options;
     list_init(&job->node);
+    list_init(&job->group_node);
     job_copy_init(job);
     int result = make_memory(job, err);
     if (!result) {
@@ -274,6 +300,7 @@ int job_start(struct jobs *jobs, const struct job_options *options, struct job *
     if (options->target)
         graph_set_user(options->target, job->user);
     list_push_back(&jobs->list, &job->node);
+    job_group_join(job);
     job_set_status(job, JOB_CREATED);
     job_set_status(job, JOB_RUNNING);
     if (job->is_active_commit)

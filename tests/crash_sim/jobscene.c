@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "disk/disk.h"
+#include "disk/graph.h"
 #include "disk/qcow2/qcow2_create.h"
 #include "tests/crash_sim/simfolder.h"
 #include "vmm/block/block.h"
@@ -63,6 +63,12 @@ static const struct script scripts[] = {
     {"mirror",
      {{"drive-mirror", "{'device': 'd', 'target': 'over', 'sync': 'full', 'format': 'qcow2'}",
        "over", true, true, false}}},
+    {"mirror that writes to both",
+     {{"drive-mirror",
+       "{'device': 'd', 'target': 'over', 'sync': 'full', 'copy-mode': 'write-blocking'}", "over",
+       true, true, false}}},
+    {"stream into the middle",
+     {{"block-stream", "{'device': 'm1', 'job-id': 'd'}", NULL, true, false, false}}},
     {"mirror of the top",
      {{"drive-mirror",
        "{'device': 'd', 'target': 'over', 'sync': 'top', 'format': 'qcow2', 'granularity': 4096}",
@@ -441,6 +447,8 @@ static void run_script(struct jobscene *scene)
     const struct block_host host = {disk_at, forget, emit, scene};
     struct error err = {0};
     scene->disk = open_disk(scene, names[TOP]);
+    struct node *mid = graph_find(scene->disk, "mid", true);
+    snprintf(mid->name, sizeof(mid->name), "m1");
     CHECK(block_create(&scene->world->loop, &host, &scene->block, &err) == 0);
     be_a_guest(scene, 8);
     while (scene->step < ARRAY_SIZE(scene->script->steps) &&

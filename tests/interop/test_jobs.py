@@ -5,6 +5,7 @@ import json
 import os
 import random
 import select
+import shutil
 import socket
 import subprocess
 import threading
@@ -24,8 +25,8 @@ DEADLINE_S = 60
 class Machine:
     """evisor, never started: only its disks live."""
 
-    def __init__(self, folder, *disks):
-        words = [EVISOR, "-accel", "soft", "-m", "64M", "-S", "-nographic", "-serial", "none",
+    def __init__(self, folder, *disks, program=EVISOR):
+        words = [program, "-accel", "soft" if program == EVISOR else "tcg", "-m", "64M", "-S", "-nographic", "-serial", "none",
                  "-monitor", "none", "-qmp", "unix:qmp,server=on,wait=off", *disks]
         self.folder = folder
         self.log = open(folder / "log", "w")
@@ -41,7 +42,8 @@ class Machine:
                 assert self.process.poll() is None and time.monotonic() < deadline, \
                     (folder / "log").read_text()
                 time.sleep(0.02)
-        self.file = self.socket.makefile("rw")
+        # Not "rw": writing throws away what was read ahead.
+        self.file = self.socket.makefile("r")
         self.events = []
         assert "QMP" in json.loads(self.file.readline())
         self.ok("qmp_capabilities")
@@ -52,8 +54,7 @@ class Machine:
         return json.loads(line)
 
     def ask(self, command, arguments=None):
-        self.file.write(json.dumps({"execute": command, "arguments": arguments or {}}))
-        self.file.flush()
+        self.socket.sendall(json.dumps({"execute": command, "arguments": arguments or {}}).encode())
         while True:
             answer = self.read()
             if "event" not in answer:
@@ -325,6 +326,166 @@ def test_killed_at_any_moment(machine, tmp_path, job, seed):
         known = load.model.get(unit, {initial(unit)})
         if flushed and len(known) == 1 and known == flushed:
             assert values == flushed, f"unit {unit}: flushed data is lost"
+
+
+def test_a_mirror_that_writes_to_both(machine, tmp_path):
+    make_chain(tmp_path)
+    box = machine(*drive())
+    load = Load(box)
+    box.ok("drive-mirror", device="d", target="m", sync="full", copy__mode="write-blocking")
+    box.until("BLOCK_JOB_READY")
+    load.wait_for(30)
+    load.stop()
+    # It has everything already: nothing is left to a cancel.
+    box.ok("block-job-cancel", device="d")
+    box.job_ends("d")
+    box.quit()
+    assert qemu_img("compare", tmp_path / "m", tmp_path / "top").status == 0
+    assert_holds(tmp_path / "top", load.model)
+
+
+def test_streams_below_the_top(machine, tmp_path):
+    make_chain(tmp_path)
+    box = machine(*drive())
+    load = Load(box)
+    for name in ("s1", "s2", "s3"):
+        load.wait_for(4)
+        box.ok("blockdev-snapshot-sync", device="d", snapshot__file=name,
+               snapshot__node__name=name)
+    box.refused("is not in a chain starting from", "block-stream", device="s1", bottom="s2")
+    box.refused("cannot be specified at the same time", "block-stream", device="s2", bottom="s1",
+                base="top")
+    load.wait_for(3)
+    # What is between goes into an image that is only read, and itself stands below the top.
+    box.ok("block-stream", device="s2", bottom="s1", job__id="low")
+    done = box.job_ends("low")
+    assert (done["len"], done["offset"]) == (SIZE, SIZE)
+    load.wait_for(3)
+    assert "backing file: top" in qemu_img("info", "-U", tmp_path / "s2").out
+    box.ok("change-backing-file", device="d", image__node__name="s2", backing__file="./top")
+    assert "backing file: ./top" in qemu_img("info", "-U", tmp_path / "s2").out
+    box.refused("node-name='s1'", "change-backing-file", device="d", image__node__name="s1",
+                backing__file="x")
+    load.wait_for(3)
+    load.stop()
+    box.quit()
+    assert_holds(tmp_path / "s3", load.model)
+    for image in ("s3", "s2", "top"):
+        assert_clean(tmp_path / image)
+
+
+def test_jobs_of_a_group_end_together(machine, tmp_path):
+    make_chain(tmp_path)
+    for name, size in (("other", SIZE), ("small", SIZE), ("spare", SIZE)):
+        qemu_img("create", "-q", "-f", "qcow2", tmp_path / name, str(size))
+    box = machine(*drive(), "-drive", "if=virtio,id=o,file=other,format=qcow2")
+
+    def backups(tag, slow, **more):
+        box.ok("transaction", properties={"completion-mode": "grouped"}, actions=[
+            {"type": "drive-backup", "data": {"device": "d", "target": f"full-d{tag}", "sync": "full",
+                                              "job-id": "jd", "speed": slow}},
+            {"type": "drive-backup", "data": {"device": "o", "target": f"full-o{tag}", "sync": "full",
+                                              "job-id": "jo", **more}}])
+    # One waits for the other ...
+    backups(1, 65536)
+    box.until("JOB_STATUS_CHANGE", id="jo", status="waiting")
+    assert {job["id"]: job["status"] for job in box.ok("query-jobs")} == \
+        {"jd": "running", "jo": "waiting"}
+    box.ok("block-job-set-speed", device="jd", speed=0)
+    for name in ("jd", "jo"):
+        assert "error" not in box.job_ends(name)
+    # ... and goes down with it.
+    backups(2, 65536)
+    box.until("JOB_STATUS_CHANGE", id="jo", status="waiting")
+    box.ok("job-cancel", id="jd")
+    box.until("BLOCK_JOB_CANCELLED", device="jo")
+    box.until("JOB_STATUS_CHANGE", id="jo", status="null")
+    assert box.ok("query-jobs") == []
+    # Finalized by hand, by any of them.
+    backups(3, 0, **{"auto-finalize": False})
+    box.until("BLOCK_JOB_PENDING", id="jo")
+    assert {job["status"] for job in box.ok("query-jobs")} == {"pending"}
+    box.ok("job-finalize", id="jd")
+    box.until("JOB_STATUS_CHANGE", id="jo", status="null")
+    box.refused("Cannot find device='x'", "transaction",
+                properties={"completion-mode": "grouped"}, actions=[
+                    {"type": "drive-backup", "data": {"device": "x", "target": "t",
+                                                      "sync": "full"}}])
+    box.quit()
+    assert qemu_img("compare", tmp_path / "full-d3", tmp_path / "top").status == 0
+
+
+QEMU = shutil.which("qemu-system-x86_64")
+NULL = ("until", "null")
+DIALOGUES = {
+    "mirror": [("drive-mirror", {"target": "t", "sync": "full"}), ("until", "ready"),
+               ("block-job-complete", {}), NULL],
+    "blocking": [("drive-mirror", {"target": "t", "sync": "top", "copy-mode": "write-blocking"}),
+                 ("until", "ready"), ("block-job-cancel", {}), NULL],
+    "commit": [("block-commit", {"top": "mid", "base": "base"}), NULL],
+    "active": [("block-commit", {}), ("until", "ready"), ("block-job-complete", {}), NULL],
+    "stream": [("block-stream", {}), NULL],
+    "backup": [("drive-backup", {"target": "t", "sync": "full", "auto-finalize": False,
+                                 "auto-dismiss": False}),
+               ("until", "pending"), ("job-dismiss", {"id": "d"}), ("job-finalize", {"id": "d"}),
+               ("until", "concluded"), ("query-jobs", None), ("job-cancel", {"id": "d"}),
+               ("job-dismiss", {"id": "d"}), NULL],
+    "refused": [("block-commit", {"top": "x"}), ("block-commit", {"base": "x"}),
+                ("block-commit", {"device": "x"}), ("block-commit", {"base": "top"}),
+                ("block-commit", {"top": "base", "base": "mid"}),
+                ("block-commit", {"backing-file": "x"}),
+                ("block-stream", {"device": "x"}), ("block-stream", {"base": "top"}),
+                ("block-stream", {"base": "base", "base-node": "b"}),
+                ("block-stream", {"bottom": "x"}), ("block-stream", {"backing-file": "x"}),
+                ("drive-mirror", {"target": "t", "sync": "full", "granularity": 1000}),
+                ("drive-mirror", {"target": "t", "sync": "full", "replaces": "x"}),
+                ("drive-mirror", {"target": "t", "sync": "full", "format": "x"}),
+                ("blockdev-mirror", {"target": "d", "sync": "full"}),
+                ("blockdev-backup", {"target": "d", "sync": "full"}),
+                ("drive-backup", {"target": "t", "sync": "bitmap", "bitmap": "x"}),
+                ("drive-backup", {"target": "t", "sync": "incremental", "bitmap": "x"}),
+                ("drive-backup", {"target": "t", "sync": "full", "bitmap-mode": "always"}),
+                ("change-backing-file", {"image-node-name": "x", "backing-file": "y"}),
+                ("blockdev-snapshot-delete-internal-sync", {"name": "x"}),
+                ("block_set_io_throttle", {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": -1,
+                                           "iops_rd": 0, "iops_wr": 0})],
+}
+
+
+def converse(program, folder, dialogue):
+    """All that is heard, but for what depends on time: pauses of QEMU's own."""
+    folder.mkdir()
+    make_chain(folder)
+    os.rename(folder / "top", folder / "mid")
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "mid", "-F", "qcow2", "top", cwd=folder)
+    box = Machine(folder, *drive(), program=program)
+    heard = []
+    for command, arguments in dialogue:
+        if command == "until":
+            while True:
+                event = box.events.pop(0) if box.events else box.read()
+                event.pop("timestamp")
+                heard.append(event)
+                if event["data"].get("status") == arguments:
+                    break
+        elif arguments is None:
+            heard.append(box.ask(command))
+        else:
+            own = command.startswith("job-")
+            heard.append(box.ask(command, arguments if own else {"device": "d", **arguments}))
+    box.kill()
+    pauses, seen = ("paused", "running"), set()
+    return [one for one in heard if not one.get("return") == {}
+            and not (one.get("data", {}).get("status") in pauses and "running" in seen)
+            and not seen.add(one.get("data", {}).get("status"))]
+
+
+@pytest.mark.skipif(not QEMU, reason="apt-get install qemu-system-x86")
+@pytest.mark.parametrize("name", DIALOGUES)
+def test_what_qemu_says(tmp_path, name):
+    events = [converse(program, tmp_path / str(index), DIALOGUES[name])
+              for index, program in enumerate((EVISOR, QEMU))]
+    assert events[0] == events[1]
 
 
 def test_words_of_refusal(machine, tmp_path):

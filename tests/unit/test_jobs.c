@@ -294,6 +294,57 @@ static void test_a_cancelled_mirror_is_whole_and_leaves_the_disk(void **state)
     assert_string_equal(disk_path(fixture.disk), "top");
 }
 
+/* Both sides see overlapping writes in one order, and nothing is left for the end. */
+static void test_a_blocking_mirror_is_never_behind(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    fixture.writes_on = true;
+    struct job *job = start(&(struct job_options){.kind = JOB_MIRROR,
+                                                  .target = fixture.target,
+                                                  .unmap = true,
+                                                  .is_write_blocking = true,
+                                                  .granularity_bytes = UNIT});
+    turn_until(fixture.readies);
+    unsigned writes = fixture.writes;
+    turn_until(fixture.writes > writes + 200);
+    stop_writing();
+    assert_int_equal(dirty_bitmap_count_bytes(job->todo), 0);
+    expect_contents(fixture.target, fixture.model);
+    fixture.writes_on = true;
+    turn_until(fixture.writes > writes + 300);
+    assert_int_equal(job_complete(job, &err), 0);
+    turn_until(fixture.is_empty);
+    assert_true(fixture.has_pivoted);
+    end_writing_and_compare();
+    assert_string_equal(disk_path(fixture.disk), "target");
+}
+
+/* The guest's write is good if the source took it; the target gets it again. */
+static void test_a_blocking_mirror_tries_again_what_the_target_refused(void **state)
+{
+    (void)state;
+    fixture.writes_on = true;
+    start(&(struct job_options){.kind = JOB_MIRROR,
+                                .target = fixture.target,
+                                .on_target_error = JOB_ERROR_IGNORE,
+                                .is_write_blocking = true,
+                                .granularity_bytes = UNIT});
+    turn_until(fixture.readies);
+    fixture.fakes[TARGET]->fault =
+        (struct fake_fault){.result = -EIO, .stays = true, .kinds = 1u << IO_WRITE};
+    turn_until(fixture.errors > 5);
+    fixture.fakes[TARGET]->fault.result = 0;
+    stop_writing();
+    struct job *job = jobs_find(&fixture.jobs, "job");
+    struct error err = {0};
+    turn_until(!job_has_work(job));
+    assert_int_equal(job_cancel(job, false, &err), 0);
+    turn_until(fixture.is_empty);
+    expect_contents(fixture.target, fixture.model);
+    expect_contents(fixture.disk, fixture.model);
+}
+
 static void test_a_backup_holds_the_moment_of_its_start(void **state)
 {
     (void)state;
@@ -572,6 +623,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(test_a_mirror_holds_what_the_guest_wrote_last),
         TEST(test_a_cancelled_mirror_is_whole_and_leaves_the_disk),
+        TEST(test_a_blocking_mirror_is_never_behind),
+        TEST(test_a_blocking_mirror_tries_again_what_the_target_refused),
         TEST(test_a_backup_holds_the_moment_of_its_start),
         TEST(test_an_incremental_backup_brings_the_full_one_up_to_date),
         TEST(test_a_backup_that_fails_gives_the_bitmap_back),

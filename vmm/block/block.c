@@ -38,6 +38,7 @@ static const struct {
     {"blockdev-snapshot-delete-internal-sync", block_snapshot_delete},
     {"blockdev-snapshot-internal-sync", block_single_action},
     {"blockdev-snapshot-sync", block_single_action},
+    {"change-backing-file", block_change_backing},
     {"drive-backup", block_single_action},
     {"drive-mirror", block_mirror},
     {"job-cancel", block_job_verb},
@@ -86,6 +87,17 @@ void block_finish(struct block_call *call, int result, const struct error *err)
         block_return(call, NULL);
     else
         block_fail(call, BLOCK_GENERIC, "%s", err && err->code ? err->text : strerror(-result));
+}
+
+int block_say_instead(struct error *err, int code, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    *err = (struct error){0};
+    return error_set(err, code, "%s", text);
 }
 
 const char *block_text(const json_t *args, const char *name)

@@ -160,8 +160,11 @@ static struct dirty_bitmap *find_source(struct block_action *action, const json_
     const char *name = json_string_value(entry);
     if (json_is_object(entry)) {
         name = block_text(entry, "name");
-        if (!block_find(action->block, block_text(entry, "node"), &node, err))
+        struct error ignored = {0};
+        if (!block_find(action->block, block_text(entry, "node"), &node, &ignored)) {
+            error_set(err, ENODEV, "Node '%s' not found", block_text(entry, "node"));
             return NULL;
+        }
     }
     struct dirty_bitmap *bitmap = find_in(node, name, err);
     if (bitmap && bitmap->size_bytes != action->bitmap->size_bytes) {
@@ -236,6 +239,9 @@ static int set_bitmap(struct block_action *action, unsigned sync, struct error *
         return error_set(err, EINVAL,
                          "Bitmap sync mode must be 'on-success' when using sync mode "
                          "'incremental'");
+    result = name ? find(action, "bitmap", err) : 0;
+    if (result)
+        return block_say_instead(err, ENOENT, "Bitmap '%s' could not be found", name);
     if (sync == 4 && mode == 3)
         return error_set(err, EINVAL, "Bitmap sync mode must be given when providing a bitmap");
     if (!name)
@@ -243,7 +249,6 @@ static int set_bitmap(struct block_action *action, unsigned sync, struct error *
     if (!is_bitmap)
         return error_set(err, ENOTSUP, "A bitmap goes with sync=incremental or sync=bitmap");
     action->job.bitmap_mode = mode == 3 ? JOB_BITMAP_ON_SUCCESS : (enum job_bitmap_mode)mode;
-    result = find(action, "bitmap", err);
     if (!result)
         result = check_usable(action, err);
     action->job.bitmap = action->bitmap;
@@ -263,7 +268,10 @@ static int prepare_backup(struct block_action *action, struct error *err)
         return error_set(err, EINVAL, "Parameter '%s' is missing",
                          block_text(data, "target") ? "sync" : "target");
     int result = block_choice(data, "sync", "full|top|none|incremental|bitmap", 0, &sync, err);
-    action->job = (struct job_options){.kind = JOB_BACKUP, .is_quiet = true, .sync = syncs[sync]};
+    action->job = (struct job_options){.kind = JOB_BACKUP,
+                                       .is_quiet = true,
+                                       .sync = syncs[sync],
+                                       .group = block_action_group(action)};
     if (!result && block_bool(data, "compress", false))
         result = error_set(err, ENOTSUP, "compress is not there; use evisor-img convert -c");
     if (!result)

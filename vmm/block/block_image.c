@@ -81,7 +81,7 @@ int block_image_open(struct block *block, const struct disk *like, const struct 
         .idle_writeback_ms = 1000,
     };
     if (strcmp(image->format, "qcow2") != 0 && strcmp(image->format, "raw") != 0)
-        return error_set(err, EINVAL, "Unknown driver '%s'", image->format);
+        return error_set(err, EINVAL, "Unknown file format '%s'", image->format);
     if (!image->is_existing && image->backing_path && strcmp(image->format, "raw") == 0)
         return error_set(err, EINVAL, "Backing file not supported for file format 'raw'");
     int result = image->is_existing ? 0 : make_file(block, image->path, image, err);

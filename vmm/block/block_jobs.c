@@ -27,8 +27,13 @@ static void on_status(void *opaque, const struct job *job)
 
 static void on_event(void *opaque, const struct job *job, enum job_event event)
 {
-    static const char *const names[] = {"BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED",
-                                        "BLOCK_JOB_CANCELLED"};
+    static const char *const names[] = {"BLOCK_JOB_READY", "BLOCK_JOB_PENDING",
+                                        "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"};
+    if (event == JOB_EVENT_PENDING) {
+        emit(opaque, names[event],
+             json_pack("{s:s,s:s}", "type", job_kind_name(job->options.kind), "id", job->id));
+        return;
+    }
     json_t *data =
         json_pack("{s:s,s:I,s:I,s:I,s:s}", "device", job->id, "len", number(job_total_bytes(job)),
                   "offset", number(job->offset_bytes), "speed", number(job->options.speed), "type",
@@ -162,7 +167,9 @@ int block_open_target(struct block *block, const json_t *args, struct disk *disk
         if (!job->target)
             return -ENODEV;
         if (job->target == disk)
-            return error_set(err, EINVAL, "Source and target cannot be the same");
+            return error_set(err, EINVAL, "%s",
+                             job->kind == JOB_MIRROR ? "Can't mirror node into itself"
+                                                     : "Source and target cannot be the same");
         if (disk_is_read_only(job->target))
             return error_set(err, EROFS, "Node '%s' is read only", disk_node_name(job->target));
         return block_check_free(job->target, err);
@@ -209,6 +216,22 @@ static int set_granularity(const json_t *args, struct job_options *job, struct e
     return 0;
 }
 
+/* The node that a mirror takes the place of at its end: only the disk's own can be. */
+static int check_replaces(const json_t *args, const struct disk *disk, struct error *err)
+{
+    const char *name = block_text(args, "replaces");
+    if (!name)
+        return 0;
+    if (!strncmp(block_text(args, ""), "drive", 5) && !block_text(args, "node-name"))
+        return error_set(err, EINVAL,
+                         "a node-name must be provided when replacing a named node of the graph");
+    if (strcmp(name, disk_node_name(disk)) != 0)
+        return error_set(err, EINVAL,
+                         "Only the node that is mirrored ('%s') can be replaced by its copy",
+                         disk_node_name(disk));
+    return 0;
+}
+
 /* A mirror of the top alone stands on what the source stands on. */
 static int prepare_mirror(struct block *block, const json_t *args, struct job_options *job,
                           struct error *err)
@@ -220,10 +243,9 @@ static int prepare_mirror(struct block *block, const json_t *args, struct job_op
     int result = block_choice(args, "sync", "full|top|none", 0, &sync, err);
     if (!result)
         result = block_choice(args, "copy-mode", "background|write-blocking", 0, &mode, err);
-    if (!result && mode)
-        result = error_set(err, ENOTSUP,
-                           "copy-mode=write-blocking is not there; the background copy ends "
-                           "with a quiet disk too");
+    if (!result)
+        result = check_replaces(args, disk, err);
+    job->is_write_blocking = mode;
     job->sync = (enum job_sync)sync;
     if (!disk_backing(disk) && sync == JOB_SYNC_TOP)
         job->sync = JOB_SYNC_FULL;
@@ -267,8 +289,9 @@ static int find_in_chain(const json_t *args, const char *key, const struct disk 
     snprintf(node_key, sizeof(node_key), "%s-node", key);
     const char *path = block_text(args, key), *name = block_text(args, node_key);
     if (path && name)
-        return error_set(err, EINVAL, "'%s-node' and '%s' cannot be specified at the same time",
-                         key, key);
+        return error_set(err, EINVAL, "'%s%s' and '%s%s' cannot be specified at the same time", key,
+                         strcmp(key, "base") ? "-node" : "", key,
+                         strcmp(key, "base") ? "" : "-node");
     if (!path && !name)
         return 0;
     *out = graph_find(disk, path ? path : name, path != NULL);
@@ -287,19 +310,35 @@ static struct node *bottom_of(const struct disk *disk)
     return node;
 }
 
+static bool is_below(const struct node *base, const struct node *above)
+{
+    const struct node *node = above->backing;
+    while (node && node != base)
+        node = node->backing;
+    return node;
+}
+
 static int prepare_commit(struct block *block, const json_t *args, struct job_options *job,
                           struct error *err)
 {
     struct disk *disk = block_find_root(block, block_text(args, "device"), err);
+    if (!disk && err->code == ENODEV)
+        return block_say_instead(err, ENODEV, "Device '%s' not found", block_text(args, "device"));
     if (!disk)
-        return -ENODEV;
+        return -EINVAL;
     job->top = graph_top(disk);
     job->base = bottom_of(disk);
     job->sync = JOB_SYNC_TOP;
     job->base_name = block_text(args, "backing-file");
     int result = find_in_chain(args, "top", disk, &job->top, err);
+    if (result && block_text(args, "top"))
+        result =
+            block_say_instead(err, ENOENT, "Top image file %s not found", block_text(args, "top"));
     if (!result)
         result = find_in_chain(args, "base", disk, &job->base, err);
+    if (!result && block_text(args, "base") && !is_below(job->base, job->top))
+        result = error_set(err, ENOENT, "Can't find '%s' in the backing chain",
+                           block_text(args, "base"));
     if (result)
         return result;
     if (job->top == job->base)
@@ -323,24 +362,51 @@ void block_commit(struct block_call *call)
     struct error err = {0};
     struct job_options job = {.kind = JOB_COMMIT};
     int result = prepare_commit(call->block, call->args, &job, &err);
-    if (result)
+    if (result == -ENODEV)
+        block_fail(call, BLOCK_NOT_FOUND, "%s", err.text);
+    else if (result)
         block_finish(call, result, &err);
     else
         start(call, &job);
 }
 
+/* `bottom`: the last image that goes into the others; its backing is the base. */
+static int find_bottom(const json_t *args, const struct disk *disk, struct job_options *job,
+                       struct error *err)
+{
+    const char *name = block_text(args, "bottom");
+    if (!name)
+        return 0;
+    if (block_text(args, "base") || block_text(args, "base-node"))
+        return error_set(err, EINVAL, "'bottom' and '%s' cannot be specified at the same time",
+                         block_text(args, "base") ? "base" : "base-node");
+    const struct node *bottom = graph_find(disk, name, false);
+    if (!bottom)
+        return error_set(err, ENOENT, "Cannot find device='' nor node-name='%s'", name);
+    if (!is_below(bottom, job->top))
+        return error_set(err, EINVAL, "Node '%s' is not in a chain starting from '%s'", name,
+                         job->top->name);
+    job->base = bottom->backing;
+    return 0;
+}
+
 static int prepare_stream(struct block *block, const json_t *args, struct job_options *job,
                           struct error *err)
 {
-    struct disk *disk = block_find_root(block, block_text(args, "device"), err);
+    struct disk *disk = block_find(block, block_text(args, "device"), &job->top, err);
     if (!disk)
         return -ENODEV;
     job->base_name = block_text(args, "backing-file");
     int result = find_in_chain(args, "base", disk, &job->base, err);
+    if (!result)
+        result = find_bottom(args, disk, job, err);
+    if (!result && job->base && !is_below(job->base, job->top))
+        result = error_set(err, ENOENT, "Can't find '%s' in the backing chain", job->base->path);
     if (result)
         return result;
-    if (job->base == graph_top(disk))
-        return error_set(err, EINVAL, "Node '%s' cannot be its own base", job->base->name);
+    if (job->top != graph_top(disk) && (!job->top->ops->set_backing || !job->top->backing))
+        return error_set(err, EINVAL, "Node '%s' has no backing image to stream from",
+                         job->top->name);
     if (job->base_name && !job->base)
         return error_set(err, EINVAL, "backing file specified, but streaming the entire chain");
     if (disk_is_read_only(disk))

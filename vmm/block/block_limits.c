@@ -23,6 +23,13 @@ static struct disk *find_device(struct block_call *call, struct error *err)
     return disk;
 }
 
+/* What is negative is far too much. */
+static uint64_t limit_of(const json_t *args, const char *key)
+{
+    const json_t *value = json_object_get(args, key);
+    return value ? (uint64_t)json_integer_value(value) : 0;
+}
+
 static void read_limits(const json_t *args, struct throttle_limits *limits)
 {
     static const char *const names[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
@@ -30,9 +37,9 @@ static void read_limits(const json_t *args, struct throttle_limits *limits)
     char key[32];
     for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
         const char *rest = strchr(names[i], '_');
-        limits->bucket[i].average = block_uint(args, names[i], 0);
+        limits->bucket[i].average = limit_of(args, names[i]);
         snprintf(key, sizeof(key), "%s%s%s", i < 3 ? "bps" : "iops", rest ? rest : "", "_max");
-        limits->bucket[i].burst = block_uint(args, key, 0);
+        limits->bucket[i].burst = limit_of(args, key);
         snprintf(key, sizeof(key), "%s%s%s", i < 3 ? "bps" : "iops", rest ? rest : "",
                  "_max_length");
         limits->bucket[i].burst_s = block_uint(args, key, 1);
@@ -45,7 +52,7 @@ void block_set_throttle(struct block_call *call)
     struct error err = {0};
     struct throttle_limits limits;
     struct disk *disk = find_device(call, &err);
-    int result = disk ? 0 : -ENODEV;
+    int result = disk ? 0 : err.code == EINVAL ? -EINVAL : -ENODEV;
     read_limits(call->args, &limits);
     if (!result)
         result = throttle_check(&limits, &err);

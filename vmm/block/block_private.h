@@ -38,6 +38,10 @@ void block_fail(struct block_call *call, const char *class, const char *format, 
 /* `result` and its sentence. */
 void block_finish(struct block_call *call, int result, const struct error *err);
 
+/* As error_set, over what was said before. */
+int must_check block_say_instead(struct error *err, int code, const char *format, ...)
+    printf_like(3, 4);
+
 const char *block_text(const json_t *args, const char *name);
 bool block_bool(const json_t *args, const char *name, bool otherwise);
 uint64_t block_uint(const json_t *args, const char *name, uint64_t otherwise);
@@ -102,6 +106,8 @@ struct block_action_type {
 
 /* Another action of the transaction is a snapshot of the same disk. */
 bool block_action_has_twin(const struct block_action *action);
+/* Of the transaction, or NULL: its jobs end well together, or not at all. */
+struct job_group *block_action_group(const struct block_action *action);
 void block_action_done(struct block_action *action, int result, const struct error *err);
 
 extern const struct block_action_type block_snapshot_actions[], block_bitmap_actions[],
@@ -111,7 +117,7 @@ extern const struct block_action_type block_snapshot_actions[], block_bitmap_act
 typedef void block_command_fn(struct block_call *call);
 block_command_fn block_transaction, block_single_action;
 block_command_fn block_query_jobs, block_query_block_jobs, block_job_verb, block_commit,
-    block_stream, block_mirror;
+    block_stream, block_mirror, block_change_backing;
 block_command_fn block_snapshot_delete;
 block_command_fn block_set_throttle, block_set_histogram;
 block_command_fn block_nbd_start, block_nbd_add, block_nbd_remove, block_nbd_stop, block_export_add,

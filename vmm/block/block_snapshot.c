@@ -253,7 +253,7 @@ void block_snapshot_delete(struct block_call *call)
     }
     block_fail(call, BLOCK_GENERIC,
                "Snapshot with id '%s' and name '%s' does not exist on device '%s'",
-               id ? id : "(null)", name ? name : "(null)", device);
+               id ? id : "null", name ? name : "null", device);
 }
 
 const struct block_action_type block_snapshot_actions[] = {

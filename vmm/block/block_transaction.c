@@ -22,6 +22,7 @@ struct transaction {
     struct disk *quiet[ACTIONS_MAX];
     unsigned disk_count, quiet_count, action_count;
     struct list *running;
+    struct job_group *group; /* completion-mode grouped; the jobs' as soon as there is one */
     int result;
     struct error err;
 };
@@ -59,6 +60,11 @@ bool block_action_has_twin(const struct block_action *action)
     return false;
 }
 
+struct job_group *block_action_group(const struct block_action *action)
+{
+    return action->transaction->group;
+}
+
 static void finish(struct transaction *transaction)
 {
     bool is_good = !transaction->result;
@@ -75,6 +81,8 @@ static void finish(struct transaction *transaction)
         graph_resume(transaction->quiet[i]);
     for (struct list *node; (node = list_pop_front(&transaction->actions));)
         free(list_entry(node, struct block_action, node));
+    if (transaction->group && list_is_empty(&transaction->group->members))
+        free(transaction->group);
     block_finish(call, transaction->result, &transaction->err);
     free(transaction);
 }
@@ -224,16 +232,26 @@ static int add_listed(struct transaction *transaction, json_t *entry)
     return add_action(transaction, type, data, &transaction->err);
 }
 
+static int set_mode(struct transaction *transaction, const json_t *properties)
+{
+    unsigned mode;
+    int result = block_choice(properties, "completion-mode", "individual|grouped", 0, &mode,
+                              &transaction->err);
+    if (result || !mode)
+        return result;
+    transaction->group = malloc(sizeof(*transaction->group));
+    if (!transaction->group)
+        return error_set(&transaction->err, ENOMEM, "no memory for a transaction");
+    list_init(&transaction->group->members);
+    return 0;
+}
+
 void block_transaction(struct block_call *call)
 {
     struct transaction *transaction = create(call);
-    const char *mode = block_text(json_object_get(call->args, "properties"), "completion-mode");
     json_t *list = json_object_get(call->args, "actions"), *entry;
     size_t index;
-    int result = 0;
-    if (mode && strcmp(mode, "individual") != 0)
-        result = error_set(&transaction->err, ENOTSUP,
-                           "completion-mode '%.32s' is not there; use individual", mode);
+    int result = set_mode(transaction, json_object_get(call->args, "properties"));
     json_array_foreach(list, index, entry) if (!result) result = add_listed(transaction, entry);
     begin(transaction, result);
 }

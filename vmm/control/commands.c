@@ -42,6 +42,7 @@ static void qmp_capabilities(struct qmp_call *call)
     {"on-target-error", QMP_STRING, true},  \
     {"unmap", QMP_BOOL, true},              \
     {"copy-mode", QMP_STRING, true},        \
+    {"replaces", QMP_STRING, true},         \
     JOB_ARGUMENTS
 /* clang-format on */
 
@@ -134,11 +135,12 @@ static const struct qmp_command table[] = {
       {"boundaries-write", QMP_ARRAY, true},
       {"boundaries-flush", QMP_ARRAY, true}}},
     {"block-stream",
-     "Copies what lies below into a disk's image, which then stands alone or on `base`.",
+     "Copies what lies below into an image of a disk, which then stands alone or on `base`.",
      qmp_block,
      {{"device", QMP_STRING, false},
       {"base", QMP_STRING, true},
       {"base-node", QMP_STRING, true},
+      {"bottom", QMP_STRING, true},
       {"backing-file", QMP_STRING, true},
       {"on-error", QMP_STRING, true},
       JOB_ARGUMENTS}},
@@ -196,6 +198,12 @@ static const struct qmp_command table[] = {
       {"snapshot-node-name", QMP_STRING, true},
       {"format", QMP_STRING, true},
       {"mode", QMP_STRING, true}}},
+    {"change-backing-file",
+     "Writes into an image what it stands on, under another name.",
+     qmp_block,
+     {{"device", QMP_STRING, false},
+      {"image-node-name", QMP_STRING, false},
+      {"backing-file", QMP_STRING, false}}},
     {"chardev-add",
      "Opens a terminal, file or socket.",
      qmp_chardev_add,
