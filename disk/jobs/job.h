@@ -95,7 +95,8 @@ struct job_op {
     uint64_t offset, bytes;
     enum { JOB_OP_STATUS, JOB_OP_READ, JOB_OP_WRITE, JOB_OP_GUEST } state;
     struct disk_request *guest; /* JOB_OP_GUEST: what is written to both */
-    int guest_result;           /* of the target */
+    uint64_t guest_at;          /* how far */
+    int target_result;
     struct disk_request request;
     struct iovec iov;
     uint8_t *buffer;

@@ -38,16 +38,17 @@ static const struct job_op *find_active(const struct job *job, uint64_t offset, 
     return NULL;
 }
 
-/* The first marked piece in [at, end) that nobody is copying. */
+/* The first marked piece in [at, end), of whole granules, that nobody is copying. */
 static bool find_piece(const struct job *job, uint64_t at, uint64_t end, uint64_t *bytes,
                        uint64_t *offset)
 {
+    uint64_t granule = UINT64_C(1) << job->todo->granularity_bits;
     while (at < end) {
         bool is_dirty;
         uint64_t stop = dirty_bitmap_run(job->todo, at, end, &is_dirty);
-        const struct job_op *op = is_dirty ? find_active(job, at, 1) : NULL;
+        const struct job_op *op = is_dirty ? find_active(job, at, granule) : NULL;
         if (op)
-            stop = MIN(stop, op->offset + op->bytes);
+            stop = MIN(stop, align_up(op->offset + op->bytes, granule));
         if (!is_dirty || op) {
             at = stop;
             continue;
@@ -58,7 +59,7 @@ static bool find_piece(const struct job *job, uint64_t at, uint64_t end, uint64_
         {
             const struct job_op *other = list_entry(node, struct job_op, node);
             if (other->offset > at)
-                *bytes = MIN(*bytes, other->offset - at);
+                *bytes = MIN(*bytes, align_down(other->offset, granule) - at);
         }
         return true;
     }

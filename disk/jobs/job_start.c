@@ -144,6 +144,24 @@ static void on_quiet_for_stream(void *opaque)
     go_on(job, result, &err);
 }
 
+static void begin_mirror(struct job *job)
+{
+    struct node *top = graph_top(job->options.disk);
+    graph_set_filter(job->options.disk, &job->filter);
+    job->has_filter = true;
+    list_push_back(&top->bitmaps, &job->todo->node);
+    if (job->options.sync == JOB_SYNC_FULL)
+        dirty_bitmap_mark(job->todo, 0, job->todo->size_bytes);
+}
+
+/* The bitmap does not see a write's end: none may be under way when it begins. */
+static void on_quiet_for_mirror(void *opaque)
+{
+    struct job *job = opaque;
+    begin_mirror(job);
+    go_on(job, 0, NULL);
+}
+
 /* Everything the backup has to show is unmarked or kept from now on. */
 static void begin_backup(struct job *job)
 {
@@ -189,17 +207,20 @@ static int begin(struct job *job)
     }
     if (job->options.kind == JOB_BACKUP)
         return graph_quiesce(disk, on_quiet_for_backup, job);
+    if (job->options.is_write_blocking)
+        return graph_quiesce(disk, on_quiet_for_mirror, job);
+    if (job->options.kind == JOB_MIRROR) {
+        begin_mirror(job);
+        job->is_starting = false;
+        job_scan(job);
+        return 0;
+    }
     graph_set_filter(disk, &job->filter);
     job->has_filter = true;
     if (job->options.kind == JOB_COMMIT)
         return graph_quiesce(disk, on_quiet_for_commit, job);
     if (job->options.kind == JOB_STREAM && job->destination->read_only)
         return graph_quiesce(disk, on_quiet_for_stream, job);
-    if (job->options.kind == JOB_MIRROR) {
-        list_push_back(&graph_top(disk)->bitmaps, &job->todo->node);
-        if (job->options.sync == JOB_SYNC_FULL)
-            dirty_bitmap_mark(job->todo, 0, job->todo->size_bytes);
-    }
     job->is_starting = false;
     job_scan(job);
     return 0;

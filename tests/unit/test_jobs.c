@@ -294,17 +294,22 @@ static void test_a_cancelled_mirror_is_whole_and_leaves_the_disk(void **state)
     assert_string_equal(disk_path(fixture.disk), "top");
 }
 
+static struct job *start_blocking_mirror(uint32_t granularity_bytes)
+{
+    return start(&(struct job_options){.kind = JOB_MIRROR,
+                                       .target = fixture.target,
+                                       .unmap = true,
+                                       .is_write_blocking = true,
+                                       .granularity_bytes = granularity_bytes});
+}
+
 /* Both sides see overlapping writes in one order, and nothing is left for the end. */
 static void test_a_blocking_mirror_is_never_behind(void **state)
 {
     (void)state;
     struct error err = {0};
     fixture.writes_on = true;
-    struct job *job = start(&(struct job_options){.kind = JOB_MIRROR,
-                                                  .target = fixture.target,
-                                                  .unmap = true,
-                                                  .is_write_blocking = true,
-                                                  .granularity_bytes = UNIT});
+    struct job *job = start_blocking_mirror(UNIT);
     turn_until(fixture.readies);
     unsigned writes = fixture.writes;
     turn_until(fixture.writes > writes + 200);
@@ -318,6 +323,58 @@ static void test_a_blocking_mirror_is_never_behind(void **state)
     assert_true(fixture.has_pivoted);
     end_writing_and_compare();
     assert_string_equal(disk_path(fixture.disk), "target");
+}
+
+/* Writes that begin or end within a granule, and one that was under way when the mirror began. */
+static void test_a_blocking_mirror_of_large_granules(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    fixture.writes_on = true;
+    turn_until(fixture.in_flight == WRITERS);
+    struct job *job = start_blocking_mirror(65536);
+    turn_until(fixture.readies && fixture.writes > 300);
+    stop_writing();
+    turn_until(!job_has_work(job));
+    expect_contents(fixture.target, fixture.model);
+    assert_int_equal(job_cancel(job, false, &err), 0);
+    turn_until(fixture.is_empty);
+    expect_contents(fixture.disk, fixture.model);
+}
+
+static uint8_t scribble[MIB];
+
+static void on_scribbled(struct disk_request *request, int result)
+{
+    (void)request;
+    assert_int_equal(result, 0);
+    fixture.in_flight--;
+}
+
+/* The guest's memory is the guest's: what it writes may change while it is written. */
+static void test_a_blocking_mirror_of_memory_that_changes(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct iovec iov[] = {{scribble, 5 * UNIT}, {scribble + 5 * UNIT, MIB - 5 * UNIT}};
+    struct disk_request request = {
+        .op = DISK_WRITE, .offset = 3 * UNIT, .bytes = MIB, .iov = iov, .iov_count = 2};
+    struct job *job = start_blocking_mirror(65536);
+    turn_until(fixture.readies);
+    request.on_done = on_scribbled;
+    fixture.in_flight++;
+    disk_submit(fixture.disk, &request);
+    for (uint8_t value = 1; fixture.in_flight; value++) {
+        memset(scribble, value, MIB);
+        turn();
+    }
+    struct iovec all = {fixture.model, DISK_BYTES};
+    struct disk_request whole = {.op = DISK_READ, .bytes = DISK_BYTES, .iov = &all, .iov_count = 1};
+    assert_int_equal(disk_run(fixture.disk, &whole), 0);
+    turn_until(!job_has_work(job));
+    expect_contents(fixture.target, fixture.model);
+    assert_int_equal(job_cancel(job, true, &err), 0);
+    turn_until(fixture.is_empty);
 }
 
 /* The guest's write is good if the source took it; the target gets it again. */
@@ -624,6 +681,8 @@ int main(void)
         TEST(test_a_mirror_holds_what_the_guest_wrote_last),
         TEST(test_a_cancelled_mirror_is_whole_and_leaves_the_disk),
         TEST(test_a_blocking_mirror_is_never_behind),
+        TEST(test_a_blocking_mirror_of_large_granules),
+        TEST(test_a_blocking_mirror_of_memory_that_changes),
         TEST(test_a_blocking_mirror_tries_again_what_the_target_refused),
         TEST(test_a_backup_holds_the_moment_of_its_start),
         TEST(test_an_incremental_backup_brings_the_full_one_up_to_date),

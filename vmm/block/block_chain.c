@@ -17,6 +17,7 @@ struct change {
 
 static void end(struct change *change)
 {
+    graph_set_user(change->disk, NULL);
     graph_resume(change->disk);
     block_finish(change->call, change->result, &change->err);
     free(change);
@@ -48,6 +49,7 @@ static void on_quiet(void *opaque)
 {
     struct change *change = opaque;
     const char *path = block_text(change->call->args, "backing-file");
+    change->was_read_only = change->node->read_only;
     if (change->was_read_only)
         change->result =
             graph_reopen(change->disk, change->node, false, &change->node, &change->err);
@@ -73,7 +75,6 @@ static int find(struct block_call *call, struct change *change)
         return error_set(err, EINVAL,
                          "not allowing backing file change on an image without a "
                          "backing file");
-    change->was_read_only = change->node->read_only;
     return block_check_free(change->disk, err);
 }
 
@@ -85,6 +86,8 @@ void block_change_backing(struct block_call *call)
     int result = find(call, change);
     if (!result)
         result = graph_quiesce(change->disk, on_quiet, change);
+    if (!result)
+        graph_set_user(change->disk, "its backing file is being changed");
     if (result) {
         block_finish(call, result, &change->err);
         free(change);
