@@ -266,6 +266,21 @@ def test_list_asks_no_stopped_machine_and_survives_a_silent_one(evctl, guest):
         assert "connect(" not in calls.stderr
 
 
+def test_a_person_sees_that_a_machine_does_not_answer(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    evctl("start", "web", "--paused")
+    pid = evctl("info", "web", "--json").json()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        pause = evctl.start_process("pause", "web")
+        assert pause.stderr.readline() == "waiting for the machine's answer ...\n"
+        pause.send_signal(signal.SIGINT)
+        assert pause.communicate(timeout=60)[1] == "evctl: interrupted\n"
+        assert pause.returncode == -signal.SIGINT
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_disk_info_and_shrinking(evctl):
     evctl("create", "web", "--disk", "1G")
     assert evctl("disk", "info", "web", "--json").json()[0]["virtual-size"] == 1 << 30

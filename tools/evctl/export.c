@@ -179,9 +179,9 @@ int cmd_export(struct evctl_call *call, struct error *err)
     char *target = NULL;
     CHECK(asprintf(&target, "%s%s", call->argument_count > 1 ? call->arguments[1] : machine.name,
                    call->argument_count > 1 ? "" : ".ova") > 0);
-    if (*model_text(machine.config, "kernel"))
-        tell_note("a kernel given by --kernel is not part of an OVF package");
     result = export_to(&export, target, err);
+    if (!result && *model_text(machine.config, "kernel"))
+        tell_note("the kernel, given by --kernel, is not part of %s", target);
     if (!result) {
         tell_line("%s", target);
         tell_json(json_pack("{s:s, s:i}", "file", target, "disks", (int)export.disk_count));

@@ -54,6 +54,11 @@ int live_disks_snapshot(const struct machine *machine, const char *name, struct 
     }
     result = run_transaction(&qmp, actions, err);
     qmp_close(&qmp);
+    /* evisor goes on with what it has been told. */
+    if (result == -EINTR)
+        error_set(err, EINTR,
+                  "interrupted; '%s' may have the snapshot '%s' all the same: evctl snapshot list",
+                  machine->name, name);
     return result;
 }
 
@@ -142,7 +147,7 @@ static int wait_jobs(struct jobs *jobs, struct error *err)
         result = qmp_wait_event(&jobs->qmp, tell_now_ns() + LOOK_MS * 1000000ull, &event);
         if (!result)
             result = take_event(jobs, event, err);
-        else if (result == -ETIMEDOUT)
+        else if (result == -ETIMEDOUT || result == -EINTR)
             result = interrupt_check(err);
         else
             result = error_set(err, -result, "the machine '%s' has ended", jobs->qmp.name);

@@ -15,6 +15,7 @@
 #include "tools/evctl/tell.h"
 
 #define MESSAGE_MAX_BYTES (8u << 20)
+#define LOOK_MS           250
 
 int qmp_connect(int folder_fd, const char *socket_name)
 {
@@ -94,15 +95,30 @@ static int next_message(struct qmp *qmp, uint64_t until_ns, json_t **message)
     }
 }
 
+/* The next message, in pieces of the time, so that a person sees what is waited for. */
+static int next_message_shown(struct qmp *qmp, struct tell_progress *progress, uint64_t until_ns,
+                              json_t **message)
+{
+    for (;;) {
+        uint64_t piece_ns = MIN(until_ns, tell_now_ns() + LOOK_MS * 1000000ull);
+        int result = next_message(qmp, piece_ns, message);
+        if (result != -ETIMEDOUT || tell_now_ns() >= until_ns)
+            return result;
+        tell_progress_update(progress, -1);
+    }
+}
+
 static int next_reply(struct qmp *qmp, json_t **message)
 {
+    struct tell_progress progress;
     uint64_t until_ns = tell_now_ns() + qmp->timeout_ms * 1000000ull;
-    for (;;) {
-        int result = next_message(qmp, until_ns, message);
-        if (result || !json_object_get(*message, "event"))
-            return result;
+    tell_progress_begin(&progress, "waiting for the machine's answer");
+    int result = 0;
+    while (!(result = next_message_shown(qmp, &progress, until_ns, message)) &&
+           json_object_get(*message, "event"))
         json_array_append_new(qmp->events, *message);
-    }
+    tell_progress_end(&progress);
+    return result;
 }
 
 int qmp_wait_event(struct qmp *qmp, uint64_t until_ns, json_t **event)
@@ -208,7 +224,7 @@ int qmp_open(const struct machine *machine, struct qmp *qmp, struct error *err)
     if (result == -ENOENT || result == -ECONNREFUSED)
         result = -ENOTCONN;
     if (!result)
-        result = next_message(qmp, tell_now_ns() + QMP_TIMEOUT_MS * 1000000ull, &greeting);
+        result = next_reply(qmp, &greeting);
     json_decref(greeting);
     if (result)
         result = set_transport_error(qmp, result, err);

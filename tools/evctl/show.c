@@ -73,8 +73,10 @@ static bool take_answer(struct asked *asked)
         if (is_it)
             return false;
     }
-    if (result == -ENOTCONN)
+    if (result == -ENOTCONN) {
         json_object_set_new(asked->row, "state", json_string("stopped"));
+        json_object_del(asked->row, "pid");
+    }
     return result == 0;
 }
 

@@ -17,8 +17,8 @@ static int check_snapshot_name(const char *name, struct error *err)
     if (store_check_name(name, NULL) == 0 && name[strspn(name, "0123456789")])
         return 0;
     return error_set(err, EINVAL,
-                     "'%s' cannot be a snapshot's name: use 1 to 64 bytes, not digits alone, "
-                     "neither '.' nor '-' first",
+                     "'%s' cannot be a snapshot's name: use 1 to 64 bytes without '/', not "
+                     "digits alone, neither '.' nor '-' first",
                      name);
 }
 
@@ -209,7 +209,7 @@ int cmd_snapshot_list(struct evctl_call *call, struct error *err)
     {
         char text[32];
         time_t seconds = (time_t)model_number(snapshot, "date-sec");
-        strftime(text, sizeof(text), "%Y-%m-%d_%H:%M:%S", localtime(&seconds));
+        strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", localtime(&seconds));
         json_object_set_new(snapshot, "made", json_string(text));
         if (json_array_size(json_object_get(snapshot, "missing")))
             tell_note("'%s' is not of all disks: one came later, or making it was interrupted",
