@@ -2,7 +2,9 @@
 /* guest_mem: finds the RAM region of an address and copies in and out of it. */
 #include "devices/guest_mem.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bytes.h"
 
@@ -70,17 +72,33 @@ void guest_mem_written(const struct guest_mem *mem, uint64_t gpa, uint64_t lengt
         mem->on_written(mem->opaque, gpa, length);
 }
 
+static const struct guest_mem_region *region_of(const struct guest_mem *mem, const void *host,
+                                                uint64_t length)
+{
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_mem_region *region = &mem->regions[i];
+        uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)region->host);
+        if (range_fits(offset, length, region->size))
+            return region;
+    }
+    UNREACHABLE("memory of a guest outside its RAM");
+}
+
 void guest_mem_written_host(const struct guest_mem *mem, const void *host, uint64_t length)
 {
     if (!mem->on_written)
         return;
-    for (unsigned i = 0; i < mem->region_count; i++) {
-        const struct guest_mem_region *region = &mem->regions[i];
-        uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)region->host);
-        if (range_fits(offset, length, region->size)) {
-            mem->on_written(mem->opaque, region->gpa + offset, length);
-            return;
-        }
-    }
-    UNREACHABLE("a device wrote outside guest RAM");
+    const struct guest_mem_region *region = region_of(mem, host, length);
+    uint64_t offset = (uint64_t)((uintptr_t)host - (uintptr_t)region->host);
+    mem->on_written(mem->opaque, region->gpa + offset, length);
+}
+
+int guest_mem_discard_host(const struct guest_mem *mem, void *host, uint64_t length)
+{
+    /* What is shared stays in its file unless that gets a hole. */
+    bool is_shared = region_of(mem, host, length)->is_shared;
+    if (madvise(host, length, is_shared ? MADV_REMOVE : MADV_DONTNEED) < 0)
+        return -errno;
+    guest_mem_written_host(mem, host, length);
+    return 0;
 }

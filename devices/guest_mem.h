@@ -23,6 +23,7 @@ struct guest_mem_region {
     uint64_t size;
     void *host;
     bool is_pluggable; /* a memory device's: the guest learns of it from that, not at boot */
+    bool is_shared;    /* a mapping that others may have as well: of a file */
 };
 
 struct guest_mem {
@@ -45,5 +46,10 @@ void guest_mem_written(const struct guest_mem *mem, uint64_t gpa, uint64_t lengt
 /* The same for memory that was found by guest_mem_span. */
 void guest_mem_written_host(const struct guest_mem *mem, const void *host, uint64_t length);
 
+/*
+ * Gives whole pages that guest_mem_span found back to the host; they read as zero then, of which
+ * this tells. -errno where they are as before: they are locked, or parts of larger pages.
+ */
+int must_check guest_mem_discard_host(const struct guest_mem *mem, void *host, uint64_t length);
 
 #endif

@@ -2,10 +2,9 @@
 /*
  * virtio_balloon: gives the guest's pages back to the host.
  *
- * RAM is one shared mapping, so pages are given back by a hole in its file (MADV_REMOVE); dropping
- * the mapping alone would keep them. The four queues have the numbers that drivers give them: those
- * of features that were not chosen are not counted. The buffer with statistics stays in its queue
- * once it is read; giving it back asks for new ones. So nothing is ever in flight.
+ * The four queues have the numbers that drivers give them: those of features that were not chosen
+ * are not counted. The buffer with statistics stays in its queue once it is read; giving it back
+ * asks for new ones. So nothing is ever in flight.
  */
 #include "devices/virtio_balloon.h"
 
@@ -14,7 +13,6 @@
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "base/iov.h"
@@ -86,10 +84,8 @@ static bool features_chosen(struct virtio_device *vdev)
 /* Memory that cannot be given back (locked, or in larger pages) stays as it is. */
 static void release(struct virtio_balloon *balloon, void *host, uint64_t bytes)
 {
-    if (madvise(host, bytes, MADV_REMOVE) < 0)
-        return;
-    balloon->released_bytes += bytes;
-    guest_mem_written_host(balloon->pci.virtio.mem, host, bytes);
+    if (guest_mem_discard_host(balloon->pci.virtio.mem, host, bytes) == 0)
+        balloon->released_bytes += bytes;
 }
 
 static void end_run(struct page_run *run)

@@ -2,7 +2,7 @@
 /*
  * virtio_mem: answers the guest's requests from a bitmap of plugged blocks.
  *
- * An unplugged block is given back to the host by a hole in its file. That takes time for much
+ * An unplugged block is given back to the host. That takes time for much
  * memory, so it is done a piece a turn, after the answer; until then the block is stale, and a
  * request to plug it is told to come again.
  */
@@ -13,7 +13,6 @@
 #include <linux/virtio_mem.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "base/iov.h"
@@ -76,12 +75,15 @@ static bool grow_usable(struct virtio_mem *mem)
 
 static void discard(struct virtio_mem *mem, uint64_t block, uint64_t count)
 {
-    void *host = (char *)mem->options.host + block * mem->options.block_bytes;
+    const struct guest_mem *guest = mem->pci.virtio.mem;
     uint64_t gpa = mem->options.gpa + block * mem->options.block_bytes;
     uint64_t bytes = count * mem->options.block_bytes;
-    if (madvise(host, bytes, MADV_REMOVE) < 0)
-        memset(host, 0, bytes); /* as the guest will expect it when the block is plugged again */
-    guest_mem_written(mem->pci.virtio.mem, gpa, bytes);
+    void *host = guest_mem_span(guest, gpa, bytes);
+    CHECK(host);
+    if (guest_mem_discard_host(guest, host, bytes) == 0)
+        return;
+    memset(host, 0, bytes); /* as the guest will expect it when the block is plugged again */
+    guest_mem_written(guest, gpa, bytes);
 }
 
 static void give_back(struct loop_task *task)

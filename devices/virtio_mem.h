@@ -16,7 +16,6 @@
 struct virtio_mem_options {
     uint64_t gpa; /* aligned to the block */
     uint64_t size_bytes, block_bytes, requested_bytes;
-    void *host; /* the region's memory, from a file whose holes read as zero */
     /* Optional. Addresses below `usable_bytes` of the region may be used from now on: a bigger
      * requested size needs more of them. Returns false if that cannot be. */
     bool (*make_usable)(void *opaque, uint64_t usable_bytes);

@@ -263,7 +263,6 @@ static int make_mem_device(struct machine *machine, unsigned index, struct error
         .size_bytes = config->size_bytes,
         .block_bytes = config->block_bytes,
         .requested_bytes = config->requested_bytes,
-        .host = mem->region.host,
         .make_usable = make_usable,
         .on_size_changed = on_mem_size_changed,
         .opaque = mem,

@@ -8,8 +8,6 @@
 #include "vmm/mem_region.h"
 
 #include <errno.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 
@@ -17,33 +15,16 @@ int mem_region_init(struct mem_region *region, struct accel_vm *vm, struct guest
                     unsigned first_slot, uint64_t gpa, uint64_t size, const char *path,
                     struct error *err)
 {
-    *region = (struct mem_region){.vm = vm,
-                                  .guest = guest,
-                                  .first_slot = first_slot,
-                                  .gpa = gpa,
-                                  .size = size,
-                                  .host = MAP_FAILED};
-    region->fd = memory_open_backing(path, err);
-    if (region->fd < 0)
-        return region->fd;
-    if (ftruncate(region->fd, (off_t)size) == 0)
-        region->host =
-            mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, region->fd, 0);
-    if (region->host == MAP_FAILED) {
-        int result = error_set_errno(err, errno, "cannot map %llu MiB for a memory device",
-                                     (unsigned long long)(size / MIB));
-        close(region->fd);
-        return result;
-    }
-    madvise(region->host, size, MADV_HUGEPAGE);
-    madvise(region->host, size, MADV_DONTDUMP);
-    return 0;
+    *region = (struct mem_region){
+        .vm = vm, .guest = guest, .first_slot = first_slot, .gpa = gpa, .size = size};
+    int result = memory_backing_init(&region->backing, size, path, false, "a memory device", err);
+    region->host = region->backing.host;
+    return result;
 }
 
 void mem_region_fini(struct mem_region *region)
 {
-    munmap(region->host, region->size);
-    close(region->fd);
+    memory_backing_fini(&region->backing);
 }
 
 /* Devices see one range that grows. */
@@ -61,8 +42,11 @@ static int tell_devices(struct mem_region *region, uint64_t bytes)
         return -ENOSPC;
     for (unsigned i = guest->region_count++; i > at; i--)
         guest->regions[i] = guest->regions[i - 1];
-    guest->regions[at] = (struct guest_mem_region){
-        .gpa = region->gpa, .size = bytes, .host = region->host, .is_pluggable = true};
+    guest->regions[at] = (struct guest_mem_region){.gpa = region->gpa,
+                                                   .size = bytes,
+                                                   .host = region->host,
+                                                   .is_pluggable = true,
+                                                   .is_shared = region->backing.fd >= 0};
     return 0;
 }
 

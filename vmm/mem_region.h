@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mem_region: the memory behind one virtio-mem device: a file mapped on the host, of which the
+ * mem_region: the memory behind one virtio-mem device, mapped on the host, of which the
  * accelerator and the devices are given more as it is needed, in a few pieces.
  */
 #ifndef VMM_MEM_REGION_H
@@ -17,10 +17,10 @@ struct mem_region {
     unsigned first_slot;
     uint64_t gpa, size, mapped;
     void *host;
-    int fd;
+    struct memory_backing backing;
 };
 
-/* Address space, no memory yet. `path`: see memory_open_backing; NULL: memory of the host. */
+/* Address space, no memory yet. `path`: see memory_backing_init; NULL: memory of the host. */
 int must_check mem_region_init(struct mem_region *region, struct accel_vm *vm,
                                struct guest_mem *guest, unsigned first_slot, uint64_t gpa,
                                uint64_t size, const char *path, struct error *err);

@@ -3,51 +3,25 @@
 #include "vmm/memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/limits.h"
 
-int memory_open_backing(const char *path, struct error *err)
-{
-    struct stat info;
-    if (!path) {
-        int fd = memfd_create("evisor-ram", MFD_CLOEXEC);
-        return fd >= 0 ? fd : error_set_errno(err, errno, "cannot create the guest's memory");
-    }
-    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-        char *name = NULL;
-        CHECK(asprintf(&name, "%s/evisor-ram-XXXXXX", path) > 0);
-        int fd = mkostemp(name, O_CLOEXEC);
-        int code = errno;
-        if (fd >= 0)
-            unlink(name);
-        free(name);
-        return fd >= 0
-                   ? fd
-                   : error_set_errno(err, code, "cannot create the guest's memory in '%s'", path);
-    }
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    return fd >= 0 ? fd
-                   : error_set_errno(err, errno, "cannot open '%s' for the guest's memory", path);
-}
-
 static void lay_out(struct memory *memory)
 {
     struct guest_mem *guest = &memory->guest;
     uint64_t low = MIN(memory->size, MEMORY_LOW_MAX);
-    guest->regions[0] = (struct guest_mem_region){.size = low, .host = memory->host};
+    guest->regions[0] = (struct guest_mem_region){
+        .size = low, .host = memory->host, .is_shared = memory->backing.fd >= 0};
     guest->region_count = 1;
     if (memory->size > low) {
         guest->regions[1] = (struct guest_mem_region){.gpa = MEMORY_HIGH_BASE,
                                                       .size = memory->size - low,
-                                                      .host = (char *)memory->host + low};
+                                                      .host = (char *)memory->host + low,
+                                                      .is_shared = memory->backing.fd >= 0};
         guest->region_count = 2;
     }
     const struct guest_mem_region *last = &guest->regions[guest->region_count - 1];
@@ -70,34 +44,15 @@ static int populate(struct memory *memory, struct error *err)
     return 0;
 }
 
-/* `is_reserved`: the host says now, not by a signal later, that its huge pages do not suffice. */
-static int map_backing(struct memory *memory, bool is_reserved, struct error *err)
-{
-    const unsigned long long mib = memory->size / MIB;
-    if (ftruncate(memory->fd, (off_t)memory->size) < 0)
-        return error_set_errno(err, errno, "cannot size the guest's memory to %llu MiB", mib);
-    int flags = MAP_SHARED | (is_reserved ? 0 : MAP_NORESERVE);
-    memory->host = mmap(NULL, memory->size, PROT_READ | PROT_WRITE, flags, memory->fd, 0);
-    if (memory->host == MAP_FAILED)
-        return error_set_errno(err, errno, "cannot map %llu MiB of guest memory; use a smaller -m%s",
-                               mib, is_reserved ? ", or give -mem-path more pages" : "");
-    madvise(memory->host, memory->size, MADV_HUGEPAGE);
-    madvise(memory->host, memory->size, MADV_DONTDUMP);
-    return 0;
-}
-
 int memory_init(struct memory *memory, uint64_t size, const char *path, bool prealloc,
                 struct error *err)
 {
-    *memory = (struct memory){.size = size, .fd = -1};
-    memory->fd = memory_open_backing(path, err);
-    if (memory->fd < 0)
-        return memory->fd;
-    int result = map_backing(memory, path != NULL, err);
-    if (result) {
-        close(memory->fd);
+    *memory = (struct memory){.size = size};
+    int result =
+        memory_backing_init(&memory->backing, size, path, path != NULL, "the guest's memory", err);
+    if (result)
         return result;
-    }
+    memory->host = memory->backing.host;
     result = prealloc ? populate(memory, err) : 0;
     if (result) {
         memory_fini(memory);
@@ -109,8 +64,7 @@ int memory_init(struct memory *memory, uint64_t size, const char *path, bool pre
 
 void memory_fini(struct memory *memory)
 {
-    munmap(memory->host, memory->size);
-    close(memory->fd);
+    memory_backing_fini(&memory->backing);
 }
 
 int memory_map(struct memory *memory, struct accel_vm *vm, struct error *err)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * memory: the guest's RAM: one memfd, mapped once, seen by the guest below and above the hole.
+ * memory: the guest's RAM: one piece, mapped once, seen by the guest below and above the hole.
  *
  * The map is that of Q35 as evisor lays it out: RAM from 0 to at most 2 GiB, then the hole for
  * ECAM, PCI, IOAPIC and LAPIC, and the rest of RAM from 4 GiB on.
@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "devices/guest_mem.h"
 #include "vmm/accel.h"
+#include "vmm/memory_backing.h"
 
 #define MEMORY_LOW_MAX    UINT64_C(0x80000000)
 #define MEMORY_ECAM_BASE  UINT64_C(0xb0000000) /* 256 MiB: one bus range of 0 to 255 */
@@ -27,19 +28,16 @@ struct memory {
     void *host;
     uint64_t size;
     uint64_t device_end; /* RAM and memory devices end here, at a GiB boundary from 4 GiB on */
-    int fd;
+    struct memory_backing backing;
 };
 
 /*
- * `path`: a file or a hugetlbfs directory to take the memory from (-mem-path), or NULL for a memfd
- * with transparent huge pages. `prealloc` touches every page now.
+ * `path`: a file or a hugetlbfs directory to take the memory from (-mem-path), or NULL for memory
+ * of the host with transparent huge pages. `prealloc` touches every page now.
  */
 int must_check memory_init(struct memory *memory, uint64_t size, const char *path, bool prealloc,
                            struct error *err);
 void memory_fini(struct memory *memory);
-
-/* An open file to take guest memory from: as `path` of memory_init. A descriptor, or -errno. */
-int must_check memory_open_backing(const char *path, struct error *err);
 
 /* Gives all RAM to the accelerator, as memslots 0 and up. */
 int must_check memory_map(struct memory *memory, struct accel_vm *vm, struct error *err);

@@ -3,6 +3,7 @@
 #include "vmm/memory.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -80,6 +81,71 @@ static void test_a_file_holds_the_memory(void **state)
     unlink(path);
 }
 
+static bool huge_pages_are_offered(void)
+{
+    char text[64] = "";
+    FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+    bool is_read = file && fgets(text, sizeof(text), file);
+    if (file)
+        fclose(file);
+    return is_read && !strstr(text, "[never]");
+}
+
+/* Of the mapping that begins at `host`. */
+static unsigned long huge_kib(const void *host)
+{
+    char line[256], start[32];
+    unsigned long found = 0;
+    bool is_there = false;
+    FILE *file = fopen("/proc/self/smaps", "r");
+    assert_non_null(file);
+    snprintf(start, sizeof(start), "%lx-", (unsigned long)(uintptr_t)host);
+    while (fgets(line, sizeof(line), file)) {
+        if (strchr("0123456789abcdef", line[0]))
+            is_there = strncmp(line, start, strlen(start)) == 0;
+        else if (is_there && sscanf(line, "AnonHugePages: %lu", &found) == 1)
+            break;
+    }
+    fclose(file);
+    return found;
+}
+
+/* As the host does with a setting of its own only: it takes a file's memory in small pages. */
+static void test_the_host_maps_huge_pages(void **state)
+{
+    struct memory memory;
+    (void)state;
+    if (!huge_pages_are_offered())
+        skip();
+    make(&memory, NULL, false);
+    assert_int_equal((uintptr_t)memory.host % (2 * MIB), 0);
+    for (uint64_t at = 0; at < SIZE; at += 2 * MIB)
+        ((char *)memory.host)[at] = 'x';
+    assert_true(huge_kib(memory.host) > 0);
+    memory_fini(&memory);
+}
+
+static void give_back_half(const char *path)
+{
+    struct memory memory;
+    make(&memory, path, true);
+    char *half = (char *)memory.host + SIZE / 2;
+    memset(memory.host, 'x', SIZE);
+    assert_int_equal(guest_mem_discard_host(&memory.guest, half, SIZE / 2), 0);
+    assert_int_equal(resident_pages(&memory), SIZE / 2 / 4096);
+    assert_int_equal(half[-1], 'x');
+    assert_int_equal(half[0], 0);
+    assert_int_equal(half[SIZE / 2 - 1], 0);
+    memory_fini(&memory);
+}
+
+static void test_what_is_given_back_is_gone_and_reads_as_zero(void **state)
+{
+    (void)state;
+    give_back_half(NULL);
+    give_back_half("/dev/shm");
+}
+
 /* A file that may not grow is told of in a sentence, not by a signal later. */
 static void test_too_little_room_is_an_error(void **state)
 {
@@ -107,6 +173,8 @@ int main(void)
         cmocka_unit_test(test_prealloc_takes_all),
         cmocka_unit_test(test_a_folder_gives_memory_and_keeps_no_file),
         cmocka_unit_test(test_a_file_holds_the_memory),
+        cmocka_unit_test(test_the_host_maps_huge_pages),
+        cmocka_unit_test(test_what_is_given_back_is_gone_and_reads_as_zero),
         cmocka_unit_test(test_too_little_room_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,7 +50,7 @@ static void start(struct fixture *f, uint64_t requested)
     memset(f, 0, sizeof(*f));
     fake_guest_init(&f->guest);
     f->host =
-        mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(f->host != MAP_FAILED);
     f->guest.mem.regions[2] = (struct guest_mem_region){.gpa = GPA, .host = f->host};
     f->guest.mem.region_count = 3;
@@ -58,7 +58,6 @@ static void start(struct fixture *f, uint64_t requested)
                                                .size_bytes = SIZE,
                                                .block_bytes = BLOCK,
                                                .requested_bytes = requested,
-                                               .host = f->host,
                                                .make_usable = make_usable,
                                                .on_size_changed = on_size_changed,
                                                .opaque = f};

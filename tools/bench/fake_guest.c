@@ -79,11 +79,11 @@ static void route_destroy(struct irq_route *irq_route)
 static const struct irq_hub_ops hub_ops = {set_line,  send_msi,   route_create,
                                            route_set, route_fire, route_destroy};
 
-/* Shared, as a real guest has it: a device may give pages back. */
+/* Private, as a real guest has it. */
 static void *map_ram(uint64_t bytes)
 {
     char *base =
-        mmap(NULL, bytes + 2 * PAGE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(NULL, bytes + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHECK(base != MAP_FAILED);
     CHECK(mprotect(base + PAGE, bytes, PROT_READ | PROT_WRITE) == 0);
     return base + PAGE;
