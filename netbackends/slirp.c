@@ -13,7 +13,8 @@
  *                                                    or a frame sent would re-enter the NIC
  *   task: poll, to_guest -> net_receive, lanes, fill in the turn's COMPLETE stage
  *
- * What the host sends on a TCP connection that the guest opened goes past libslirp: see lane.h.
+ * What the host sends on a TCP connection that the guest opened goes past libslirp: see lane.h. A
+ * connection that is broken off is never told as one that ended well: see endings.h.
  *
  * Backpressure: while to_guest is fuller than QUEUE_HIGH_BYTES the host's sockets are not read;
  * TCP's windows do the rest. What libslirp sends regardless (answers to the guest's own frames) is
@@ -69,7 +70,7 @@ static int queue_piece(void *opaque, uint8_t *frame, size_t length)
 }
 
 /* `segment` is free: while a piece of a frame is in it, libslirp has a copy of its own. */
-static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t length)
+static void queue_piecewise(struct slirp_backend *self, const uint8_t *bytes, size_t length)
 {
     struct net_meta cut;
     int result = merge_push(&self->merge, &self->to_guest, bytes, length, &cut);
@@ -77,6 +78,14 @@ static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t l
         result = offload_segment(&cut, bytes, length, self->segment, queue_piece, self);
     if (result)
         self->backend.stats.rx_dropped++;
+}
+
+static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t length,
+                      const struct packet *packet)
+{
+    uint8_t reset[ENDINGS_FRAME_MAX];
+    bool is_broken = endings_to_guest(&self->endings, bytes, packet, reset, &length);
+    queue_piecewise(self, is_broken ? reset : bytes, length);
 }
 
 /* libslirp believes in a longer wire than there is: see start_slirp. */
@@ -99,7 +108,7 @@ static void queue_control(struct slirp_backend *self, const uint8_t *bytes, size
     memcpy(frame, bytes, length);
     size_t mss = mss_of(&self->merge.mss, bytes, packet);
     if (lanes_to_guest(&self->lanes, frame, &length, packet, mss))
-        queue_tcp(self, frame, length);
+        queue_tcp(self, frame, length, packet);
 }
 
 static void queue_frame(struct slirp_backend *self, const uint8_t *bytes, size_t length)
@@ -110,8 +119,10 @@ static void queue_frame(struct slirp_backend *self, const uint8_t *bytes, size_t
         packet_parse_ip(bytes, length, &packet) && packet_parse_tcp(bytes, &packet, &payload);
     if (is_tcp && lanes_know(&self->lanes, bytes, &packet))
         queue_control(self, bytes, length, &packet);
-    else if (is_tcp || length <= PACKET_ETHERNET_BYTES + MSS_MTU)
-        queue_tcp(self, bytes, length);
+    else if (is_tcp)
+        queue_tcp(self, bytes, length, &packet);
+    else if (length <= PACKET_ETHERNET_BYTES + MSS_MTU)
+        queue_piecewise(self, bytes, length);
     else
         queue_long(self, bytes, length);
 }
@@ -169,12 +180,14 @@ static void on_register_fd(int fd, void *opaque)
 {
     struct slirp_backend *self = opaque;
     lanes_on_fd(&self->lanes, fd);
+    endings_on_fd(&self->endings, fd);
 }
 
 static void on_unregister_fd(int fd, void *opaque)
 {
     struct slirp_backend *self = opaque;
     lanes_on_fd_closed(&self->lanes, fd);
+    endings_on_fd_closed(&self->endings, fd);
     poll_set_forget(&self->sockets, fd);
 }
 
@@ -227,6 +240,9 @@ static void poll_sockets(struct slirp_backend *self, uint64_t now_ns)
         self->ra_timer.deadline_ns = UINT64_MAX;
         slirp_handle_timer(self->slirp, self->ra_timer.id, self->ra_timer.opaque);
     }
+    struct ending_reset *reset;
+    while ((reset = endings_next_reset(&self->endings)))
+        slirp_input(self->slirp, reset->bytes, (int)reset->length);
 }
 
 static void deliver(struct slirp_backend *self)
@@ -375,8 +391,11 @@ static int input(void *opaque, uint8_t *frame, size_t length)
         packet_parse_ip(frame, length, &packet) && packet_parse_tcp(frame, &packet, &payload);
     if (is_tcp && !lanes_from_guest(&self->lanes, frame, &packet, payload, self->last_activity_ns))
         return 0;
+    if (is_tcp)
+        endings_from_guest(&self->endings, frame, &packet);
     slirp_input(self->slirp, frame, (int)length);
     lanes_taken(&self->lanes);
+    endings_taken(&self->endings);
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/closing.h"
 #include "base/list.h"
+#include "netbackends/endings.h"
 #include "netbackends/frame_queue.h"
 #include "netbackends/guard.h"
 #include "netbackends/lane.h"
@@ -38,6 +39,7 @@ struct slirp_backend {
     struct frame_queue to_guest;
     struct merge merge;
     struct lane_set lanes;
+    struct endings endings;
     bool guest_is_full; /* net_receive answered -EAGAIN */
     struct guard guard;
     size_t sockets_max;

@@ -2,7 +2,9 @@
 /* TCP through the user network with the real libslirp: how connections end, and how long segments
  * are that a guest gets. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -80,11 +82,17 @@ static void take(struct guest_tcp *tcp, size_t wanted, size_t mss)
     }
 }
 
+static void reset_by_host(int fd)
+{
+    const struct linger at_once = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    close(fd);
+}
+
 /* One that breaks off is heard behind its last byte, as a reset. */
 static void test_a_host_that_breaks_off(void **state)
 {
     (void)state;
-    const struct linger at_once = {1, 0};
     static const char data[30000];
     uint16_t port;
     size_t at, bytes;
@@ -95,8 +103,7 @@ static void test_a_host_that_breaks_off(void **state)
     int fd = guest_tcp_accept(&loop, listener);
     assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
     take(&tcp, sizeof(data), 1460);
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
-    close(fd);
+    reset_by_host(fd);
     guest_tcp_next(&tcp, TCP_RST, &at, &bytes);
     close(listener);
 }
@@ -123,6 +130,98 @@ static void test_a_host_that_only_listens_on(void **state)
     assert_int_equal(guest_tcp_read(&loop, fd, data, 10), 10);
     assert_memory_equal(data, "still here", 10);
     guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+    assert_int_equal(guest_tcp_read(&loop, fd, data, 1), 0);
+    close(fd);
+    close(listener);
+}
+
+/* Also where libslirp learns of it by writing, or after the guest has said all. */
+static void test_a_host_that_breaks_off_is_never_at_its_end(void **state)
+{
+    (void)state;
+    static const char data[1000];
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    for (int has_ended = 0; has_ended < 2; has_ended++) {
+        struct guest_tcp tcp = make_tcp((uint16_t)(40000 + has_ended), port);
+        guest_tcp_connect(&tcp);
+        int fd = guest_tcp_accept(&loop, listener);
+        assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
+        take(&tcp, sizeof(data), 1460);
+        if (has_ended) {
+            guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+            guest_tcp_next(&tcp, TCP_ACK, &at, &bytes);
+        }
+        reset_by_host(fd);
+        if (!has_ended)
+            guest_tcp_send(&tcp, TCP_ACK, data, sizeof(data));
+        const uint8_t *header = guest_tcp_next(&tcp, TCP_ACK, &at, &bytes) + 34;
+        while (!(header[13] & (TCP_RST | TCP_FIN)))
+            header = guest_tcp_next(&tcp, TCP_ACK, &at, &bytes) + 34;
+        assert_int_equal(header[13], TCP_RST | TCP_ACK);
+        assert_int_equal(load_be32(header + 4), tcp.acknowledged);
+    }
+    close(listener);
+    /* libslirp has forgotten both. */
+    fake_nic_run_ms(&loop, 20);
+    char *table = net_slirp_connections(net);
+    assert_null(strstr(table, "TCP["));
+    free(table);
+}
+
+/* A guest's reset is no end of the text; after the guest's end a reset takes nothing of it away. */
+static void test_a_guest_that_breaks_off(void **state)
+{
+    (void)state;
+    static char data[1000];
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    for (int has_ended = 0; has_ended < 2; has_ended++) {
+        struct guest_tcp tcp = make_tcp((uint16_t)(40000 + has_ended), port);
+        guest_tcp_connect(&tcp);
+        int fd = guest_tcp_accept(&loop, listener);
+        guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, data, sizeof(data));
+        guest_tcp_next(&tcp, TCP_ACK, &at, &bytes);
+        if (has_ended) {
+            guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+            guest_tcp_next(&tcp, TCP_ACK, &at, &bytes);
+        }
+        guest_tcp_send(&tcp, TCP_RST, NULL, 0);
+        fake_nic_run_ms(&loop, 20);
+        if (has_ended)
+            assert_int_equal(guest_tcp_read(&loop, fd, data, sizeof(data)), sizeof(data));
+        errno = 0;
+        while (read(fd, data, sizeof(data)) > 0) {
+        }
+        assert_int_equal(errno, has_ended ? 0 : ECONNRESET);
+        close(fd);
+    }
+    close(listener);
+}
+
+/* A reset that libslirp does not believe (its number is far ahead) harms nothing. */
+static void test_a_reset_that_is_not_believed(void **state)
+{
+    (void)state;
+    char data[10] = {0};
+    uint16_t port;
+    size_t at, bytes;
+    int listener = guest_tcp_listen(&port);
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port), stale;
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    stale = tcp;
+    stale.sequence += 1000000;
+    guest_tcp_send(&stale, TCP_RST, NULL, 0);
+    guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, "still here", 10);
+    guest_tcp_next(&tcp, TCP_ACK, &at, &bytes);
+    guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+    assert_int_equal(guest_tcp_read(&loop, fd, data, 10), 10);
     assert_int_equal(guest_tcp_read(&loop, fd, data, 1), 0);
     close(fd);
     close(listener);
@@ -195,6 +294,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         tcp_test(test_a_host_that_breaks_off),
         tcp_test(test_a_host_that_only_listens_on),
+        tcp_test(test_a_host_that_breaks_off_is_never_at_its_end),
+        tcp_test(test_a_guest_that_breaks_off),
+        tcp_test(test_a_reset_that_is_not_believed),
         tcp_test(test_a_smaller_mss_is_honoured),
         tcp_test(test_a_smaller_mss_is_honoured_by_a_forward),
     };
