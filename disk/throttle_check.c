@@ -31,6 +31,8 @@ int throttle_check(const struct throttle_limits *limits, struct error *err)
             return error_set(err, EINVAL, "the burst length cannot be 0");
         if (limits->bucket[i].burst_s > 1 && !burst)
             return error_set(err, EINVAL, "burst length set without burst rate");
+        if (burst && limits->bucket[i].burst_s > LIMIT_MAX / burst)
+            return error_set(err, EINVAL, "burst length too high for this burst rate");
         if (burst && !average)
             return error_set(err, EINVAL, "bps_max/iops_max require corresponding bps/iops values");
         if (burst && burst < average)

@@ -6,6 +6,7 @@
 #include "vmm/block/block.h"
 #include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_private.h"
+#include "vmm/options/disk_path.h"
 
 static bool disk_at(void *opaque, unsigned index, struct disk **disk, const char **id)
 {
@@ -15,6 +16,15 @@ static bool disk_at(void *opaque, unsigned index, struct disk **disk, const char
     *disk = machine->disks[index];
     *id = machine->config->disks[index].id;
     return true;
+}
+
+static struct disk *of_device(void *opaque, const char *name)
+{
+    const struct machine *machine = opaque;
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        if (machine->disks[i] && disk_path_is(&machine->config->disks[i], i, name))
+            return machine->disks[i];
+    return NULL;
 }
 
 static void forget(void *opaque, struct disk *disk)
@@ -29,7 +39,7 @@ static void emit(void *opaque, const char *event, json_t *data)
 
 int machine_make_block(struct machine *machine, struct error *err)
 {
-    const struct block_host host = {disk_at, forget, emit, machine};
+    const struct block_host host = {disk_at, of_device, forget, emit, machine};
     return block_create(machine->loop, &host, &machine->block, err);
 }
 
@@ -42,6 +52,11 @@ void machine_block_command(struct machine *machine, const char *name, const json
 int machine_block_check_unused(struct machine *machine, struct disk *disk, struct error *err)
 {
     return block_release_disk(machine->block, disk, err);
+}
+
+bool machine_block_has_node(struct machine *machine, const char *name)
+{
+    return block_has_node(machine->block, name);
 }
 
 static void on_block_closed(void *opaque)

@@ -17,6 +17,9 @@ void machine_block_command(struct machine *machine, const char *name, const json
 int must_check machine_block_check_unused(struct machine *machine, struct disk *disk,
                                           struct error *err);
 
+/* A node of any image in use has that name. */
+bool machine_block_has_node(struct machine *machine, const char *name);
+
 /* For machine.c and machine_close.c. */
 int must_check machine_make_block(struct machine *machine, struct error *err);
 void machine_close_block(struct machine *machine, void (*on_closed)(struct machine *machine));

@@ -40,7 +40,12 @@ enum job_bitmap_mode { JOB_BITMAP_ON_SUCCESS, JOB_BITMAP_NEVER, JOB_BITMAP_ALWAY
 
 enum job_on_error { JOB_ERROR_REPORT, JOB_ERROR_IGNORE, JOB_ERROR_STOP, JOB_ERROR_ENOSPC };
 
-enum job_event { JOB_EVENT_READY, JOB_EVENT_PENDING, JOB_EVENT_COMPLETED, JOB_EVENT_CANCELLED };
+enum job_event {
+    JOB_EVENT_READY,
+    JOB_EVENT_PENDING, /* it waits for job_finalize */
+    JOB_EVENT_COMPLETED,
+    JOB_EVENT_CANCELLED
+};
 
 struct job;
 

@@ -444,7 +444,8 @@ static void on_block_closed(void *opaque)
 
 static void run_script(struct jobscene *scene)
 {
-    const struct block_host host = {disk_at, forget, emit, scene};
+    const struct block_host host = {
+        .disk_at = disk_at, .forget = forget, .emit = emit, .opaque = scene};
     struct error err = {0};
     scene->disk = open_disk(scene, names[TOP]);
     struct node *mid = graph_find(scene->disk, "mid", true);

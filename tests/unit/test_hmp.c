@@ -164,14 +164,15 @@ static void test_info(void **state)
     assert_string_equal(ask(fd, "info uuid"), "00000000-0000-0000-0000-000000000000\r\n");
     assert_string_equal(ask(fd, "info cpus"),
                         "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n");
-    assert_string_equal(ask(fd, "info block"),
-                        "virtio0: /tmp/top.qcow2 (qcow2)\r\n"
-                        "    Attached to:      virtio-blk-pci\r\n"
-                        "    Cache mode:       writeback\r\n"
-                        "    Backing file:     /tmp/base.raw (chain depth: 1)\r\n"
-                        "\r\n"
-                        "none0 (virtio1): /tmp/base.raw (raw, read-only)\r\n"
-                        "    Cache mode:       writethrough, direct\r\n");
+    assert_string_equal(
+        ask(fd, "info block"),
+        "virtio0: /tmp/top.qcow2 (qcow2)\r\n"
+        "    Attached to:      /machine/peripheral-anon/device[0]/virtio-backend\r\n"
+        "    Cache mode:       writeback\r\n"
+        "    Backing file:     /tmp/base.raw (chain depth: 1)\r\n"
+        "\r\n"
+        "none0 (virtio1): /tmp/base.raw (raw, read-only)\r\n"
+        "    Cache mode:       writethrough, direct\r\n");
     assert_non_null(strstr(ask(fd, "info blockstats"), "virtio0: rd_bytes=4096 wr_bytes=0"));
     assert_string_equal(ask(fd, "info network"),
                         "virtio-net-pci: index=0,type=nic,model=virtio-net-pci,macaddr="

@@ -86,6 +86,15 @@ static void test_refused_nodes(void **state)
     refuse("-kernel k -blockdev driver=file,node-name=n", "'filename' is missing");
     refuse("-kernel k -drive if=none,id=n,file=a.raw -blockdev driver=file,node-name=n,filename=b",
            "Duplicate nodes");
+    refuse("-kernel k -drive if=none,id=d,node-name=n,file=a.raw "
+           "-blockdev driver=raw,node-name=n,file.filename=b",
+           "Duplicate nodes");
+    refuse("-kernel k -drive if=none,id=d,node-name=n,file=a.raw "
+           "-drive if=none,id=e,node-name=n,file=b.raw",
+           "Duplicate nodes");
+    refuse("-kernel k -blockdev driver=raw,node-name=n", "Parameter 'file' is missing");
+    refuse("-kernel k -blockdev driver=raw,node-name=n,file.driver=file",
+           "'file.filename' is missing");
     refuse("-kernel k -blockdev driver=qcow2,node-name=n,file.filename=a,what=1", "'what'");
     refuse("-kernel k -blockdev driver=qcow2,node-name=n,file.driver=nbd,file.filename=a",
            "only files");

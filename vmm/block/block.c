@@ -155,6 +155,16 @@ struct disk *block_find(struct block *block, const char *name, struct node **nod
     return NULL;
 }
 
+bool block_has_node(struct block *block, const char *name)
+{
+    struct disk *disk;
+    const char *id;
+    for (unsigned i = 0; block->host.disk_at(block->host.opaque, i, &disk, &id); i++)
+        if (disk && graph_find(disk, name, false))
+            return true;
+    return false;
+}
+
 struct disk *block_find_root(struct block *block, const char *name, struct error *err)
 {
     struct node *node;

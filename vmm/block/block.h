@@ -19,6 +19,8 @@ struct block;
 struct block_host {
     /* Disks by place, NULL where there is none; *id is its drive's or node's. False: no more. */
     bool (*disk_at)(void *opaque, unsigned index, struct disk **disk, const char **id);
+    /* The disk behind a device, by its id or its path; NULL if there is none. */
+    struct disk *(*of_device)(void *opaque, const char *name);
     /* A disk that jobs need leaves the machine; it is closed by the caller. */
     void (*forget)(void *opaque, struct disk *disk);
     /* `data` is taken over. */
@@ -36,6 +38,8 @@ void block_run(struct block *block, const char *command, const json_t *arguments
                block_done_fn *done, void *opaque);
 /* The disk goes away: what serves it to others stops using it. -EBUSY: a job does. */
 int must_check block_release_disk(struct block *block, struct disk *disk, struct error *err);
+/* A node of that name is in use, at whatever place of a chain. */
+bool block_has_node(struct block *block, const char *name);
 /* Ends jobs and exports; before the disks are closed. */
 void block_close(struct block *block, void (*on_closed)(void *opaque), void *opaque);
 

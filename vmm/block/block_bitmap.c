@@ -57,6 +57,8 @@ static int prepare_add(struct block_action *action, struct error *err)
     if (action->chain_node != graph_top(action->disk))
         return error_set(err, ENOTSUP, "Node '%s' is not the top of its disk",
                          action->chain_node->name);
+    if ((uint64_t)json_integer_value(granularity) > UINT32_MAX)
+        return error_set(err, EINVAL, "Parameter 'granularity' expects uint32_t");
     if (granularity && json_integer_value(granularity) < 512)
         return error_set(err, EINVAL, "Granularity must be power of 2 and at least 512");
     int result = disk_add_bitmap(action->disk, name, block_uint(data, "granularity", 0),

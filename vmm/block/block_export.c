@@ -199,8 +199,11 @@ void block_export_add(struct block_call *call)
 static void remove_found(struct block_call *call, struct block_export *export)
 {
     struct error err = {0};
-    const char *mode = block_text(call->args, "mode");
-    block_finish(call, remove_export(export, mode && !strcmp(mode, "hard"), &err), &err);
+    unsigned is_hard;
+    int result = block_choice(call->args, "mode", "safe|hard", 0, &is_hard, &err);
+    if (!result)
+        result = remove_export(export, is_hard, &err);
+    block_finish(call, result, &err);
 }
 
 void block_nbd_remove(struct block_call *call)

@@ -240,7 +240,9 @@ static int prepare_mirror(struct block *block, const json_t *args, struct job_op
     struct disk *disk = block_find_root(block, block_text(args, "device"), err);
     if (!disk)
         return -ENODEV;
-    int result = block_choice(args, "sync", "full|top|none", 0, &sync, err);
+    int result = block_choice(args, "sync", "full|top|none|incremental|bitmap", 0, &sync, err);
+    if (!result && sync > JOB_SYNC_NONE)
+        result = error_set(err, EINVAL, "Sync mode '%s' not supported", block_text(args, "sync"));
     if (!result)
         result = block_choice(args, "copy-mode", "background|write-blocking", 0, &mode, err);
     if (!result)
@@ -288,15 +290,19 @@ static int find_in_chain(const json_t *args, const char *key, const struct disk 
     char node_key[32];
     snprintf(node_key, sizeof(node_key), "%s-node", key);
     const char *path = block_text(args, key), *name = block_text(args, node_key);
+    bool is_commit = strcmp(block_text(args, ""), "block-commit") == 0;
+    if (path && name && is_commit)
+        return error_set(err, EINVAL, "'%s' and '%s' are mutually exclusive", node_key, key);
     if (path && name)
-        return error_set(err, EINVAL, "'%s%s' and '%s%s' cannot be specified at the same time", key,
-                         strcmp(key, "base") ? "-node" : "", key,
-                         strcmp(key, "base") ? "" : "-node");
+        return error_set(err, EINVAL, "'%s' and '%s' cannot be specified at the same time", key,
+                         node_key);
     if (!path && !name)
         return 0;
     *out = graph_find(disk, path ? path : name, path != NULL);
     if (*out)
         return 0;
+    if (path && strcmp(key, "top") == 0)
+        return error_set(err, ENOENT, "Top image file %s not found", path);
     if (path)
         return error_set(err, ENOENT, "Can't find '%s' in the backing chain", path);
     return error_set(err, ENOENT, "Cannot find device='' nor node-name='%s'", name);
@@ -331,9 +337,6 @@ static int prepare_commit(struct block *block, const json_t *args, struct job_op
     job->sync = JOB_SYNC_TOP;
     job->base_name = block_text(args, "backing-file");
     int result = find_in_chain(args, "top", disk, &job->top, err);
-    if (result && block_text(args, "top"))
-        result =
-            block_say_instead(err, ENOENT, "Top image file %s not found", block_text(args, "top"));
     if (!result)
         result = find_in_chain(args, "base", disk, &job->base, err);
     if (!result && block_text(args, "base") && !is_below(job->base, job->top))

@@ -8,6 +8,7 @@
 #include "disk/throttle.h"
 #include "vmm/block/block_private.h"
 
+/* "device" is a drive's; "id" is its device's, and evisor takes the drive's there too. */
 static struct disk *find_device(struct block_call *call, struct error *err)
 {
     const char *device = block_text(call->args, "device"), *id = block_text(call->args, "id");
@@ -17,17 +18,20 @@ static struct disk *find_device(struct block_call *call, struct error *err)
     }
     struct node *node;
     struct error ignored = {0};
-    struct disk *disk = block_find(call->block, device ? device : id, &node, &ignored);
+    const struct block_host *host = &call->block->host;
+    struct disk *disk = id ? host->of_device(host->opaque, id) : NULL;
+    if (!disk)
+        disk = block_find(call->block, device ? device : id, &node, &ignored);
     if (!disk)
         error_set(err, ENODEV, "Device '%s' not found", device ? device : id);
     return disk;
 }
 
-/* What is negative is far too much. */
-static uint64_t limit_of(const json_t *args, const char *key)
+/* A negative number becomes one that is too large. */
+static uint64_t limit_of(const json_t *args, const char *name, json_int_t otherwise)
 {
-    const json_t *value = json_object_get(args, key);
-    return value ? (uint64_t)json_integer_value(value) : 0;
+    const json_t *value = json_object_get(args, name);
+    return (uint64_t)(value ? json_integer_value(value) : otherwise);
 }
 
 static void read_limits(const json_t *args, struct throttle_limits *limits)
@@ -37,14 +41,22 @@ static void read_limits(const json_t *args, struct throttle_limits *limits)
     char key[32];
     for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
         const char *rest = strchr(names[i], '_');
-        limits->bucket[i].average = limit_of(args, names[i]);
+        limits->bucket[i].average = limit_of(args, names[i], 0);
         snprintf(key, sizeof(key), "%s%s%s", i < 3 ? "bps" : "iops", rest ? rest : "", "_max");
-        limits->bucket[i].burst = limit_of(args, key);
+        limits->bucket[i].burst = limit_of(args, key, 0);
         snprintf(key, sizeof(key), "%s%s%s", i < 3 ? "bps" : "iops", rest ? rest : "",
                  "_max_length");
-        limits->bucket[i].burst_s = block_uint(args, key, 1);
+        limits->bucket[i].burst_s = limit_of(args, key, 1);
     }
-    limits->operation_bytes = block_uint(args, "iops_size", 0);
+    limits->operation_bytes = limit_of(args, "iops_size", 0);
+}
+
+static void finish(struct block_call *call, int result, const struct error *err)
+{
+    if (err->code == ENODEV)
+        block_fail(call, BLOCK_NOT_FOUND, "%s", err->text);
+    else
+        block_finish(call, result, err);
 }
 
 void block_set_throttle(struct block_call *call)
@@ -58,10 +70,7 @@ void block_set_throttle(struct block_call *call)
         result = throttle_check(&limits, &err);
     if (!result)
         result = disk_set_limits(disk, &limits);
-    if (result == -ENODEV && err.code)
-        block_fail(call, BLOCK_NOT_FOUND, "%s", err.text);
-    else
-        block_finish(call, result, &err);
+    finish(call, result, &err);
 }
 
 static int set_one(struct disk *disk, enum disk_op op, const json_t *list, struct error *err)
@@ -105,5 +114,5 @@ void block_set_histogram(struct block_call *call)
             error_set(&err, EINVAL, "Device '%s' set %s boundaries fail",
                       block_text(call->args, "id"), ops[i].what);
     }
-    block_finish(call, result, &err);
+    finish(call, result, &err);
 }

@@ -160,7 +160,18 @@ static const struct qmp_command table[] = {
       {"iops_rd", QMP_INT, false},
       {"iops_wr", QMP_INT, false},
       {"iops_size", QMP_INT, true},
-      QMP_ANY_OTHERS}},
+      {"bps_max", QMP_INT, true},
+      {"bps_rd_max", QMP_INT, true},
+      {"bps_wr_max", QMP_INT, true},
+      {"iops_max", QMP_INT, true},
+      {"iops_rd_max", QMP_INT, true},
+      {"iops_wr_max", QMP_INT, true},
+      {"bps_max_length", QMP_INT, true},
+      {"bps_rd_max_length", QMP_INT, true},
+      {"bps_wr_max_length", QMP_INT, true},
+      {"iops_max_length", QMP_INT, true},
+      {"iops_rd_max_length", QMP_INT, true},
+      {"iops_wr_max_length", QMP_INT, true}}},
     {"blockdev-add",
      "Opens an image, for a device to use.",
      qmp_blockdev_add,
@@ -435,7 +446,7 @@ static const struct qmp_command table[] = {
      {{0}}},
     {"transaction",
      "Does several of: snapshots, backups, changes of bitmaps; at one moment, and all or none.",
-     qmp_block,
+     qmp_transaction,
      {{"actions", QMP_ARRAY, false}, {"properties", QMP_OBJECT, true}}},
 };
 
@@ -486,16 +497,16 @@ static const struct qmp_argument *find_argument(const struct qmp_command *comman
     return NULL;
 }
 
-char *commands_check(const struct qmp_command *command, json_t *arguments)
+char *commands_check(const struct qmp_command *command, json_t *arguments, const char *where)
 {
     char *text = NULL;
     for (const struct qmp_argument *argument = command->arguments; argument->name; argument++) {
         const json_t *value = json_object_get(arguments, argument->name);
         if (!value && !argument->is_optional)
-            CHECK(asprintf(&text, "Parameter '%s' is missing", argument->name) > 0);
+            CHECK(asprintf(&text, "Parameter '%s%s' is missing", where, argument->name) > 0);
         else if (value && !has_type(value, argument->type))
-            CHECK(asprintf(&text, "Invalid parameter type for '%s', expected: %s", argument->name,
-                           types[argument->type].name) > 0);
+            CHECK(asprintf(&text, "Invalid parameter type for '%s%s', expected: %s", where,
+                           argument->name, types[argument->type].name) > 0);
         if (text)
             return text;
     }
@@ -505,7 +516,7 @@ char *commands_check(const struct qmp_command *command, json_t *arguments)
     {
         if (find_argument(command, key) || find_argument(command, "*"))
             continue;
-        CHECK(asprintf(&text, "Parameter '%.64s' is unexpected", key) > 0);
+        CHECK(asprintf(&text, "Parameter '%s%.64s' is unexpected", where, key) > 0);
         break;
     }
     return text;

@@ -32,7 +32,10 @@ struct qmp_argument {
 };
 
 /* As the last argument: the command takes any others too, and checks them itself. */
-#define QMP_ANY_OTHERS {"*", QMP_OBJECT, true}
+#define QMP_ANY_OTHERS                                                                             \
+    {                                                                                              \
+        "*", QMP_OBJECT, true                                                                      \
+    }
 
 struct qmp_call {
     struct control *control;
@@ -57,8 +60,11 @@ const struct qmp_command *commands_table(unsigned *count);
 /* The nearest known name, or NULL. */
 const char *commands_suggest(const char *name);
 
-/* NULL if the arguments fit the command, else a sentence of QEMU's; the caller frees it. */
-char *commands_check(const struct qmp_command *command, json_t *arguments);
+/*
+ * NULL if the arguments fit the command, else a sentence of QEMU's; the caller frees it. `where`
+ * stands before their names in it: "", or "actions[0].data.".
+ */
+char *commands_check(const struct qmp_command *command, json_t *arguments, const char *where);
 
 /* The end of a call; frees it. `value` is taken over; NULL means {}. */
 void qmp_call_return(struct qmp_call *call, json_t *value);
@@ -96,8 +102,7 @@ void qmp_cpu_path(const struct machine_cpu_info *cpu, char *text, size_t size);
 typedef void qmp_handler_fn(struct qmp_call *call);
 /* commands_query.c */
 qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uuid, qmp_query_kvm,
-    qmp_query_target, qmp_query_cpus_fast, qmp_query_chardev, qmp_query_iothreads,
-    qmp_query_stats;
+    qmp_query_target, qmp_query_cpus_fast, qmp_query_chardev, qmp_query_iothreads, qmp_query_stats;
 /* commands_guest.c */
 qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
     qmp_query_memory_size_summary, qmp_system_wakeup;
@@ -108,12 +113,11 @@ qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdse
 /* commands_pci.c */
 qmp_handler_fn qmp_query_pci;
 /* commands_chardev.c */
-qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_resize,
-    qmp_chardev_send_break, qmp_ringbuf_read,
-    qmp_ringbuf_write, qmp_query_chardev_backends;
+qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_resize, qmp_chardev_send_break,
+    qmp_ringbuf_read, qmp_ringbuf_write, qmp_query_chardev_backends;
 /* commands_qom.c */
-qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types,
-    qmp_qom_list_properties, qmp_device_list_properties;
+qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types, qmp_qom_list_properties,
+    qmp_device_list_properties;
 /* commands_block.c */
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
 /* commands_hotplug.c */
@@ -127,7 +131,7 @@ int must_check qmp_arguments_to_keyval(const struct qmp_call *call, struct keyva
 /* commands_stats.c */
 qmp_handler_fn qmp_query_stats_schemas;
 /* commands_jobs.c */
-qmp_handler_fn qmp_block;
+qmp_handler_fn qmp_block, qmp_transaction;
 /* qmp_schema.c */
 qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */

@@ -11,6 +11,7 @@
 #include "disk/throttle.h"
 #include "vmm/control/commands.h"
 #include "vmm/hotplug/hotplug.h"
+#include "vmm/options/disk_path.h"
 
 static void add_snapshots(json_t *image, const struct disk *disk)
 {
@@ -122,20 +123,14 @@ static json_t *node_object(const struct config_disk *config, const struct disk *
     return node;
 }
 
-#define QDEV_PATH_BYTES 160
-
 /* query-block and query-blockstats name drives, and nodes that a device uses; `path` is the
  * device's. */
-static bool is_listed(const struct machine *machine, unsigned index, char path[QDEV_PATH_BYTES])
+static bool is_listed(const struct machine *machine, unsigned index, char path[DISK_PATH_BYTES])
 {
     const struct config_disk *disk = &machine_config(machine)->disks[index];
     if (!machine_disk(machine, index) || (disk->is_node && !disk->is_attached))
         return false;
-    if (disk->qdev_id)
-        snprintf(path, QDEV_PATH_BYTES, "/machine/peripheral/%s/virtio-backend", disk->qdev_id);
-    else
-        snprintf(path, QDEV_PATH_BYTES, "/machine/peripheral-anon/device[%u]/virtio-backend",
-                 index);
+    disk_path_print(disk, index, path);
     return true;
 }
 
@@ -158,7 +153,7 @@ void qmp_query_block(struct qmp_call *call)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
-        char path[QDEV_PATH_BYTES];
+        char path[DISK_PATH_BYTES];
         if (!is_listed(machine, i, path))
             continue;
         json_t *entry =
@@ -241,7 +236,7 @@ void qmp_query_blockstats(struct qmp_call *call)
     json_t *list = json_array();
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *disk = &config->disks[i];
-        char path[QDEV_PATH_BYTES];
+        char path[DISK_PATH_BYTES];
         if (!is_listed(machine, i, path))
             continue;
         json_t *entry = json_pack("{s:s,s:s,s:o,s:s*}", "device", disk->is_node ? "" : disk->id,

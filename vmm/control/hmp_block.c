@@ -7,6 +7,7 @@
 #include "disk/disk.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/machine_block.h"
+#include "vmm/options/disk_path.h"
 
 static struct machine *machine_of(struct hmp_call *call)
 {
@@ -31,23 +32,24 @@ static const char *cache_name(const struct disk_cache_mode *cache)
 }
 
 /* The device as query-block names it. */
-static void print_attached(FILE *out, const struct config_disk *drive)
+static void print_attached(FILE *out, const struct config_disk *drive, unsigned index)
 {
-    if (drive->qdev_id)
-        fprintf(out, "    Attached to:      /machine/peripheral/%s/virtio-backend\r\n",
-                drive->qdev_id);
-    else if (drive->is_attached)
-        fprintf(out, "    Attached to:      virtio-blk-pci\r\n");
+    char path[DISK_PATH_BYTES];
+    if (!drive->is_attached)
+        return;
+    disk_path_print(drive, index, path);
+    fprintf(out, "    Attached to:      %s\r\n", path);
 }
 
-static void print_disk(FILE *out, const struct config_disk *drive, const struct disk *disk)
+static void print_disk(FILE *out, const struct config_disk *drive, unsigned index,
+                       const struct disk *disk)
 {
     const char *node = disk_node_name(disk);
     bool has_node = *node && strcmp(node, drive->id) != 0;
     fprintf(out, "%s%s%s%s: %s (%s%s)\r\n", drive->id, has_node ? " (" : "", has_node ? node : "",
             has_node ? ")" : "", disk_path(disk), disk_format(disk),
             disk_is_read_only(disk) ? ", read-only" : "");
-    print_attached(out, drive);
+    print_attached(out, drive, index);
     fprintf(out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
     if (disk_backing(disk))
         fprintf(out, "    Backing file:     %s (chain depth: %u)\r\n",
@@ -65,7 +67,7 @@ void hmp_info_block(struct hmp_call *call)
         if (!disk || (wanted && strcmp(wanted, drive->id) != 0))
             continue;
         fputs(is_first ? "" : "\r\n", call->out);
-        print_disk(call->out, drive, disk);
+        print_disk(call->out, drive, i, disk);
         is_first = false;
     }
     if (wanted && is_first)

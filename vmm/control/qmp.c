@@ -16,7 +16,7 @@
 struct qmp_session {
     struct qmp_framer framer;
     bool is_negotiated;
-    bool has_oob; /* exec-oob may come */
+    bool has_oob;          /* exec-oob may come */
     struct qmp_call *call; /* under way */
 };
 
@@ -57,9 +57,8 @@ static void *open_session(struct control_client *client)
 
 static void greet(struct control_client *client)
 {
-    send_message(client,
-                 json_pack("{s:{s:o,s:[s]}}", "QMP", "version", qmp_version(), "capabilities",
-                           "oob"));
+    send_message(client, json_pack("{s:{s:o,s:[s]}}", "QMP", "version", qmp_version(),
+                                   "capabilities", "oob"));
 }
 
 static void close_session(struct control_client *client)
@@ -154,7 +153,7 @@ static void run_command(struct control_client *client, const char *name, json_t 
         refuse_command(client, name, id);
         return;
     }
-    char *text = commands_check(command, arguments);
+    char *text = commands_check(command, arguments, "");
     if (text) {
         send_error(client, id, QMP_GENERIC, text);
         free(text);

@@ -44,6 +44,7 @@ static const struct event events[] = {
      {{"device", QMP_STRING, false},
       {"operation", QMP_STRING, false},
       {"action", QMP_STRING, false}}},
+    {"BLOCK_JOB_PENDING", {{"type", QMP_STRING, false}, {"id", QMP_STRING, false}}},
     {"BLOCK_JOB_READY",
      {{"device", QMP_STRING, false},
       {"len", QMP_INT, false},

@@ -154,6 +154,9 @@ int machine_blockdev_add(struct machine *machine, struct keyval *list, machine_d
 {
     struct disk_options image;
     int result = options_blockdev_check(machine->config, list, err);
+    if (!result && machine_block_has_node(machine, keyval_get(list, "node-name")))
+        result = error_set(err, EEXIST, "Duplicate nodes with node-name='%s'",
+                           keyval_get(list, "node-name"));
     if (result)
         return result;
     options_blockdev_peek(machine->config, list, &image);
@@ -191,6 +194,8 @@ int machine_blockdev_del(struct machine *machine, const char *name, machine_done
             on_done(opaque, 0, NULL);
         return result;
     }
+    if (index < 0 && machine_block_has_node(machine, name))
+        return error_set(err, EBUSY, "Node %s is in use", name);
     if (index < 0)
         return error_set(err, ENOENT, "Failed to find node with node-name='%s'", name);
     if (!machine->config->disks[index].is_node)

@@ -103,7 +103,7 @@ int file_nodes_use(struct vm_config *config, const char *name, const char *user,
 {
     struct config_file_node *file = find(config, name);
     if (!file)
-        return error_set(err, ENOENT, "Cannot find device='' nor node-name='%s'", name);
+        return error_set(err, ENOENT, "Cannot find device='%s' nor node-name='%s'", name, name);
     if (is_used(config, file))
         return error_set(err, EBUSY, "Node %s is in use", name);
     free(file->user);

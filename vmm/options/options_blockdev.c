@@ -84,6 +84,16 @@ static int settle_backing(const struct vm_config *config, struct keyval *list,
     return result;
 }
 
+/* An image names its file by itself, or the node that stands for it. */
+static int check_file(const struct keyval *list, const char *driver, struct error *err)
+{
+    if (keyval_name_index("file|host_device", driver) >= 0 || keyval_get(list, "file") ||
+        keyval_get(list, "file.filename"))
+        return 0;
+    return error_set(err, EINVAL, "Parameter 'file%s' is missing",
+                     keyval_get(list, "file.driver") ? ".filename" : "");
+}
+
 int options_blockdev_check(const struct vm_config *config, const struct keyval *list,
                            struct error *err)
 {
@@ -96,9 +106,9 @@ int options_blockdev_check(const struct vm_config *config, const struct keyval *
         return error_set(err, EINVAL, "'node-name' must be specified for the root node");
     if (!keyval_is_id(name) || strlen(name) > NODE_NAME_MAX)
         return error_set(err, EINVAL, "Invalid node-name: '%s'", name);
-    if (options_find_disk(config, name) || file_nodes_has(config, name))
+    if (options_has_node(config, name) || file_nodes_has(config, name))
         return error_set(err, EEXIST, "Duplicate nodes with node-name='%s'", name);
-    return 0;
+    return check_file(list, driver, err);
 }
 
 static int read_image(struct vm_config *config, struct keyval *list, struct config_disk *disk,

@@ -69,7 +69,8 @@ static const struct keyval_known drive_known[] = {
     {"cache-size", NULL, NULL},
     {"backing.file.filename", NULL, NULL},
     {"backing.driver", NULL, NULL},
-    {"backing.file.driver", "file|host_device", "only files and block devices of this host can be disks"},
+    {"backing.file.driver", "file|host_device",
+     "only files and block devices of this host can be disks"},
     {"data-file.filename", NULL, NULL},
     {"refcount-cache-size", NULL, NULL},
     {"l2-cache-entry-size", NULL, NULL},
@@ -375,6 +376,16 @@ struct config_disk *options_find_disk(const struct vm_config *config, const char
     return NULL;
 }
 
+bool options_has_node(const struct vm_config *config, const char *name)
+{
+    for (unsigned i = 0; i < config->disk_count; i++) {
+        const char *given = config->disks[i].node_name;
+        if (given && strcmp(given, name) == 0)
+            return true;
+    }
+    return options_find_disk(config, name);
+}
+
 static int set_identity(struct options *options, struct config_disk *disk,
                         struct options_disk *extra, const struct keyval *list, struct error *err)
 {
@@ -382,6 +393,9 @@ static int set_identity(struct options *options, struct config_disk *disk,
     const char *interface = keyval_get(list, "if");
     if (id && options_find_disk(options->config, id))
         return error_set(err, EEXIST, "%s: there is another drive with id=%s", list->option, id);
+    if (disk->node_name && options_has_node(options->config, disk->node_name))
+        return error_set(err, EEXIST, "%s: Duplicate nodes with node-name='%s'", list->option,
+                         disk->node_name);
     if (id)
         disk->id = options_copy(id);
     extra->interface = interface && strcmp(interface, "none") == 0 ? DRIVE_NONE : DRIVE_VIRTIO;

@@ -72,9 +72,8 @@ typedef int option_parse_fn(struct options *options, const struct option_entry *
 option_parse_fn option_accept, option_refuse;
 /* options_machine.c */
 option_parse_fn option_m, option_smp, option_cpu, option_accel, option_enable_kvm, option_machine,
-    option_name, option_uuid, option_mem_path,
-    option_metrics, option_pidfile, option_gdb, option_gdb_short, option_flag, option_action,
-    option_help, option_version, option_display;
+    option_name, option_uuid, option_mem_path, option_metrics, option_pidfile, option_gdb,
+    option_gdb_short, option_flag, option_action, option_help, option_version, option_display;
 int options_finish_machine(struct options *options, struct error *err);
 /* options_boot.c */
 option_parse_fn option_bios, option_boot, option_kernel, option_initrd, option_append;
@@ -88,6 +87,8 @@ int options_finish_drives(struct options *options, struct error *err);
 int options_attach_drive(struct options *options, struct keyval *device, struct error *err);
 /* The entry of that id, or NULL. */
 struct config_disk *options_find_disk(const struct vm_config *config, const char *id);
+/* A drive or node has that id, or was given that node-name. */
+bool options_has_node(const struct vm_config *config, const char *name);
 /* One drive by itself: all but its id. What it got is freed by the last one, success or not. */
 int must_check options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err);
 /* What -device virtio-blk-pci says beside the drive. */
@@ -115,7 +116,8 @@ int must_check options_blockdev_from_file(struct vm_config *config, const char *
 option_parse_fn option_netdev, option_nic, option_net;
 int options_finish_net(struct options *options, struct error *err);
 int options_attach_net(struct options *options, struct keyval *device, struct error *err);
-/* One netdev by itself, with its id. What it got is freed by options_netdev_fini, success or not. */
+/* One netdev by itself, with its id. What it got is freed by options_netdev_fini, success or not.
+ */
 int must_check options_netdev_load(struct config_nic *nic, struct keyval *list, struct error *err);
 /* What -device virtio-net-pci says beside the netdev. */
 int must_check options_net_device(struct config_nic *nic, const struct keyval *device,
