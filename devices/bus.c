@@ -8,6 +8,8 @@
 #include "devices/bus.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,6 +187,15 @@ static bool ring_doorbell(struct bus *bus, const struct bus_region *region, uint
     return false;
 }
 
+/* Its region, counted. */
+static struct bus_region *enter(struct bus *bus, enum bus_space space, uint64_t address,
+                                unsigned size)
+{
+    struct bus_region *region = find(bus, space, address, size);
+    ++*(region ? &region->accesses : &bus->uncovered[space]);
+    return region;
+}
+
 static bool is_access_size(unsigned size)
 {
     return size == 1 || size == 2 || size == 4 || size == 8;
@@ -195,7 +206,7 @@ bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned 
 {
     loop_check_thread(bus->loop);
     CHECK(is_access_size(size));
-    struct bus_region *region = find(bus, space, address, size);
+    struct bus_region *region = enter(bus, space, address, size);
     *value = bus_all_ones(size);
     if (!region)
         return false;
@@ -208,7 +219,7 @@ bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned
 {
     loop_check_thread(bus->loop);
     CHECK(is_access_size(size));
-    struct bus_region *region = find(bus, space, address, size);
+    struct bus_region *region = enter(bus, space, address, size);
     if (!region)
         return false;
     uint64_t offset = address - region->base;
@@ -216,4 +227,21 @@ bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned
     if (!ring_doorbell(bus, region, offset, size, value))
         region->ops->write(region->device, offset, size, value);
     return true;
+}
+
+void bus_for_each_count(const struct bus *bus,
+                        void (*on_count)(void *opaque, const char *name, uint64_t count),
+                        void *opaque)
+{
+    static const char *const none[BUS_SPACE_COUNT] = {
+        [BUS_PIO] = "none@pio", [BUS_MMIO] = "none@mmio"};
+    for (int space = 0; space < BUS_SPACE_COUNT; space++) {
+        for (unsigned i = 0; i < bus->region_count[space]; i++) {
+            const struct bus_region *region = bus->regions[space][i];
+            char name[64];
+            snprintf(name, sizeof(name), "%s@%" PRIx64, region->name, region->base);
+            on_count(opaque, name, region->accesses);
+        }
+        on_count(opaque, none[space], bus->uncovered[space]);
+    }
 }

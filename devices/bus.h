@@ -46,6 +46,7 @@ struct bus_region {
     uint64_t base;
     enum bus_space space;
     bool mapped;
+    uint64_t accesses;
 };
 
 /* One ioeventfd. `any` means that every value written matches. */
@@ -77,6 +78,7 @@ struct bus {
     /* Private: the regions of each space, sorted by base, and all doorbells. */
     struct bus_region **regions[BUS_SPACE_COUNT];
     unsigned region_count[BUS_SPACE_COUNT];
+    uint64_t uncovered[BUS_SPACE_COUNT];
     struct list doorbells;
 };
 
@@ -100,6 +102,14 @@ bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned 
               uint64_t *value);
 bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
                uint64_t value);
+
+/*
+ * How often each region was accessed, and, as "none", what no region covers. `name` is the
+ * region's, with its address: "serial@3f8".
+ */
+void bus_for_each_count(const struct bus *bus,
+                        void (*on_count)(void *opaque, const char *name, uint64_t count),
+                        void *opaque);
 
 /* All ones in `size` bytes: what an absent device reads as. */
 static inline uint64_t bus_all_ones(unsigned size)

@@ -144,6 +144,17 @@ static void emit_exits(const struct machine *machine, emit_fn *emit, void *opaqu
     }
 }
 
+struct bus_walk {
+    emit_fn *emit;
+    void *opaque;
+};
+
+static void emit_count(void *opaque, const char *name, uint64_t count)
+{
+    const struct bus_walk *walk = opaque;
+    walk->emit(walk->opaque, "bus", name, count);
+}
+
 static void emit_queue(const struct device *device, unsigned index, emit_fn *emit, void *opaque)
 {
     const struct virtqueue_stats *stats = virtio_pci_queue_stats(device, index);
@@ -163,6 +174,7 @@ void machine_for_each_stat(const struct machine *machine, emit_fn *emit, void *o
 {
     emit(opaque, "loop", "turns", machine->loop->turns);
     emit_exits(machine, emit, opaque);
+    bus_for_each_count(&machine->bus, emit_count, &(struct bus_walk){emit, opaque});
     list_for_each(node, &machine->devices)
     {
         const struct device *device = list_entry(node, struct device, node);

@@ -114,7 +114,10 @@ def test_the_socket_answers_while_the_guest_is_busy(machine):
 def test_stats_count_exits_and_queues(machine):
     machine.check("ip link set eth0 up")
     stats = machine.qmp.execute("query-stats", target="vm")
-    assert stats
+    counts = {one["name"]: one["value"]
+              for group in stats if group["qom-path"] == "bus" for one in group["stats"]}
+    assert counts["ioapic@fec00000"] > 100 and counts["serial@3f8"] > 100, counts
+    assert counts["pci-ports@cf8"] > 100 and "none@mmio" in counts, counts
     assert "pio" in json.dumps(machine.qmp.execute("query-stats", target="vcpu"))
 
 

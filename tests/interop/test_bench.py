@@ -11,7 +11,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
-from benchkit import syscalls  # noqa: E402
+from benchkit import exits, syscalls  # noqa: E402
 from benchkit.figures import Figure, alternate, permutation_test  # noqa: E402
 from benchkit.peers import Peer, time_marks  # noqa: E402
 
@@ -59,6 +59,25 @@ def test_marks_are_timed_and_not_waited_for_without_end():
     assert 0 < first and first + 0.15 < second
     assert time_marks(["sleep", "60"], [b"one"], timeout=0.2) is None
     assert time_marks(["echo", "one"], [b"one", b"two"]) is None
+
+
+def test_exits_are_told_by_kind_and_by_device():
+    def counters(path, **values):
+        return {"qom-path": path,
+                "stats": [{"name": name.replace("_", "-"), "value": value}
+                          for name, value in values.items()]}
+    kinds, regions = exits.of_stats([
+        counters("loop", turns=7), counters("vcpu0", pio_exits=2, pio_ns=3000, mmio_exits=0, mmio_ns=0),
+        counters("vcpu1", pio_exits=2, pio_ns=5000),
+        {"qom-path": "bus", "stats": [{"name": "rtc@70", "value": 1},
+                                      {"name": "serial@3f8", "value": 3},
+                                      {"name": "pit@40", "value": 0}]}])
+    assert (kinds, regions) == ({"pio": [4, 8000]}, {"rtc@70": 1, "serial@3f8": 3})
+    told = exits.Exits("t", kinds, regions, {"QEMU q35": {"exits": 9}})
+    text = "\n".join(told.lines())
+    assert text.index("serial@3f8") < text.index("rtc@70") and "2.0 us each" in text, text
+    assert "QEMU q35" in text and "exits 9" in text, text
+    assert told.as_json()["kinds"]["pio"] == {"count": 4, "ns": 8000}
 
 
 @pytest.mark.parametrize("kind", ["blk", "kick", "disk"])

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/limits.h"
@@ -311,6 +312,44 @@ static void test_doorbells_of_a_mapped_region_go_live_at_once(void **state)
     loop_event_close(&event, NULL);
 }
 
+struct counts {
+    uint64_t gadget, none_pio, none_mmio;
+    unsigned lines;
+};
+
+static void on_count(void *opaque, const char *name, uint64_t count)
+{
+    struct counts *counts = opaque;
+    counts->lines++;
+    if (strcmp(name, "gadget@1000") == 0)
+        counts->gadget = count;
+    else if (strcmp(name, "none@pio") == 0)
+        counts->none_pio = count;
+    else if (strcmp(name, "none@mmio") == 0)
+        counts->none_mmio = count;
+}
+
+static void test_accesses_are_counted_by_region(void **state)
+{
+    (void)state;
+    struct gadget gadget;
+    struct counts counts = {0};
+    uint64_t value = 0;
+    gadget_init(&gadget, 16);
+    assert_int_equal(bus_map(&bus, BUS_MMIO, 0x1000, &gadget.region), 0);
+    assert_true(bus_read(&bus, BUS_MMIO, 0x1000, 4, &value));
+    assert_true(bus_write(&bus, BUS_MMIO, 0x1004, 4, 1));
+    assert_false(bus_write(&bus, BUS_MMIO, 0x1010, 4, 1));
+    for (unsigned i = 0; i < 3; i++)
+        assert_false(bus_read(&bus, BUS_PIO, 0x80 + i, 1, &value));
+    bus_for_each_count(&bus, on_count, &counts);
+    assert_int_equal(counts.lines, 3);
+    assert_int_equal(counts.gadget, 2);
+    assert_int_equal(counts.none_pio, 3);
+    assert_int_equal(counts.none_mmio, 1);
+    bus_unmap(&bus, &gadget.region);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -323,6 +362,7 @@ int main(void)
         TEST(test_a_handler_may_unmap_its_own_region),
         TEST(test_doorbells_the_accelerator_did_not_take_ring_here),
         TEST(test_doorbells_follow_their_region_to_the_accelerator),
+        TEST(test_accesses_are_counted_by_region),
         TEST(test_doorbells_of_a_mapped_region_go_live_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@ import subprocess
 from guestkit import rootfs
 from guestkit.kernel import Kernel
 
+from . import exits
 from .figures import Figure, alternate, pick
 from .peers import (BARE_EXIT, EVISOR_IMG, MICROVM, Lkvm, Peer, await_marks,
                     can_boot_stock_kernel, machines, running, time_marks)
@@ -120,10 +121,12 @@ def to_init(options, accel, folder):
                       lambda peer: time_marks(peer.to_boot(boot), [b"GUEST-INIT"]))
     yield Figure(f"exec to the guest's init, stock kernel, {accel}", "s", "less",
                  pick(marks, lambda times: times[0]))
+    yield exits.measure(f"why the guest was left on the way to init, {accel}",
+                        peers if accel == "kvm" else peers[:1], boot, b"GUEST-INIT", folder)
 
 
 def measure_boot(options, folder):
-    """exec to the guest's first instruction, and to the init of a stock kernel."""
+    """exec to the guest's first instruction and to the init of a stock kernel; why it left the guest."""
     for accel in ("soft", "kvm") if options.accel == "all" else (options.accel,):
         if options.to != "init":
             yield from to_first_instruction(options, accel, folder)

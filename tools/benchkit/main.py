@@ -10,6 +10,7 @@ import tempfile
 from guestkit import packages
 
 from . import guest, loops, machine, nbd, net, path, plot
+from .figures import Figure
 
 DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk,
         "nbd": nbd.measure_nbd}
@@ -164,5 +165,5 @@ def main():
         pathlib.Path(options.json).write_text(
             json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
     if options.plot:
-        plot.draw(found, options.latencies, options.curves, options.plot)
+        plot.draw([one for one in found if isinstance(one, Figure)], options.latencies, options.curves, options.plot)
     return 0
