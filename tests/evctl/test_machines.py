@@ -384,6 +384,21 @@ def test_linked_clones_protect_their_base(evctl, guest):
     evctl("start", "web", "--paused")
 
 
+def test_a_nic_that_moves_keeps_what_is_its_own(evctl):
+    evctl.fails(2, ["forwarded twice"], "create", "web", "--forward", "8080:80", "--forward", "8080:81")
+    evctl("create", "web", "--forward", "8080:80")
+    evctl("net", "create", "mine", "--mode", "user")
+    evctl("net", "create", "lab")
+    evctl("set", "web", "--link", "net0=off")
+    nic = evctl("info", "web", "--json").json()["nics"][0]
+    evctl("set", "web", "--net", "net0=mine")
+    moved = evctl("info", "web", "--json").json()["nics"][0]
+    assert moved == {**nic, "mode": "network", "network": "mine"}
+    assert "forwards no ports" in evctl("set", "web", "--net", "net0=lab").err
+    moved = evctl("info", "web", "--json").json()["nics"][0]
+    assert "forwards" not in moved and moved["mac"] == nic["mac"] and moved["link"] == "off"
+
+
 def test_networks_by_name(evctl):
     evctl.fails(2, ["internal, nat, hostonly"], "net", "create", "lab", "--mode", "host")
     evctl("net", "create", "only", "--mode", "hostonly", "--rootless", "--subnet", "10.8.0.0/24")

@@ -109,5 +109,10 @@ def test_up_again_follows_the_file(evctl, guest, tmp_path):
     assert info["cpus"] == 2 and info["nics"][0]["forwards"] == rules
     assert "running already" in evctl("up", file).err
     assert evctl("info", "up", "--json").json()["nics"][0]["forwards"] == rules
+    # One end at the host leads to one port of the guest: what the file says last.
+    file.write_text(file.read_text().replace(f"{port}:80", f"{port}:8080"))
+    evctl("up", file)
+    rules[1] += "80"
+    assert evctl("info", "up", "--json").json()["nics"][0]["forwards"] == rules
     file.write_text("forward = 80\n")
     evctl.fails(2, ["no rule of forwarding"], "up", tmp_path)

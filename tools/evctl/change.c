@@ -61,6 +61,30 @@ static int finish(struct change *change, int result, struct error *err)
 
 /* --- set --- */
 
+static void keep(json_t *fresh, const json_t *old, const char *key)
+{
+    if (json_object_get(old, key))
+        json_object_set(fresh, key, json_object_get(old, key));
+}
+
+/* Makes `old` what `fresh` is, but for what belongs to the NIC and not to where it is on. */
+static void move_nic(json_t *old, json_t *fresh, bool keeps_mac)
+{
+    bool has_forwards = json_array_size(json_object_get(old, "forwards"));
+    bool can = network_forwards(fresh) && network_forwards(old);
+    keep(fresh, old, "id");
+    keep(fresh, old, "link");
+    if (keeps_mac)
+        keep(fresh, old, "mac");
+    if (can && !json_object_get(fresh, "forwards"))
+        keep(fresh, old, "forwards");
+    if (has_forwards && !can)
+        tell_note("'%s' forwards no ports any more", model_text(old, "id"));
+    network_forward_forget(old);
+    json_object_clear(old);
+    json_object_update(old, fresh);
+}
+
 /* "net0=user": the NIC keeps its id and its MAC address. */
 static int replace_nic(json_t *config, const char *text, struct error *err)
 {
@@ -79,16 +103,8 @@ static int replace_nic(json_t *config, const char *text, struct error *err)
     json_t *fresh = json_array_get(json_object_get(scratch, "nics"), 0);
     if (!result && !fresh)
         result = error_set(err, EINVAL, "--net %s: to take a NIC off use: evctl detach", text);
-    if (!result) {
-        json_t *mac = json_incref(json_object_get(old, "mac"));
-        if (!strstr(equals, ",mac="))
-            json_object_set(fresh, "mac", mac);
-        json_object_set_new(fresh, "id", json_string(id));
-        network_forward_forget(old);
-        json_object_clear(old);
-        json_object_update(old, fresh);
-        json_decref(mac);
-    }
+    if (!result)
+        move_nic(old, fresh, !strstr(equals, ",mac="));
     json_decref(scratch);
     return result;
 }

@@ -140,6 +140,77 @@ int create_apply(const struct evctl_call *call, json_t *config, struct error *er
 
 /* --- create --- */
 
+/* The NIC that has this end at the host, "tcp:127.0.0.1:8080-", and at which place; or NULL. */
+static json_t *find_forward(const json_t *config, const char *rule, size_t *place)
+{
+    size_t i, k, end = strcspn(rule, "-") + 1;
+    json_t *nic, *known, *found = NULL;
+    json_array_foreach(json_object_get(config, "nics"), i, nic)
+        json_array_foreach(json_object_get(nic, "forwards"), k, known)
+    {
+        if (strncmp(json_string_value(known), rule, end) != 0)
+            continue;
+        found = nic;
+        *place = k;
+    }
+    return found;
+}
+
+/* Makes room for the rule, where another one has its end at the host. */
+static int take_back(json_t *config, const char *rule, bool replaces, struct error *err)
+{
+    size_t place;
+    json_t *nic = find_forward(config, rule, &place);
+    if (!nic)
+        return 0;
+    json_t *forwards = json_object_get(nic, "forwards");
+    const char *known = json_string_value(json_array_get(forwards, place));
+    if (!replaces)
+        return error_set(err, EINVAL, "--forward: '%.*s' is forwarded twice",
+                         (int)strcspn(rule, "-"), rule);
+    int result = network_is_kernel_nat(nic) ? network_forward_del(nic, known, err) : 0;
+    if (!result)
+        json_array_remove(forwards, place);
+    return result;
+}
+
+static int add_forward(json_t *config, const char *rule, bool replaces, struct error *err)
+{
+    json_t *nic = json_array_get(json_object_get(config, "nics"), 0);
+    char *whole = NULL;
+    int result = 0;
+    bool is_kernel = network_is_kernel_nat(nic);
+    if (!is_kernel && !network_forwards(nic))
+        return error_set(err, EINVAL, "--forward wants a first NIC behind NAT: --net user");
+    result = take_back(config, rule, replaces, err);
+    if (!result && is_kernel)
+        result = network_forward_add(nic, rule, &whole, err);
+    if (result)
+        return result;
+    if (!json_object_get(nic, "forwards"))
+        json_object_set_new(nic, "forwards", json_array());
+    json_array_append_new(json_object_get(nic, "forwards"), json_string(whole ? whole : rule));
+    free(whole);
+    return 0;
+}
+
+int create_forward(json_t *config, const char *text, bool replaces, struct error *err)
+{
+    size_t place;
+    char *rule = model_read_forward(text, err);
+    json_t *nic = rule ? find_forward(config, rule, &place) : NULL;
+    const char *known =
+        nic ? json_string_value(json_array_get(json_object_get(nic, "forwards"), place)) : NULL;
+    /* What the kernel forwards stands with the guest's address before the port. */
+    bool is_there = known && strcmp(strrchr(known, ':'), strrchr(rule, ':')) == 0 &&
+                    (strstr(rule, "-:") || strcmp(known, rule) == 0);
+    int result = !rule                  ? -EINVAL
+                 : replaces && is_there ? 0
+                                        : add_forward(config, rule, replaces, err);
+    free(rule);
+    return result;
+}
+
 static int add_nics(const struct evctl_call *call, json_t *config, struct error *err)
 {
     const char *text;
@@ -148,23 +219,8 @@ static int add_nics(const struct evctl_call *call, json_t *config, struct error 
         result = model_add_nic(config, "user", err);
     for (unsigned n = 0; !result && (text = call_nth(call, "net", n)); n++)
         result = model_add_nic(config, text, err);
-    for (unsigned n = 0; !result && (text = call_nth(call, "forward", n)); n++) {
-        json_t *nic = json_array_get(json_object_get(config, "nics"), 0);
-        char *rule = model_read_forward(text, err), *whole = NULL;
-        if (!rule)
-            return -EINVAL;
-        if (network_is_kernel_nat(nic))
-            result = network_forward_add(nic, rule, &whole, err);
-        else if (!network_forwards(nic))
-            result = error_set(err, EINVAL, "--forward wants a first NIC behind NAT: --net user");
-        if (!result && !json_object_get(nic, "forwards"))
-            json_object_set_new(nic, "forwards", json_array());
-        if (!result)
-            json_array_append_new(json_object_get(nic, "forwards"),
-                                  json_string(whole ? whole : rule));
-        free(rule);
-        free(whole);
-    }
+    for (unsigned n = 0; !result && (text = call_nth(call, "forward", n)); n++)
+        result = create_forward(config, text, false, err);
     return result;
 }
 

@@ -44,6 +44,11 @@ char *disks_probe(const char *path, struct error *err);
 
 /* create.c: the options that create, set and up share; and a whole new machine. */
 int must_check create_apply(const struct evctl_call *call, json_t *config, struct error *err);
+/*
+ * A forwarded port of the first NIC, as --forward says it. Where that end at the host is forwarded
+ * already: with `replaces` elsewhere from now on, else -EINVAL.
+ */
+int must_check create_forward(json_t *config, const char *text, bool replaces, struct error *err);
 int must_check create_fill(const struct evctl_call *call, struct machine *machine,
                            struct error *err);
 

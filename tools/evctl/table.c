@@ -562,7 +562,7 @@ const struct evctl_command evctl_commands[] = {
      "FILE, or evctl.conf in this folder or in the folder FILE, has lines KEY = VALUE; the keys "
      "are "
      "the options of create, and name. A machine that is there already gets the CPUs, memory, "
-     "texts and further forwarded ports of the file, keeps its disks and NICs, and is started.",
+     "texts and forwarded ports of the file, keeps its disks and NICs, and is started.",
      "printf 'image = debian.qcow2\\nmemory = 1G\\nuser-data = user-data\\n' >evctl.conf && evctl "
      "up",
      "(vagrant up)||",

@@ -15,7 +15,6 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/life.h"
 #include "tools/evctl/model.h"
-#include "tools/evctl/network.h"
 #include "tools/evctl/tell.h"
 
 #define LINE_BYTES 4096
@@ -108,45 +107,17 @@ static int make(const struct evctl_call *create, const char *name, struct machin
     return result;
 }
 
-static bool is_forwarded(const json_t *config, const char *rule)
-{
-    size_t i, k;
-    json_t *nic, *known;
-    json_array_foreach(json_object_get(config, "nics"), i, nic)
-        json_array_foreach(json_object_get(nic, "forwards"), k,
-                           known) if (strcmp(json_string_value(known), rule) == 0) return true;
-    return false;
-}
-
-/* Ports that the file forwards by now; what was forwarded besides stays. */
-static int add_forwards(const struct evctl_call *create, json_t *config, struct error *err)
-{
-    const char *text;
-    json_t *nic = json_array_get(json_object_get(config, "nics"), 0);
-    for (unsigned n = 0; (text = call_nth(create, "forward", n)); n++) {
-        char *rule = model_read_forward(text, err);
-        if (!rule)
-            return -EINVAL;
-        if (!is_forwarded(config, rule) && network_forwards(nic)) {
-            if (!json_object_get(nic, "forwards"))
-                json_object_set_new(nic, "forwards", json_array());
-            json_array_append_new(json_object_get(nic, "forwards"), json_string(rule));
-        }
-        free(rule);
-    }
-    return 0;
-}
-
 /* CPUs, memory and the like follow the file; disks and NICs stay as they were made. */
 static int follow(const struct evctl_call *create, const char *name, struct machine *machine,
                   struct error *err)
 {
+    const char *text;
     int result = machine_open(name, MACHINE_LOCK, machine, err);
     json_t *before = result ? NULL : json_deep_copy(machine->config);
     if (!result)
         result = create_apply(create, machine->config, err);
-    if (!result)
-        result = add_forwards(create, machine->config, err);
+    for (unsigned n = 0; !result && (text = call_nth(create, "forward", n)); n++)
+        result = create_forward(machine->config, text, true, err);
     if (!result && !json_equal(before, machine->config)) {
         result = machine_save(machine, err);
         if (!result)
