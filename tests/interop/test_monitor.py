@@ -169,6 +169,26 @@ SAME = [
     ("ringbuf-read", {"device": "zz", "size": 10}),
     ("ringbuf-write", {"device": "ch0", "data": "x"}),
     ("chardev-send-break", {"id": "zz"}),
+    ("device_add", {"driver": "zz", "id": "x"}),
+    ("device_add", {"id": "x"}),
+    ("device_add", {"driver": "virtio-net-pci", "id": "9x"}),
+    ("device_add", {"driver": "virtio-rng-pci", "id": "x", "bus": "zz"}),
+    ("device_del", {"id": "zz"}),
+    ("device_del", {}),
+    ("netdev_add", {"id": "n1"}),
+    ("netdev_add", {"type": "user"}),
+    ("netdev_add", {"type": "user", "id": "9"}),
+    ("netdev_add", {"type": "user", "id": "n1", "restrict": True}),
+    ("netdev_del", {"id": "zz"}),
+    ("netdev_del", {"id": "n1"}),
+    ("netdev_del", {"id": "n1"}),
+    ("object-add", {"id": "o"}),
+    ("object-add", {"qom-type": "rng-random"}),
+    ("object-add", {"qom-type": "rng-random", "id": "o"}),
+    ("object-add", {"qom-type": "rng-random", "id": "o"}),
+    ("object-del", {"id": "zz"}),
+    ("object-del", {"id": "mem0"}),
+    ("object-del", {"id": "o"}),
     ("query-pci", {}),
     ("query-block", {}),
     ("query-blockstats", {}),
@@ -239,7 +259,8 @@ def test_the_same_conversation(evisor, qemu):
 # The human monitor: the very same text.
 TEXTS = ["info balloon", "info status", "info uuid", "info memory_size_summary", "info memory-devices",
          "balloon 100", "info balloon", "set_link zz off", "closefd zz", "system_wakeup", "info name",
-         "info cpus", "qom-list /machine/nonsense", "info usernet", "hostfwd_remove tcp::9"]
+         "info cpus", "qom-list /machine/nonsense", "qom-get nic0 type", "qom-get nic0 nope",
+         "info usernet", "hostfwd_remove tcp::9"]
 
 
 def test_the_same_texts(evisor, qemu):

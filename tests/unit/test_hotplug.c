@@ -364,7 +364,7 @@ static void test_names_and_places_that_are_taken(void **state)
     start();
     add_node("n");
     assert_int_equal(device_add("virtio-blk-pci,drive=n,id=d,addr=5"), 0);
-    expect_error(device_add("virtio-rng-pci,id=d"), "Duplicate ID 'd' for device");
+    expect_error(device_add("virtio-rng-pci,id=d"), "Duplicate device ID 'd'");
     expect_error(device_add("virtio-rng-pci,addr=5"), "slot 5 function 0 not available");
     expect_error(device_add("virtio-rng-pci,addr=40"), "a slot from 1 to 1e");
     expect_error(device_add("virtio-rng-pci,bus=pci.7"), "Bus 'pci.7' not found");
@@ -409,7 +409,7 @@ static void test_balloons_and_ports_that_cannot_be(void **state)
     expect_error(device_add("virtserialport,chardev=c,nr=7"), "ports 0 to 1");
     expect_error(device_add("virtserialport,chardev=c,bus=t.0"), "'t.0' not found");
     assert_int_equal(device_add("virtserialport,chardev=c,id=p"), 0);
-    expect_error(device_add("virtserialport,chardev=c,id=p"), "Duplicate ID 'p'");
+    expect_error(device_add("virtserialport,chardev=c,id=p"), "Duplicate device ID 'p'");
     expect_error(device_add("virtconsole,chardev=c"), "in use already");
     assert_int_equal(device_del("p"), 0);
     assert_int_equal(device_add("virtconsole,chardev=c"), 0);
@@ -495,7 +495,7 @@ static void test_asked_twice_and_ejected_unasked(void **state)
     slot = take_new();
     reg_write(ACPI_HOTPLUG_SLOTS_EJECT, slot);
     expect_error(device_del("r"), "already in the process of unplug"); /* it closes */
-    expect_error(device_add("virtio-rng-pci,id=r"), "Duplicate ID");
+    expect_error(device_add("virtio-rng-pci,id=r"), "Duplicate device ID");
     reg_write(ACPI_HOTPLUG_SLOTS_EJECT, slot);
     wait_deleted("r");
     assert_int_equal(device_del("r"), -ENODEV);
@@ -668,7 +668,7 @@ static void test_cpus_that_cannot_be(void **state)
         {"host-x86_64-cpu,socket-id=1,core-id=0,thread-id=0", "must be in range 0:0"},
         {"host-x86_64-cpu,socket-id=0,core-id=3,thread-id=0", "must be in range 0:2"},
         {"host-x86_64-cpu,core-id=0,thread-id=0", "CPU socket-id is not set"},
-        {"host-x86_64-cpu,socket-id=0,core-id=1,thread-id=0,id=c", "Duplicate ID"},
+        {"host-x86_64-cpu,socket-id=0,core-id=1,thread-id=0,id=c", "Duplicate device ID"},
         {"host-x86_64-cpu,socket-id=0,core-id=1,thread-id=0,die-id=1", "leave it out"},
         {"qemu64-x86_64-cpu,socket-id=0,core-id=1,thread-id=0", "expected cpu type"},
     };

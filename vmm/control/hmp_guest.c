@@ -157,13 +157,23 @@ static const struct qom_property *find_property(struct hmp_call *call,
     return NULL;
 }
 
-void hmp_qom_get(struct hmp_call *call)
+/* Every object has a type, which is in no table; NULL after an error. */
+static json_t *read_property(struct hmp_call *call)
 {
     struct qom_object object;
-    const struct qom_property *property;
-    if (!find_object(call, &object) || !(property = find_property(call, &object)))
+    if (!find_object(call, &object))
+        return NULL;
+    if (call->word_count > 2 && strcmp(call->words[2], "type") == 0)
+        return json_string(object.type->name);
+    const struct qom_property *property = find_property(call, &object);
+    return property ? property->read(call->control->machine, &object) : NULL;
+}
+
+void hmp_qom_get(struct hmp_call *call)
+{
+    json_t *value = read_property(call);
+    if (!value)
         return;
-    json_t *value = property->read(call->control->machine, &object);
     char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
     fprintf(call->out, "%s\r\n", text ? text : "null");
     free(text);

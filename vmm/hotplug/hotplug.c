@@ -184,7 +184,7 @@ static int check_id(const struct machine *machine, const char *id, struct error 
     if (!keyval_is_id(id) || strlen(id) > 63)
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     if (hotplug_has_device(machine, id))
-        return error_set(err, EEXIST, "Duplicate ID '%s' for device", id);
+        return error_set(err, EEXIST, "Duplicate device ID '%s'", id);
     return 0;
 }
 

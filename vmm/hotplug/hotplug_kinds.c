@@ -24,7 +24,7 @@ static int plug_disk(struct machine *machine, const struct keyval *list,
                          name);
     struct config_disk *config = &machine->config->disks[index];
     if (config->is_attached)
-        return error_set(err, EBUSY, "Drive '%s' is already in use by another block device", name);
+        return error_set(err, EBUSY, "Drive '%s' is already in use by another device", name);
     struct config_disk before = *config;
     config->serial = before.serial ? options_copy(before.serial) : NULL;
     config->qdev_id = NULL;
