@@ -10,24 +10,15 @@
 #ifndef VMM_OPENER_H
 #define VMM_OPENER_H
 
-#include "base/error.h"
-#include "base/list.h"
-#include "base/loop.h"
+#include "base/aside.h"
 #include "disk/disk.h"
-
-struct opener;
-
-/* On the loop, later; `err` says what the opening came to. The opener is gone afterwards. */
-typedef void opener_done_fn(void *opaque, int result, const struct error *err);
 
 /*
  * Reads `options` now; of them path, format, backing and data file count. On -errno on_done is not
  * called.
  */
 int must_check opener_start(struct loop *loop, const struct disk_options *options,
-                            opener_done_fn *on_done, void *opaque, struct opener **out,
+                            aside_done_fn *on_done, void *opaque, struct aside **out,
                             struct error *err);
-/* on_done is called with -ECANCELED, later, whatever the thread does. */
-void opener_cancel(struct opener *opener);
 
 #endif

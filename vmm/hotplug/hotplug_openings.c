@@ -13,7 +13,7 @@
 struct opening {
     struct list node;
     struct machine *machine;
-    struct opener *opener;
+    struct aside *aside;
     struct keyval list;
     hotplug_add_fn *add;
     machine_done_fn *on_done;
@@ -21,11 +21,11 @@ struct opening {
     bool is_ending; /* the machine waits for it */
 };
 
-static void on_opened(void *opaque, int result, const struct error *opener_err)
+static void on_opened(void *opaque, int result, const struct error *reason)
 {
     struct opening *opening = opaque;
     struct machine *machine = opening->machine;
-    struct error err = *opener_err;
+    struct error err = *reason;
     if (!result)
         result = opening->add(machine, &opening->list, &err);
     list_remove(&opening->node);
@@ -50,7 +50,7 @@ int hotplug_open_first(struct machine *machine, const struct disk_options *image
     CHECK(opening);
     *opening = (struct opening){
         .machine = machine, .add = add, .on_done = on_done, .opaque = opaque, .list = *list};
-    int result = opener_start(machine->loop, image, on_opened, opening, &opening->opener, err);
+    int result = opener_start(machine->loop, image, on_opened, opening, &opening->aside, err);
     if (result) {
         free(opening);
         return result;
@@ -67,6 +67,6 @@ void hotplug_end_openings(struct machine *machine)
         struct opening *opening = list_entry(node, struct opening, node);
         opening->is_ending = true;
         hotplug_close_begins(machine);
-        opener_cancel(opening->opener);
+        aside_cancel(opening->aside);
     }
 }
