@@ -423,6 +423,8 @@ static void run_step(struct jobscene *scene, const struct step *step)
     if (is_backup)
         remember_copy(scene);
     run_command(scene, step->command, step->arguments);
+    if (is_backup)
+        TURN_UNTIL(scene, scene->is_answered); /* it shows a moment before that */
     if (step->has_ready) {
         wait_with_guest(scene, &scene->is_ready, "BLOCK_JOB_READY");
         be_a_guest(scene, 8);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/aside.h"
+
 struct handle {
     struct io_file file;
     struct simfolder *folder;
@@ -23,6 +25,8 @@ int __wrap_io_open(struct loop *loop, const char *path, const struct io_options 
                    struct io_file **out, struct error *err);
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
+int __wrap_aside_start(struct loop *loop, const struct aside_work *work, aside_done_fn *on_done,
+                       void *opaque, struct aside **out, struct error *err);
 
 static struct simfolder *current;
 
@@ -116,6 +120,37 @@ int __wrap_open(const char *path, int flags, ...)
     va_end(args);
     bool is_ours = current && simfolder_find(current, path) < current->clock.count;
     return is_ours ? __real_open("/dev/null", O_RDWR | O_CLOEXEC) : __real_open(path, flags, mode);
+}
+
+/* Work that would be a thread's is done in a turn of the loop: one seed, one order. */
+struct aside {
+    struct loop_task task;
+    struct aside_work work;
+    aside_done_fn *on_done;
+    void *opaque;
+};
+
+static void on_aside(struct loop_task *task)
+{
+    struct aside *aside = container_of(task, struct aside, task);
+    struct error err = {0};
+    int result = aside->work.run(aside->work.data, &err);
+    aside->on_done(aside->opaque, result, &err);
+    aside->work.release(aside->work.data);
+    free(aside);
+}
+
+int __wrap_aside_start(struct loop *loop, const struct aside_work *work, aside_done_fn *on_done,
+                       void *opaque, struct aside **out, struct error *err)
+{
+    struct aside *aside = calloc(1, sizeof(*aside));
+    if (!aside)
+        return error_set(err, ENOMEM, "no memory for work");
+    *aside = (struct aside){.work = *work, .on_done = on_done, .opaque = opaque};
+    loop_task_init(loop, &aside->task, LOOP_STAGE_DRAIN, on_aside);
+    loop_task_queue(&aside->task);
+    *out = aside;
+    return 0;
 }
 
 void simfolder_init(struct simfolder *folder, struct loop *loop, struct cell_arena *arena,

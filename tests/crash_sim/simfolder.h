@@ -2,7 +2,7 @@
 /*
  * simfolder: files with names, on simulated disks that lose power together, for code that opens its
  * files itself. The program is linked with --wrap for io_open and open: while there is a folder,
- * both know its names and nothing else.
+ * both know its names and nothing else; and for aside_start, whose work is done on the loop.
  */
 #ifndef TESTS_CRASH_SIM_SIMFOLDER_H
 #define TESTS_CRASH_SIM_SIMFOLDER_H

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """
 Images on a file system that does not answer: a FUSE whose server hears every request and says
-nothing. The machine must run on, and end, while an image of it is being added.
+nothing. The machine must run on, and end, while an image of it is being added, or made.
 """
 
 import ctypes
@@ -75,12 +75,11 @@ def machine(tmp_path):
     disk.write_bytes(bytes(1 << 20))
     process = subprocess.Popen(
         [str(BUILD / "evisor"), "-m", "64", "-nodefaults", "-display", "none", "-S", "-accel",
-         "soft", "-drive", f"file={disk},format=raw", "-qmp", f"unix:{path},server=on,wait=off"],
+         "soft", "-drive", f"file={disk},format=raw,id=d", "-qmp", f"unix:{path},server=on,wait=off"],
         stdin=subprocess.DEVNULL, cwd=tmp_path)
     yield process, path
     process.kill()
     process.wait()
-
 
 
 def send(monitor, command, arguments):
@@ -125,3 +124,46 @@ def test_its_client_is_told_in_the_end(machine, silent):
     error = waiting.hear()["error"]
     assert error["class"] == "GenericError" and str(silent.path / "a") in error["desc"]
     assert other.ask("query-status")["return"]["status"] == "prelaunch"
+
+
+MAKERS = [
+    ("drive-mirror", '{"device": "d", "sync": "full", "target": "FILE", "format": "qcow2"}'),
+    ("drive-mirror", '{"device": "d", "sync": "full", "target": "FILE", "format": "raw", '
+     '"mode": "existing"}'),
+    ("drive-backup", '{"device": "d", "sync": "full", "target": "FILE", "format": "qcow2"}'),
+    ("blockdev-snapshot-sync", '{"device": "d", "snapshot-file": "FILE"}'),
+    ("transaction", '{"actions": [{"type": "blockdev-snapshot-sync", "data": '
+     '{"device": "d", "snapshot-file": "FILE"}}]}'),
+]
+
+
+@pytest.mark.parametrize("command, arguments", MAKERS)
+def test_the_machine_runs_on_while_a_file_is_made(machine, silent, tmp_path, command, arguments):
+    process, path = machine
+    waiting, other, third = Monitor(path), Monitor(path), Monitor(path)
+    image = silent.path / "a.qcow2"
+    send(waiting, command, arguments.replace("FILE", str(image)))
+    assert silent.asked.wait(60)
+    # The guest's disk is not held up: it does the same for another file meanwhile.
+    assert other.ask("cont") == {"return": {}}
+    assert other.ask("blockdev-snapshot-sync", device="d",
+                     **{"snapshot-file": str(tmp_path / "over.qcow2")}) == {"return": {}}
+    error = third.ask("drive-backup", device="d", sync="full", target=str(image))["error"]
+    assert error["desc"].startswith(f"Another command is making '{image}'")
+    assert other.ask("query-block-jobs") == {"return": []}
+    assert other.ask("quit") == {"return": {}}
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("command, arguments", MAKERS)
+def test_a_file_that_fails_late_changes_nothing(machine, silent, command, arguments):
+    _, path = machine
+    waiting, other = Monitor(path), Monitor(path)
+    send(waiting, command, arguments.replace("FILE", str(silent.path / "a")))
+    assert silent.asked.wait(60)
+    silent.end()
+    error = waiting.hear()["error"]
+    assert error["class"] == "GenericError" and str(silent.path / "a") in error["desc"]
+    assert other.ask("query-block-jobs") == {"return": []}
+    [block] = other.ask("query-block")["return"]
+    assert block["inserted"]["backing_file_depth"] == 0

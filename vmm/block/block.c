@@ -61,9 +61,12 @@ static void end_call(struct block_call *call, json_t *value, const char *class, 
 {
     block_done_fn *done = call->done;
     void *opaque = call->opaque;
+    struct block *block = call->block;
     json_decref(call->args);
     free(call);
     done(opaque, value, class, text);
+    block->calls--;
+    block_check_closed(block);
 }
 
 void block_return(struct block_call *call, json_t *value)
@@ -200,6 +203,7 @@ void block_run(struct block *block, const char *command, const json_t *arguments
     CHECK(call);
     *call = (struct block_call){block, json_deep_copy(arguments), done, opaque};
     CHECK(call->args);
+    block->calls++;
     json_object_set_new(call->args, "", json_string(command));
     if (block->is_closing) {
         block_fail(call, BLOCK_GENERIC, "the machine is ending");
@@ -222,6 +226,7 @@ int block_create(struct loop *loop, const struct block_host *host, struct block 
     block->loop = loop;
     block->host = *host;
     list_init(&block->exports);
+    list_init(&block->makings);
     block_jobs_init(block);
     *out = block;
     return 0;
@@ -240,7 +245,8 @@ static void on_all_closed(struct loop_task *task)
 
 void block_check_closed(struct block *block)
 {
-    if (!block->is_closing || !block->has_no_jobs || block->nbd || block->closing_disks)
+    if (!block->is_closing || !block->has_no_jobs || block->nbd || block->closing_disks ||
+        block->calls)
         return;
     block->is_closing = false;
     loop_task_init(block->loop, &block->closed, LOOP_STAGE_DRAIN, on_all_closed);
@@ -286,5 +292,6 @@ void block_close(struct block *block, void (*on_closed)(void *opaque), void *opa
     block_drop_exports(block, NULL);
     if (block->nbd && !block->is_stopping_nbd)
         nbd_server_close(block->nbd, on_nbd_closed, block);
+    block_making_cancel_all(block);
     jobs_cancel_all(&block->jobs);
 }

@@ -3,7 +3,7 @@
  * block: what QMP clients do to the images of a running machine: jobs, snapshots, bitmaps,
  * transactions, limits, exports. Knows no machine: a host lends it the disks.
  *
- * Loop's thread. Images are opened and created while the loop waits, as when the machine starts.
+ * Loop's thread. Files are made, and opened for the first time, on a thread of their own.
  */
 #ifndef VMM_BLOCK_BLOCK_H
 #define VMM_BLOCK_BLOCK_H

@@ -211,14 +211,18 @@ static void undo_merge(struct block_action *action)
 }
 
 const struct block_action_type block_bitmap_actions[] = {
-    {"block-dirty-bitmap-add", false, "node", prepare_add, NULL, NULL, undo_add, NULL},
-    {"block-dirty-bitmap-remove", false, "node", prepare_remove, NULL, NULL, undo_remove,
+    {"block-dirty-bitmap-add", false, "node", NULL, prepare_add, NULL, NULL, undo_add, NULL},
+    {"block-dirty-bitmap-remove", false, "node", NULL, prepare_remove, NULL, NULL, undo_remove,
      clean_remove},
-    {"block-dirty-bitmap-clear", false, "node", prepare_clear, NULL, NULL, undo_clear, drop_saved},
-    {"block-dirty-bitmap-enable", false, "node", prepare_switch, NULL, NULL, undo_switch, NULL},
-    {"block-dirty-bitmap-disable", false, "node", prepare_switch, NULL, NULL, undo_switch, NULL},
-    {"block-dirty-bitmap-merge", false, "node", prepare_merge, NULL, NULL, undo_merge, drop_saved},
-    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL},
+    {"block-dirty-bitmap-clear", false, "node", NULL, prepare_clear, NULL, NULL, undo_clear,
+     drop_saved},
+    {"block-dirty-bitmap-enable", false, "node", NULL, prepare_switch, NULL, NULL, undo_switch,
+     NULL},
+    {"block-dirty-bitmap-disable", false, "node", NULL, prepare_switch, NULL, NULL, undo_switch,
+     NULL},
+    {"block-dirty-bitmap-merge", false, "node", NULL, prepare_merge, NULL, NULL, undo_merge,
+     drop_saved},
+    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };
 
 /* --- backups --- */
@@ -257,13 +261,14 @@ static int set_bitmap(struct block_action *action, unsigned sync, struct error *
     return result;
 }
 
-static int prepare_backup(struct block_action *action, struct error *err)
+static int describe_backup(struct block_action *action, struct block_image *image,
+                           struct error *err)
 {
     static const enum job_sync syncs[] = {JOB_SYNC_FULL, JOB_SYNC_TOP, JOB_SYNC_NONE,
                                           JOB_SYNC_BITMAP, JOB_SYNC_BITMAP};
     unsigned sync;
     const json_t *data = action->data;
-    struct disk *disk = action->disk;
+    const struct disk *disk = action->disk, *below = disk_backing(disk);
     if (action->chain_node != graph_top(disk))
         return error_set(err, EINVAL, "Need a root block node");
     if (!block_text(data, "target") || !block_text(data, "sync"))
@@ -277,21 +282,37 @@ static int prepare_backup(struct block_action *action, struct error *err)
     if (!result && block_bool(data, "compress", false))
         result = error_set(err, ENOTSUP, "compress is not there; use evisor-img convert -c");
     if (!result)
-        result = set_bitmap(action, sync, err);
-    if (!result)
-        result = block_job_options(action->block, data, disk, &action->job, err);
-    if (sync == 1 && !disk_backing(disk))
+        result = block_job_options(action->block, data, action->disk, &action->job, err);
+    if (sync == 1 && !below)
         action->job.sync = JOB_SYNC_FULL;
-    if (result)
+    if (result || strcmp(action->type->name, "drive-backup") != 0)
         return result;
-    const struct disk *below = disk_backing(disk);
-    const char *backing = sync == 1 && below ? disk_path(below) : NULL;
-    if (sync == 2)
-        backing = NULL;
-    result = block_open_target(action->block, data, disk, &action->job, backing, err);
+    return block_describe_target(data, disk, &action->job,
+                                 sync == 1 && below ? disk_path(below) : NULL, image, err);
+}
+
+/* How the data says it: the bitmap may be one that this transaction makes. */
+static int add_bitmap(struct block_action *action, struct error *err)
+{
+    unsigned sync;
+    int result =
+        block_choice(action->data, "sync", "full|top|none|incremental|bitmap", 0, &sync, err);
+    return result ? result : set_bitmap(action, sync, err);
+}
+
+static int prepare_backup(struct block_action *action, struct error *err)
+{
+    struct block_image image = {0};
+    const struct disk *disk = action->disk;
+    int result = describe_backup(action, &image, err);
+    if (!result)
+        result = add_bitmap(action, err);
+    if (!result)
+        result = block_take_target(action->block, action->data, action->making, &image,
+                                   &action->job, err);
     if (!result && disk_size_bytes(action->job.target) != disk_size_bytes(disk)) {
         result = error_set(err, EINVAL, "Source and target image have different sizes");
-        if (!strcmp(action->type->name, "drive-backup"))
+        if (image.path)
             block_close_disk(action->block, action->job.target);
     }
     return result;
@@ -312,7 +333,9 @@ static void undo_backup(struct block_action *action)
 }
 
 const struct block_action_type block_backup_actions[] = {
-    {"drive-backup", true, "device", prepare_backup, NULL, start_backup, undo_backup, NULL},
-    {"blockdev-backup", true, "device", prepare_backup, NULL, start_backup, undo_backup, NULL},
-    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL},
+    {"drive-backup", true, "device", describe_backup, prepare_backup, NULL, start_backup,
+     undo_backup, NULL},
+    {"blockdev-backup", true, "device", NULL, prepare_backup, NULL, start_backup, undo_backup,
+     NULL},
+    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

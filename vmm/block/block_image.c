@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* block_image: images that commands make or name: overlays, targets of mirrors and backups. */
+/* block_image: images that commands make and open: overlays, targets of mirrors and backups. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -30,18 +30,20 @@ static int sync_folder(const char *path, struct error *err)
 
 /* Makes the file, or empties it, unless somebody holds it. Durable: a disk's newest data may be in
  * it soon, and a guest that flushes nothing more relies on what was flushed before. */
-static int make_file(struct block *block, const char *path, const struct block_image *image,
+static int make_file(struct loop *loop, const struct block_image *image, struct io_file **out,
                      struct error *err)
 {
+    const char *path = image->path;
     struct io_file *file;
     const struct io_options io = {.aio = DISK_AIO_THREADS};
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
     if (fd < 0)
         return error_set(err, errno, "Could not create '%s': %s", path, strerror(errno));
     close(fd);
-    int result = io_open(block->loop, path, &io, &file, err);
+    int result = io_open(loop, path, &io, out, err);
     if (result)
         return result;
+    file = *out;
     result = lock_image(file, path, false, err);
     if (!result && (result = io_truncate_now(file, 0)))
         error_set_errno(err, -result, "Could not create '%s'", path);
@@ -61,15 +63,38 @@ static int make_file(struct block *block, const char *path, const struct block_i
         error_set_errno(err, -result, "Could not write '%s'", path);
     if (!result)
         result = sync_folder(path, err);
-    /* The descriptor closes later; the opening that follows wants the locks now. */
-    struct error ignored = {0};
-    unused_result(lock_take(file->fd, path, 0, 0, &ignored));
-    io_close(file, NULL, NULL);
     return result;
 }
 
-int block_image_open(struct block *block, const struct disk *like, const struct block_image *image,
-                     struct disk **out, struct error *err)
+static void on_closed(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+int block_image_make(struct loop *loop, const struct block_image *image, struct error *err)
+{
+    struct io_file *file = NULL;
+    bool is_closed = false;
+    int result = make_file(loop, image, &file, err);
+    if (!file)
+        return result;
+    for (io_close(file, on_closed, &is_closed); !is_closed;)
+        loop_run_once(loop, true);
+    return result;
+}
+
+int block_image_check(const struct block_image *image, struct error *err)
+{
+    if (strcmp(image->format, "qcow2") != 0 && strcmp(image->format, "raw") != 0)
+        return error_set(err, EINVAL, "Unknown file format '%s'", image->format);
+    if (!image->is_existing && image->backing_path && strcmp(image->format, "raw") == 0)
+        return error_set(err, EINVAL, "Backing file not supported for file format 'raw'");
+    return 0;
+}
+
+int block_image_open(struct block *block, const struct block_making *making,
+                     const struct disk *like, const struct block_image *image, struct disk **out,
+                     struct error *err)
 {
     const struct disk_options options = {
         .path = image->path,
@@ -80,11 +105,7 @@ int block_image_open(struct block *block, const struct disk *like, const struct 
         .aio = graph_aio(like),
         .idle_writeback_ms = 1000,
     };
-    if (strcmp(image->format, "qcow2") != 0 && strcmp(image->format, "raw") != 0)
-        return error_set(err, EINVAL, "Unknown file format '%s'", image->format);
-    if (!image->is_existing && image->backing_path && strcmp(image->format, "raw") == 0)
-        return error_set(err, EINVAL, "Backing file not supported for file format 'raw'");
-    int result = image->is_existing ? 0 : make_file(block, image->path, image, err);
+    int result = block_making_check(making, image, err);
     if (!result)
         result = disk_open(block->loop, &options, out, err);
     if (!result && image->node_name)

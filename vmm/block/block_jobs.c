@@ -2,6 +2,7 @@
 /* block_jobs: the commands that start, list and steer jobs, and the events they cause. */
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -147,42 +148,60 @@ static void start(struct block_call *call, const struct job_options *options)
 {
     struct error err = {0};
     struct job *job;
-    int result = job_start(&call->block->jobs, options, &job, &err);
+    int result = call->block->is_closing ? error_set(&err, ECANCELED, "the machine ends")
+                                         : job_start(&call->block->jobs, options, &job, &err);
     bool is_made = !strncmp(block_text(call->args, ""), "drive", 5);
     if (result && is_made)
         block_close_disk(call->block, options->target);
     block_finish(call, result, &err);
 }
 
-/* The target of drive-* is a file that they make; of blockdev-*, a node that is there. */
-int block_open_target(struct block *block, const json_t *args, struct disk *disk,
-                      struct job_options *job, const char *backing, struct error *err)
+/* Of a disk whose chain is being changed, the job begins afterwards, with the chain of then. */
+struct late_start {
+    struct disk *disk;
+    void (*begin)(void *opaque);
+    void *opaque;
+};
+
+static void on_quiet(void *opaque)
 {
-    const char *command = block_text(args, "");
-    const char *target = block_text(args, "target");
-    bool is_file = command ? !strncmp(command, "drive", 5) : false;
-    unsigned mode;
-    if (!is_file) {
-        job->target = block_find_root(block, target, err);
-        if (!job->target)
-            return -ENODEV;
-        if (job->target == disk)
-            return error_set(err, EINVAL, "%s",
-                             job->kind == JOB_MIRROR ? "Can't mirror node into itself"
-                                                     : "Source and target cannot be the same");
-        if (disk_is_read_only(job->target))
-            return error_set(err, EROFS, "Node '%s' is read only", disk_node_name(job->target));
-        return block_check_free(job->target, err);
+    struct late_start late = *(struct late_start *)opaque;
+    free(opaque);
+    late.begin(late.opaque);
+    graph_resume(late.disk);
+}
+
+static void begin_after_changes(struct block_call *call, void (*begin)(void *opaque), void *opaque)
+{
+    struct error ignored = {0};
+    struct node *node;
+    struct disk *disk = block_find(call->block, block_text(call->args, "device"), &node, &ignored);
+    struct late_start *late = disk && graph_is_held(disk) ? malloc(sizeof(*late)) : NULL;
+    if (late) {
+        *late = (struct late_start){disk, begin, opaque};
+        if (!graph_quiesce(disk, on_quiet, late))
+            return;
+        free(late);
     }
+    begin(opaque);
+}
+
+int block_describe_target(const json_t *args, const struct disk *disk,
+                          const struct job_options *job, const char *backing,
+                          struct block_image *image, struct error *err)
+{
+    const char *format = block_text(args, "format"), *target = block_text(args, "target");
+    unsigned mode;
     int result = block_choice(args, "mode", "absolute-paths|existing", 0, &mode, err);
     if (result)
         return result;
-    const char *format = block_text(args, "format");
-    const struct block_image image = {
+    if (!format && mode == 1)
+        return error_set(err, EINVAL,
+                         "Parameter 'format' is missing: the format of '%s' is not guessed",
+                         target);
+    *image = (struct block_image){
         .path = target,
-        .format = format      ? format
-                  : mode == 1 ? NULL
-                              : disk_format(disk),
+        .format = format ? format : disk_format(disk),
         .node_name = block_text(args, "node-name"),
         .backing_path = backing,
         .backing_format = backing ? disk_format(disk_backing(disk)) : NULL,
@@ -190,11 +209,24 @@ int block_open_target(struct block *block, const json_t *args, struct disk *disk
         .size_bytes = disk_size_bytes(disk),
         .no_backing = job->kind == JOB_MIRROR && job->sync == JOB_SYNC_FULL,
     };
-    if (!image.format)
-        return error_set(err, EINVAL,
-                         "Parameter 'format' is missing: the format of '%s' is not guessed",
-                         target);
-    return block_image_open(block, disk, &image, &job->target, err);
+    return 0;
+}
+
+int block_take_target(struct block *block, const json_t *args, const struct block_making *making,
+                      const struct block_image *image, struct job_options *job, struct error *err)
+{
+    if (image->path)
+        return block_image_open(block, making, job->disk, image, &job->target, err);
+    job->target = block_find_root(block, block_text(args, "target"), err);
+    if (!job->target)
+        return -ENODEV;
+    if (job->target == job->disk)
+        return error_set(err, EINVAL, "%s",
+                         job->kind == JOB_MIRROR ? "Can't mirror node into itself"
+                                                 : "Source and target cannot be the same");
+    if (disk_is_read_only(job->target))
+        return error_set(err, EROFS, "Node '%s' is read only", disk_node_name(job->target));
+    return block_check_free(job->target, err);
 }
 
 static int check_sizes(const struct job_options *job, struct error *err)
@@ -234,7 +266,7 @@ static int check_replaces(const json_t *args, const struct disk *disk, struct er
 
 /* A mirror of the top alone stands on what the source stands on. */
 static int prepare_mirror(struct block *block, const json_t *args, struct job_options *job,
-                          struct error *err)
+                          struct block_image *image, struct error *err)
 {
     unsigned sync = JOB_SYNC_FULL, mode = 0;
     struct disk *disk = block_find_root(block, block_text(args, "device"), err);
@@ -257,30 +289,79 @@ static int prepare_mirror(struct block *block, const json_t *args, struct job_op
         result = set_granularity(args, job, err);
     if (result)
         return result;
+    if (strcmp(block_text(args, ""), "drive-mirror") != 0)
+        return 0;
     const struct disk *below = disk_backing(disk);
     const char *backing = job->sync != JOB_SYNC_FULL && below ? disk_path(below) : NULL;
     if (job->sync == JOB_SYNC_NONE)
         backing = disk_path(disk);
-    return block_open_target(block, args, disk, job, backing, err);
+    return block_describe_target(args, disk, job, backing, image, err);
+}
+
+struct mirror_start {
+    struct block_call *call;
+    struct block_making *making; /* of drive-mirror's file */
+};
+
+static void end_start(struct mirror_start *mirror)
+{
+    block_making_end(mirror->making);
+    free(mirror);
+}
+
+static void begin_mirror(void *opaque)
+{
+    struct mirror_start *mirror = opaque;
+    struct block_call *call = mirror->call;
+    struct error err = {0};
+    struct block_image image = {0};
+    struct job_options job = {.kind = JOB_MIRROR};
+    int result = prepare_mirror(call->block, call->args, &job, &image, &err);
+    if (!result)
+        result = block_take_target(call->block, call->args, mirror->making, &image, &job, &err);
+    bool is_open = !result && image.path;
+    if (!result)
+        result = check_sizes(&job, &err);
+    if (result && is_open)
+        block_close_disk(call->block, job.target);
+    end_start(mirror);
+    if (result)
+        block_finish(call, result, &err);
+    else
+        start(call, &job);
+}
+
+static void on_made(void *opaque, int result, const struct error *err)
+{
+    struct mirror_start *mirror = opaque;
+    struct block_call *call = mirror->call;
+    if (!result) {
+        begin_after_changes(call, begin_mirror, mirror);
+        return;
+    }
+    end_start(mirror);
+    block_finish(call, result, err);
 }
 
 void block_mirror(struct block_call *call)
 {
     struct error err = {0};
+    struct block_image image = {0};
     struct job_options job = {.kind = JOB_MIRROR};
-    bool is_file = !strcmp(block_text(call->args, ""), "drive-mirror");
-    int result = prepare_mirror(call->block, call->args, &job, &err);
-    if (result) {
-        block_finish(call, result, &err);
+    struct mirror_start *mirror = calloc(1, sizeof(*mirror));
+    CHECK(mirror);
+    mirror->call = call;
+    if (strcmp(block_text(call->args, ""), "drive-mirror") != 0) {
+        begin_after_changes(call, begin_mirror, mirror);
         return;
     }
-    result = check_sizes(&job, &err);
-    if (result && is_file)
-        block_close_disk(call->block, job.target);
-    if (result)
+    int result = prepare_mirror(call->block, call->args, &job, &image, &err);
+    if (!result)
+        result = block_making_start(call->block, &image, on_made, mirror, &mirror->making, &err);
+    if (result) {
+        free(mirror);
         block_finish(call, result, &err);
-    else
-        start(call, &job);
+    }
 }
 
 /* A node of the disk's chain by "KEY" (a file) or "KEY-node"; *out stays if neither is given. */
@@ -360,8 +441,9 @@ static int prepare_commit(struct block *block, const json_t *args, struct job_op
     return block_job_options(block, args, disk, job, err);
 }
 
-void block_commit(struct block_call *call)
+static void begin_commit(void *opaque)
 {
+    struct block_call *call = opaque;
     struct error err = {0};
     struct job_options job = {.kind = JOB_COMMIT};
     int result = prepare_commit(call->block, call->args, &job, &err);
@@ -371,6 +453,11 @@ void block_commit(struct block_call *call)
         block_finish(call, result, &err);
     else
         start(call, &job);
+}
+
+void block_commit(struct block_call *call)
+{
+    begin_after_changes(call, begin_commit, call);
 }
 
 /* `bottom`: the last image that goes into the others; its backing is the base. */
@@ -417,8 +504,9 @@ static int prepare_stream(struct block *block, const json_t *args, struct job_op
     return block_job_options(block, args, disk, job, err);
 }
 
-void block_stream(struct block_call *call)
+static void begin_stream(void *opaque)
 {
+    struct block_call *call = opaque;
     struct error err = {0};
     struct job_options job = {.kind = JOB_STREAM};
     int result = prepare_stream(call->block, call->args, &job, &err);
@@ -426,6 +514,11 @@ void block_stream(struct block_call *call)
         block_finish(call, result, &err);
     else
         start(call, &job);
+}
+
+void block_stream(struct block_call *call)
+{
+    begin_after_changes(call, begin_stream, call);
 }
 
 /* --- looking and steering --- */

@@ -3,6 +3,7 @@
 #ifndef VMM_BLOCK_BLOCK_PRIVATE_H
 #define VMM_BLOCK_BLOCK_PRIVATE_H
 
+#include "base/aside.h"
 #include "disk/jobs/job.h"
 #include "disk/nbd/nbd_server.h"
 #include "vmm/block/block.h"
@@ -17,7 +18,8 @@ struct block {
     struct jobs jobs;
     struct nbd_server *nbd;
     struct list exports; /* struct block_export */
-    unsigned closing_disks;
+    struct list makings; /* struct block_making */
+    unsigned closing_disks, calls;
     bool is_closing, has_no_jobs, is_stopping_nbd;
     void (*on_closed)(void *opaque);
     void *opaque;
@@ -68,9 +70,25 @@ struct block_image {
     uint64_t size_bytes;
     bool no_backing; /* do not open what it is backed by */
 };
-int must_check block_image_open(struct block *block, const struct disk *like,
-                                const struct block_image *image, struct disk **out,
+struct block_making;
+int must_check block_image_check(const struct block_image *image, struct error *err);
+/* Takes as long as the file system takes: not on the loop's thread. */
+int must_check block_image_make(struct loop *loop, const struct block_image *image,
                                 struct error *err);
+/* After its making. */
+int must_check block_image_open(struct block *block, const struct block_making *making,
+                                const struct disk *like, const struct block_image *image,
+                                struct disk **out, struct error *err);
+
+/* block_making.c: on_done later; the file is this command's until block_making_end. */
+int must_check block_making_start(struct block *block, const struct block_image *image,
+                                  aside_done_fn *on_done, void *opaque, struct block_making **out,
+                                  struct error *err);
+/* -EAGAIN: what was made is not what `image` asks for now. */
+int must_check block_making_check(const struct block_making *making,
+                                  const struct block_image *image, struct error *err);
+void block_making_end(struct block_making *making);
+void block_making_cancel_all(struct block *block);
 
 /* A step of a transaction. All run while their disks are quiet. */
 struct block_action {
@@ -81,6 +99,8 @@ struct block_action {
     struct disk *disk;
     struct node *chain_node;
     struct disk *overlay;        /* snapshots */
+    struct block_making *making; /* of its file */
+    char *backing_name;          /* what a new overlay says that it stands on */
     struct dirty_bitmap *bitmap; /* bitmaps: what was added, removed or changed */
     struct dirty_bitmap *saved;  /* as it was */
     struct list *bitmaps;        /* the list it was removed from */
@@ -96,6 +116,8 @@ struct block_action_type {
     bool needs_quiet;
     /* Where the action's disk is named: "node", "device". */
     const char *disk_key;
+    /* Optional: the file that it makes or opens; called before the disk is quiet, and again. */
+    int (*describe)(struct block_action *action, struct block_image *image, struct error *err);
     int (*prepare)(struct block_action *action, struct error *err);
     /* Optional; asynchronous; ends in block_action_done. */
     void (*run)(struct block_action *action);
@@ -128,8 +150,14 @@ void block_jobs_init(struct block *block);
 /* What all commands that start jobs say alike. `device` names the job if nothing else does. */
 int must_check block_job_options(struct block *block, const json_t *args, struct disk *disk,
                                  struct job_options *out, struct error *err);
-int must_check block_open_target(struct block *block, const json_t *args, struct disk *disk,
-                                 struct job_options *job, const char *backing, struct error *err);
+/* The target of drive-*: a file. */
+int must_check block_describe_target(const json_t *args, const struct disk *disk,
+                                     const struct job_options *job, const char *backing,
+                                     struct block_image *image, struct error *err);
+/* Sets job->target: the file, or what blockdev-* names. */
+int must_check block_take_target(struct block *block, const json_t *args,
+                                 const struct block_making *making, const struct block_image *image,
+                                 struct job_options *job, struct error *err);
 
 /* block_export.c */
 bool block_exports_disk(const struct block *block, const struct disk *disk);

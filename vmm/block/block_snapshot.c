@@ -29,7 +29,7 @@ static char *backing_name(const char *path, const char *below)
     return realpath(below, NULL);
 }
 
-static int prepare_sync(struct block_action *action, struct error *err)
+static int describe_sync(struct block_action *action, struct block_image *image, struct error *err)
 {
     const json_t *data = action->data;
     struct disk *disk = action->disk;
@@ -51,21 +51,31 @@ static int prepare_sync(struct block_action *action, struct error *err)
         return error_set(err, EINVAL,
                          "Error: Trying to create an image with the same filename as the backing "
                          "file");
-    char *below = backing_name(path, disk_path(disk));
-    const struct block_image image = {
+    free(action->backing_name);
+    action->backing_name = backing_name(path, disk_path(disk));
+    *image = (struct block_image){
         .path = path,
         .format = format ? format : "qcow2",
         .node_name = name,
-        .backing_path = below,
+        .backing_path = action->backing_name,
         .backing_format = disk_format(disk),
         .is_existing = mode == 1,
         .size_bytes = disk_size_bytes(disk),
         .no_backing = true,
     };
-    result = below ? block_image_open(action->block, disk, &image, &action->overlay, err)
-                   : error_set_errno(err, errno, "Could not find '%s'", disk_path(disk));
-    free(below);
-    return result;
+    return action->backing_name
+               ? 0
+               : error_set_errno(err, errno, "Could not find '%s'", disk_path(disk));
+}
+
+static int prepare_sync(struct block_action *action, struct error *err)
+{
+    struct block_image image;
+    int result = describe_sync(action, &image, err);
+    if (result)
+        return result;
+    return block_image_open(action->block, action->making, action->disk, &image, &action->overlay,
+                            err);
 }
 
 static int prepare_overlay(struct block_action *action, struct error *err)
@@ -257,9 +267,10 @@ void block_snapshot_delete(struct block_call *call)
 }
 
 const struct block_action_type block_snapshot_actions[] = {
-    {"blockdev-snapshot-sync", true, "device", prepare_sync, freeze, push_made, abort_made, NULL},
-    {"blockdev-snapshot", true, "node", prepare_overlay, freeze, push_named, thaw, NULL},
-    {"blockdev-snapshot-internal-sync", true, "device", prepare_internal, run_internal, NULL,
+    {"blockdev-snapshot-sync", true, "device", describe_sync, prepare_sync, freeze, push_made,
+     abort_made, NULL},
+    {"blockdev-snapshot", true, "node", NULL, prepare_overlay, freeze, push_named, thaw, NULL},
+    {"blockdev-snapshot-internal-sync", true, "device", NULL, prepare_internal, run_internal, NULL,
      abort_internal, NULL},
-    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL},
+    {NULL, false, NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };

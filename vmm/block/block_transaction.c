@@ -2,7 +2,8 @@
 /*
  * block_transaction: several actions at one moment, or none of them.
  *
- * Theory of operation. The disks of all actions go quiet, one after the other. Then each action
+ * Theory of operation. Files are made, or looked at, while the disks go on. Then the disks of all
+ * actions go quiet, one after the other. Then each action
  * prepares: everything that can be refused is done or checked here, and can be undone. Then those
  * that take time run (an image is written back, a snapshot is made), one by one. Then all commit,
  * where only memory can still be short. Whatever fails, what went before is undone in reverse. A
@@ -79,8 +80,12 @@ static void finish(struct transaction *transaction)
     }
     for (unsigned i = 0; i < transaction->quiet_count; i++)
         graph_resume(transaction->quiet[i]);
-    for (struct list *node; (node = list_pop_front(&transaction->actions));)
-        free(list_entry(node, struct block_action, node));
+    for (struct list *node; (node = list_pop_front(&transaction->actions));) {
+        struct block_action *action = list_entry(node, struct block_action, node);
+        block_making_end(action->making);
+        free(action->backing_name);
+        free(action);
+    }
     if (transaction->group && list_is_empty(&transaction->group->members))
         free(transaction->group);
     block_finish(call, transaction->result, &transaction->err);
@@ -144,7 +149,12 @@ static void on_quiet(void *opaque)
 {
     struct transaction *transaction = opaque;
     transaction->quiet_count++;
-    make_quiet(transaction);
+    if (transaction->call->block->is_closing)
+        transaction->result = error_set(&transaction->err, ECANCELED, "the machine ends");
+    if (transaction->result)
+        finish(transaction);
+    else
+        make_quiet(transaction);
 }
 
 static void make_quiet(struct transaction *transaction)
@@ -165,6 +175,72 @@ static void note_disk(struct transaction *transaction, struct disk *disk)
     transaction->quiet[transaction->disk_count++] = disk;
 }
 
+/* Disks may have come and gone while files were made. */
+static int find_disk(struct block_action *action, struct error *err)
+{
+    const char *key = action->type->disk_key;
+    if (!key)
+        return 0;
+    const char *name = block_text(action->data, key);
+    if (!name)
+        name = block_text(action->data, "node-name");
+    if (!name)
+        return error_set(err, EINVAL, "Parameter '%s' is missing", key);
+    action->disk = block_find(action->block, name, &action->chain_node, err);
+    return action->disk ? 0 : -ENODEV;
+}
+
+static void find_disks(struct transaction *transaction)
+{
+    list_for_each(node, &transaction->actions)
+    {
+        struct block_action *action = list_entry(node, struct block_action, node);
+        if (!transaction->result)
+            transaction->result = find_disk(action, &transaction->err);
+        if (!transaction->result && action->type->needs_quiet)
+            note_disk(transaction, action->disk);
+    }
+    if (transaction->result)
+        finish(transaction);
+    else
+        make_quiet(transaction);
+}
+
+static void make_files(struct transaction *transaction);
+
+static void on_made(void *opaque, int result, const struct error *err)
+{
+    struct transaction *transaction = opaque;
+    transaction->result = result;
+    if (result)
+        transaction->err = *err;
+    make_files(transaction);
+}
+
+static void make_files(struct transaction *transaction)
+{
+    struct error *err = &transaction->err;
+    while (transaction->running != &transaction->actions && !transaction->result) {
+        struct block_action *action = list_entry(transaction->running, struct block_action, node);
+        struct block_image image = {0};
+        transaction->running = transaction->running->next;
+        if (!action->type->describe)
+            continue;
+        transaction->result = find_disk(action, err);
+        if (!transaction->result)
+            transaction->result = action->type->describe(action, &image, err);
+        if (!transaction->result)
+            transaction->result = block_making_start(action->block, &image, on_made, transaction,
+                                                     &action->making, err);
+        if (!transaction->result)
+            return;
+    }
+    if (transaction->result)
+        finish(transaction);
+    else
+        find_disks(transaction);
+}
+
 static int add_action(struct transaction *transaction, const char *name, const json_t *data,
                       struct error *err)
 {
@@ -180,19 +256,7 @@ static int add_action(struct transaction *transaction, const char *name, const j
         .block = transaction->call->block, .type = type, .data = data, .transaction = transaction};
     list_push_back(&transaction->actions, &action->node);
     transaction->action_count++;
-    if (!type->disk_key)
-        return 0;
-    const char *disk_name = block_text(data, type->disk_key);
-    if (!disk_name)
-        disk_name = block_text(data, "node-name");
-    if (!disk_name)
-        return error_set(err, EINVAL, "Parameter '%s' is missing", type->disk_key);
-    action->disk = block_find(action->block, disk_name, &action->chain_node, err);
-    if (!action->disk)
-        return -ENODEV;
-    if (type->needs_quiet)
-        note_disk(transaction, action->disk);
-    return 0;
+    return find_disk(action, err);
 }
 
 static struct transaction *create(struct block_call *call)
@@ -207,10 +271,8 @@ static struct transaction *create(struct block_call *call)
 static void begin(struct transaction *transaction, int result)
 {
     transaction->result = result;
-    if (result)
-        finish(transaction);
-    else
-        make_quiet(transaction);
+    transaction->running = transaction->actions.next;
+    make_files(transaction);
 }
 
 void block_single_action(struct block_call *call)
