@@ -156,6 +156,25 @@ def test_no_space_for_the_image(evctl, guest):
     assert list(evctl.store.iterdir()) == []
 
 
+def test_no_space_for_anything(evctl, guest, tmp_path):
+    def none():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    evctl("create", "web", *guest.diskless, "--disk", "1M")
+    evctl("export", "web", tmp_path / "web.ova")
+    files = sorted(path.name for path in (evctl.store / "web").iterdir())
+    for words in (("set", "web", "--cpus", "2"), ("rename", "web", "other"), ("create", "other"),
+                  ("clone", "web", "other"), ("attach", "web", "disk", "1M"),
+                  ("import", tmp_path / "web.ova", "other"), ("snapshot", "create", "web", "one")):
+        evctl.fails(1, ["File too large"], *words, preexec_fn=none)
+        assert sorted(path.name for path in (evctl.store / "web").iterdir()) == files, words
+        assert [path.name for path in evctl.store.iterdir()] == ["web"], words
+    evctl.fails(1, ["did not start"], "start", "web", preexec_fn=none)
+    assert "in order" not in evctl("info", "web").err
+    evctl("start", "web", "--paused")
+
+
 @pytest.mark.parametrize("content, word", [
     ("", "machine.json"), ("{", "line 1"), ("[]", "object"), ('{"format": 1}', "missing"),
     ('{"format": 2}', "missing"), ("x" * 100000, "line 1"), ("\0\0\0", "line 1")])

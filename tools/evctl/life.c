@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,10 +46,19 @@ static void rotate_logs(const struct machine *machine)
     }
 }
 
+static bool is_full(const struct machine *machine)
+{
+    struct statvfs space;
+    return fstatvfs(machine->folder_fd, &space) == 0 && space.f_bavail == 0;
+}
+
 /* What evisor said last before it ended. */
 static int report_death(const struct machine *machine, int log_fd, int status, struct error *err)
 {
     char text[4096];
+    /* One that never ran has not ended out of order. */
+    if (machine_pid(machine->folder_fd) == 0)
+        unlinkat(machine->folder_fd, "pid", 0);
     if (WIFSIGNALED(status))
         return error_set(err, EIO,
                          "the machine '%s' did not start: signal %d ended evisor; see: "
@@ -62,7 +72,10 @@ static int report_death(const struct machine *machine, int log_fd, int status, s
     line = line ? line + 1 : text;
     line += strncmp(line, "evisor: ", 8) == 0 ? 8 : 0;
     return error_set(err, EIO, "the machine '%s' did not start: %s", machine->name,
-                     *line ? line : "evisor gave no reason");
+                     *line              ? line
+                     : is_full(machine) ? "no space is left where its folder is, so not even its "
+                                          "log could be written"
+                                        : "evisor gave no reason");
 }
 
 /* The NICs whose link is off. The guest's first instructions do not look at them. */

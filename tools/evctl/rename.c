@@ -108,6 +108,8 @@ static int write_mark(const struct machine *machine, struct error *err)
                                  MARK);
     if (fd >= 0)
         close(fd);
+    if (result)
+        unlinkat(machine->folder_fd, MARK, 0);
     return result;
 }
 

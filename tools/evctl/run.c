@@ -156,13 +156,16 @@ static void read_streams(struct stream streams[2], pid_t child, const char *what
     tell_progress_end(&progress);
 }
 
-/* The last line, without the program's name before it; of nft, which points at places, the first. */
-static const char *last_line(char *text)
+/*
+ * The last line, without the program's name before it; the first of nft, which points at places,
+ * and of tar, which ends by saying that it ends.
+ */
+static const char *best_line(char *text)
 {
     size_t length = text ? strlen(text) : 0;
-    if (length && strncmp(text, "Error: ", 7) == 0) {
+    if (length && (strncmp(text, "Error: ", 7) == 0 || strstr(text, "previous errors\n"))) {
         text[strcspn(text, "\n")] = '\0';
-        return text + 7;
+        length = strlen(text);
     }
     while (length && text[length - 1] == '\n')
         text[--length] = '\0';
@@ -185,7 +188,7 @@ static int judge(const char *program, pid_t child, struct stream *errors, struct
         return interrupt_check(err);
     if (WIFSIGNALED(status))
         return error_set(err, EIO, "%s was ended by signal %d", program, WTERMSIG(status));
-    return error_set(err, EIO, "%s", last_line(errors->text));
+    return error_set(err, EIO, "%s", best_line(errors->text));
 }
 
 int run_program(const char *program, json_t *words, const char *what, char **output,
