@@ -78,7 +78,8 @@ int block_image_make(struct loop *loop, const struct block_image *image, struct 
     int result = make_file(loop, image, &file, err);
     if (!file)
         return result;
-    for (io_close(file, on_closed, &is_closed); !is_closed;)
+    io_close(file, on_closed, &is_closed);
+    while (!is_closed)
         loop_run_once(loop, true);
     return result;
 }
