@@ -243,6 +243,60 @@ def test_values_that_cannot_be(evctl, tmp_path, line, word):
     assert evctl("info", "odd", "--json").json()["cpus"] == 1
 
 
+VMWARE_NICS = """sata0.present = "FALSE"
+sata0:0.present = "TRUE"
+sata0:0.fileName = "gone.vmdk"
+ethernet0.present = "TRUE"
+ethernet0.connectionType = "custom"
+ethernet0.vnet = "VMnet8"
+ethernet1.present = "TRUE"
+ethernet1.connectionType = "custom"
+ethernet1.vnet = "/dev/vmnet1"
+ethernet1.startConnected = "FALSE"
+ethernet2.present = "TRUE"
+ethernet2.connectionType = "custom"
+ethernet2.vnet = "VMnet5"
+"""
+
+
+def test_nics_of_vmware_networks(evctl, tmp_path):
+    (tmp_path / "nics.vmx").write_text(VMWARE_NICS)
+    notes = evctl("import", tmp_path / "nics.vmx").err
+    assert "was hostonly is behind NAT" in notes and "was internal VMnet5" in notes
+    assert "the cable of 'net1' is out" in notes and notes.count("behind NAT") == 2
+    info = evctl("info", "nics", "--json").json()
+    assert [nic.get("link") for nic in info["nics"]] == [None, "off", None] and not info["disks"]
+
+
+def test_what_is_encrypted_is_refused(evctl, raw, tmp_path):
+    (tmp_path / "secret.vmx").write_text('displayName = "x"\nencryption.keySafe = "vmware:key/list/x"\n'
+                                         'encryption.data = "x"\n')
+    evctl.fails(7, ["secret.vmx", "encrypted"], "import", tmp_path / "secret.vmx")
+    (tmp_path / "disk.vdi").write_bytes(raw.read_bytes())
+    (tmp_path / "secret.vbox").write_text(VBOX.replace(
+        'format="VDI"/>', 'format="VDI"><Property name="CRYPT/KeyId" value="x"/></HardDisk>'))
+    evctl.fails(7, ["disk.vdi is encrypted"], "import", tmp_path / "secret.vbox")
+    assert evctl("list", "--names").out == ""
+
+
+def test_an_adapter_that_is_attached_to_nothing(evctl, raw, tmp_path):
+    (tmp_path / "disk.vdi").write_bytes(raw.read_bytes())
+    (tmp_path / "alone.vbox").write_text(VBOX.replace('<BridgedInterface name="eth0"/>', ""))
+    assert "the cable of 'net1' is out" in evctl("import", tmp_path / "alone.vbox").err
+    nics = evctl("info", "alone", "--json").json()["nics"]
+    assert [nic.get("link") for nic in nics] == [None, "off"]
+
+
+@pytest.mark.parametrize("word, count", [
+    ('<v:Config xmlns:v="v" v:key="firmware" v:value="efi"/>', 1),
+    ('<v:Machine xmlns:v="v"><v:Firmware type="EFI"/></v:Machine>', 1),
+    ('<v:Config xmlns:v="v" v:key="firmware" v:value="bios"/>', 0)], ids=["vmware", "virtualbox", "bios"])
+def test_appliances_for_efi(evctl, raw, tmp_path, word, count):
+    (tmp_path / "efi.ovf").write_text(
+        OVF.format(href="disk.raw").replace("</VirtualHardwareSection>", word + "</VirtualHardwareSection>"))
+    assert evctl("import", tmp_path / "efi.ovf").err.count("EFI firmware") == count
+
+
 def test_import_of_vbox(evctl, qemu_img, raw, tmp_path):
     qemu_img("convert", "-f", "raw", "-O", "vdi", raw, tmp_path / "disk.vdi")
     (tmp_path / "old.vbox").write_text(VBOX)
@@ -295,6 +349,7 @@ def test_a_machine_as_virtualbox_keeps_it(evctl, qemu_img, raw, tmp_path):
     assert "hostonly vboxnet0 is behind NAT" in notes and "VBoxGuestAdditions.iso" in notes
     info = evctl("info", "Debian web", "--json").json()
     assert (info["cpus"], info["memory-mib"], info["os"], len(info["nics"])) == (2, 1536, "debian", 2)
+    assert info["nics"][1]["link"] == "off"
     assert info["nics"][0]["forwards"] == ["tcp:127.0.0.1:2222-:22",
                                            "udp:127.0.0.1:5353-10.0.2.15:53"]
     assert same_contents(qemu_img, evctl.store / "Debian web/disk0.qcow2", raw)

@@ -154,15 +154,33 @@ static int import_disk(struct machine *machine, const char *folder, const json_t
     return result;
 }
 
-static int import_nic(struct machine *machine, const char *text, struct error *err)
+static bool is_unplugged(const json_t *plan, size_t place)
 {
+    size_t i;
+    json_t *one;
+    bool found = false;
+    json_array_foreach(json_object_get(plan, "unplugged"), i, one) found |=
+        json_integer_value(one) == (json_int_t)place;
+    return found;
+}
+
+static int import_nic(struct machine *machine, const json_t *plan, size_t place, struct error *err)
+{
+    const char *text = json_string_value(json_array_get(json_object_get(plan, "nics"), place));
     const char *name = strchr(text, ' ') ? strchr(text, ' ') + 1 : "";
     json_t *network = strncmp(text, "internal ", 9) == 0 ? network_load(name, NULL) : NULL;
     const char *as = network ? name : "user";
     json_decref(network);
     if (strcmp(as, text) != 0 && !network)
         tell_note("a NIC that was %s is behind NAT now; change it with: evctl set --net", text);
-    return model_add_nic(machine->config, as, err);
+    int result = model_add_nic(machine->config, as, err);
+    if (result || !is_unplugged(plan, place))
+        return result;
+    json_t *nic = json_array_get(json_object_get(machine->config, "nics"), place);
+    model_set_text(nic, "link", "off");
+    tell_note("the cable of '%s' is out, as it was; plug it in with: evctl set --link %s=on",
+              model_text(nic, "id"), model_text(nic, "id"));
+    return 0;
 }
 
 /* What is more or less than a machine may have becomes what it may have, and that is told. */
@@ -203,7 +221,7 @@ static int import_plan(struct machine *machine, const json_t *plan, const char *
     import_number(machine->config, plan, "memory-mib", RAM_MIN_MIB, RAM_MAX_GIB * UINT64_C(1024));
     int result = import_disks(machine, plan, folder, is_confined, err);
     json_array_foreach(json_object_get(plan, "nics"), i, entry) if (!result && i < NIC_MAX) result =
-        import_nic(machine, json_string_value(entry), err);
+        import_nic(machine, plan, i, err);
     if (!result && json_array_size(json_object_get(plan, "nics")) > NIC_MAX)
         tell_note("a machine has at most %d NICs; the others are left out", NIC_MAX);
     json_t *first = json_array_get(json_object_get(machine->config, "nics"), 0);

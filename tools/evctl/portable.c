@@ -42,6 +42,12 @@ void plan_nic(json_t *plan, const char *mode, const char *name)
                           json_sprintf("%s%s%s", mode, *name ? " " : "", name));
 }
 
+void plan_unplug(json_t *plan)
+{
+    size_t count = json_array_size(json_object_get(plan, "nics"));
+    json_array_append_new(json_object_get(plan, "unplugged"), json_integer((json_int_t)count - 1));
+}
+
 void plan_os(json_t *plan, const char *text)
 {
     static const char *const words[][2] = {
@@ -93,8 +99,8 @@ json_t *portable_read(const char *path, struct error *err)
     const char *dot = strrchr(path, '.');
     bool is_vmx = dot && strcasecmp(dot, ".vmx") == 0, is_vbox = dot && !strcasecmp(dot, ".vbox");
     char *text = store_read_file(path, DESCRIPTION_MAX_BYTES, &length, err);
-    json_t *plan = json_pack("{s:i, s:i, s:[], s:[], s:[], s:s}", "cpus", 1, "memory-mib", 1024,
-                             "disks", "nics", "forwards", "os", "linux");
+    json_t *plan = json_pack("{s:i, s:i, s:[], s:[], s:[], s:[], s:s}", "cpus", 1, "memory-mib",
+                             1024, "disks", "nics", "unplugged", "forwards", "os", "linux");
     bool ok = text && (is_vmx ? portable_read_vmx(plan, text, path, err)
                               : read_xml(plan, text, length, path, is_vbox, err));
     free(text);

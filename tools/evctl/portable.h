@@ -2,7 +2,8 @@
 /*
  * portable: machines of other programs. What their descriptions name becomes a plan:
  * {name, os, cpus, memory-mib, disks: [{file, kind: "disk" or "iso", bytes}], nics: ["user",
- * "internal NAME", "bridged NAME", "hostonly NAME"], forwards: [RULE]}; a file is relative to the
+ * "internal NAME", "bridged NAME", "hostonly NAME"], unplugged: [the places of NICs whose cable is
+ * out], forwards: [RULE]}; a file is relative to the
  * description's folder or absolute; without one the disk is an empty one of that many bytes.
  */
 #ifndef TOOLS_EVCTL_PORTABLE_H

@@ -162,6 +162,9 @@ bool portable_read_ovf(json_t *plan, struct xml_node *root, const char *path, st
         plan_os(plan, xml_child_text(os, "Description"));
         plan_os(plan, xml_attribute(os, "osType"));
     }
+    /* Neither is OVF's own: VMware's setting, and VirtualBox's description inside this one. */
+    plan_firmware(xml_attribute(plan_find_with(system, "Config", "key", "firmware"), "value"));
+    plan_firmware(xml_attribute(xml_find(system, NULL, "Firmware"), "type"));
     if (xml_find(root, system, "VirtualSystem"))
         tell_note("%s describes several machines; '%s', the first, is taken", path, name);
     return plan_items(plan, root, system, path, err);

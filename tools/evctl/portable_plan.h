@@ -16,6 +16,8 @@ void plan_disk(json_t *plan, const char *file, const char *kind);
 void plan_empty_disk(json_t *plan, double bytes);
 /* mode "user", "internal", "bridged" or "hostonly"; name "" if there is none. */
 void plan_nic(json_t *plan, const char *mode, const char *name);
+/* The cable of the last NIC is out. */
+void plan_unplug(json_t *plan);
 /* From another program's word for the guest's system, as "debian10_64Guest". */
 void plan_os(json_t *plan, const char *text);
 /* Tells that firmware is wanted which evisor does not have. */

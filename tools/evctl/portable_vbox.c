@@ -35,11 +35,10 @@ static void plan_forwards(json_t *plan, struct xml_node *nat)
     }
 }
 
-static void plan_adapter(json_t *plan, struct xml_node *adapter)
+/* False where the adapter is attached to nothing. */
+static bool plan_attachment(json_t *plan, const struct xml_node *adapter)
 {
     struct xml_node *node;
-    if (strcmp(xml_attribute(adapter, "enabled"), "true") != 0)
-        return;
     /* What is not in use stands inside DisabledModes. */
     for (node = adapter->first; node; node = node->next) {
         if (strcmp(node->name, "BridgedInterface") == 0)
@@ -54,9 +53,29 @@ static void plan_adapter(json_t *plan, struct xml_node *adapter)
         else
             continue;
         plan_forwards(plan, node);
-        return;
+        return true;
     }
     plan_nic(plan, "user", "");
+    return false;
+}
+
+static void plan_adapter(json_t *plan, const struct xml_node *adapter)
+{
+    if (strcmp(xml_attribute(adapter, "enabled"), "true") != 0)
+        return;
+    bool is_attached = plan_attachment(plan, adapter);
+    if (!is_attached || strcmp(xml_attribute(adapter, "cable"), "false") == 0)
+        plan_unplug(plan);
+}
+
+/* What VirtualBox encrypts it keeps the keys of with the disk's properties. */
+static bool is_encrypted(const struct xml_node *medium)
+{
+    const struct xml_node *node = medium ? medium->first : NULL;
+    while (node && (strcmp(node->name, "Property") != 0 ||
+                    strncmp(xml_attribute(node, "name"), "CRYPT/", 6) != 0))
+        node = node->next;
+    return node;
 }
 
 /* The image that a snapshot left for what came later holds but the difference. */
@@ -75,6 +94,12 @@ static bool plan_device(json_t *plan, struct xml_node *root, struct xml_node *de
             "%s: the disk %s is the difference to a snapshot; make a whole image of it first: "
             "VBoxManage clonemedium",
             path, xml_attribute(medium, "location"));
+        return false;
+    }
+    if (is_encrypted(medium)) {
+        error_set(err, ENOTSUP,
+                  "%s: the disk %s is encrypted; take that away first: VBoxManage encryptmedium",
+                  path, xml_attribute(medium, "location"));
         return false;
     }
     if (medium)

@@ -13,7 +13,7 @@
 #include "tools/evctl/model.h"
 #include "tools/evctl/portable_plan.h"
 
-#define UNIT_MAX 31 /* of a SATA controller, which has the most */
+#define UNIT_MAX 65 /* of a paravirtual SCSI controller, which has the most */
 
 static char *trim(char *text)
 {
@@ -124,11 +124,36 @@ static void plan_drives(json_t *plan, const json_t *lines)
     static const char *const buses[] = {"scsi", "sata", "nvme", "ide"};
     char device[32];
     for (unsigned b = 0; b < ARRAY_SIZE(buses); b++)
-        for (unsigned bus = 0; bus < 4; bus++)
-            for (unsigned unit = 0; unit < UNIT_MAX; unit++) {
+        for (unsigned bus = 0; bus < 4; bus++) {
+            snprintf(device, sizeof(device), "%s%u", buses[b], bus);
+            bool is_there = !is_false(get(lines, device, "present"));
+            for (unsigned unit = 0; is_there && unit < UNIT_MAX; unit++) {
                 snprintf(device, sizeof(device), "%s%u:%u", buses[b], bus, unit);
                 plan_drive(plan, lines, device);
             }
+        }
+}
+
+/* Which of VMware's networks: without a word bridged; a custom one by what it is where it is
+ * installed. */
+static void plan_connection(json_t *plan, const char *type, const char *network)
+{
+    static const char *const usual[][2] = {
+        {"VMnet0", "bridged"}, {"VMnet1", "hostonly"}, {"VMnet8", "user"}};
+    if (strcasecmp(type, "custom") != 0) {
+        bool is_bridged = !*type || strcasecmp(type, "bridged") == 0;
+        bool is_hostonly = strcasecmp(type, "hostonly") == 0;
+        plan_nic(plan, is_bridged ? "bridged" : is_hostonly ? "hostonly" : "user", "");
+        return;
+    }
+    const char *slash = strrchr(network, '/'),
+               *name = slash ? slash + 1 : network; /* /dev/vmnet8 */
+    for (unsigned i = 0; i < ARRAY_SIZE(usual); i++)
+        if (strcasecmp(name, usual[i][0]) == 0) {
+            plan_nic(plan, usual[i][1], "");
+            return;
+        }
+    plan_nic(plan, "internal", name);
 }
 
 static void plan_nics(json_t *plan, const json_t *lines)
@@ -136,20 +161,23 @@ static void plan_nics(json_t *plan, const json_t *lines)
     char device[32];
     for (unsigned i = 0; i < 10; i++) {
         snprintf(device, sizeof(device), "ethernet%u", i);
-        const char *type = get(lines, device, "connectiontype");
         if (!is_true(get(lines, device, "present")))
             continue;
-        bool is_bridged = !*type || strcasecmp(type, "bridged") == 0; /* VMware's default */
-        bool is_hostonly = strcasecmp(type, "hostonly") == 0;
-        plan_nic(plan, is_bridged ? "bridged" : is_hostonly ? "hostonly" : "user", "");
+        plan_connection(plan, get(lines, device, "connectiontype"), get(lines, device, "vnet"));
+        if (is_false(get(lines, device, "startconnected")))
+            plan_unplug(plan);
     }
 }
 
 bool portable_read_vmx(json_t *plan, char *text, const char *path, struct error *err)
 {
     json_t *lines = read_lines(text);
-    if (json_object_size(lines) == 0) {
+    bool is_encrypted = *model_text(lines, "encryption.keysafe");
+    if (is_encrypted)
+        error_set(err, ENOTSUP, "%s is encrypted; take the encryption away in VMware first", path);
+    else if (json_object_size(lines) == 0)
         error_set(err, EBADMSG, "%s: no line of it reads KEY = \"VALUE\"", path);
+    if (is_encrypted || json_object_size(lines) == 0) {
         json_decref(lines);
         return false;
     }
