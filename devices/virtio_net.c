@@ -376,21 +376,7 @@ static void push_frame(struct virtio_net *net, const struct net_meta *meta, size
 
 static bool is_meta_taken(const struct virtio_net *net, const struct net_meta *meta)
 {
-    uint32_t needed = meta->flags ? NET_OFFLOAD_CSUM : 0;
-    switch (meta->gso_type & ~NET_GSO_ECN) {
-    case NET_GSO_NONE:
-        break;
-    case NET_GSO_TCPV4:
-        needed |= NET_OFFLOAD_TSO4;
-        break;
-    case NET_GSO_TCPV6:
-        needed |= NET_OFFLOAD_TSO6;
-        break;
-    default:
-        return false;
-    }
-    if (meta->gso_type & NET_GSO_ECN)
-        needed |= NET_OFFLOAD_ECN;
+    unsigned needed = net_gso_offloads(meta->gso_type) | (meta->flags ? NET_OFFLOAD_CSUM : 0);
     return !(needed & ~net->guest_offloads);
 }
 

@@ -3,6 +3,7 @@
 #include "netbackends/net.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 
@@ -155,6 +156,21 @@ void net_set_guest_offloads(struct net_backend *backend, unsigned offloads)
     loop_check_thread(backend->loop);
     if (backend->ops->set_guest_offloads)
         backend->ops->set_guest_offloads(backend, offloads);
+}
+
+unsigned net_gso_offloads(uint8_t gso_type)
+{
+    unsigned ecn = gso_type & NET_GSO_ECN ? NET_OFFLOAD_ECN : 0;
+    switch (gso_type & ~NET_GSO_ECN) {
+    case NET_GSO_NONE:
+        return gso_type == NET_GSO_NONE ? 0 : UINT_MAX;
+    case NET_GSO_TCPV4:
+        return NET_OFFLOAD_TSO4 | ecn;
+    case NET_GSO_TCPV6:
+        return NET_OFFLOAD_TSO6 | ecn;
+    default:
+        return UINT_MAX;
+    }
 }
 
 void net_ignore_sigpipe(void)

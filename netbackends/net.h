@@ -47,6 +47,9 @@ enum net_offloads {
     NET_OFFLOAD_ECN = 1 << 3,
 };
 
+/* What a receiver must take to be given frames of a gso_type; UINT_MAX: there is no such type. */
+unsigned net_gso_offloads(uint8_t gso_type);
+
 struct net_backend;
 
 struct net_backend_ops {

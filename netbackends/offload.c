@@ -3,7 +3,6 @@
 #include "netbackends/offload.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -11,20 +10,8 @@
 
 static unsigned needed_offloads(const struct net_meta *meta)
 {
-    unsigned needed = meta->flags & NET_NEEDS_CSUM ? NET_OFFLOAD_CSUM : 0;
-    switch (meta->gso_type & ~NET_GSO_ECN) {
-    case NET_GSO_NONE:
-        return meta->gso_type ? UINT_MAX : needed;
-    case NET_GSO_TCPV4:
-        needed |= NET_OFFLOAD_TSO4;
-        break;
-    case NET_GSO_TCPV6:
-        needed |= NET_OFFLOAD_TSO6;
-        break;
-    default:
-        return UINT_MAX;
-    }
-    return needed | (meta->gso_type & NET_GSO_ECN ? NET_OFFLOAD_ECN : 0);
+    unsigned checksum = meta->flags & NET_NEEDS_CSUM ? NET_OFFLOAD_CSUM : 0;
+    return checksum | net_gso_offloads(meta->gso_type);
 }
 
 bool offload_check_meta(const struct net_meta *meta, size_t length, unsigned offloads)

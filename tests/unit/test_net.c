@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "netbackends/net.h"
 
+#include <limits.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -233,6 +234,18 @@ static void test_frames_that_may_not_be_sent_are_dropped(void **state)
 
 #define net_test(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+static void test_what_frames_of_a_type_need(void **state)
+{
+    (void)state;
+    assert_int_equal(net_gso_offloads(NET_GSO_NONE), 0);
+    assert_int_equal(net_gso_offloads(NET_GSO_TCPV4), NET_OFFLOAD_TSO4);
+    assert_int_equal(net_gso_offloads(NET_GSO_TCPV6 | NET_GSO_ECN),
+                     NET_OFFLOAD_TSO6 | NET_OFFLOAD_ECN);
+    assert_int_equal(net_gso_offloads(NET_GSO_ECN), UINT_MAX);
+    assert_int_equal(net_gso_offloads(NET_GSO_UDP), UINT_MAX);
+    assert_int_equal(net_gso_offloads(0x7f), UINT_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -243,6 +256,7 @@ int main(void)
         net_test(test_without_a_nic_frames_are_dropped),
         net_test(test_poll_set_follows_what_is_wanted),
         net_test(test_poll_set_survives_reused_numbers),
+        cmocka_unit_test(test_what_frames_of_a_type_need),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -77,9 +77,9 @@ void qmp_call_fail(struct qmp_call *call, const char *class, const char *format,
 /* As a machine_done_fn, with the call as opaque: returns {} or fails with the sentence. */
 void qmp_call_done(void *opaque, int result, const struct error *err);
 
-/* The NAT of the netdev or NIC of that name, or the first one for NULL; NULL if there is none. */
 /* What a PCI class is called; NULL if it has no name here. */
 const char *commands_pci_class_name(uint16_t class);
+/* The NAT of the netdev or NIC of that name, or the first one for NULL; NULL if there is none. */
 struct net_backend *commands_find_nat(const struct machine *machine, const char *name);
 
 /* Calls of quit are answered after the SHUTDOWN event, or when the control socket closes. */
