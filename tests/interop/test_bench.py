@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """evisor-bench: its statistics, its runs without a guest, and what it says of bad arguments."""
 
+import contextlib
 import json
+import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -170,12 +174,52 @@ def test_figures_are_written(tmp_path):
     (["disk", "--image", "/nowhere"], "/nowhere: no such image"),
     (["blk", "--format", "null", "--depth", "100"], "at most 85 requests"),
     (["disk", "--format", "null", "--block", "1000"], "multiple of 512"),
-    (["disk", "--format", "null", "--depth", "1000"], "no number from 1 to 256"),
+    (["disk", "--format", "null", "--depth", "1000"], "--depth: '1000' is no number from 1 to 256"),
+    (["disk", "--image-mib", "1000000000"], "use a smaller --image-mib"),
+    (["blk", "--json", "/nowhere/x"], "--json: /nowhere/x cannot be written"),
+    (["blk", "--plot", "x.txt"], "ends in .svg"),
+    (["blk", "--depth", "4,x"], "'x' is no number above 0"),
+    (["net", "--depth", "4,8"], "net takes one"),
+    (["guest", "--image", "/nowhere"], "/nowhere: no such image"),
+    (["kick", "--queues", "9"], "--queues is from 1 to 8"),
+    (["memry"], "invalid choice: 'memry'"),
 ])
 def test_bad_arguments_get_one_line(arguments, said):
     done = bench(*arguments)
     assert done.returncode == 1 and said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1 and "evisor-bench: evisor-bench" not in done.stderr
+
+
+def who_names(folder):
+    """The processes that were told of a folder."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [path.parent.name] if str(folder) in path.read_text(errors="replace") else []
+    return found
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number,arguments", [
+    (signal.SIGINT, ["kick", "--image-mib", 16, "--seconds", 60]),
+    (signal.SIGTERM, ["nbd", "--image-mib", 16, "--seconds", 60]),
+    (signal.SIGINT, ["exit", "--vs", "none", "--runs", 1000])])
+def test_nothing_is_left_of_what_was_interrupted(arguments, number, tmp_path):
+    with subprocess.Popen([TOP / "tools/evisor-bench", *map(str, arguments)],
+                          env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: who_names(tmp_path), "its children")
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert process.stderr.read() == ""
+    wait_until(lambda: not who_names(tmp_path), "the end of its children")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_pass_a_network_card():

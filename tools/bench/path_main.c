@@ -32,23 +32,24 @@ static const struct option long_options[] = {
     {0},
 };
 
-static int parse_number(const char *text, uint64_t max, uint64_t *out)
+static int parse_number(const char *name, const char *text, uint64_t max, uint64_t *out)
 {
     char *end;
     errno = 0;
     uint64_t value = strtoull(text, &end, 10);
     if (errno || end == text || *end || value == 0 || value > max) {
-        fprintf(stderr, "evisor-bench: '%s' is no number from 1 to %" PRIu64 "\n", text, max);
+        fprintf(stderr, "evisor-bench: --%s: '%s' is no number from 1 to %" PRIu64 "\n", name, text,
+                max);
         return 1;
     }
     *out = value;
     return 0;
 }
 
-static int set_count(unsigned *count, const char *text, unsigned max)
+static int set_count(unsigned *count, const char *name, const char *text, unsigned max)
 {
     uint64_t number = 0;
-    int status = parse_number(text, max, &number);
+    int status = parse_number(name, text, max, &number);
     *count = status ? *count : (unsigned)number;
     return status;
 }
@@ -90,15 +91,16 @@ static int set_direction(struct path_options *options, const char *text)
     return 1;
 }
 
-static int set_option(struct path_options *options, int letter, const char *text)
+static int set_option(struct path_options *options, const struct option *option, const char *text)
 {
-    switch (letter) {
+    const char *name = option->name;
+    switch (option->val) {
     case 'b':
-        return parse_number(text, PATH_BLOCK_MAX, &options->block_bytes);
+        return parse_number(name, text, PATH_BLOCK_MAX, &options->block_bytes);
     case 'd':
-        return set_count(&options->depth, text, PATH_DEPTH_MAX);
+        return set_count(&options->depth, name, text, PATH_DEPTH_MAX);
     case 'e':
-        return parse_number(text, UINT64_MAX, &options->seed);
+        return parse_number(name, text, UINT64_MAX, &options->seed);
     case 'f':
         options->format = text;
         return 0;
@@ -112,13 +114,13 @@ static int set_option(struct path_options *options, int letter, const char *text
         return set_direction(options, text);
     case 'p':
         options->is_mixed = true;
-        return set_count(&options->read_percent, text, 99);
+        return set_count(&options->read_percent, name, text, 99);
     case 'q':
-        return set_count(&options->queues, text, PATH_QUEUES_MAX);
+        return set_count(&options->queues, name, text, PATH_QUEUES_MAX);
     case 's':
-        return set_count(&options->seconds, text, 3600);
+        return set_count(&options->seconds, name, text, 3600);
     default:
-        return set_flag(options, letter);
+        return set_flag(options, option->val);
     }
 }
 
@@ -215,8 +217,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "evisor-bench: the path is 'blk', 'kick', 'vhost', 'disk' or 'net'\n");
         return 1;
     }
-    for (int letter; (letter = getopt_long(argc - 1, argv + 1, "", long_options, NULL)) != -1;)
-        if (set_option(&options, letter, optarg))
+    for (int index, letter;
+         (letter = getopt_long(argc - 1, argv + 1, "", long_options, &index)) != -1;)
+        if (letter == '?' || set_option(&options, &long_options[index], optarg))
             return 1;
     bool is_net = path->run == path_run_net;
     if (is_net ? check_net(&options) : check(&options, path->has_queue))

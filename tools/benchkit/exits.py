@@ -23,6 +23,8 @@ class Exits:
         self.title, self.kinds, self.kvm = title, kinds, kvm
         self.regions = dict(sorted(regions.items(), key=lambda one: -one[1]))
 
+    values = {}  # nothing by peer and run
+
     def lines(self):
         yield f"\n{self.title}"
         for kind, (count, took_ns) in self.kinds.items():

@@ -126,7 +126,7 @@ def to_init(options, accel, folder):
 
 
 def measure_boot(options, folder):
-    """exec to the guest's first instruction and to the init of a stock kernel; why it left the guest."""
+    """exec to the guest's first instruction and to a stock kernel's init; why the guest was left."""
     for accel in ("soft", "kvm") if options.accel == "all" else (options.accel,):
         if options.to != "init":
             yield from to_first_instruction(options, accel, folder)

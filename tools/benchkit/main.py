@@ -3,14 +3,17 @@
 
 import argparse
 import json
+import os
 import pathlib
 import shutil
+import signal
+import sys
 import tempfile
 
 from guestkit import packages
 
-from . import guest, loops, machine, nbd, net, path, plot
-from .figures import Figure
+from . import guest, loops, machine, nbd, net, path, peers, plot
+from .figures import OURS
 
 DISK = {"blk": path.measure_blk, "kick": path.measure_kick, "disk": path.measure_disk,
         "nbd": nbd.measure_nbd}
@@ -33,11 +36,20 @@ Peers run in alternation. A ratio above 1 means that evisor is better; p is the 
 permutation test, that there is no difference."""
 
 
+QUEUES_MAX = 8
+
+
+class OneLine(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to look."""
+
+    def error(self, message):
+        self.exit(1, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def positive(text):
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is not above 0")
-    return value
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
 
 
 def positives(text):
@@ -112,7 +124,7 @@ def add_guest_options(command):
 
 
 def parser():
-    top = argparse.ArgumentParser(
+    top = OneLine(
         prog="evisor-bench", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Measures evisor's I/O paths, without a guest and with one, beside its peers.")
     commands = top.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -134,18 +146,40 @@ def parser():
     return top
 
 
+def check_destinations(options):
+    """Before anything is measured: figures that cannot be written would be lost."""
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        folder = pathlib.Path(path).parent if path else pathlib.Path()
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or (
+                path and pathlib.Path(path).is_dir()):
+            raise packages.Failure(f"{option}: {path} cannot be written: name a file in a folder of "
+                                   "yours")
+    if options.plot and not options.plot.endswith(".svg"):
+        raise packages.Failure(f"--plot: {options.plot}: name a file that ends in .svg")
+
+
 def check(options):
-    if options.what not in DISK:
-        return
+    check_destinations(options)
+    if not peers.EVISOR.exists() or not peers.BENCH_PATH.exists():
+        raise packages.Failure(f"{peers.BENCH_PATH} is not there: build it by ./configure && ninja")
+    if options.what in ("net", "guest") and len(options.depth) > 1:
+        raise packages.Failure(f"--depth: {options.what} takes one, not several")
+    if options.what in DISK:
+        check_disk(options)
+    if getattr(options, "image", None) and not pathlib.Path(options.image).exists():
+        raise packages.Failure(f"{options.image}: no such image: make one with evisor-img create, "
+                               "or leave --image out")
+
+
+def check_disk(options):
     if options.format == "null" and (options.image or options.what == "nbd"):
         raise packages.Failure("the format null has no image: leave --image out, or use raw")
     if options.verify and not options.write:
         raise packages.Failure("--verify compares what --write has written: give both")
     if options.read_percent is not None and (options.write or options.read_percent > 99):
         raise packages.Failure("--read-percent is from 1 to 99, and goes without --write")
-    if options.image and not pathlib.Path(options.image).exists():
-        raise packages.Failure(f"{options.image}: no such image: make one with evisor-img create, "
-                               "or leave --image out")
+    if options.queues > QUEUES_MAX:
+        raise packages.Failure(f"--queues is from 1 to {QUEUES_MAX}")
 
 
 def main():
@@ -156,6 +190,16 @@ def main():
         plot.prepare()
     if options.vs != "none" and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
+    # Whoever ends us by a signal finds nothing left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        return run(options)
+    except OSError as error:
+        raise packages.Failure(str(error)) from error
+
+
+def run(options):
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
         for figure in {**DISK, **NET, **GUEST, **MACHINE}[options.what](options, pathlib.Path(folder)):
@@ -165,5 +209,7 @@ def main():
         pathlib.Path(options.json).write_text(
             json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
     if options.plot:
-        plot.draw([one for one in found if isinstance(one, Figure)], options.latencies, options.curves, options.plot)
-    return 0
+        drawn = [one for one in found if one.values]
+        plot.draw(drawn, options.latencies, options.curves, options.plot)
+    # Its line says that it did not get there.
+    return 1 if any(one.values.get(OURS) == [] for one in found) else 0

@@ -24,10 +24,20 @@ from .peers import BENCH_PATH, EVISOR_IMG, run_json
 MIB = 1 << 20
 
 
+def check_room(options, folder):
+    """Of qcow2 there are two for a while: it is converted."""
+    wanted = options.image_mib * (2 if options.format == "qcow2" else 1)
+    there = shutil.disk_usage(folder).free // MIB
+    if wanted > there:
+        raise packages.Failure(f"{folder.parent} has {there} MiB left, the image of the run takes "
+                               f"{wanted}: use a smaller --image-mib, or name another folder by TMPDIR")
+
+
 def make_image(options, folder):
     """The image given, or one of our own, wholly written: holes would flatter."""
     if options.image:
         return pathlib.Path(options.image)
+    check_room(options, folder)
     raw = folder / "data.raw"
     size = options.image_mib * MIB
     block = bytes(range(256)) * 4096
