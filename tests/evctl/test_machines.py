@@ -329,6 +329,19 @@ def test_a_detached_image_stays_and_comes_back(evctl):
         ["disk0.qcow2", "disk1.qcow2"]
 
 
+def test_options_that_do_nothing_by_themselves(evctl, guest):
+    for words, problem in ((["--append", "x"], "--append goes with a kernel"),
+                           (["--initrd", guest.image], "--initrd goes with a kernel"),
+                           (["--linked"], "--linked goes with --image"),
+                           (["--image", guest.image, "--disk", "1M"], "--disk 1M is less than the 96 MiB")):
+        evctl.fails(2, [problem], "create", "web", *words)
+    assert evctl("list", "--names").out == ""
+    evctl("create", "web", *guest.diskless)
+    evctl.fails(2, ["--initrd ''"], "set", "web", "--kernel", "")
+    evctl("set", "web", "--kernel", "", "--initrd", "", "--append", "")
+    assert not {"kernel", "initrd", "append"} & evctl("info", "web", "--json").json().keys()
+
+
 def test_an_attach_that_is_not_kept_leaves_no_image(evctl):
     evctl("create", "web", "--disk", "1M")
     (evctl.store / "web/machine.json.new").mkdir()

@@ -78,6 +78,23 @@ static int set_os(json_t *config, const char *os, struct error *err)
     return 0;
 }
 
+/* Firmware starts what it finds, and has no use for these. */
+static int check_kernel(const struct evctl_call *call, const json_t *config, struct error *err)
+{
+    static const char *const texts[] = {"initrd", "append"};
+    bool is_asked =
+        call_has(call, "kernel") || call_has(call, texts[0]) || call_has(call, texts[1]);
+    if (!is_asked || *model_text(config, "kernel"))
+        return 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
+        if (*model_text(config, texts[i]))
+            return error_set(err, EINVAL,
+                             "--%s goes with a kernel: name that with --kernel, or take the text "
+                             "away with: --%s ''",
+                             texts[i], texts[i]);
+    return 0;
+}
+
 static int set_texts(const struct evctl_call *call, json_t *config, struct error *err)
 {
     static const char *const files[] = {"kernel", "initrd", "bios"};
@@ -93,7 +110,7 @@ static int set_texts(const struct evctl_call *call, json_t *config, struct error
         }
     if (!result && call_has(call, "os"))
         result = set_os(config, call_get(call, "os"), err);
-    return result;
+    return result ? result : check_kernel(call, config, err);
 }
 
 /* What it may grow to while it runs; never less than what it has. */
@@ -228,6 +245,8 @@ static int add_disks(const struct evctl_call *call, struct machine *machine, str
 {
     const char *text, *image = call_get(call, "image");
     int result = 0;
+    if (!image && call_has(call, "linked"))
+        return error_set(err, EINVAL, "--linked goes with --image, on which the disk is to build");
     if (image)
         result =
             disks_add_copy(machine, image, call_has(call, "linked"), call_get(call, "disk"), err);

@@ -139,31 +139,44 @@ static int link_image(const char *from, const char *format, const char *to, stru
                    NULL, NULL, err);
 }
 
-static int grow(const char *path, const char *size, struct error *err)
+/* What --disk says beside --image; an image does not shrink into it. */
+static int read_size(const struct machine *machine, const char *image, const char *format,
+                     const char *size, char text[32], struct error *err)
 {
     uint64_t bytes;
-    char text[32];
+    char has[TELL_SIZE_BYTES];
     if (!parse_size(size, 1 << 20, &bytes))
         return error_set(err, EINVAL, "--disk %s: it must be a size such as 20G beside --image",
                          size);
-    snprintf(text, sizeof(text), "%llu", (unsigned long long)bytes);
-    return run_img(json_pack("[s, s, s, s, s, s]", "resize", "-q", "-f", "qcow2", path, text), NULL,
-                   NULL, err);
+    json_t *disk = json_pack("{s:s, s:s}", "file", image, "format", format);
+    json_t *info = disks_info(machine, disk, err);
+    uint64_t now = model_number(info, "virtual-size");
+    int result = info ? 0 : -err->code;
+    if (!result && bytes < now)
+        result = error_set(err, EINVAL, "--disk %s is less than the %s that %s has", size,
+                           tell_size(now, has), image);
+    snprintf(text, 32, "%llu", (unsigned long long)bytes);
+    json_decref(disk);
+    json_decref(info);
+    return result;
 }
 
 int disks_add_copy(struct machine *machine, const char *image, bool is_linked, const char *size,
                    struct error *err)
 {
-    char *from = realpath(image, NULL);
+    char *from = realpath(image, NULL), bytes[32];
     if (!from)
         return error_set_errno(err, errno, "--image %s", image);
     char *format = disks_probe(from, err), *to = machine_path(machine, "disk0.qcow2");
     int result = format ? 0 : -err->code;
+    if (!result && size)
+        result = read_size(machine, from, format, size, bytes, err);
     if (!result)
         result = is_linked ? link_image(from, format, to, err)
                            : copy_image(from, format, to, "qcow2", err);
     if (!result && size)
-        result = grow(to, size, err);
+        result = run_img(json_pack("[s, s, s, s, s, s]", "resize", "-q", "-f", "qcow2", to, bytes),
+                         NULL, NULL, err);
     json_t *disk = result ? NULL : model_add_disk(machine->config, "disk", "disk0.qcow2", "qcow2");
     if (disk && is_linked)
         json_object_set_new(disk, "base", json_string(from));
