@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "disk/jobs/job_private.h"
+
 const char *job_kind_name(enum job_kind kind)
 {
     static const char *const names[] = {"mirror", "commit", "stream", "backup"};

@@ -14,7 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 
 static bool is_mirrored(const struct job *job)
 {

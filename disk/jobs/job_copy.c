@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 #include "disk/qcow2/qcow2_rule.h"
 
 static void on_step(struct disk_request *request, int result);

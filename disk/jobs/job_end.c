@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 #include "disk/qcow2/qcow2_rule.h"
 
 static void on_freed(void *opaque, int result);

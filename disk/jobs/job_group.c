@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 
 void job_group_join(struct job *job)
 {

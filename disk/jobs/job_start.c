@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 
 #define GRANULE_DEFAULT UINT32_C(65536)
 #define SCAN_BYTES      (UINT64_C(1) << 30)

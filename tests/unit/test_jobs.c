@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Jobs on a disk that a guest writes to at random: what it shows, and what the copy holds. */
-#include "disk/jobs/job.h"
+#include "disk/jobs/job_private.h"
 
 #include <errno.h>
 #include <stdio.h>
