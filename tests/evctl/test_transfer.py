@@ -443,6 +443,15 @@ def test_completion(evctl):
     assert "--memory" in complete(evctl, "create", "--me")
     assert complete(evctl, "create", "x", "--os", "deb") == ["debian"]
     assert complete(evctl, "attach", "web", "n") == ["nic"]
+    evctl("forward", "add", "web", "8080:80")
+    for words, expected in ((("create", "x", "--console", "h"), ["hvc"]),
+                            (("set", "web", "--accel", "s"), ["soft"]),
+                            (("set", "web", "--boot", "d"), ["d", "dc"]),
+                            (("net", "create", "x", "--mode", "b"), ["bridged"]),
+                            (("disk", "create", "x", "1M", "--format", "v"),
+                             ["vdi", "vmdk", "vpc", "vhdx"]),
+                            (("forward", "del", "web", "8"), ["8080"])):
+        assert complete(evctl, *words) == expected
     assert complete(evctl, "completion", "z") == ["zsh"]
     assert complete(evctl, "start", "web", "") == [
         "--paused", "--wait-ip", "--timeout", "--json", "--quiet", "--help"]

@@ -27,6 +27,23 @@ static const char *const word_names[] = {
     [WORD_KIND] = "kind",
     [WORD_OS] = "os",
     [WORD_SHELL] = "shell",
+    [WORD_FORWARD] = "forward",
+    [WORD_CONSOLE] = "console",
+    [WORD_ACCEL] = "accel",
+    [WORD_BOOT] = "boot",
+    [WORD_FORMAT] = "format",
+    [WORD_MODE] = "mode",
+};
+
+/* Words that are always the same. */
+static const char *const fixed[][7] = {
+    {"kind", "disk", "iso", "nic"},
+    {"shell", "bash", "zsh"},
+    {"console", "serial", "hvc"},
+    {"accel", "kvm", "soft"},
+    {"boot", "c", "d", "dc", "cd"},
+    {"format", "qcow2", "raw", "vdi", "vmdk", "vpc", "vhdx"},
+    {"mode", "internal", "nat", "hostonly", "bridged", "user"},
 };
 
 /* --- evctl words --- */
@@ -45,6 +62,21 @@ static void print_texts(const json_t *texts)
     json_array_foreach(texts, i, text) puts(json_string_value(text));
 }
 
+/* As short as forward del takes them: most are on this host's own address. */
+static void print_forwards(const json_t *config)
+{
+    static const char usual[] = "tcp:127.0.0.1:";
+    size_t i, k;
+    json_t *nic, *rule;
+    json_array_foreach(json_object_get(config, "nics"), i, nic)
+        json_array_foreach(json_object_get(nic, "forwards"), k, rule)
+    {
+        const char *text = json_string_value(rule);
+        text += strncmp(text, usual, sizeof(usual) - 1) == 0 ? sizeof(usual) - 1 : 0;
+        printf("%.*s\n", (int)strcspn(text, "-"), text);
+    }
+}
+
 /* What belongs to one machine. Completion is silent about what it cannot find. */
 static void print_of_machine(const char *kind, const char *name)
 {
@@ -55,6 +87,8 @@ static void print_of_machine(const char *kind, const char *name)
         json_t *list = disks_snapshots(&machine, NULL);
         print_ids(list, "name");
         json_decref(list);
+    } else if (strcmp(kind, "forward") == 0) {
+        print_forwards(machine.config);
     } else {
         print_ids(json_object_get(machine.config, "disks"), "id");
         if (strcmp(kind, "device") == 0)
@@ -70,6 +104,19 @@ static void print_commands(void)
             puts(evctl_commands[i].name);
 }
 
+/* False if this kind is none of those. */
+static bool print_fixed(const char *kind)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++) {
+        if (strcmp(fixed[i][0], kind) != 0)
+            continue;
+        for (unsigned k = 1; k < ARRAY_SIZE(fixed[i]) && fixed[i][k]; k++)
+            puts(fixed[i][k]);
+        return true;
+    }
+    return false;
+}
+
 int cmd_words(struct evctl_call *call, struct error *err)
 {
     const char *kind = call->arguments[0];
@@ -79,10 +126,8 @@ int cmd_words(struct evctl_call *call, struct error *err)
         names = store_names(NULL);
     else if (strcmp(kind, "network") == 0)
         names = json_array();
-    else if (strcmp(kind, "kind") == 0)
-        names = json_pack("[s, s, s]", "disk", "iso", "nic");
-    else if (strcmp(kind, "shell") == 0)
-        names = json_pack("[s, s]", "bash", "zsh");
+    else if (print_fixed(kind))
+        return 0;
     else if (strcmp(kind, "command") == 0)
         print_commands();
     else if (strcmp(kind, "os") == 0)

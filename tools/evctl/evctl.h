@@ -42,6 +42,12 @@ enum evctl_word {
     WORD_KIND, /* of what attach adds */
     WORD_OS,
     WORD_SHELL,
+    WORD_FORWARD, /* of the machine before it */
+    WORD_CONSOLE,
+    WORD_ACCEL,
+    WORD_BOOT,
+    WORD_FORMAT,
+    WORD_MODE,
 };
 
 struct evctl_option {

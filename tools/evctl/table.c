@@ -13,13 +13,13 @@
         {"initrd", 0, "FILE", WORD_FILE, "its initial RAM disk"},                                  \
         {"append", 0, "TEXT", WORD_TEXT, "its command line"},                                      \
         {"bios", 0, "FILE", WORD_FILE, "firmware other than the usual"},                           \
-        {"boot", 0, "ORDER", WORD_TEXT, "order of devices, as evisor's -boot: c disk, d ISO"},     \
+        {"boot", 0, "ORDER", WORD_BOOT, "order of devices, as evisor's -boot: c disk, d ISO"},     \
         {"user", 0, "NAME", WORD_TEXT, "who logs in with evctl ssh"},                              \
-        {"console", 0, "KIND", WORD_TEXT,                                                          \
+        {"console", 0, "KIND", WORD_CONSOLE,                                                       \
          "what evctl console opens: serial, or hvc, which follows the window's size and where "    \
          "systemd offers a login by itself"},                                                      \
     {                                                                                              \
-        "accel", 0, "LIST", WORD_TEXT, "kvm, soft or kvm:soft"                                     \
+        "accel", 0, "LIST", WORD_ACCEL, "kvm, soft or kvm:soft"                                    \
     }
 
 static const struct evctl_option create_options[] = {
@@ -84,7 +84,7 @@ static const struct evctl_option detach_options[] = {
     {"live", 0, NULL, WORD_TEXT, "change the running machine too, where that can be"},
     {0}};
 static const struct evctl_option disk_create_options[] = {
-    {"format", 0, "FORMAT", WORD_TEXT, "qcow2 (default), raw, vdi, vmdk, vpc or vhdx"}, {0}};
+    {"format", 0, "FORMAT", WORD_FORMAT, "qcow2 (default), raw, vdi, vmdk, vpc or vhdx"}, {0}};
 static const struct evctl_option disk_resize_options[] = {
     {"shrink", 0, NULL, WORD_TEXT, "make it smaller, although its end is lost"}, {0}};
 static const struct evctl_option nic_options[] = {
@@ -95,7 +95,7 @@ static const struct evctl_option ip_options[] = {
     {"all", 'a', NULL, WORD_TEXT, "every address of every NIC, and how it is known"},
     {0}};
 static const struct evctl_option net_options[] = {
-    {"mode", 0, "MODE", WORD_TEXT,
+    {"mode", 0, "MODE", WORD_MODE,
      "internal (default): its machines see each other and nothing else; nat: also the host and "
      "what "
      "is outside; hostonly: also the host; bridged: on the host's wire; user: NAT, each by itself"},
@@ -383,7 +383,7 @@ const struct evctl_command evctl_commands[] = {
      NULL,
      2,
      2,
-     {WORD_MACHINE},
+     {WORD_MACHINE, WORD_FORWARD},
      cmd_forward_del},
     {"forward list",
      "NAME",
