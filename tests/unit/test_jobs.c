@@ -212,8 +212,9 @@ static void turn(void)
 
 #define turn_until(condition)                                                                      \
     do {                                                                                           \
-        for (unsigned left = 2000000; !(condition); left--) {                                      \
-            if (!left)                                                                             \
+        unsigned left = 2000000;                                                                   \
+        while (!(condition)) {                                                                     \
+            if (!left--)                                                                           \
                 fail_msg("in vain: %s (%s)", #condition, fixture.trail);                           \
             turn();                                                                                \
         }                                                                                          \
