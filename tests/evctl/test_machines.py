@@ -329,6 +329,19 @@ def test_a_detached_image_stays_and_comes_back(evctl):
         ["disk0.qcow2", "disk1.qcow2"]
 
 
+def test_info_tells_what_the_running_machine_has(evctl, guest):
+    evctl("create", "web", *guest.diskless)
+    assert "now" not in evctl("info", "web", "--json").json()
+    evctl("start", "web", "--paused")
+    assert re.search(r"^CPUs: +1$", evctl("info", "web").out, re.MULTILINE)
+    evctl("set", "web", "--cpus", "3", "--memory", "200M")
+    info = evctl("info", "web", "--json").json()
+    assert (info["cpus"], info["memory-mib"]) == (3, 200)
+    assert info["now"] == {"cpus": 1, "memory-mib": 128}
+    text = evctl("info", "web").out
+    assert "1 now, 3 from the next start" in text and "128 MiB now, 200 MiB from" in text
+
+
 def test_options_that_do_nothing_by_themselves(evctl, guest):
     for words, problem in ((["--append", "x"], "--append goes with a kernel"),
                            (["--initrd", guest.image], "--initrd goes with a kernel"),

@@ -288,3 +288,16 @@ int live_set_memory(struct qmp *qmp, uint64_t mib, struct error *err)
                              err);
     return result ? result : wait_memory(qmp, balloon, more, err);
 }
+
+int live_read_now(struct qmp *qmp, uint64_t *cpus, uint64_t *memory_mib, struct error *err)
+{
+    struct sizes sizes;
+    json_t *list = NULL;
+    int result = read_sizes(qmp, &sizes, err);
+    if (!result)
+        result = qmp_execute(qmp, "query-cpus-fast", NULL, &list, err);
+    *cpus = json_array_size(list);
+    *memory_mib = result ? 0 : (sizes.balloon + sizes.plugged) / MIB;
+    json_decref(list);
+    return result;
+}

@@ -28,4 +28,8 @@ int must_check live_set_cpus(struct qmp *qmp, uint64_t count, struct error *err)
 /* By the balloon below what the machine was started with, by its memory device above. */
 int must_check live_set_memory(struct qmp *qmp, uint64_t mib, struct error *err);
 
+/* What it has at this moment, whatever its description says of the next start. */
+int must_check live_read_now(struct qmp *qmp, uint64_t *cpus, uint64_t *memory_mib,
+                             struct error *err);
+
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tools/evctl/evctl.h"
+#include "tools/evctl/live.h"
 #include "tools/evctl/model.h"
 #include "tools/evctl/qmp.h"
 #include "tools/evctl/tell.h"
@@ -194,6 +195,11 @@ static void add_live(const struct machine *machine, json_t *info)
         json_object_set_new(
             info, "accelerator",
             json_string(json_is_true(json_object_get(kvm, "enabled")) ? "kvm" : "soft"));
+    uint64_t cpus, memory_mib;
+    if (live_read_now(&qmp, &cpus, &memory_mib, NULL) == 0)
+        json_object_set_new(info, "now",
+                            json_pack("{s:I, s:I}", "cpus", (json_int_t)cpus, "memory-mib",
+                                      (json_int_t)memory_mib));
     if (qmp_execute(&qmp, "query-nic-addresses", NULL, &addresses, NULL) == 0)
         json_object_set(info, "addresses", addresses);
     json_decref(status);
@@ -234,6 +240,17 @@ static void print_text(const json_t *info, const char *title, const char *key)
         tell_line("%-12s %s", title, model_text(info, key));
 }
 
+/* Where the next start changes it, both. */
+static void print_number(const json_t *info, const char *title, const char *key, const char *unit)
+{
+    const json_t *now = json_object_get(info, "now");
+    unsigned long long next = model_number(info, key), has = model_number(now, key);
+    if (now && has != next)
+        tell_line("%-12s %llu%s now, %llu%s from the next start", title, has, unit, next, unit);
+    else
+        tell_line("%-12s %llu%s", title, next, unit);
+}
+
 static void print_info(const json_t *info)
 {
     static const char *const texts[][2] = {
@@ -244,8 +261,8 @@ static void print_info(const json_t *info)
     };
     for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)
         print_text(info, texts[i][0], texts[i][1]);
-    tell_line("%-12s %llu", "CPUs:", (unsigned long long)model_number(info, "cpus"));
-    tell_line("%-12s %llu MiB", "Memory:", (unsigned long long)model_number(info, "memory-mib"));
+    print_number(info, "CPUs:", "cpus", "");
+    print_number(info, "Memory:", "memory-mib", " MiB");
     print_list(info, "disks", "id:DISK kind:KIND format:FORMAT file:FILE");
     print_list(info, "nics", "id:NIC mode:MODE mac:MAC network:NETWORK bridge:BRIDGE");
     size_t i, k;
