@@ -86,6 +86,7 @@ struct virtio_net {
     struct net_config config;
     uint8_t mac[6]; /* after power-on */
     uint16_t mtu;
+    uint64_t features_off;
     struct net_filter filter;
     uint32_t guest_offloads; /* of enum net_offloads: what receive may bring */
     bool rx_waits;           /* the backend heard -EAGAIN */
@@ -121,6 +122,16 @@ static uint64_t features_of_backend(const struct net_backend *backend)
     return features;
 }
 
+/* In the order of the table, in which nothing needs what comes after it. */
+static uint64_t without_what_lacks_its_base(uint64_t features)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(dependencies); i++)
+        if (!(features &
+              (VIRTIO_FEATURE(dependencies[i].needs) | VIRTIO_FEATURE(dependencies[i].or_needs))))
+            features &= ~VIRTIO_FEATURE(dependencies[i].feature);
+    return features;
+}
+
 static uint64_t net_features(struct virtio_device *vdev)
 {
     const struct virtio_net *net = from_vdev(vdev);
@@ -130,12 +141,12 @@ static uint64_t net_features(struct virtio_device *vdev)
         VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_RX) | VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_RX_EXTRA) |
         VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_VLAN) | VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_MAC_ADDR) |
         VIRTIO_FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE);
-    uint64_t offloads = features_of_backend(net->backend);
+    uint64_t offloads = features_of_backend(net->backend) & ~net->features_off;
     if (offloads)
         features |= offloads | VIRTIO_FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
     if (net->mtu)
         features |= VIRTIO_FEATURE(VIRTIO_NET_F_MTU);
-    return features;
+    return without_what_lacks_its_base(features & ~net->features_off);
 }
 
 static bool net_features_chosen(struct virtio_device *vdev)
@@ -692,6 +703,7 @@ int virtio_net_create(const struct virtio_pci_place *place, struct net_backend *
         return error_set_errno(err, ENOMEM, "cannot make a NIC");
     net->backend = backend;
     net->mtu = options->mtu;
+    net->features_off = options->features_off;
     memcpy(net->mac, options->mac, sizeof(net->mac));
     memcpy(net->config.mac, options->mac, sizeof(net->config.mac));
     net->config.status[0] = backend && backend->link_up ? VIRTIO_NET_S_LINK_UP : 0;

@@ -13,7 +13,8 @@
 
 struct virtio_net_options {
     uint8_t mac[6];
-    uint16_t mtu; /* told to the guest; 0: not told */
+    uint16_t mtu;          /* told to the guest; 0: not told */
+    uint64_t features_off; /* not offered, and so nothing that needs them */
 };
 
 /* The backend stays the caller's; it is closed after the device, which attaches itself to it. */

@@ -152,6 +152,7 @@ struct config_nic {
     uint8_t mac[6];
     bool has_mac;
     uint16_t mtu; /* host_mtu=: told to the guest; 0: not told */
+    uint64_t features_off; /* of virtio-net's: the guest is not to have them */
     bool antispoof; /* the guest sends as itself only */
     bool has_device; /* a -device or -nic made a NIC for it */
     unsigned pci_slot; /* addr= of the NIC; 0: the first free one */

@@ -76,7 +76,7 @@ int machine_plug_nic(struct machine *machine, unsigned index, struct error *err)
 {
     struct config_nic *config = &machine->config->nics[index];
     const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
-    struct virtio_net_options options = {.mtu = config->mtu};
+    struct virtio_net_options options = {.mtu = config->mtu, .features_off = config->features_off};
     struct device *device;
     choose_mac(config, index, options.mac);
     memcpy(config->mac, options.mac, sizeof(config->mac));

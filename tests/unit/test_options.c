@@ -310,6 +310,9 @@ static void test_network(void **state)
     assert_int_equal(config.nic_count, 1);
     assert_string_equal(config.nics[0].qdev_id, "eth0");
     assert_int_equal(config.nics[0].mac[5], 2);
+    assert_int_equal(config.nics[0].features_off, 0);
+    take("-kernel k -netdev user,id=n1 -device virtio-net,netdev=n1,csum=off,gso=off,mrg_rxbuf=on");
+    assert_int_equal(config.nics[0].features_off, 1 << 0 | 1 << 11 | 1 << 12);
     take("-kernel k -net nic,model=virtio -net user,hostfwd=:127.0.0.1:1-:2");
     assert_int_equal(config.nic_count, 1);
     assert_int_equal(config.nics[0].user.forward_count, 1);
@@ -396,6 +399,8 @@ static void test_bad_network(void **state)
     refuse("-kernel k -nic user,mac=52:54:00:00:00", "52:54:00:12:34:56");
     refuse("-kernel k -nic user,host_mtu=20", "host_mtu");
     refuse("-kernel k -netdev user,id=n -device virtio-net,netdev=n,host_mtu=70000", "host_mtu");
+    refuse("-kernel k -netdev user,id=n -device virtio-net,netdev=n,csum=maybe", "say on or off");
+    refuse("-kernel k -netdev user,id=n -device virtio-net,netdev=n,host_ufo=on", "UDP");
     refuse("-kernel k -nic user,mac=52:54:00:00:00:0g", "52:54:00:12:34:56");
     refuse("-kernel k -nic user,mac=53:54:00:00:00:00", "multicast");
     refuse("-kernel k -nic user,net=10.0.2.0/31", "10.0.2.0/24");

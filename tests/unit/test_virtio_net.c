@@ -73,9 +73,11 @@ static const struct net_backend_ops net_ops = {
     .set_guest_offloads = on_guest_offloads,
 };
 
+static uint64_t features_off;
+
 static void plug(unsigned offloads, uint16_t mtu)
 {
-    struct virtio_net_options options = {.mtu = mtu};
+    struct virtio_net_options options = {.mtu = mtu, .features_off = features_off};
     struct error err = {0};
     memcpy(options.mac, MAC, 6);
     memset(&net, 0, sizeof(net));
@@ -185,6 +187,20 @@ static void test_features_follow_the_backend(void **state)
     fake_guest_close(&guest, nic);
     plug(NET_OFFLOAD_CSUM, 0);
     assert_int_equal(fake_device_features(&fd) & (checksum | segmentation), checksum);
+}
+
+/* Nor what is of no use without it. */
+static void test_a_feature_that_is_off_is_not_offered(void **state)
+{
+    (void)state;
+    const uint64_t all = fake_device_features(&fd);
+    const uint64_t gone = UINT64_C(7) << VIRTIO_NET_F_HOST_TSO4 | VIRTIO_FEATURE(VIRTIO_NET_F_CSUM);
+    fake_guest_close(&guest, nic);
+    features_off = VIRTIO_FEATURE(VIRTIO_NET_F_CSUM);
+    plug(ALL_OFFLOADS, 0);
+    features_off = 0;
+    assert_int_equal(all & gone, gone);
+    assert_int_equal(fake_device_features(&fd), all & ~gone);
 }
 
 static void test_dependent_features_are_refused_alone(void **state)
@@ -749,6 +765,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         nic_test(test_features_follow_the_backend),
+        nic_test(test_a_feature_that_is_off_is_not_offered),
         nic_test(test_dependent_features_are_refused_alone),
         nic_test(test_config_shows_mac_and_link),
         nic_test(test_transmit_in_any_framing),

@@ -163,12 +163,14 @@ static void move_nic(struct config_nic *from, struct config_nic *to)
     to->has_device = true;
     to->has_mac = from->has_mac;
     to->mtu = from->mtu;
+    to->features_off = from->features_off;
     to->pci_slot = from->pci_slot;
     memcpy(to->mac, from->mac, sizeof(to->mac));
     from->qdev_id = NULL;
     from->has_device = false;
     from->has_mac = false;
     from->mtu = 0;
+    from->features_off = 0;
 }
 
 int machine_nic_set_netdev(struct machine *machine, const char *nic, const char *netdev,

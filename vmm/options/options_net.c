@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* options_net: -nic, -netdev and -net, and what -device virtio-net-pci makes of a netdev. */
 #include <errno.h>
+#include <linux/virtio_net.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,12 +51,44 @@ static int read_mac(struct config_nic *nic, const struct keyval *list, struct er
     return 0;
 }
 
+static const struct {
+    const char *key;
+    uint64_t features;
+} feature_keys[] = {
+    {"csum", UINT64_C(1) << VIRTIO_NET_F_CSUM},
+    {"gso", UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4 | UINT64_C(1) << VIRTIO_NET_F_HOST_TSO6},
+    {"host_tso4", UINT64_C(1) << VIRTIO_NET_F_HOST_TSO4},
+    {"host_tso6", UINT64_C(1) << VIRTIO_NET_F_HOST_TSO6},
+    {"host_ecn", UINT64_C(1) << VIRTIO_NET_F_HOST_ECN},
+    {"guest_csum", UINT64_C(1) << VIRTIO_NET_F_GUEST_CSUM},
+    {"guest_tso4", UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO4},
+    {"guest_tso6", UINT64_C(1) << VIRTIO_NET_F_GUEST_TSO6},
+    {"guest_ecn", UINT64_C(1) << VIRTIO_NET_F_GUEST_ECN},
+    {"guest_announce", UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE},
+    {"mrg_rxbuf", UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF},
+};
+
+static int read_features(struct config_nic *nic, const struct keyval *list, struct error *err)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(feature_keys); i++) {
+        bool is_on = true;
+        int result = keyval_bool(list, feature_keys[i].key, &is_on, err);
+        if (result)
+            return result;
+        if (!is_on)
+            nic->features_off |= feature_keys[i].features;
+    }
+    return 0;
+}
+
 /* What -nic and -device say of the NIC itself. */
 static int read_nic(struct config_nic *nic, const struct keyval *list, struct error *err)
 {
     uint64_t mtu = 0;
     int result = keyval_uint(list, "host_mtu", 68, UINT16_MAX, &mtu, err);
     nic->mtu = (uint16_t)mtu;
+    if (!result)
+        result = read_features(nic, list, err);
     return result ? result : read_mac(nic, list, err);
 }
 

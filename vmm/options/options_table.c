@@ -184,7 +184,9 @@ const struct option_entry option_table[] = {
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
      "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; "
-     "virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N]; "
+     "virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N][,KEY=off] (csum, gso, host_tso4, "
+     "host_tso6, host_ecn, guest_csum, guest_tso4, guest_tso6, guest_ecn, guest_announce, "
+     "mrg_rxbuf: what the guest is not to have); "
      "virtio-rng-pci; "
      "virtio-balloon-pci[,deflate-on-oom=on][,free-page-reporting=on]; "
      "virtio-mem-pci,memdev=ID[,requested-size=SIZE][,block-size=SIZE]; "
