@@ -82,10 +82,11 @@ struct job_options {
     struct node *base;     /* COMMIT: into it. STREAM: what stays below, or NULL */
     const char *base_name; /* COMMIT below the top, STREAM: what the image is told; NULL: base's */
     enum job_sync sync;
-    struct dirty_bitmap *bitmap; /* BACKUP: with JOB_SYNC_BITMAP */
+    struct dirty_bitmap *bitmap; /* BACKUP: or NULL; with JOB_SYNC_BITMAP it says what is copied */
     enum job_bitmap_mode bitmap_mode;
     uint64_t speed; /* bytes a second; 0: no limit */
     uint32_t granularity_bytes;
+    uint64_t buffer_bytes; /* at most so much on its way at once, but a piece; 0: JOB_OPS pieces */
     enum job_on_error on_source_error, on_target_error;
     bool unmap; /* zeroes give space back */
     bool manual_finalize, manual_dismiss;

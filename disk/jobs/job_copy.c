@@ -316,10 +316,17 @@ static bool may_copy(struct job *job)
            !(job->options.kind == JOB_BACKUP && job->options.sync == JOB_SYNC_NONE);
 }
 
+static bool has_room(const struct job *job)
+{
+    uint64_t most =
+        job->options.buffer_bytes ? job->options.buffer_bytes / JOB_PIECE_BYTES : JOB_OPS;
+    return !list_is_empty(&job->idle) && job->active_count < MAX(most, 1);
+}
+
 static void copy_more(struct job *job)
 {
     uint64_t offset, bytes, size = job->todo->size_bytes;
-    while (!list_is_empty(&job->idle)) {
+    while (has_room(job)) {
         if (job->options.speed && loop_now_ns() < job->allowed_ns) {
             loop_timer_arm(&job->timer, job->allowed_ns);
             return;

@@ -45,6 +45,8 @@ static void settle_bitmap(struct job *job, bool is_good)
     enum job_bitmap_mode mode = job->options.bitmap_mode;
     if (!bitmap || !job->has_started)
         return;
+    if (job->options.sync == JOB_SYNC_TOP && job->scan_at < job->todo->size_bytes)
+        dirty_bitmap_mark(job->todo, job->scan_at, job->todo->size_bytes - job->scan_at);
     if (mode == JOB_BITMAP_NEVER || (mode == JOB_BITMAP_ON_SUCCESS && !is_good))
         dirty_bitmap_merge(bitmap, job->taken);
     else if (!is_good)

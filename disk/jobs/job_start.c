@@ -169,7 +169,8 @@ static void begin_backup(struct job *job)
     if (job->options.sync == JOB_SYNC_FULL || job->options.sync == JOB_SYNC_NONE)
         dirty_bitmap_mark(job->todo, 0, job->todo->size_bytes);
     if (bitmap) {
-        dirty_bitmap_merge(job->todo, bitmap);
+        if (job->options.sync == JOB_SYNC_BITMAP)
+            dirty_bitmap_merge(job->todo, bitmap);
         dirty_bitmap_merge(job->taken, bitmap);
         dirty_bitmap_clear(bitmap);
     }

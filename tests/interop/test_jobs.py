@@ -445,6 +445,7 @@ DIALOGUES = {
                 ("drive-backup", {"target": "t", "sync": "bitmap", "bitmap": "x"}),
                 ("drive-backup", {"target": "t", "sync": "incremental", "bitmap": "x"}),
                 ("drive-backup", {"target": "t", "sync": "full", "bitmap-mode": "always"}),
+                ("drive-mirror", {"target": "t", "sync": "full", "buf-size": -1}),
                 ("change-backing-file", {"image-node-name": "x", "backing-file": "y"}),
                 ("blockdev-snapshot-delete-internal-sync", {"name": "x"}),
                 ("block_set_io_throttle", {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": -1,
@@ -521,6 +522,55 @@ def test_words_of_refusal(machine, tmp_path):
     assert box.ok("query-jobs") == []
     box.quit()
     assert qemu_img("compare", tmp_path / "t", tmp_path / "top").status == 0
+
+
+def count_of(box, drive):
+    [device] = [one for one in box.ok("query-block") if one["device"] == drive]
+    [bitmap] = device["inserted"]["dirty-bitmaps"]
+    return bitmap["count"]
+
+
+def write_to_disk(box, folder, is_first):
+    """QEMU lets no one else write to a device's disk, but itself; evisor has its exports."""
+    if folder.name == "qemu":
+        box.ok("human-monitor-command", **{"command-line": 'qemu-io d "write -P 9 0 128k"'})
+        return
+    if is_first:
+        box.ok("nbd-server-start", addr={"type": "unix", "data": {"path": str(folder / "nbd")}})
+        box.ok("nbd-server-add", device="d", writable=True)
+    qemu_io(f"nbd+unix:///d?socket={folder}/nbd", "write -P 9 0 128k", options=("-f", "raw"))
+
+
+def bitmap_dialogue(program, folder):
+    """Full backups that leave a bitmap in step, and what is refused."""
+    folder.mkdir()
+    make_chain(folder)
+    box = Machine(folder, *drive(more=",node-name=n"), program=program)
+    heard = []
+    box.ok("block-dirty-bitmap-add", node="n", name="b")
+    for sync, mode in (("full", None), ("full", "never"), ("top", "never"), ("none", "always"),
+                       ("incremental", "always"), ("bitmap", None)):
+        more = {"bitmap-mode": mode} if mode else {}
+        answer = box.ask("drive-backup", {"device": "d", "job-id": "j", "target": "t",
+                                          "sync": sync, "bitmap": "b", **more})
+        heard.append(answer["error"])
+    for index, (sync, mode) in enumerate((("full", "always"), ("top", "on-success"))):
+        heard.append(count_of(box, "d"))
+        box.ok("drive-backup", **{"device": "d", "job-id": "j", "target": f"t{index}",
+                                  "sync": sync, "bitmap": "b", "bitmap-mode": mode})
+        box.until("JOB_STATUS_CHANGE", id="j", status="null")
+        heard.append(count_of(box, "d"))
+        write_to_disk(box, folder, is_first=not index)
+    heard.append(count_of(box, "d"))
+    box.kill()
+    return heard
+
+
+@pytest.mark.skipif(not QEMU, reason="apt-get install qemu-system-x86")
+def test_bitmaps_of_full_backups(tmp_path):
+    own = bitmap_dialogue(EVISOR, tmp_path / "own")
+    assert own == bitmap_dialogue(QEMU, tmp_path / "qemu")
+    assert own[-5:] == [0, 0, 128 << 10, 0, 128 << 10]
 
 
 def test_limits_and_histograms(machine, tmp_path):

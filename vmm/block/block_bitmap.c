@@ -227,38 +227,52 @@ const struct block_action_type block_bitmap_actions[] = {
 
 /* --- backups --- */
 
+/* With other modes than incremental and bitmap it only tells afterwards what is not copied. */
+static int use_bitmap(struct block_action *action, unsigned sync, enum job_bitmap_mode mode,
+                      struct error *err)
+{
+    int result = check_usable(action, err);
+    if (result)
+        return result;
+    if (action->job.sync == JOB_SYNC_NONE)
+        return error_set(err, EINVAL,
+                         "sync mode 'none' does not produce meaningful bitmap outputs");
+    if (mode == JOB_BITMAP_NEVER && sync < 3)
+        return error_set(err, EINVAL,
+                         "Bitmap sync mode 'never' has no meaningful effect when combined with "
+                         "sync mode '%s'",
+                         sync ? "top" : "full");
+    action->job.bitmap_mode = mode;
+    action->job.bitmap = action->bitmap;
+    return 0;
+}
+
 static int set_bitmap(struct block_action *action, unsigned sync, struct error *err)
 {
     unsigned mode;
     const char *name = block_text(action->data, "bitmap");
-    bool is_bitmap = sync >= 3;
-    if (is_bitmap && !name)
+    if (sync >= 3 && !name)
         return error_set(err, EINVAL, "must provide a valid bitmap name for '%s' sync mode",
                          sync == 3 ? "incremental" : "bitmap");
     int result =
         block_choice(action->data, "bitmap-mode", "on-success|never|always", 3, &mode, err);
     if (result)
         return result;
-    if (!name && mode != 3)
-        return error_set(err, EINVAL, "Cannot specify bitmap sync mode without a bitmap");
     if (sync == 3 && mode != 3 && mode != JOB_BITMAP_ON_SUCCESS)
         return error_set(err, EINVAL,
                          "Bitmap sync mode must be 'on-success' when using sync mode "
                          "'incremental'");
-    result = name ? find(action, "bitmap", err) : 0;
-    if (result)
-        return block_say_instead(err, ENOENT, "Bitmap '%s' could not be found", name);
-    if (sync == 4 && mode == 3)
-        return error_set(err, EINVAL, "Bitmap sync mode must be given when providing a bitmap");
+    if (sync == 3)
+        mode = JOB_BITMAP_ON_SUCCESS;
     if (!name)
-        return 0;
-    if (!is_bitmap)
-        return error_set(err, ENOTSUP, "A bitmap goes with sync=incremental or sync=bitmap");
-    action->job.bitmap_mode = mode == 3 ? JOB_BITMAP_ON_SUCCESS : (enum job_bitmap_mode)mode;
-    if (!result)
-        result = check_usable(action, err);
-    action->job.bitmap = action->bitmap;
-    return result;
+        return mode == 3
+                   ? 0
+                   : error_set(err, EINVAL, "Cannot specify bitmap sync mode without a bitmap");
+    if (find(action, "bitmap", err))
+        return block_say_instead(err, ENOENT, "Bitmap '%s' could not be found", name);
+    if (mode == 3)
+        return error_set(err, EINVAL, "Bitmap sync mode must be given when providing a bitmap");
+    return use_bitmap(action, sync, (enum job_bitmap_mode)mode, err);
 }
 
 static int describe_backup(struct block_action *action, struct block_image *image,

@@ -236,7 +236,7 @@ static int check_sizes(const struct job_options *job, struct error *err)
     return 0;
 }
 
-static int set_granularity(const json_t *args, struct job_options *job, struct error *err)
+static int set_sizes(const json_t *args, struct job_options *job, struct error *err)
 {
     uint64_t granularity = block_uint(args, "granularity", 0);
     if (granularity && (granularity < 512 || granularity > (UINT64_C(64) << 20)))
@@ -245,6 +245,10 @@ static int set_granularity(const json_t *args, struct job_options *job, struct e
     if (granularity && !is_power_of_2(granularity))
         return error_set(err, EINVAL, "Parameter 'granularity' expects a power of 2");
     job->granularity_bytes = (uint32_t)granularity;
+    int64_t buffer_bytes = (int64_t)json_integer_value(json_object_get(args, "buf-size"));
+    if (buffer_bytes < 0)
+        return error_set(err, EINVAL, "Invalid parameter 'buf-size'");
+    job->buffer_bytes = (uint64_t)buffer_bytes;
     return 0;
 }
 
@@ -286,7 +290,7 @@ static int prepare_mirror(struct block *block, const json_t *args, struct job_op
     if (!result)
         result = block_job_options(block, args, disk, job, err);
     if (!result)
-        result = set_granularity(args, job, err);
+        result = set_sizes(args, job, err);
     if (result)
         return result;
     if (strcmp(block_text(args, ""), "drive-mirror") != 0)

@@ -38,6 +38,7 @@ static void qmp_capabilities(struct qmp_call *call)
     {"target", QMP_STRING, false},          \
     {"sync", QMP_STRING, false},            \
     {"granularity", QMP_INT, true},         \
+    {"buf-size", QMP_INT, true},            \
     {"on-source-error", QMP_STRING, true},  \
     {"on-target-error", QMP_STRING, true},  \
     {"unmap", QMP_BOOL, true},              \
