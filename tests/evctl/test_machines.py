@@ -33,6 +33,7 @@ def test_commands_that_are_not_there_name_the_nearest(evctl):
     evctl.fails(2, ["--memory"], "create", "x", "--memroy", "1G")
     evctl.fails(2, ["NAME"], "start")
     evctl.fails(2, ["too much"], "start", "a", "b")
+    assert evctl.fails(2, ["'x' is too much"], "list", "x").err.endswith("evctl list\n")
     evctl.fails(3, ["there is no machine 'nobody'"], "start", "nobody")
 
 
@@ -329,6 +330,16 @@ def test_a_detached_image_stays_and_comes_back(evctl):
         ["disk0.qcow2", "disk1.qcow2"]
 
 
+def test_disk_create_overwrites_nothing(evctl, tmp_path):
+    path = tmp_path / "data.qcow2"
+    evctl("disk", "create", path, "1M")
+    path.write_bytes(b"years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for file in (path, tmp_path / "link", tmp_path):
+        evctl.fails(1, [f"{file} is there already"], "disk", "create", file, "2M")
+    assert path.read_bytes() == b"years of work" and not (tmp_path / "nowhere").exists()
+
+
 def test_info_tells_what_the_running_machine_has(evctl, guest):
     evctl("create", "web", *guest.diskless)
     assert "now" not in evctl("info", "web", "--json").json()
@@ -370,6 +381,7 @@ def test_logs_of_a_guest_that_prints_anything(evctl):
     (folder / "evisor.log").write_text("words of evisor\n")
     assert evctl("logs", "web").out.split("\n") == \
         ["== console.log", "first", "zero after", "login: ", "== evisor.log", "words of evisor", ""]
+    assert "has not run before" in evctl("logs", "web", "--previous").err
     assert evctl("logs", "web", "--lines", "1", "--json").json()["console"] == "login: "
 
 

@@ -267,7 +267,7 @@ int cmd_logs(struct evctl_call *call, struct error *err)
         free(text);
     }
     if (json_object_size(logs) == 0)
-        tell_note("'%s' has not run yet", machine.name);
+        tell_note("'%s' has not run %s", machine.name, *suffix ? "before" : "yet");
     tell_json(logs);
     machine_close(&machine);
     return 0;

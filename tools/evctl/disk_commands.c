@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* disk_commands: disk create, resize and info. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/evctl/disks.h"
 #include "tools/evctl/evctl.h"
@@ -29,6 +31,9 @@ int cmd_disk_create(struct evctl_call *call, struct error *err)
     const char *format = call_get(call, "format"), *path = call->arguments[0];
     int result = read_bytes(call->arguments[1], bytes, err);
     format = format ? format : "qcow2";
+    if (!result && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        result =
+            error_set(err, EEXIST, "%s is there already; remove it or choose another name", path);
     if (!result)
         result = run_img(
             json_pack("[s, s, s, s, s, s, s]", "create", "-q", "-f", format, "--", path, bytes),

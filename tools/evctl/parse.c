@@ -196,9 +196,9 @@ static int check_arguments(const struct evctl_call *call, struct error *err)
         return error_set(err, EINVAL, "%s: something is missing; it is: evctl %s %s", command->name,
                          command->name, command->arguments);
     if (call->argument_count > command->max_arguments)
-        return error_set(err, EINVAL, "%s: '%s' is too much; it is: evctl %s %s", command->name,
+        return error_set(err, EINVAL, "%s: '%s' is too much; it is: evctl %s%s%s", command->name,
                          call->arguments[command->max_arguments], command->name,
-                         command->arguments);
+                         *command->arguments ? " " : "", command->arguments);
     return 0;
 }
 
