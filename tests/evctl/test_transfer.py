@@ -99,6 +99,20 @@ def test_export_as_ovf(evctl, raw, tmp_path):
         subprocess.run(["xmllint", "--noout", tmp_path / "out/web.ovf"], check=True)
 
 
+def test_export_touches_nothing_that_is_there(evctl, raw, tmp_path):
+    evctl("create", "web", "--image", raw)
+    for name in ("x.mf", "x-disk0.vmdk", "x.ovf"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / name).write_text("mine")
+        evctl.fails(1, [name, "already"], "export", "web", tmp_path / "out/x.ovf")
+        # Nor where the disk cannot be read.
+        (evctl.store / "web/disk0.qcow2").rename(tmp_path / "away")
+        evctl("export", "web", tmp_path / "out/x.ovf", check=False)
+        (tmp_path / "away").rename(evctl.store / "web/disk0.qcow2")
+        assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {name: "mine"}
+        shutil.rmtree(tmp_path / "out")
+
+
 def test_import_of_an_appliance(evctl, qemu_img, raw, tmp_path):
     qemu_img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw,
              tmp_path / "d.vmdk")

@@ -27,21 +27,54 @@ struct export
     size_t disk_count;
 };
 
+static void name_disk(const struct export *export, const json_t *disk, struct portable_disk *out)
+{
+    snprintf(out->file, sizeof(out->file), "%.255s-%.32s.vmdk", export->stem,
+             model_text(disk, "id"));
+}
+
+static int check_free(const struct export *export, const char *file, struct error *err)
+{
+    char *path = NULL;
+    CHECK(asprintf(&path, "%s/%s", export->folder, file) > 0);
+    bool is_there = faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+    int result = is_there ? error_set(err, EEXIST,
+                                      "%s is there already; remove it or choose another name", path)
+                          : 0;
+    free(path);
+    return result;
+}
+
+/* What a .ovf has beside it is written, and after a failure removed, only where nothing was. */
+static int check_beside(const struct export *export, struct error *err)
+{
+    struct portable_disk out;
+    char manifest[300];
+    size_t i;
+    json_t *disk;
+    snprintf(manifest, sizeof(manifest), "%.255s.mf", export->stem);
+    int result = check_free(export, manifest, err);
+    json_array_foreach(json_object_get(export->machine->config, "disks"), i, disk)
+    {
+        if (result || strcmp(model_text(disk, "kind"), "disk") != 0)
+            continue;
+        name_disk(export, disk, &out);
+        result = check_free(export, out.file, err);
+    }
+    return result;
+}
+
 static int export_disk(struct export *export, const json_t *disk, struct error *err)
 {
     struct portable_disk *out = &export->disks[export->disk_count];
     struct stat status;
     char *target = NULL, *source = machine_path(export->machine, model_text(disk, "file"));
-    snprintf(out->file, sizeof(out->file), "%.255s-%.32s.vmdk", export->stem,
-             model_text(disk, "id"));
+    name_disk(export, disk, out);
     CHECK(asprintf(&target, "%s/%s", export->folder, out->file) > 0);
     json_t *info = disks_info(export->machine, disk, err);
     out->capacity_bytes = model_number(info, "virtual-size");
     int result = info ? 0 : -err->code;
-    if (!result && access(target, F_OK) == 0)
-        result =
-            error_set(err, EEXIST, "%s is there already; remove it or choose another name", target);
-    else if (!result)
+    if (!result)
         result = run_img(json_pack("[s, s, s, s, s, s, s, s, s, s]", "convert", "-p", "-f",
                                    model_text(disk, "format"), "-O", "vmdk", "-o",
                                    "subformat=streamOptimized", source, target),
@@ -49,7 +82,7 @@ static int export_disk(struct export *export, const json_t *disk, struct error *
     if (!result && stat(target, &status) < 0)
         result = error_set_errno(err, errno, "%s", target);
     out->file_bytes = result ? 0 : (uint64_t)status.st_size;
-    if (result && !(info && err->code == EEXIST))
+    if (result)
         unlink(target);
     export->disk_count += !result;
     json_decref(info);
@@ -166,7 +199,10 @@ static int export_to(struct export *export, const char *target, struct error *er
         CHECK(asprintf(&export->folder, "%s.new", target) > 0);
     else
         export->folder = slash ? strndup(target, (size_t)(slash - target) + 1) : strdup(".");
-    return is_ova ? make_archive(export, target, err) : write_export(export, target, false, err);
+    if (is_ova)
+        return make_archive(export, target, err);
+    int result = check_beside(export, err);
+    return result ? result : write_export(export, target, false, err);
 }
 
 int cmd_export(struct evctl_call *call, struct error *err)
