@@ -349,6 +349,8 @@ def test_info_tells_what_the_running_machine_has(evctl, guest):
     info = evctl("info", "web", "--json").json()
     assert (info["cpus"], info["memory-mib"]) == (3, 200)
     assert info["now"] == {"cpus": 1, "memory-mib": 128}
+    assert "--live" in evctl("set", "web", "--cpus", "3").err
+    assert "--live" not in evctl("set", "web", "--append", "other").err
     text = evctl("info", "web").out
     assert "1 now, 3 from the next start" in text and "128 MiB now, 200 MiB from" in text
 

@@ -22,12 +22,12 @@
 struct change {
     struct machine machine;
     struct qmp qmp;
-    bool is_live;
+    bool is_live, can_be_live;
 };
 
 static int begin(const struct evctl_call *call, struct change *change, struct error *err)
 {
-    *change = (struct change){0};
+    *change = (struct change){.can_be_live = true};
     int result = machine_open(call->arguments[0], MACHINE_LOCK, &change->machine, err);
     if (result)
         return result;
@@ -45,7 +45,7 @@ static int end(struct change *change, int result)
     struct machine *machine = &change->machine;
     if (!result && !change->is_live && machine_pid(machine->folder_fd))
         tell_note("'%s' is running; the change takes effect at its next start%s", machine->name,
-                  ", or at once with --live");
+                  change->can_be_live ? ", or at once with --live" : "");
     if (!result)
         tell_json(json_deep_copy(machine->config));
     if (change->is_live)
@@ -163,6 +163,7 @@ int cmd_set(struct evctl_call *call, struct error *err)
     int result = begin(call, &change, err);
     if (result)
         return result;
+    change.can_be_live = check_live(call, NULL) == 0;
     if (change.is_live)
         result = check_live(call, err);
     if (!result)
