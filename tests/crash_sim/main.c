@@ -188,10 +188,6 @@ static int run_one(const struct options *options)
     struct shared *shared = share();
     scene_world_init(&world);
     world.report_fd = STDERR_FILENO;
-    if (options->broken && !rules_break(options->broken)) {
-        fprintf(stderr, "crash_sim: no rule '%s' to break; see --rules\n", options->broken);
-        return 2;
-    }
     run_item(&world, shared, 0, options->item, options);
     printf("crash_sim: %s: %" PRIu64 " states of %" PRIu64 " workloads: nothing found\n",
            workload_family(options->item), (uint64_t)shared->states, (uint64_t)shared->scenes);
@@ -318,5 +314,9 @@ int main(int argc, char **argv)
         options.states = GATE_STATES;
     if (options.is_gate)
         return run_gate(&options);
+    if (options.broken && !rules_break(options.broken)) {
+        fprintf(stderr, "crash_sim: no rule '%s' to break; see --rules\n", options.broken);
+        return 2;
+    }
     return options.item != NO_ITEM ? run_one(&options) : run_all(&options);
 }
