@@ -93,6 +93,22 @@ def test_every_command_answers_in_json(evctl, guest, tmp_path):
     assert evctl("console", "web", "--json", check=False).json()["error"]["status"] == 2
 
 
+def test_up_that_does_not_start_is_made_anew(evctl, guest, tmp_path):
+    file = tmp_path / "evctl.conf"
+    file.write_text("name = up\nmemory = 64M\n")
+    result = evctl("up", file, check=False)
+    assert result.status == 1 and "nothing to boot" in result.err and "taken back" in result.err
+    assert evctl("list", "--names").out == ""
+    file.write_text(file.read_text() + "disk = 1M\n")
+    evctl("up", file)
+    assert len(evctl("info", "up", "--json").json()["disks"]) == 1
+    # What was there before stays, whether it starts or not.
+    evctl("stop", "--force", "up")
+    file.write_text(f"name = up\nkernel = {file}\n")
+    evctl("up", file, check=False)
+    assert evctl("list", "--names").out == "up\n"
+
+
 def test_up_again_follows_the_file(evctl, guest, tmp_path):
     file = tmp_path / "evctl.conf"
     file.write_text(f"name = up\nkernel = {guest.diskless[1]}\ninitrd = {guest.diskless[3]}\n"

@@ -15,6 +15,7 @@
 #include "tools/evctl/evctl.h"
 #include "tools/evctl/life.h"
 #include "tools/evctl/model.h"
+#include "tools/evctl/network.h"
 #include "tools/evctl/tell.h"
 
 #define LINE_BYTES 4096
@@ -136,6 +137,15 @@ static bool exists(const char *name)
     return is_there;
 }
 
+/* What did not start is made anew by the file as it will be then, disks and all. */
+static void take_back(struct machine *machine)
+{
+    if (machine_pid(machine->folder_fd) || machine_remove(machine, NULL))
+        return;
+    network_forward_forget_all(machine->config);
+    tell_note("'%s' is taken back", machine->name);
+}
+
 static int bring_up(const struct description *description, const char *path, struct error *err)
 {
     static struct evctl_call create;
@@ -144,12 +154,16 @@ static int bring_up(const struct description *description, const char *path, str
     int result = store_check_name(name, err);
     if (!result)
         result = parse(description, path, &create, err);
+    bool was_there = exists(name);
     if (!result)
-        result = exists(name) ? follow(&create, name, &machine, err)
-                              : make(&create, name, &machine, err);
+        result =
+            was_there ? follow(&create, name, &machine, err) : make(&create, name, &machine, err);
     bool was_running = !result && machine_pid(machine.folder_fd);
-    if (!result && !was_running)
+    if (!result && !was_running) {
         result = life_start(&machine, false, err);
+        if (result && !was_there)
+            take_back(&machine);
+    }
     if (!result) {
         tell_note("'%s' is running%s", machine.name, was_running ? " already" : "");
         tell_json(json_pack("{s:s, s:s, s:b}", "name", machine.name, "state", "running",
