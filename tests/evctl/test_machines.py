@@ -340,6 +340,20 @@ def test_disk_create_overwrites_nothing(evctl, tmp_path):
     assert path.read_bytes() == b"years of work" and not (tmp_path / "nowhere").exists()
 
 
+def test_a_disk_that_comes_with_the_next_start(evctl, guest):
+    evctl("create", "web", *guest.diskless, "--disk", "1M")
+    evctl("start", "web", "--paused")
+    evctl("attach", "web", "disk", "1M")
+    for words in (("snapshot", "create", "web", "one"), ("clone", "web", "two"),
+                  ("clone", "web", "two", "--linked")):
+        evctl.fails(4, ["'disk1' of 'web' comes with its next start"], *words)
+    evctl("detach", "web", "disk1")
+    evctl("attach", "web", "disk", "1M", "--live")
+    evctl("snapshot", "create", "web", "one")
+    evctl("clone", "web", "two")
+    assert len(evctl("info", "two", "--json").json()["disks"]) == 2
+
+
 def test_info_tells_what_the_running_machine_has(evctl, guest):
     evctl("create", "web", *guest.diskless)
     assert "now" not in evctl("info", "web", "--json").json()

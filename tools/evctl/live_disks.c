@@ -31,6 +31,44 @@ static int open_patiently(const struct machine *machine, struct qmp *qmp, struct
     return result;
 }
 
+static bool has_block(const json_t *blocks, const char *id)
+{
+    size_t i;
+    json_t *block;
+    json_array_foreach(blocks, i, block)
+    {
+        const json_t *inserted = json_object_get(block, "inserted");
+        if (strcmp(model_text(block, "device"), id) == 0 ||
+            strcmp(model_text(inserted, "node-name"), id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A disk that was attached for the next start is not there yet. */
+static int open_whole(const struct machine *machine, struct qmp *qmp, struct error *err)
+{
+    json_t *blocks = NULL, *disk;
+    size_t i;
+    int result = open_patiently(machine, qmp, err);
+    if (result)
+        return result;
+    result = qmp_execute(qmp, "query-block", NULL, &blocks, err);
+    json_array_foreach(json_object_get(machine->config, "disks"), i, disk)
+    {
+        if (result || !is_disk(disk) || has_block(blocks, model_text(disk, "id")))
+            continue;
+        result = error_set(err, EISCONN,
+                           "'%s' of '%s' comes with its next start: stop the machine first (evctl "
+                           "stop), or detach the disk and attach it with --live",
+                           model_text(disk, "id"), machine->name);
+    }
+    json_decref(blocks);
+    if (result)
+        qmp_close(qmp);
+    return result;
+}
+
 static int run_transaction(struct qmp *qmp, json_t *actions, struct error *err)
 {
     return qmp_execute(qmp, "transaction", json_pack("{s:o}", "actions", actions), NULL, err);
@@ -43,7 +81,7 @@ int live_disks_snapshot(const struct machine *machine, const char *name, struct 
     struct qmp qmp;
     json_t *actions = json_array(), *disk;
     size_t i;
-    int result = open_patiently(machine, &qmp, err);
+    int result = open_whole(machine, &qmp, err);
     json_array_foreach(json_object_get(machine->config, "disks"), i, disk) if (is_disk(disk))
         json_array_append_new(actions, json_pack("{s:s, s:{s:s, s:s}}", "type",
                                                  "blockdev-snapshot-internal-sync", "data",
@@ -194,7 +232,7 @@ int live_disks_copy(const struct machine *machine, struct machine *to, struct er
     }
     jobs.left = json_array_size(actions);
     if (!result && jobs.left)
-        result = open_patiently(machine, &jobs.qmp, err);
+        result = open_whole(machine, &jobs.qmp, err);
     if (result || !jobs.left) {
         json_decref(actions);
         return result;
@@ -226,7 +264,7 @@ int live_disks_stream(const struct machine *machine, const json_t *disks, struct
 int live_disks_push(const struct machine *machine, json_t *actions, struct error *err)
 {
     struct qmp qmp;
-    int result = open_patiently(machine, &qmp, err);
+    int result = open_whole(machine, &qmp, err);
     if (result) {
         json_decref(actions);
         return result;
