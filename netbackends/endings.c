@@ -124,6 +124,44 @@ void endings_taken(struct endings *endings)
     endings->lingering = 0;
 }
 
+static void finish(uint8_t *out, const struct packet *packet, uint8_t flags)
+{
+    uint8_t *ip = out + packet->ip, *tcp = out + packet->transport;
+    tcp[12] = PACKET_TCP_BYTES / 4 << 4;
+    tcp[13] = flags;
+    store_be16(tcp + 18, 0);
+    if (packet->is_ipv6) {
+        store_be16(ip + 4, PACKET_TCP_BYTES);
+    } else {
+        store_be16(ip + 2, (uint16_t)(packet->end - packet->ip));
+        store_be16(ip + 10, 0);
+        store_be16(ip + 10, packet_fold(packet_sum(ip, PACKET_IPV4_BYTES, 0)));
+    }
+    packet_finish_checksum(out, packet, tcp + 16);
+}
+
+size_t endings_split(uint8_t *frame, size_t length, uint8_t *end)
+{
+    struct packet packet;
+    size_t payload;
+    if (!packet_parse_ip(frame, length, &packet) || packet.protocol != PACKET_TCP ||
+        !packet_parse_tcp(frame, &packet, &payload) || payload == packet.end)
+        return 0;
+    uint8_t *tcp = frame + packet.transport;
+    const uint16_t before = load_be16(tcp + 12), after = before & (uint16_t)~TCP_FIN;
+    if (before == after || (before & (TCP_SYN | TCP_RST)))
+        return 0;
+    struct packet shorter = packet;
+    shorter.end = packet.transport + PACKET_TCP_BYTES;
+    memcpy(end, frame, shorter.end);
+    uint8_t *end_tcp = end + packet.transport;
+    store_be32(end_tcp + 4, load_be32(tcp + 4) + (uint32_t)(packet.end - payload));
+    finish(end, &shorter, TCP_FIN | TCP_ACK);
+    store_be16(tcp + 12, after);
+    packet_adjust_checksum(tcp + 16, before, after);
+    return shorter.end;
+}
+
 /* From libslirp. */
 
 /*
@@ -140,22 +178,6 @@ static bool is_broken(const struct ending *ending, int fd, uint32_t taken)
         return false;
     bool has_ended = (uint32_t)info.tcpi_bytes_received == taken + 1;
     return info.tcpi_state == STATE_CLOSED && !(ending->guest_has_ended && has_ended);
-}
-
-static void finish(uint8_t *out, const struct packet *packet, uint8_t flags)
-{
-    uint8_t *ip = out + packet->ip, *tcp = out + packet->transport;
-    tcp[12] = PACKET_TCP_BYTES / 4 << 4;
-    tcp[13] = flags;
-    store_be16(tcp + 18, 0);
-    if (packet->is_ipv6) {
-        store_be16(ip + 4, PACKET_TCP_BYTES);
-    } else {
-        store_be16(ip + 2, (uint16_t)(packet->end - packet->ip));
-        store_be16(ip + 10, 0);
-        store_be16(ip + 10, packet_fold(packet_sum(ip, PACKET_IPV4_BYTES, 0)));
-    }
-    packet_finish_checksum(out, packet, tcp + 16);
 }
 
 static void exchange(uint8_t *a, size_t bytes)

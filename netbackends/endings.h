@@ -45,6 +45,10 @@ struct endings {
     struct ending by_fd[ENDINGS_FDS_MAX];
 };
 
+/* A guest's frame with data and a FIN loses the FIN, and `end`, of at most ENDINGS_FRAME_MAX bytes,
+ * is the frame that says it alone. Its length, or 0 for all other frames. */
+size_t endings_split(uint8_t *frame, size_t length, uint8_t *end);
+
 /* Around libslirp's taking of a guest's TCP frame. */
 void endings_from_guest(struct endings *endings, const uint8_t *frame, const struct packet *packet);
 void endings_taken(struct endings *endings);

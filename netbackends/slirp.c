@@ -380,13 +380,10 @@ static void on_timer(struct loop_timer *timer)
 
 /* The operations of a backend. */
 
-static int input(void *opaque, uint8_t *frame, size_t length)
+static int input_checked(struct slirp_backend *self, uint8_t *frame, size_t length)
 {
-    struct slirp_backend *self = opaque;
     struct packet packet;
     size_t payload;
-    if (!guard_check(&self->guard, frame, length))
-        return -EPERM;
     bool is_tcp =
         packet_parse_ip(frame, length, &packet) && packet_parse_tcp(frame, &packet, &payload);
     if (is_tcp && !lanes_from_guest(&self->lanes, frame, &packet, payload, self->last_activity_ns))
@@ -397,6 +394,19 @@ static int input(void *opaque, uint8_t *frame, size_t length)
     lanes_taken(&self->lanes);
     endings_taken(&self->endings);
     return 0;
+}
+
+/* libslirp takes a FIN even where its window has no room for the data before it: as two frames,
+ * the end waits until all has come. */
+static int input(void *opaque, uint8_t *frame, size_t length)
+{
+    struct slirp_backend *self = opaque;
+    uint8_t end[ENDINGS_FRAME_MAX];
+    if (!guard_check(&self->guard, frame, length))
+        return -EPERM;
+    size_t end_bytes = endings_split(frame, length, end);
+    int result = input_checked(self, frame, length);
+    return end_bytes ? input_checked(self, end, end_bytes) : result;
 }
 
 /* libslirp takes IPv4 of any size, but holds IPv6 to its longest MTU. */

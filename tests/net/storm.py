@@ -76,8 +76,10 @@ def make_order(dice):
 class End:
     """One end of a connection: sends and reads at once. OSError where it was broken off."""
 
-    def __init__(self, sock, seed, waits):
-        self.sock, self.seed, self.waits = sock, seed, waits
+    def __init__(self, sock, order, waits):
+        self.sock, self.seed, self.waits = sock, order.seed, waits
+        self.may_break = order.server_breaks or order.client_breaks
+        self.has_sent = False  # then Linux may tell a reset as the end
         self.loop = asyncio.get_running_loop()
         self.taken = 0
 
@@ -90,6 +92,7 @@ class End:
             if 0 < breaks <= at:
                 self.break_off()
         self.sock.shutdown(socket.SHUT_WR)
+        self.has_sent = True
 
     async def take(self, total):
         """Until the end, which must be where it was promised."""
@@ -100,9 +103,12 @@ class End:
             await asyncio.sleep(self.waits / 1000)
         if self.taken != total:
             await asyncio.sleep(0.1)  # if send() was told of the reset, that counts
-            if self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == STATE_CLOSED:
+            if self.may_break and (self.has_sent or self.is_closed()):
                 raise ConnectionResetError
             raise ValueError(f"{self.taken} of {total} bytes, then the end")
+
+    def is_closed(self):
+        return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == STATE_CLOSED
 
     def break_off(self):
         """By a reset, when the socket is closed."""
@@ -131,7 +137,7 @@ async def answer(sock):
                     return f"{len(text)} bytes of an order"
                 text += more
             order = Order.unpacked(text)
-            end = End(sock, order.seed, order.server_waits)
+            end = End(sock, order, order.server_waits)
             await end.exchange(order.down, order.server_breaks, order.up)
         except OSError as error:
             if order and not (order.server_breaks or order.client_breaks):
@@ -169,7 +175,7 @@ async def call_one(address, port, order):
         try:
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
             await asyncio.get_running_loop().sock_sendall(sock, order.packed())
-            end = End(sock, order.seed, order.client_waits)
+            end = End(sock, order, order.client_waits)
             await end.exchange(order.up, order.client_breaks, order.down)
             return ""
         except OSError as error:

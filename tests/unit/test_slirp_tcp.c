@@ -203,6 +203,41 @@ static void test_a_guest_that_breaks_off(void **state)
     close(listener);
 }
 
+/* What the window has no room for is no part of the text yet: neither is the end behind it. */
+static void test_an_end_waits_for_what_is_before_it(void **state)
+{
+    (void)state;
+    enum { PIECE = 60000 };
+    static char data[PIECE];
+    uint16_t port;
+    int small = 4096;
+    int listener = guest_tcp_listen(&port);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port);
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    size_t at, bytes, room = 0;
+    uint32_t taken;
+    do {
+        guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, data, PIECE);
+        const uint8_t *header = guest_tcp_next(&tcp, TCP_ACK, &at, &bytes) + 34;
+        taken = load_be32(header + 8);
+        room = load_be16(header + 14);
+    } while (taken == tcp.sequence && room >= PIECE);
+    tcp.sequence = taken;
+    guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, data, PIECE);
+    ssize_t count;
+    for (int i = 0; i < 300; i++) {
+        while ((count = read(fd, data, PIECE)) > 0) {
+        }
+        assert_int_not_equal(count, 0);
+        fake_nic_run_ms(&loop, 1);
+    }
+    close(fd);
+    close(listener);
+}
+
 /* A reset that libslirp does not believe (its number is far ahead) harms nothing. */
 static void test_a_reset_that_is_not_believed(void **state)
 {
@@ -296,6 +331,7 @@ int main(void)
         tcp_test(test_a_host_that_only_listens_on),
         tcp_test(test_a_host_that_breaks_off_is_never_at_its_end),
         tcp_test(test_a_guest_that_breaks_off),
+        tcp_test(test_an_end_waits_for_what_is_before_it),
         tcp_test(test_a_reset_that_is_not_believed),
         tcp_test(test_a_smaller_mss_is_honoured),
         tcp_test(test_a_smaller_mss_is_honoured_by_a_forward),
