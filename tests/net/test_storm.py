@@ -54,7 +54,7 @@ def test_every_byte_and_every_end(world, kind):
     if kind == "lossy":
         lose_frames(guest.space, 1)
     servers = serve(world.outside), serve(guest.space)
-    counts = (30, 30, 20) if kind == "lossy" else (100, 80, 60)
+    counts = (30, 30, 20) if kind == "lossy" else (60, 40, 40)
     check_calls([start_calls(guest.space, OUTSIDE, counts[0], 1),
                  start_calls(guest.space, OUTSIDE6, counts[1], 2),
                  start_calls(world.outside, HOST, counts[2], 3)], *servers)
