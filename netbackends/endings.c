@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "base/bytes.h"
@@ -111,6 +112,7 @@ void endings_from_guest(struct endings *endings, const uint8_t *frame, const str
         set_linger(fd, true);
     } else {
         endings->by_fd[fd].guest_has_ended = true;
+        endings->by_fd[fd].is_draining = true; /* until libslirp says what it waits for */
     }
 }
 
@@ -232,6 +234,22 @@ bool endings_to_guest(struct endings *endings, const uint8_t *frame, const struc
     *out_bytes = shorter.end;
     tell_libslirp(endings, out, &shorter);
     return true;
+}
+
+uint32_t endings_wanted(struct endings *endings, int fd, uint32_t events)
+{
+    if (fd < 0 || fd >= endings->end || !endings->by_fd[fd].is_used)
+        return events;
+    struct ending *ending = &endings->by_fd[fd];
+    ending->is_draining = ending->guest_has_ended && (events & EPOLLOUT);
+    return ending->is_draining ? events & ~(uint32_t)(EPOLLIN | EPOLLPRI) : events;
+}
+
+uint32_t endings_ready(const struct endings *endings, int fd, uint32_t ready)
+{
+    bool is_draining = fd >= 0 && fd < endings->end && endings->by_fd[fd].is_used &&
+                       endings->by_fd[fd].is_draining;
+    return is_draining ? ready & EPOLLOUT : ready;
 }
 
 struct ending_reset *endings_next_reset(struct endings *endings)

@@ -26,6 +26,7 @@ struct ending {
     uint16_t remote_port;
     bool is_used, is_incoming; /* incoming: until libslirp's SYN the port is all that is known */
     bool guest_has_ended;
+    bool is_draining; /* libslirp may still have bytes of the guest's for a full socket */
 };
 
 /* One that libslirp is yet to hear, as if from the guest. */
@@ -61,6 +62,11 @@ void endings_on_fd_closed(struct endings *endings, int fd);
  * bytes, and libslirp will be told. */
 bool endings_to_guest(struct endings *endings, const uint8_t *frame, const struct packet *packet,
                       uint8_t *out, size_t *out_bytes);
+
+/* What of EPOLL* `events` to wait for, and what of `ready` libslirp may hear: not the host's end
+ * while the last of what the guest sent is unwritten, which libslirp would throw away then. */
+uint32_t endings_wanted(struct endings *endings, int fd, uint32_t events);
+uint32_t endings_ready(const struct endings *endings, int fd, uint32_t ready);
 
 /* The next frame for libslirp, or NULL; not while libslirp runs. Valid until the next call. */
 struct ending_reset *endings_next_reset(struct endings *endings);

@@ -222,6 +222,7 @@ static int on_get_revents(int fd, void *opaque)
 {
     struct slirp_backend *self = opaque;
     uint32_t ready = lanes_ready(&self->lanes, fd, poll_set_ready(&self->sockets, fd));
+    ready = endings_ready(&self->endings, fd, ready);
     return (ready & EPOLLIN ? SLIRP_POLL_IN : 0) | (ready & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
            (ready & EPOLLPRI ? SLIRP_POLL_PRI : 0) | (ready & EPOLLERR ? SLIRP_POLL_ERR : 0) |
            (ready & EPOLLHUP ? SLIRP_POLL_HUP : 0);
@@ -281,7 +282,7 @@ static int on_add_poll(int fd, int events, void *opaque)
     uint32_t wanted = (events & SLIRP_POLL_IN ? EPOLLIN : 0u) |
                       (events & SLIRP_POLL_OUT ? EPOLLOUT : 0u) |
                       (events & SLIRP_POLL_PRI ? EPOLLPRI : 0u) | EPOLLERR | EPOLLHUP;
-    wanted = lanes_wanted(&self->lanes, fd, wanted);
+    wanted = lanes_wanted(&self->lanes, fd, endings_wanted(&self->endings, fd, wanted));
     if (!wanted)
         return fd;
     bool is_new = poll_set_want(&self->sockets, fd, wanted);

@@ -238,6 +238,38 @@ static void test_an_end_waits_for_what_is_before_it(void **state)
     close(listener);
 }
 
+/* Both have ended; what the guest said last still waits for room in the host's socket. */
+static void test_the_last_bytes_outlive_both_ends(void **state)
+{
+    (void)state;
+    enum { PIECE = 1000 };
+    static char data[PIECE];
+    uint16_t port;
+    size_t at, bytes, sent = 0;
+    int small = 4096;
+    int listener = guest_tcp_listen(&port);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    open_net(&(struct net_slirp_options){0});
+    struct guest_tcp tcp = make_tcp(40000, port);
+    guest_tcp_connect(&tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    for (size_t room = 65535; room > 40000; sent += PIECE) {
+        guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, data, PIECE);
+        room = load_be16(guest_tcp_next(&tcp, TCP_ACK, &at, &bytes) + 48);
+    }
+    guest_tcp_send(&tcp, TCP_FIN | TCP_ACK, NULL, 0);
+    shutdown(fd, SHUT_WR);
+    fake_nic_run_ms(&loop, 20);
+    tcp.acknowledged++; /* the host's FIN, if it was told */
+    guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
+    size_t got = 0;
+    for (size_t count; (count = guest_tcp_read(&loop, fd, data, PIECE)); got += count) {
+    }
+    assert_int_equal(got, sent);
+    close(fd);
+    close(listener);
+}
+
 /* A reset that libslirp does not believe (its number is far ahead) harms nothing. */
 static void test_a_reset_that_is_not_believed(void **state)
 {
@@ -332,6 +364,7 @@ int main(void)
         tcp_test(test_a_host_that_breaks_off_is_never_at_its_end),
         tcp_test(test_a_guest_that_breaks_off),
         tcp_test(test_an_end_waits_for_what_is_before_it),
+        tcp_test(test_the_last_bytes_outlive_both_ends),
         tcp_test(test_a_reset_that_is_not_believed),
         tcp_test(test_a_smaller_mss_is_honoured),
         tcp_test(test_a_smaller_mss_is_honoured_by_a_forward),
