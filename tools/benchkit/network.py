@@ -232,6 +232,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=2, help="of one run (default 2)")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
     options = parser.parse_args()
+    for name in ("build/net-guest", "build/tap-copy"):
+        if not (TOP / name).exists():
+            raise packages.Failure(f"{name} is not there: build it by ./configure && ninja")
     packages.install(PACKAGES, "bench-net")
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-net-") as folder:
