@@ -7,6 +7,7 @@
 #include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_private.h"
 #include "vmm/options/disk_path.h"
+#include "vmm/options/file_nodes.h"
 
 static bool disk_at(void *opaque, unsigned index, struct disk **disk, const char **id)
 {
@@ -32,6 +33,18 @@ static void forget(void *opaque, struct disk *disk)
     machine_forget_disk(opaque, disk);
 }
 
+static int hold_file(void *opaque, const char *node, const char **path, struct error *err)
+{
+    const struct machine *machine = opaque;
+    return file_nodes_hold(machine->config, node, path, err);
+}
+
+static void release_file(void *opaque, const char *node)
+{
+    const struct machine *machine = opaque;
+    file_nodes_release(machine->config, node);
+}
+
 static void emit(void *opaque, const char *event, json_t *data)
 {
     machine_emit_event(opaque, event, data);
@@ -39,7 +52,8 @@ static void emit(void *opaque, const char *event, json_t *data)
 
 int machine_make_block(struct machine *machine, struct error *err)
 {
-    const struct block_host host = {disk_at, of_device, forget, emit, machine};
+    const struct block_host host = {disk_at,      of_device, forget, hold_file,
+                                    release_file, emit,      machine};
     return block_create(machine->loop, &host, &machine->block, err);
 }
 

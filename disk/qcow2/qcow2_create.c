@@ -285,9 +285,8 @@ static int write_zeroes(struct io_file *file, uint64_t offset, uint64_t bytes)
     return result;
 }
 
-/* Makes the file reach to offset + bytes, with as much space set aside as the mode asks. */
-static int extend(struct io_file *file, enum qcow2_preallocation mode, uint64_t offset,
-                  uint64_t bytes)
+int qcow2_create_extend(struct io_file *file, enum qcow2_preallocation mode, uint64_t offset,
+                        uint64_t bytes)
 {
     uint64_t length;
     int result = io_length(file, &length);
@@ -325,9 +324,9 @@ static int write_image(struct io_file *file, struct io_file *data_file, struct l
     int result = write_tables(file, layout);
     if (!result && layout->data_clusters)
         result =
-            extend(file, mode, layout->data_offset, layout->data_clusters * layout->cluster_bytes);
+            qcow2_create_extend(file, mode, layout->data_offset, layout->data_clusters * layout->cluster_bytes);
     if (!result && data_file)
-        result = extend(data_file, mode, 0, layout->header.size_bytes);
+        result = qcow2_create_extend(data_file, mode, 0, layout->header.size_bytes);
     if (result)
         return error_set_errno(err, -result, "Could not write the image");
     return qcow2_header_write(file, &layout->header, err);

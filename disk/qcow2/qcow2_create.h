@@ -59,4 +59,8 @@ int must_check qcow2_create_measure(const struct qcow2_create_options *options,
 int must_check qcow2_create(struct io_file *file, struct io_file *data_file,
                             const struct qcow2_create_options *options, struct error *err);
 
+/* Makes any file reach to offset + bytes, with as much space set aside as the mode asks. */
+int must_check qcow2_create_extend(struct io_file *file, enum qcow2_preallocation mode,
+                                   uint64_t offset, uint64_t bytes);
+
 #endif

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "vmm/block/block_creation.h"
 #include "vmm/block/block_private.h"
 
 static const struct {
@@ -33,6 +34,7 @@ static const struct {
     {"block-stream", block_stream},
     {"block_set_io_throttle", block_set_throttle},
     {"blockdev-backup", block_single_action},
+    {"blockdev-create", block_create_image},
     {"blockdev-mirror", block_mirror},
     {"blockdev-snapshot", block_single_action},
     {"blockdev-snapshot-delete-internal-sync", block_snapshot_delete},
@@ -227,6 +229,7 @@ int block_create(struct loop *loop, const struct block_host *host, struct block 
     block->host = *host;
     list_init(&block->exports);
     list_init(&block->makings);
+    list_init(&block->creations);
     block_jobs_init(block);
     *out = block;
     return 0;
@@ -246,7 +249,7 @@ static void on_all_closed(struct loop_task *task)
 void block_check_closed(struct block *block)
 {
     if (!block->is_closing || !block->has_no_jobs || block->nbd || block->closing_disks ||
-        block->calls)
+        block->calls || !list_is_empty(&block->creations))
         return;
     block->is_closing = false;
     loop_task_init(block->loop, &block->closed, LOOP_STAGE_DRAIN, on_all_closed);
@@ -293,5 +296,6 @@ void block_close(struct block *block, void (*on_closed)(void *opaque), void *opa
     if (block->nbd && !block->is_stopping_nbd)
         nbd_server_close(block->nbd, on_nbd_closed, block);
     block_making_cancel_all(block);
+    block_creation_end_all(block);
     jobs_cancel_all(&block->jobs);
 }

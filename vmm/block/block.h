@@ -23,6 +23,10 @@ struct block_host {
     struct disk *(*of_device)(void *opaque, const char *name);
     /* A disk that jobs need leaves the machine; it is closed by the caller. */
     void (*forget)(void *opaque, struct disk *disk);
+    /* A file's node (driver file) is the caller's alone to write to, until it is released; *path is
+     * valid until then. */
+    int (*hold_file)(void *opaque, const char *node, const char **path, struct error *err);
+    void (*release_file)(void *opaque, const char *node);
     /* `data` is taken over. */
     void (*emit)(void *opaque, const char *event, json_t *data);
     void *opaque;

@@ -5,6 +5,7 @@
 #include <libgen.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "disk/io.h"
@@ -28,25 +29,51 @@ static int sync_folder(const char *path, struct error *err)
     return error_set_errno(err, -result, "Could not make the folder of '%s' durable", path);
 }
 
-/* Makes the file, or empties it, unless somebody holds it. Durable: a disk's newest data may be in
- * it soon, and a guest that flushes nothing more relies on what was flushed before. */
-static int make_file(struct loop *loop, const struct block_image *image, struct io_file **out,
-                     struct error *err)
+static int make_file(const char *path, struct error *err)
 {
-    const char *path = image->path;
-    struct io_file *file;
-    const struct io_options io = {.aio = DISK_AIO_THREADS};
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
     if (fd < 0)
         return error_set(err, errno, "Could not create '%s': %s", path, strerror(errno));
     close(fd);
-    int result = io_open(loop, path, &io, out, err);
-    if (result)
-        return result;
-    file = *out;
-    result = lock_image(file, path, false, err);
-    if (!result && (result = io_truncate_now(file, 0)))
+    return 0;
+}
+
+static bool is_device(const struct io_file *file)
+{
+    struct stat info;
+    return file->fd >= 0 && !fstat(file->fd, &info) && S_ISBLK(info.st_mode);
+}
+
+int block_image_open_empty(struct loop *loop, const char *path, bool is_new, struct io_file **out,
+                           struct error *err)
+{
+    const struct io_options io = {.aio = DISK_AIO_THREADS};
+    int result = is_new ? make_file(path, err) : 0;
+    if (!result)
+        result = io_open(loop, path, &io, out, err);
+    if (!result)
+        result = lock_image(*out, path, false, err);
+    if (!result && (is_new || !is_device(*out)) && (result = io_truncate_now(*out, 0)))
         error_set_errno(err, -result, "Could not create '%s'", path);
+    return result;
+}
+
+/* A disk's newest data may be in it soon, and a guest that flushes nothing more relies on what was
+ * flushed before. */
+int block_image_sync(struct io_file *file, const char *path, bool is_new, struct error *err)
+{
+    int result = qcow2_rule(JOB_IMAGE_FIRST) ? io_sync_now(file) : 0;
+    if (result)
+        return error_set_errno(err, -result, "Could not write '%s'", path);
+    return is_new ? sync_folder(path, err) : 0;
+}
+
+static int make(struct loop *loop, const struct block_image *image, struct io_file **out,
+                struct error *err)
+{
+    const char *path = image->path;
+    int result = block_image_open_empty(loop, path, true, out, err);
+    struct io_file *file = *out;
     if (!result && !strcmp(image->format, "raw")) {
         result = io_truncate_now(file, image->size_bytes);
         if (result)
@@ -59,11 +86,7 @@ static int make_file(struct loop *loop, const struct block_image *image, struct 
         options.backing_format = image->backing_format;
         result = qcow2_create(file, NULL, &options, err);
     }
-    if (!result && qcow2_rule(JOB_IMAGE_FIRST) && (result = io_sync_now(file)))
-        error_set_errno(err, -result, "Could not write '%s'", path);
-    if (!result)
-        result = sync_folder(path, err);
-    return result;
+    return result ? result : block_image_sync(file, path, true, err);
 }
 
 static void on_closed(void *opaque)
@@ -71,16 +94,21 @@ static void on_closed(void *opaque)
     *(bool *)opaque = true;
 }
 
-int block_image_make(struct loop *loop, const struct block_image *image, struct error *err)
+void block_image_close_file(struct loop *loop, struct io_file *file)
 {
-    struct io_file *file = NULL;
     bool is_closed = false;
-    int result = make_file(loop, image, &file, err);
     if (!file)
-        return result;
+        return;
     io_close(file, on_closed, &is_closed);
     while (!is_closed)
         loop_run_once(loop, true);
+}
+
+int block_image_make(struct loop *loop, const struct block_image *image, struct error *err)
+{
+    struct io_file *file = NULL;
+    int result = make(loop, image, &file, err);
+    block_image_close_file(loop, file);
     return result;
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "vmm/block/block_creation.h"
 #include "vmm/block/block_private.h"
 
 static json_int_t number(uint64_t value)
@@ -98,17 +99,28 @@ static bool is_well_formed(const char *id)
     return true;
 }
 
+static int check_unused(struct block *block, const char *id, struct error *err)
+{
+    if (jobs_find(&block->jobs, id) || block_creation_find(block, id))
+        return error_set(err, EEXIST, "Job ID '%s' already in use", id);
+    return 0;
+}
+
+int block_job_check_id(struct block *block, const char *id, struct error *err)
+{
+    if (!is_well_formed(id))
+        return error_set(err, EINVAL, "Invalid job ID '%.64s'", id);
+    return check_unused(block, id, err);
+}
+
 static int set_id(struct block *block, const json_t *args, struct disk *disk,
                   struct job_options *out, struct error *err)
 {
     out->id = block_text(args, "job-id");
-    if (out->id && !is_well_formed(out->id))
-        return error_set(err, EINVAL, "Invalid job ID '%.64s'", out->id);
-    if (!out->id)
-        out->id = block_id_of(block, disk);
-    if (jobs_find(&block->jobs, out->id))
-        return error_set(err, EEXIST, "Job ID '%s' already in use", out->id);
-    return 0;
+    if (out->id)
+        return block_job_check_id(block, out->id, err);
+    out->id = block_id_of(block, disk);
+    return check_unused(block, out->id, err);
 }
 
 static int set_errors(const json_t *args, struct job_options *out, struct error *err)
@@ -572,6 +584,7 @@ void block_query_jobs(struct block_call *call)
             json_object_set_new(entry, "error", json_string(job->err.text));
         json_array_append_new(list, entry);
     }
+    block_creation_list(call->block, list);
     block_return(call, list);
 }
 
@@ -598,8 +611,13 @@ void block_job_verb(struct block_call *call)
     bool is_block = !strncmp(command, "block-", 6);
     const char *name = id ? id : device ? device : "";
     struct job *job = *name ? jobs_find(&call->block->jobs, name) : NULL;
+    struct block_creation *creation = is_block ? NULL : block_creation_find(call->block, name);
     struct error err = {0};
     int result;
+    if (creation) {
+        block_creation_verb(call, creation, verb);
+        return;
+    }
     if (!job && is_block)
         block_fail(call, BLOCK_NOT_ACTIVE, "Block job '%s' not found", name);
     else if (!job)

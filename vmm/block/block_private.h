@@ -17,8 +17,9 @@ struct block {
     struct block_host host;
     struct jobs jobs;
     struct nbd_server *nbd;
-    struct list exports; /* struct block_export */
-    struct list makings; /* struct block_making */
+    struct list exports;   /* struct block_export */
+    struct list makings;   /* struct block_making */
+    struct list creations; /* struct block_creation */
     unsigned closing_disks, calls;
     bool is_closing, has_no_jobs, is_stopping_nbd;
     void (*on_closed)(void *opaque);
@@ -75,6 +76,15 @@ int must_check block_image_check(const struct block_image *image, struct error *
 /* Takes as long as the file system takes: not on the loop's thread. */
 int must_check block_image_make(struct loop *loop, const struct block_image *image,
                                 struct error *err);
+/* The parts of it. The file is made if `is_new`, emptied unless it is a device, and locked; *out
+ * may be set on failure too. */
+int must_check block_image_open_empty(struct loop *loop, const char *path, bool is_new,
+                                      struct io_file **out, struct error *err);
+/* The file, and its name if it is new, are on the medium. */
+int must_check block_image_sync(struct io_file *file, const char *path, bool is_new,
+                                struct error *err);
+/* `file` may be NULL. */
+void block_image_close_file(struct loop *loop, struct io_file *file);
 /* After its making. */
 int must_check block_image_open(struct block *block, const struct block_making *making,
                                 const struct disk *like, const struct block_image *image,
@@ -139,7 +149,7 @@ extern const struct block_action_type block_snapshot_actions[], block_bitmap_act
 typedef void block_command_fn(struct block_call *call);
 block_command_fn block_transaction, block_single_action;
 block_command_fn block_query_jobs, block_query_block_jobs, block_job_verb, block_commit,
-    block_stream, block_mirror, block_change_backing;
+    block_stream, block_mirror, block_change_backing, block_create_image;
 block_command_fn block_snapshot_delete;
 block_command_fn block_set_throttle, block_set_histogram;
 block_command_fn block_nbd_start, block_nbd_add, block_nbd_remove, block_nbd_stop, block_export_add,
@@ -147,6 +157,8 @@ block_command_fn block_nbd_start, block_nbd_add, block_nbd_remove, block_nbd_sto
 
 /* block_jobs.c */
 void block_jobs_init(struct block *block);
+/* Well formed, and nobody has it. */
+int must_check block_job_check_id(struct block *block, const char *id, struct error *err);
 /* What all commands that start jobs say alike. `device` names the job if nothing else does. */
 int must_check block_job_options(struct block *block, const json_t *args, struct disk *disk,
                                  struct job_options *out, struct error *err);

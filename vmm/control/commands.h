@@ -131,7 +131,7 @@ int must_check qmp_arguments_to_keyval(const struct qmp_call *call, struct keyva
 /* commands_stats.c */
 qmp_handler_fn qmp_query_stats_schemas;
 /* commands_jobs.c */
-qmp_handler_fn qmp_block, qmp_transaction;
+qmp_handler_fn qmp_block, qmp_transaction, qmp_blockdev_create;
 /* qmp_schema.c */
 qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */

@@ -13,6 +13,7 @@
 struct config_file_node {
     char *name, *user; /* the node that may have opened it, or NULL */
     struct keyval list;
+    bool is_held;
 };
 
 static struct config_file_node *find(const struct vm_config *config, const char *name)
@@ -55,6 +56,8 @@ int file_nodes_add(struct vm_config *config, const char *name, struct keyval *li
 
 static bool is_used(const struct vm_config *config, const struct config_file_node *file)
 {
+    if (file->is_held)
+        return true;
     for (unsigned i = 0; file->user && i < config->disk_count; i++)
         if (config->disks[i].id && strcmp(config->disks[i].id, file->user) == 0)
             return true;
@@ -120,6 +123,36 @@ int file_nodes_take(struct vm_config *config, const char *name, struct keyval *l
     int result = add_words(list, file, err);
     forget(config, file);
     return result;
+}
+
+int file_nodes_hold(struct vm_config *config, const char *name, const char **path,
+                    struct error *err)
+{
+    struct config_file_node *file = find(config, name);
+    bool is_read_only = false;
+    if (!file)
+        return error_set(err, ENOENT, "Cannot find device='%s' nor node-name='%s'", name, name);
+    if (file->is_held)
+        return error_set(err, EBUSY, "Node %s is in use", name);
+    if (is_used(config, file))
+        return error_set(err, EBUSY,
+                         "Permission conflict on node '%s': permissions 'write, resize' are both "
+                         "required by an unnamed block device (uses node '%s' as 'root' child) and "
+                         "unshared by node '%s' (uses node '%s' as 'file' child).",
+                         name, name, file->user, name);
+    int result = keyval_bool(&file->list, "read-only", &is_read_only, err);
+    if (!result && is_read_only)
+        result = error_set(err, EROFS, "Block node is read-only");
+    if (result)
+        return result;
+    file->is_held = true;
+    *path = keyval_get(&file->list, "filename");
+    return 0;
+}
+
+void file_nodes_release(struct vm_config *config, const char *name)
+{
+    find(config, name)->is_held = false;
 }
 
 int file_nodes_check(const struct vm_config *config, struct error *err)

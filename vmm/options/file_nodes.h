@@ -22,6 +22,10 @@ int must_check file_nodes_use(struct vm_config *config, const char *name, const 
 /* The same, and the file's node is no more: there is one of that name. */
 int must_check file_nodes_take(struct vm_config *config, const char *name, struct keyval *list,
                                struct error *err);
+/* Somebody writes to the file itself until file_nodes_release: nobody else uses it. */
+int must_check file_nodes_hold(struct vm_config *config, const char *name, const char **path,
+                               struct error *err);
+void file_nodes_release(struct vm_config *config, const char *name);
 /* Where the file lies, or NULL: there is no such node. */
 const char *file_nodes_path(const struct vm_config *config, const char *name);
 /* Can all of them be read? Blocks: start-up. */
