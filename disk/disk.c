@@ -183,6 +183,10 @@ void disk_admit(struct disk *disk, struct disk_request *request)
         node_complete_later(top, request, 0);
         return;
     }
+    if (disk_changes_data(request) && top->read_only) { /* since it was submitted */
+        node_complete_later(top, request, -EROFS);
+        return;
+    }
     if (disk_changes_data(request) && !(request->flags & DISK_VMSTATE))
         disk_mark_bitmaps(top, request);
     if (!list_is_empty(&disk->exclusives)) {

@@ -13,13 +13,16 @@
 #include "disk/disk_private.h"
 #include "disk/graph.h"
 
-/* A request that was held while the disk shrank may lie outside of it now. */
+/* A request that was held while the disk shrank may lie outside of it now, or it may be a write to
+ * what is only read now. */
 static void resubmit(struct disk *disk, struct disk_request *request)
 {
     struct node *node = request->target ? request->target : disk->top;
     if (request->op != DISK_FLUSH && !(request->flags & DISK_VMSTATE) &&
         !range_fits(request->offset, request->bytes, node->size_bytes))
         node_complete_later(node, request, -EIO);
+    else if (disk_changes_data(request) && node->read_only)
+        node_complete_later(node, request, -EROFS);
     else if (request->target || !disk->filter ||
              !disk->filter->intercept(disk->filter->opaque, request))
         node_submit(node, request);

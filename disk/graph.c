@@ -307,34 +307,100 @@ static void take_place(struct disk *disk, struct node *old, struct node *new)
     }
 }
 
-int graph_reopen(struct disk *disk, struct node *node, bool read_only, struct node **out,
-                 struct error *err)
+int graph_reopen_begin(struct disk *disk, struct node *node, bool read_only,
+                       const struct disk_options *like, struct node **out, struct error *err)
 {
-    const struct disk_options options = {
-        .path = node->path,
-        .format = node->ops->name,
-        .read_only = read_only,
-        .discard_unmap = !read_only && disk->unmap,
-        .no_lock = true,
-        .no_backing = true,
-        .cache = disk->cache,
-        .aio = disk->aio,
-        .idle_writeback_ms = 1000,
-    };
+    struct disk_options options = {.idle_writeback_ms = 1000};
+    if (like)
+        options = *like;
+    options.path = node->path;
+    options.format = node->ops->name;
+    options.read_only = read_only;
+    options.discard_unmap = !read_only && disk->unmap;
+    options.no_lock = options.no_backing = true;
+    options.cache = disk->cache;
+    options.aio = disk->aio;
     struct node *new;
     CHECK(disk->is_exclusive && node->read_only);
     int result = chain_open(disk->loop, &options, &new, err);
     if (result)
         return result;
-    result = move_locks(node, new, read_only, err);
-    if (result) {
+    if (!like || !like->no_lock)
+        result = move_locks(node, new, read_only, err);
+    if (result)
         new->ops->close(new, on_reopened_closed, NULL);
-        return result;
-    }
+    else
+        *out = new;
+    return result;
+}
+
+void graph_reopen_commit(struct disk *disk, struct node *node, struct node *new)
+{
     take_place(disk, node, new);
     renew_views(disk);
     node->backing = NULL;
     node->ops->close(node, on_reopened_closed, NULL);
-    *out = new;
-    return 0;
+}
+
+void graph_reopen_abort(struct node *node, struct node *new, bool no_lock)
+{
+    struct error err = {0};
+    if (!no_lock && move_locks(new, node, node->read_only, &err))
+        log_error("%s", err.text);
+    new->ops->close(new, on_reopened_closed, NULL);
+}
+
+int graph_reopen(struct disk *disk, struct node *node, bool read_only, struct node **out,
+                 struct error *err)
+{
+    int result = graph_reopen_begin(disk, node, read_only, NULL, out, err);
+    if (!result)
+        graph_reopen_commit(disk, node, *out);
+    return result;
+}
+
+void graph_share_top(struct disk *disk)
+{
+    share_frozen(disk->top);
+}
+
+bool graph_unmap(const struct disk *disk)
+{
+    return disk->unmap;
+}
+
+void graph_set_unmap(struct disk *disk, bool unmap)
+{
+    disk->unmap = unmap;
+    disk->top->unmap = unmap && !disk->top->read_only;
+}
+
+static int change_files(struct disk *disk, const struct disk_cache_mode *cache, const char **path)
+{
+    int result = 0;
+    for (struct node *node = disk->top; node && !result; node = node->backing) {
+        *path = node->path;
+        result = io_change_mode(node->file, cache->direct, cache->no_flush);
+        if (!result && node->data_file)
+            result = io_change_mode(node->data_file, cache->direct, cache->no_flush);
+    }
+    return result;
+}
+
+int graph_set_cache(struct disk *disk, const struct disk_cache_mode *cache, struct error *err)
+{
+    const char *path = NULL, *ignored;
+    CHECK(disk->is_exclusive);
+    int result = change_files(disk, cache, &path);
+    if (!result) {
+        disk->cache = *cache;
+        return 0;
+    }
+    unused_result(change_files(disk, &disk->cache, &ignored));
+    if (result == -EINVAL)
+        return error_set(err, EINVAL,
+                         "the file system of '%s' has no O_DIRECT; leave cache.direct off", path);
+    if (result == -EBUSY)
+        return error_set(err, EBUSY, "image '%s' is writing its tables back; try again", path);
+    return error_set_errno(err, -result, "Could not change the cache mode of '%s'", path);
 }

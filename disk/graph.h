@@ -73,11 +73,28 @@ void graph_swap(struct disk *a, struct disk *b);
  */
 void graph_drop_to(struct disk *disk, struct node *node, struct node *base,
                    void (*on_done)(void *opaque, int result), void *opaque);
+/* Others may read the top's file again, which is written to no more. */
+void graph_share_top(struct disk *disk);
+/* For all images of the chain. On failure nothing has changed. */
+int must_check graph_set_cache(struct disk *disk, const struct disk_cache_mode *cache,
+                               struct error *err);
+bool graph_unmap(const struct disk *disk);
+void graph_set_unmap(struct disk *disk, bool unmap);
+
 /*
  * *out is in the place of `node`, which is closed. Blocks for the time of opening. On failure
  * nothing has changed. Temporary bitmaps move along.
  */
 int must_check graph_reopen(struct disk *disk, struct node *node, bool read_only, struct node **out,
                             struct error *err);
+/*
+ * The same in two steps: *out has the locks already, and then takes its place or goes. `like` has
+ * what else is said of the image, no_lock too; NULL: nothing.
+ */
+int must_check graph_reopen_begin(struct disk *disk, struct node *node, bool read_only,
+                                  const struct disk_options *like, struct node **out,
+                                  struct error *err);
+void graph_reopen_commit(struct disk *disk, struct node *node, struct node *new);
+void graph_reopen_abort(struct node *node, struct node *new, bool no_lock);
 
 #endif

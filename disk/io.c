@@ -277,6 +277,26 @@ int io_open(struct loop *loop, const char *path, const struct io_options *option
     return 0;
 }
 
+/* What O_DIRECT wants is not probed for, since reading may take long: the most is right, too. */
+int io_change_mode(struct io_file *file, bool direct, bool no_sync)
+{
+    if (file->ops != &host_ops)
+        return -ENOTSUP;
+    struct io_host *host = host_of(file);
+    if (direct != host->direct) {
+        int flags = fcntl(file->fd, F_GETFL);
+        if (host->in_flight)
+            return -EBUSY;
+        if (flags < 0 ||
+            fcntl(file->fd, F_SETFL, direct ? flags | O_DIRECT : flags & ~O_DIRECT) < 0)
+            return -errno;
+        host->alignment = direct ? IO_ALIGNMENT_MAX : 1;
+        host->direct = direct;
+    }
+    host->no_sync = no_sync;
+    return 0;
+}
+
 void io_submit(struct io_file *file, struct io_request *request)
 {
     loop_check_thread(file->loop);

@@ -83,6 +83,12 @@ struct io_options {
 int must_check io_open(struct loop *loop, const char *path, const struct io_options *options,
                        struct io_file **out, struct error *err);
 
+/*
+ * Of an open file: O_DIRECT or not, IO_SYNC or nothing. -EBUSY: something is in flight that the
+ * change could harm. On failure nothing has changed.
+ */
+int must_check io_change_mode(struct io_file *file, bool direct, bool no_sync);
+
 void io_submit(struct io_file *file, struct io_request *request);
 /* `on_closed` may be NULL. */
 void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque);

@@ -506,6 +506,13 @@ int machine_blockdev_add(struct machine *machine, struct keyval *list, machine_d
     return add_later(machine, "blockdev-add", list, on_done, opaque, err);
 }
 
+int machine_blockdev_reopen(struct machine *machine, struct keyval *lists, unsigned count,
+                            machine_done_fn *on_done, void *opaque, struct error *err)
+{
+    CHECK(count);
+    return add_later(machine, "blockdev-reopen", &lists[count - 1], on_done, opaque, err);
+}
+
 int machine_blockdev_del(struct machine *machine, const char *name, machine_done_fn *on_done,
                          void *opaque, struct error *err)
 {

@@ -68,6 +68,11 @@ int machine_block_check_unused(struct machine *machine, struct disk *disk, struc
     return block_release_disk(machine->block, disk, err);
 }
 
+bool machine_block_exports(const struct machine *machine, const struct disk *disk)
+{
+    return block_exports_disk(machine->block, disk);
+}
+
 bool machine_block_has_node(struct machine *machine, const char *name)
 {
     return block_has_node(machine->block, name);

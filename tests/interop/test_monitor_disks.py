@@ -158,6 +158,43 @@ REFUSED_JOBS = [
     ("blockdev-snapshot-delete-internal-sync", {"device": "d1", "id": "7"}),
 ]
 
+def reopen(*nodes):
+    return "blockdev-reopen", {"options": list(nodes)}
+
+
+RAW = {"driver": "raw", "node-name": "r", "file": "rf"}
+SOLO = image("solo", "solo.qcow2", "qcow2")
+PLAIN = image("plain", "plain.raw")
+
+REOPENED = [
+    ("blockdev-add", {"driver": "file", "node-name": "rf", "filename": "file.raw"}),
+    ("blockdev-add", RAW), ("blockdev-add", SOLO),
+    ("blockdev-reopen", {}), ("blockdev-reopen", {"options": "x"}), reopen("x"), reopen({}),
+    reopen({"driver": 3}), reopen({"driver": "raw"}), reopen({"driver": "foo", "node-name": "r"}),
+    reopen({"node-name": "r"}), reopen({"driver": "raw", "file": "rf"}),
+    reopen({"driver": "raw", "node-name": "r"}), reopen({"driver": "raw", "node-name": "zz"}),
+    reopen({**RAW, "node-name": "zz"}), reopen({**RAW, "driver": "qcow2"}),
+    reopen({**RAW, "file": "zz"}), reopen({**RAW, "bogus": 1}), reopen({**RAW, "read-only": "x"}),
+    reopen({**RAW, "discard": "zz"}), reopen({**RAW, "cache": {"zz": True}}),
+    reopen({**RAW, "force-share": True}), reopen({"driver": "file", "node-name": "rf"}),
+    reopen({**SOLO, "file": {"driver": "file", "filename": "x"}}),
+    reopen({**SOLO, "driver": "raw"}), reopen({**SOLO, "backing": "zz"}),
+    reopen({**SOLO, "data-file": "rf"}), reopen({"driver": "qcow2", "node-name": "solo"}),
+    reopen({**RAW, "read-only": True}, {**RAW, "node-name": "zz"}),
+    reopen({**PLAIN, "read-only": True}),
+    reopen({**RAW, "read-only": True}, {**PLAIN, "read-only": True}),
+]
+
+# What goes well, and is seen afterwards.
+REOPENS = [
+    (RAW,), ({**RAW, "read-only": True},), ({**RAW, "read-only": False},),
+    ({**RAW, "discard": "unmap", "auto-read-only": True},), ({**RAW, "cache": {"no-flush": True}},),
+    ({**RAW, "cache": {"no-flush": False}},), (RAW, {**RAW, "read-only": True}), (SOLO,), (RAW,),
+    ({**SOLO, "read-only": True}, {**RAW, "read-only": True}), ({**SOLO, "backing": None}, RAW),
+    ({**SOLO, "cache": {"no-flush": True}, "detect-zeroes": "off"}, PLAIN), (SOLO,),
+    ({**PLAIN, "cache": {"no-flush": True}},), (PLAIN,),
+]
+
 PARTS = {"query-block", "query-blockstats"}
 
 
@@ -173,11 +210,14 @@ def monitors(tmp_path_factory):
         qemu_img("create", "-q", "-f", "qcow2", folder / "base.qcow2", "4M")
         qemu_img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2",
                  folder / "top.qcow2")
-        for raw in ("t.raw", "other.raw"):
+        qemu_img("create", "-q", "-f", "qcow2", folder / "solo.qcow2", "4M")
+        for raw in ("t.raw", "other.raw", "file.raw", "plain.raw"):
             (folder / raw).write_bytes(bytes(4 << 20))
         process, path = start(program, folder, name, *more, "-drive",
                               "file=top.qcow2,format=qcow2,if=none,id=d1,node-name=top",
-                              "-device", "virtio-blk-pci,drive=d1,id=disk1")
+                              "-device", "virtio-blk-pci,drive=d1,id=disk1",
+                              "-drive", "file=plain.raw,format=raw,if=none,id=d2,node-name=plain",
+                              "-device", "virtio-blk-pci,drive=d2,id=disk2")
         processes.append(process)
         opened.append(Monitor(path))
     yield opened
@@ -244,3 +284,21 @@ def test_limits_by_the_name_of_the_device(monitors):
         assert evisor.ask(set_limits, **limits(id=name)[1]) == {"return": {}}
     assert evisor.ask(set_limits, **limits(id=DEVICE + "x")[1])["error"] == {
         "class": "DeviceNotFound", "desc": f"Device '{DEVICE}x' not found"}
+
+
+def modes(monitor):
+    return {node["node-name"]: (node["ro"], node["cache"])
+            for node in monitor.ask("query-named-block-nodes")["return"]
+            if node["node-name"] in ("r", "solo", "plain")}
+
+
+def test_reopened_nodes(monitors):
+    found = list(differences(monitors, REOPENED))
+    assert not found, "\n".join(found)
+    assert modes(monitors[0]) == modes(monitors[1])
+    assert not any(read_only for read_only, _ in modes(monitors[0]).values())
+    for nodes in REOPENS:
+        command, arguments = reopen(*nodes)
+        for monitor in monitors:
+            assert monitor.ask(command, **arguments) == {"return": {}}, nodes
+        assert modes(monitors[0]) == modes(monitors[1]), nodes

@@ -42,8 +42,34 @@ void block_run(struct block *block, const char *command, const json_t *arguments
                block_done_fn *done, void *opaque);
 /* The disk goes away: what serves it to others stops using it. -EBUSY: a job does. */
 int must_check block_release_disk(struct block *block, struct disk *disk, struct error *err);
+/* It is served to others. */
+bool block_exports_disk(const struct block *block, const struct disk *disk);
 /* A node of that name is in use, at whatever place of a chain. */
 bool block_has_node(struct block *block, const char *name);
+/* block_reopen.c: a disk of blockdev-reopen; the paths count until the change is made. */
+struct block_reopening {
+    struct disk *disk;
+    struct disk_options now, wanted;
+    /* Private. */
+    struct node *made; /* opened for writing, not in its place yet */
+    struct disk_cache_mode old_cache;
+    bool old_unmap;
+    bool is_quiet, is_flushed, is_set, is_frozen, was_read_only;
+    unsigned synced; /* files */
+};
+
+struct block_reopen_host {
+    /* May it still be changed, now that it is quiet? */
+    int (*check)(void *opaque, unsigned index, struct error *err);
+    void (*on_done)(void *opaque, int result, const struct error *err);
+};
+
+/* Nobody else changes the disk from now on. -EBUSY: somebody does. */
+int must_check block_reopen_claim(struct disk *disk, bool read_only, struct error *err);
+void block_reopen_unclaim(struct disk *disk);
+/* Of claimed disks, whose claims end before on_done. All change, or none. */
+void block_reopen(struct block_reopening *nodes, unsigned count,
+                  const struct block_reopen_host *host, void *opaque);
 /* Ends jobs and exports; before the disks are closed. */
 void block_close(struct block *block, void (*on_closed)(void *opaque), void *opaque);
 

@@ -172,7 +172,6 @@ int must_check block_take_target(struct block *block, const json_t *args,
                                  struct job_options *job, struct error *err);
 
 /* block_export.c */
-bool block_exports_disk(const struct block *block, const struct disk *disk);
 void block_drop_exports(struct block *block, struct disk *disk);
 void block_check_closed(struct block *block);
 

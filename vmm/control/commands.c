@@ -193,6 +193,11 @@ static const struct qmp_command table[] = {
      "Copies a disk into a node while the guest goes on, to pivot to it.",
      qmp_block,
      {MIRROR_ARGUMENTS}},
+    {"blockdev-reopen",
+     "Changes how open images are accessed: read-only, cache.direct, cache.no-flush and discard; "
+     "all of the list or none. What is left out becomes the default again.",
+     qmp_blockdev_reopen,
+     {{"options", QMP_ARRAY, false}}},
     {"blockdev-snapshot",
      "Puts a node above a disk, which takes what is written from now on.",
      qmp_block,

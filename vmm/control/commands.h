@@ -120,6 +120,8 @@ qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types, qmp_q
     qmp_device_list_properties;
 /* commands_block.c */
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
+/* commands_reopen.c */
+qmp_handler_fn qmp_blockdev_reopen;
 /* commands_hotplug.c */
 qmp_handler_fn qmp_device_add, qmp_device_del, qmp_netdev_add, qmp_netdev_del, qmp_blockdev_add,
     qmp_blockdev_del, qmp_object_add, qmp_object_del, qmp_nic_set_netdev,

@@ -35,6 +35,13 @@ int must_check machine_blockdev_add(struct machine *machine, struct keyval *list
                                     machine_done_fn *on_done, void *opaque, struct error *err);
 int must_check machine_blockdev_del(struct machine *machine, const char *name,
                                     machine_done_fn *on_done, void *opaque, struct error *err);
+/*
+ * blockdev-reopen: a list for each node; all change or none. The files are looked at first, which
+ * may take long. The lists stay the caller's.
+ */
+int must_check machine_blockdev_reopen(struct machine *machine, struct keyval *lists,
+                                       unsigned count, machine_done_fn *on_done, void *opaque,
+                                       struct error *err);
 /* The human monitor's drive_add and drive_del: as -drive if=none. */
 int must_check machine_drive_add(struct machine *machine, struct keyval *list,
                                  machine_done_fn *on_done, void *opaque, struct error *err);

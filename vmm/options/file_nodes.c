@@ -114,6 +114,12 @@ int file_nodes_use(struct vm_config *config, const char *name, const char *user,
     return add_words(list, file, err);
 }
 
+int file_nodes_words(const struct vm_config *config, const char *name, struct keyval *list,
+                     struct error *err)
+{
+    return add_words(list, find(config, name), err);
+}
+
 int file_nodes_take(struct vm_config *config, const char *name, struct keyval *list,
                     struct error *err)
 {

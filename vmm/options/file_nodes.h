@@ -19,7 +19,10 @@ int must_check file_nodes_del(struct vm_config *config, const char *name, struct
 /* Adds the words of the file to those of the node `user`, which is going to open it. */
 int must_check file_nodes_use(struct vm_config *config, const char *name, const char *user,
                               struct keyval *list, struct error *err);
-/* The same, and the file's node is no more: there is one of that name. */
+/* Adds its words to those of the node that has opened it: there is one of that name. */
+int must_check file_nodes_words(const struct vm_config *config, const char *name,
+                                struct keyval *list, struct error *err);
+/* As file_nodes_use, and the file's node is no more: there is one of that name. */
 int must_check file_nodes_take(struct vm_config *config, const char *name, struct keyval *list,
                                struct error *err);
 /* Somebody writes to the file itself until file_nodes_release: nobody else uses it. */

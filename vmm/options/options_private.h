@@ -112,6 +112,11 @@ void options_blockdev_peek(const struct vm_config *config, const struct keyval *
 /* The file's node becomes the node of a raw image, for a device: there is one of that name. */
 int must_check options_blockdev_from_file(struct vm_config *config, const char *name,
                                           struct config_disk *disk, struct error *err);
+/* options_reopen.c: what a node that is open as `now` says becomes of it; words of its file's node
+ * are added to the list. Errors are those of blockdev-reopen. */
+int must_check options_blockdev_reread(const struct vm_config *config, struct keyval *list,
+                                       const struct disk_options *now, struct disk_options *out,
+                                       struct error *err);
 /* options_net.c */
 option_parse_fn option_netdev, option_nic, option_net;
 int options_finish_net(struct options *options, struct error *err);
