@@ -9,7 +9,7 @@ import json
 import pytest
 
 from conftest import BUILD, qemu_img
-from test_monitor import QEMU, Monitor, start
+from test_monitor import Monitor, beside_qemu, start
 
 MIB = 1 << 20
 DONE = ["created", "running", "waiting", "pending", "concluded"]
@@ -18,30 +18,19 @@ FAILED = ["created", "running", "aborting", "concluded"]
 
 @pytest.fixture(scope="module")
 def monitors(tmp_path_factory):
-    if not QEMU:
-        pytest.skip("there is no qemu-system-x86_64 to compare with")
-    processes, opened = [], []
-    for program, name, more in ((BUILD / "evisor", "e", []),
-                                (QEMU, "q", ["-accel", "tcg", "-machine", "q35"])):
-        folder = tmp_path_factory.mktemp(name)
+    def furnish(folder):
         (folder / "base.img").write_bytes(bytes(MIB))
-        process, path = start(program, folder, name, *more)
-        processes.append(process)
-        opened.append(Monitor(path))
-        opened[-1].folder = folder
-    yield opened
-    for process in processes:
-        process.kill()
-        process.wait()
+        return []
+
+    with beside_qemu(tmp_path_factory, furnish) as opened:
+        yield opened
 
 
 def wait_for(monitor, status):
     """The states of the jobs until one has this."""
     seen = []
     while not seen or seen[-1] != status:
-        if not monitor.events:
-            monitor.events.append(json.loads(monitor.stream.readline()))
-        event = monitor.events.pop(0)
+        event = monitor.next_event()
         assert event["event"] == "JOB_STATUS_CHANGE"
         seen.append(event["data"]["status"])
     return seen

@@ -5,6 +5,7 @@ the same shapes, the same classes and words of errors. And clients as people wri
 """
 
 import array
+import contextlib
 import json
 import os
 import re
@@ -55,6 +56,9 @@ class Monitor:
                 return message
             self.events.append(message)
 
+    def next_event(self):
+        return self.events.pop(0) if self.events else json.loads(self.stream.readline())
+
     def ask(self, command, **arguments):
         request = {"execute": command}
         if arguments:
@@ -81,6 +85,25 @@ def start(program, folder, name, *arguments):
          "-device", "virtio-blk-pci,drive=d0,id=disk0", "-qmp", f"unix:{path},server=on,wait=off",
          *map(str, arguments)], stdin=subprocess.DEVNULL, cwd=folder)
     return process, path
+
+
+@contextlib.contextmanager
+def beside_qemu(tmp_path_factory, furnish):
+    """evisor's monitor and QEMU's; `furnish(folder)` makes files, and tells more arguments."""
+    if not QEMU:
+        pytest.skip("there is no qemu-system-x86_64 to compare with")
+    processes, opened = [], []
+    for program, name, more in ((BUILD / "evisor", "e", []),
+                                (QEMU, "q", ["-accel", "tcg", "-machine", "q35"])):
+        folder = tmp_path_factory.mktemp(name)
+        process, path = start(program, folder, name, *more, *furnish(folder))
+        processes.append(process)
+        opened.append(Monitor(path))
+        opened[-1].folder = folder
+    yield opened
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from conftest import BUILD, qemu_img
-from test_monitor import QEMU, Monitor, is_part, shape, start
+from conftest import qemu_img
+from test_monitor import beside_qemu, is_part, shape
 
 DEVICE = "/machine/peripheral/disk1/virtio-backend"
 NO_LIMITS = {"bps": 0, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}
@@ -201,29 +201,20 @@ PARTS = {"query-block", "query-blockstats"}
 @pytest.fixture(scope="module")
 def monitors(tmp_path_factory):
     """evisor's and QEMU's, each with a chain of its own of two images."""
-    if not QEMU:
-        pytest.skip("there is no qemu-system-x86_64 to compare with")
-    processes, opened = [], []
-    for program, name, more in ((BUILD / "evisor", "e", []),
-                                (QEMU, "q", ["-accel", "tcg", "-machine", "q35"])):
-        folder = tmp_path_factory.mktemp(name)
+    def furnish(folder):
         qemu_img("create", "-q", "-f", "qcow2", folder / "base.qcow2", "4M")
         qemu_img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2",
                  folder / "top.qcow2")
         qemu_img("create", "-q", "-f", "qcow2", folder / "solo.qcow2", "4M")
         for raw in ("t.raw", "other.raw", "file.raw", "plain.raw"):
             (folder / raw).write_bytes(bytes(4 << 20))
-        process, path = start(program, folder, name, *more, "-drive",
-                              "file=top.qcow2,format=qcow2,if=none,id=d1,node-name=top",
-                              "-device", "virtio-blk-pci,drive=d1,id=disk1",
-                              "-drive", "file=plain.raw,format=raw,if=none,id=d2,node-name=plain",
-                              "-device", "virtio-blk-pci,drive=d2,id=disk2")
-        processes.append(process)
-        opened.append(Monitor(path))
-    yield opened
-    for process in processes:
-        process.kill()
-        process.wait()
+        return ["-drive", "file=top.qcow2,format=qcow2,if=none,id=d1,node-name=top",
+                "-device", "virtio-blk-pci,drive=d1,id=disk1",
+                "-drive", "file=plain.raw,format=raw,if=none,id=d2,node-name=plain",
+                "-device", "virtio-blk-pci,drive=d2,id=disk2"]
+
+    with beside_qemu(tmp_path_factory, furnish) as opened:
+        yield opened
 
 
 def differences(monitors, conversation):
@@ -250,9 +241,7 @@ def until(monitor, event, status=None):
     """All events up to this one, without their times, and without those of pauses."""
     heard = []
     while not heard or heard[-1][0] != event or heard[-1][1].get("status") != status:
-        if not monitor.events:
-            monitor.events.append(json.loads(monitor.stream.readline()))
-        entry = monitor.events.pop(0)
+        entry = monitor.next_event()
         heard.append((entry["event"], entry["data"]))
     return [(name, data) for name, data in heard if data.get("status") not in ("paused", "running")]
 

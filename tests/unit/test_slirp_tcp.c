@@ -203,20 +203,29 @@ static void test_a_guest_that_breaks_off(void **state)
     close(listener);
 }
 
+/* The host's end of a connection; it takes little before it is read. */
+static int connect_to_little_room(struct guest_tcp *tcp)
+{
+    uint16_t port;
+    int small = 4096;
+    int listener = guest_tcp_listen(&port);
+    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    open_net(&(struct net_slirp_options){0});
+    *tcp = make_tcp(40000, port);
+    guest_tcp_connect(tcp);
+    int fd = guest_tcp_accept(&loop, listener);
+    close(listener);
+    return fd;
+}
+
 /* What the window has no room for is no part of the text yet: neither is the end behind it. */
 static void test_an_end_waits_for_what_is_before_it(void **state)
 {
     (void)state;
     enum { PIECE = 60000 };
     static char data[PIECE];
-    uint16_t port;
-    int small = 4096;
-    int listener = guest_tcp_listen(&port);
-    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-    open_net(&(struct net_slirp_options){0});
-    struct guest_tcp tcp = make_tcp(40000, port);
-    guest_tcp_connect(&tcp);
-    int fd = guest_tcp_accept(&loop, listener);
+    struct guest_tcp tcp;
+    int fd = connect_to_little_room(&tcp);
     size_t at, bytes, room = 0;
     uint32_t taken;
     do {
@@ -235,7 +244,6 @@ static void test_an_end_waits_for_what_is_before_it(void **state)
         fake_nic_run_ms(&loop, 1);
     }
     close(fd);
-    close(listener);
 }
 
 /* Both have ended; what the guest said last still waits for room in the host's socket. */
@@ -244,15 +252,9 @@ static void test_the_last_bytes_outlive_both_ends(void **state)
     (void)state;
     enum { PIECE = 1000 };
     static char data[PIECE];
-    uint16_t port;
+    struct guest_tcp tcp;
     size_t at, bytes, sent = 0;
-    int small = 4096;
-    int listener = guest_tcp_listen(&port);
-    setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
-    open_net(&(struct net_slirp_options){0});
-    struct guest_tcp tcp = make_tcp(40000, port);
-    guest_tcp_connect(&tcp);
-    int fd = guest_tcp_accept(&loop, listener);
+    int fd = connect_to_little_room(&tcp);
     for (size_t room = 65535; room > 40000; sent += PIECE) {
         guest_tcp_send(&tcp, TCP_ACK | TCP_PSH, data, PIECE);
         room = load_be16(guest_tcp_next(&tcp, TCP_ACK, &at, &bytes) + 48);
@@ -267,7 +269,6 @@ static void test_the_last_bytes_outlive_both_ends(void **state)
     }
     assert_int_equal(got, sent);
     close(fd);
-    close(listener);
 }
 
 /* A reset that libslirp does not believe (its number is far ahead) harms nothing. */
