@@ -532,6 +532,18 @@ char *commands_check(const struct qmp_command *command, json_t *arguments, const
     return text;
 }
 
+char *commands_check_entry(const struct qmp_command *command, json_t *entry, const char *list,
+                           size_t index)
+{
+    char where[48], *text = NULL;
+    snprintf(where, sizeof(where), "%s[%zu].", list, index);
+    if (json_is_object(entry))
+        return commands_check(command, entry, where);
+    CHECK(asprintf(&text, "Invalid parameter type for '%s[%zu]', expected: object", list, index) >
+          0);
+    return text;
+}
+
 /* Sends { member: value, id } and frees the call; takes `value` over. */
 static void finish(struct qmp_call *call, const char *member, json_t *value)
 {

@@ -65,6 +65,9 @@ const char *commands_suggest(const char *name);
  * stands before their names in it: "", or "actions[0].data.".
  */
 char *commands_check(const struct qmp_command *command, json_t *arguments, const char *where);
+/* The same of an entry of a list of objects, named as "actions[0].". */
+char *commands_check_entry(const struct qmp_command *command, json_t *entry, const char *list,
+                           size_t index);
 
 /* The end of a call; frees it. `value` is taken over; NULL means {}. */
 void qmp_call_return(struct qmp_call *call, json_t *value);

@@ -42,14 +42,7 @@ static const struct qmp_command properties_shape = {
 /* An action takes what the command of its name takes. Of a type that is none the machine tells. */
 static char *check_action(json_t *action, size_t index)
 {
-    char where[48], *text;
-    snprintf(where, sizeof(where), "actions[%zu]", index);
-    if (!json_is_object(action)) {
-        CHECK(asprintf(&text, "Invalid parameter type for '%s', expected: object", where) > 0);
-        return text;
-    }
-    snprintf(where, sizeof(where), "actions[%zu].", index);
-    text = commands_check(&action_shape, action, where);
+    char where[48], *text = commands_check_entry(&action_shape, action, "actions", index);
     if (text)
         return text;
     const char *type = json_string_value(json_object_get(action, "type"));

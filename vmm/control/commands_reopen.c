@@ -66,14 +66,7 @@ static char *check_entry(json_t *entry, size_t index)
 {
     static const struct qmp_command driver_only = {
         .arguments = {{"driver", QMP_STRING, false}, QMP_ANY_OTHERS}};
-    char where[48], *text = NULL;
-    snprintf(where, sizeof(where), "options[%zu].", index);
-    if (!json_is_object(entry)) {
-        CHECK(asprintf(&text, "Invalid parameter type for 'options[%zu]', expected: object",
-                       index) > 0);
-        return text;
-    }
-    text = commands_check(&driver_only, entry, where);
+    char where[48], *text = commands_check_entry(&driver_only, entry, "options", index);
     if (text)
         return text;
     const char *driver = json_string_value(json_object_get(entry, "driver"));
@@ -82,7 +75,7 @@ static char *check_entry(json_t *entry, size_t index)
         CHECK(asprintf(&text, "Parameter 'driver' does not accept value '%.64s'", driver) > 0);
         return text;
     }
-    text = commands_check(known, entry, where);
+    text = commands_check_entry(known, entry, "options", index);
     snprintf(where, sizeof(where), "options[%zu].cache.", index);
     if (!text && json_object_get(entry, "cache"))
         text = commands_check(&cache_options, json_object_get(entry, "cache"), where);

@@ -171,10 +171,15 @@ static void on_reopened(void *opaque, int result, const struct error *err)
 
 static const struct block_reopen_host host = {check_again, on_reopened};
 
-static void fail(struct reopen *reopen, int result, const struct error *err)
+static void unclaim_all(const struct reopen *reopen)
 {
     for (unsigned i = 0; i < reopen->count; i++)
         block_reopen_unclaim(reopen->nodes[i].disk);
+}
+
+static void fail(struct reopen *reopen, int result, const struct error *err)
+{
+    unclaim_all(reopen);
     reopen->on_done(reopen->opaque, result, err);
     free_reopen(reopen);
 }
@@ -239,8 +244,7 @@ int machine_blockdev_reopen(struct machine *machine, struct keyval *lists, unsig
         open_next(reopen);
         return 0;
     }
-    for (unsigned i = 0; i < reopen->count; i++)
-        block_reopen_unclaim(reopen->nodes[i].disk);
+    unclaim_all(reopen);
     free_reopen(reopen);
     return result;
 }
