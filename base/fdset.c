@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/list.h"
+#include "base/text.h"
 
 #define PREFIX "/dev/fdset/"
 
@@ -29,13 +30,6 @@ struct member {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct list names = {&names, &names};
 static struct list members = {&members, &members};
-
-static char *copy(const char *text)
-{
-    char *result = strdup(text);
-    CHECK(result);
-    return result;
-}
 
 int fdset_take(const char *name)
 {
@@ -63,7 +57,7 @@ void fdset_name(const char *name, int fd)
         close(old);
     struct named *named = calloc(1, sizeof(*named));
     CHECK(named);
-    named->name = copy(name);
+    named->name = text_copy(name);
     named->fd = fd;
     pthread_mutex_lock(&mutex);
     list_push_back(&names, &named->node);
@@ -100,7 +94,7 @@ void fdset_add(int64_t *set_id, int fd, const char *opaque)
 {
     struct member *member = calloc(1, sizeof(*member));
     CHECK(member);
-    member->opaque = opaque ? copy(opaque) : NULL;
+    member->opaque = text_copy(opaque);
     pthread_mutex_lock(&mutex);
     if (*set_id < 0)
         *set_id = new_number();

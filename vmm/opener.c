@@ -5,16 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/check.h"
 #include "base/fdset.h"
+#include "base/text.h"
 #include "vmm/drive_format.h"
-
-static char *copy(const char *text)
-{
-    char *duplicate = text ? strdup(text) : NULL;
-    CHECK(!text || duplicate);
-    return duplicate;
-}
 
 static void release(void *data)
 {
@@ -54,11 +47,11 @@ static struct disk_options *copy_options(const struct disk_options *options)
     struct disk_options *own = calloc(1, sizeof(*own));
     CHECK(own);
     *own = (struct disk_options){
-        .path = copy(options->path),
-        .format = copy(options->format),
-        .backing_path = copy(options->backing_path),
-        .backing_format = copy(options->backing_format),
-        .data_file_path = copy(options->data_file_path),
+        .path = text_copy(options->path),
+        .format = text_copy(options->format),
+        .backing_path = text_copy(options->backing_path),
+        .backing_format = text_copy(options->backing_format),
+        .data_file_path = text_copy(options->data_file_path),
         .no_data_file_name = options->no_data_file_name,
         .no_backing = options->no_backing,
         .read_only = true,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/fdset.h"
+#include "base/text.h"
 #include "vmm/block/block_private.h"
 
 struct block_making {
@@ -19,21 +20,14 @@ struct block_making {
     void *opaque;
 };
 
-static const char *copy(const char *text)
-{
-    char *duplicate = text ? strdup(text) : NULL;
-    CHECK(!text || duplicate);
-    return duplicate;
-}
-
 static struct block_image copy_image(const struct block_image *image)
 {
     struct block_image own = *image;
-    own.path = copy(image->path);
-    own.format = copy(image->format);
+    own.path = text_copy(image->path);
+    own.format = text_copy(image->format);
     own.node_name = NULL;
-    own.backing_path = copy(image->backing_path);
-    own.backing_format = copy(image->backing_format);
+    own.backing_path = text_copy(image->backing_path);
+    own.backing_format = text_copy(image->backing_format);
     return own;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 
 #include "base/fdset.h"
+#include "base/text.h"
 #include "vmm/block/block_private.h"
 
 /* QEMU's, of which two can be made here. */
@@ -18,13 +19,6 @@
     "luks|nbd|nfs|null-aio|null-co|nvme|parallels|preallocate|qcow|qed|quorum|raw|rbd|"            \
     "replication|ssh|throttle|vdi|vhdx|vmdk|vpc|vvfat"
 enum { DRIVER_FILE, DRIVER_QCOW2 };
-
-static char *copy(const char *text)
-{
-    char *duplicate = text ? strdup(text) : NULL;
-    CHECK(!text || duplicate);
-    return duplicate;
-}
 
 /* As QEMU reads them: what is too large for the format is told by the job. */
 static uint64_t number(const json_t *options, const char *key, uint64_t otherwise)
@@ -37,7 +31,7 @@ static uint64_t number(const json_t *options, const char *key, uint64_t otherwis
 static int read_file(const json_t *file, struct block_new_image *image, struct error *err)
 {
     if (json_is_string(file)) {
-        image->node = copy(json_string_value(file));
+        image->node = text_copy(json_string_value(file));
         return 0;
     }
     if (!json_is_object(file))
@@ -54,7 +48,7 @@ static int read_file(const json_t *file, struct block_new_image *image, struct e
         return error_set(err, ENOTSUP,
                          "A file within 'file' takes 'driver' and 'filename' alone: name a node of "
                          "blockdev-add for more");
-    image->path = copy(path);
+    image->path = text_copy(path);
     return 0;
 }
 
@@ -62,8 +56,8 @@ static int read_backing(const json_t *options, struct block_new_image *image, st
 {
     const char *path = block_text(options, "backing-file");
     unsigned ignored;
-    image->backing_path = path && *path ? copy(path) : NULL;
-    image->backing_format = copy(block_text(options, "backing-fmt"));
+    image->backing_path = path && *path ? text_copy(path) : NULL;
+    image->backing_format = text_copy(block_text(options, "backing-fmt"));
     image->options.backing_path = image->backing_path;
     image->options.backing_format = image->backing_format;
     return block_choice(options, "backing-fmt", DRIVERS, 0, &ignored, err);
@@ -124,7 +118,7 @@ int block_new_image_read(const json_t *options, struct block_new_image **out, st
     if (!result && image->is_qcow2)
         result = read_qcow2(options, image, err);
     else if (!result)
-        image->path = copy(block_text(options, "filename"));
+        image->path = text_copy(block_text(options, "filename"));
     if (result)
         block_new_image_free(image);
     else

@@ -220,7 +220,7 @@ static int add_drive(struct machine *machine, struct keyval *list, struct error 
         return error_set(err, EEXIST, "Duplicate ID '%s' for drive", name);
     int result = options_drive_read(&config, list, err);
     if (!result)
-        config.id = options_copy(name);
+        config.id = text_copy(name);
     if (!result)
         result = open_entry(machine, &config, &index, err);
     if (result)

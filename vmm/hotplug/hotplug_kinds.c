@@ -26,7 +26,7 @@ static int plug_disk(struct machine *machine, const struct keyval *list,
     if (config->is_attached)
         return error_set(err, EBUSY, "Drive '%s' is already in use by another device", name);
     struct config_disk before = *config;
-    config->serial = before.serial ? options_copy(before.serial) : NULL;
+    config->serial = text_copy(before.serial);
     config->qdev_id = NULL;
     int result = options_drive_device(config, list, err);
     config->pci_slot = place->slot > 0 ? (unsigned)place->slot : 0;

@@ -48,7 +48,7 @@ int file_nodes_add(struct vm_config *config, const char *name, struct keyval *li
                          DRIVE_MAX);
     *file = calloc(1, sizeof(**file));
     CHECK(*file);
-    (*file)->name = options_copy(name);
+    (*file)->name = text_copy(name);
     (*file)->list = *list;
     memset(list, 0, sizeof(*list)); /* the words are the node's now */
     return 0;
@@ -96,7 +96,7 @@ static int add_words(struct keyval *list, const struct config_file_node *file, s
             return error_set(err, E2BIG, "%s: more than %d parts", list->option, KEYVAL_MAX);
         struct keyval_pair *to = &list->pairs[list->count++];
         CHECK(asprintf(&to->key, "%s%s", is_own ? "file." : "", from->key) > 0);
-        to->value = from->value ? options_copy(from->value) : NULL;
+        to->value = text_copy(from->value);
     }
     return 0;
 }
@@ -110,7 +110,7 @@ int file_nodes_use(struct vm_config *config, const char *name, const char *user,
     if (is_used(config, file))
         return error_set(err, EBUSY, "Node %s is in use", name);
     free(file->user);
-    file->user = options_copy(user);
+    file->user = text_copy(user);
     return add_words(list, file, err);
 }
 

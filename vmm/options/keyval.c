@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/suggest.h"
+#include "base/text.h"
 
 /* Copies up to the next single comma; *at is left on it or on the end. */
 static char *take_element(const char **at)
@@ -29,13 +30,6 @@ static char *take_element(const char **at)
     return element;
 }
 
-static char *copy(const char *text)
-{
-    char *duplicate = strdup(text);
-    CHECK(duplicate);
-    return duplicate;
-}
-
 static int add_element(struct keyval *list, const char *element, bool has_value,
                        const char *implied, struct error *err)
 {
@@ -44,12 +38,12 @@ static int add_element(struct keyval *list, const char *element, bool has_value,
     struct keyval_pair *pair = &list->pairs[list->count];
     size_t key_length = has_value ? strcspn(element, "=") : strlen(element);
     if (!has_value && implied && list->count == 0) {
-        pair->key = copy(implied);
-        pair->value = copy(element);
+        pair->key = text_copy(implied);
+        pair->value = text_copy(element);
     } else {
         pair->key = strndup(element, key_length);
         CHECK(pair->key);
-        pair->value = has_value ? copy(element + key_length + 1) : NULL;
+        pair->value = has_value ? text_copy(element + key_length + 1) : NULL;
     }
     list->count++;
     if (!*pair->key)
@@ -112,7 +106,7 @@ static void settle_switch(struct keyval_pair *pair, const struct tables *tables)
                       find_known(tables, pair->key + 2);
     if (is_negated)
         memmove(pair->key, pair->key + 2, strlen(pair->key + 2) + 1);
-    pair->value = copy(is_negated ? "off" : "on");
+    pair->value = text_copy(is_negated ? "off" : "on");
 }
 
 static int refuse_key(const struct keyval *list, const char *key, const struct tables *tables,
@@ -218,7 +212,7 @@ void keyval_string(const struct keyval *list, const char *key, char **out)
     if (!value)
         return;
     free(*out);
-    *out = copy(value);
+    *out = text_copy(value);
 }
 
 bool keyval_text_to_uint(const char *text, uint64_t *out)

@@ -13,13 +13,6 @@
 #include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
-char *options_copy(const char *text)
-{
-    char *copy = strdup(text);
-    CHECK(copy);
-    return copy;
-}
-
 void *options_grow(void *array, unsigned count, size_t element_size)
 {
     char *grown = realloc(array, (count + 1) * element_size);

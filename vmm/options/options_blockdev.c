@@ -55,7 +55,7 @@ static int add_word(struct keyval *list, const char *key, const char *value, str
 {
     if (list->count == KEYVAL_MAX)
         return error_set(err, E2BIG, "%s: more than %d parts", list->option, KEYVAL_MAX);
-    list->pairs[list->count++] = (struct keyval_pair){options_copy(key), options_copy(value)};
+    list->pairs[list->count++] = (struct keyval_pair){text_copy(key), text_copy(value)};
     return 0;
 }
 
@@ -125,7 +125,7 @@ static int read_image(struct vm_config *config, struct keyval *list, struct conf
     if (!result)
         result = options_drive_read(disk, list, err);
     if (!result)
-        disk->id = options_copy(name);
+        disk->id = text_copy(name);
     else
         options_disk_fini(disk);
     return result;
@@ -137,7 +137,7 @@ int options_blockdev_read(struct vm_config *config, struct keyval *list, struct 
     int result = options_blockdev_check(config, list, err);
     if (result)
         return result;
-    char *name = options_copy(keyval_get(list, "node-name"));
+    char *name = text_copy(keyval_get(list, "node-name"));
     *is_file = keyval_name_index("file|host_device", keyval_get(list, "driver")) >= 0;
     if (*is_file)
         settle_file_words(list);
@@ -174,8 +174,8 @@ void options_blockdev_peek(const struct vm_config *config, const struct keyval *
 int options_blockdev_from_file(struct vm_config *config, const char *name, struct config_disk *disk,
                                struct error *err)
 {
-    struct keyval list = {.option = options_copy("blockdev")};
-    char *copy = options_copy(name);
+    struct keyval list = {.option = text_copy("blockdev")};
+    char *copy = text_copy(name);
     int result = add_word(&list, "driver", "raw", err);
     if (!result)
         result = file_nodes_take(config, name, &list, err);

@@ -9,7 +9,7 @@
 static void set_string(char **field, const char *value)
 {
     free(*field);
-    *field = options_copy(value);
+    *field = text_copy(value);
 }
 
 int option_kernel(struct options *options, const struct option_entry *entry, const char *argument,

@@ -267,7 +267,7 @@ static int load_chardev(struct vm_config *config, struct keyval *list, const cha
         return result;
     if (!chardev)
         return error_set(err, E2BIG, "%s: more than %d chardevs", list->option, CONFIG_CHARDEV_MAX);
-    chardev->id = options_copy(id);
+    chardev->id = text_copy(id);
     result = backend->read(chardev, list, err);
     if (!result)
         result = keyval_bool(list, "mux", &chardev->is_mux, err);
@@ -307,7 +307,7 @@ int option_chardev(struct options *options, const struct option_entry *entry, co
 {
     (void)entry;
     if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
-        options->text = options_copy("Available chardev backend types:\n  file\n  null\n  pipe\n"
+        options->text = text_copy("Available chardev backend types:\n  file\n  null\n  pipe\n"
                                      "  pty\n  ringbuf\n  socket\n  stdio\n");
         return 0;
     }
@@ -356,7 +356,7 @@ static char *spell_out(const char *text)
             CHECK(asprintf(&spelled, "%s%s", prefixes[i].meaning, text + length) > 0);
     }
     if (!spelled && keyval_name_index("stdio|pty|null", text) >= 0)
-        spelled = options_copy(text);
+        spelled = text_copy(text);
     return spelled;
 }
 
@@ -375,8 +375,8 @@ static int add_user(struct options *options, const char *option, const char *cha
         return error_set(err, E2BIG, "%s: more than %d monitors", option, CONFIG_MONITOR_MAX);
     struct options_char_user *user = &options->char_users[options->char_user_count++];
     *user = *as;
-    user->chardev_id = options_copy(chardev_id);
-    user->option = options_copy(option);
+    user->chardev_id = text_copy(chardev_id);
+    user->option = text_copy(option);
     return 0;
 }
 

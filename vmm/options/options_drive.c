@@ -108,7 +108,7 @@ static int set_path(struct config_disk *disk, const struct keyval *list, struct 
                          "%s: '%.*s:' is read as a protocol, and only local files can be disks; if "
                          "it belongs to the file's name, write ./%s",
                          list->option, (int)word, path, path);
-    disk->options.path = options_copy(path);
+    disk->options.path = text_copy(path);
     return 0;
 }
 
@@ -146,7 +146,7 @@ static int set_format(struct config_disk *disk, const struct keyval *list, struc
                          list->option, format, disk->options.path);
     if (format)
         disk->options.format =
-            options_copy(strcmp(format, "qcow2") == 0 || is_foreign(format) ? format : "raw");
+            text_copy(strcmp(format, "qcow2") == 0 || is_foreign(format) ? format : "raw");
     /* A file's name is no reason to open what its header names. */
     disk->options.no_data_file_name = !text_of(list, "format", "driver");
     return 0;
@@ -312,11 +312,11 @@ static int set_backing(struct config_disk *disk, const struct keyval *list, stru
     const char *format = keyval_get(list, "backing.driver");
     const char *data_file = keyval_get(list, "data-file.filename");
     if (backing)
-        disk->options.backing_path = options_copy(backing);
+        disk->options.backing_path = text_copy(backing);
     if (data_file)
-        disk->options.data_file_path = options_copy(data_file);
+        disk->options.data_file_path = text_copy(data_file);
     if (format)
-        disk->options.backing_format = options_copy(format);
+        disk->options.backing_format = text_copy(format);
     return 0;
 }
 
@@ -361,7 +361,7 @@ static int set_limits(struct config_disk *disk, const struct keyval *list, struc
         return error_set(err, EINVAL, "%s: node-name=%s: a node's name has 1 to 31 bytes",
                          list->option, node_name);
     if (node_name)
-        disk->node_name = options_copy(node_name);
+        disk->node_name = text_copy(node_name);
     disk->limits = calloc(1, sizeof(*disk->limits));
     CHECK(disk->limits);
     disk->options.limits = disk->limits;
@@ -397,7 +397,7 @@ static int set_identity(struct options *options, struct config_disk *disk,
         return error_set(err, EEXIST, "%s: Duplicate nodes with node-name='%s'", list->option,
                          disk->node_name);
     if (id)
-        disk->id = options_copy(id);
+        disk->id = text_copy(id);
     extra->interface = interface && strcmp(interface, "none") == 0 ? DRIVE_NONE : DRIVE_VIRTIO;
     uint64_t unit = 0;
     int result = keyval_uint(list, "index", 0, DISK_MAX - 1, &unit, err);
@@ -474,8 +474,8 @@ static int add_file(struct options *options, const char *option, const char *pat
     if (result)
         return result;
     struct keyval_pair *pair = &list.pairs[list.count++];
-    pair->key = options_copy("file");
-    pair->value = options_copy(path);
+    pair->key = text_copy("file");
+    pair->value = text_copy(path);
     free(list.option);
     CHECK(asprintf(&list.option, "%s %s", option, path) > 0);
     result = add_drive(options, &list, err);
@@ -604,7 +604,7 @@ static void give_ids(struct options *options)
             if (!options_find_disk(options->config, id))
                 break;
         }
-        disk->id = options_copy(id);
+        disk->id = text_copy(id);
     }
 }
 

@@ -49,9 +49,9 @@ int options_guest_forward_target(struct vm_config *config, struct config_guest_f
                          "with -chardev socket,id=%s,path=PATH, or run a command with -cmd:COMMAND",
                          id, id);
     if (chardev->path)
-        forward->target_path = options_copy(chardev->path);
+        forward->target_path = text_copy(chardev->path);
     else if (chardev->host)
-        forward->target_host = options_copy(chardev->host);
+        forward->target_host = text_copy(chardev->host);
     forward->target_port = chardev->port;
     return 0;
 }

@@ -73,7 +73,7 @@ char *options_help_text(void)
 
 char *options_version_text(void)
 {
-    return options_copy("evisor version " EVISOR_VERSION "\n"
+    return text_copy("evisor version " EVISOR_VERSION "\n"
                         "A virtual machine monitor for Linux on x86-64, under the MIT licence.\n");
 }
 

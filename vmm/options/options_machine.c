@@ -14,7 +14,7 @@
 static void set_string(char **to, const char *text)
 {
     free(*to);
-    *to = options_copy(text);
+    *to = text_copy(text);
 }
 
 /* Parses and checks in one go; on failure nothing is left to free. */
@@ -195,7 +195,7 @@ int option_cpu(struct options *options, const struct option_entry *entry, const 
 static int add_accels(struct options *options, const char *names, struct error *err)
 {
     char **accel = &options->config->accel;
-    char *copy = options_copy(names), *rest = copy;
+    char *copy = text_copy(names), *rest = copy;
     int result = 0;
     for (char *name; !result && (name = strsep(&rest, ":"));) {
         const char *known = strcmp(name, "tcg") == 0 ? "soft" : name;
@@ -228,7 +228,7 @@ int option_accel(struct options *options, const struct option_entry *entry, cons
         {"kernel-irqchip", "on|split", "the interrupt controllers are always split; leave it out"},
         {0}};
     if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
-        options->text = options_copy("Accelerators supported in evisor:\nkvm\nsoft\ntcg\n");
+        options->text = text_copy("Accelerators supported in evisor:\nkvm\nsoft\ntcg\n");
         return 0;
     }
     struct keyval list;
@@ -301,7 +301,7 @@ int option_machine(struct options *options, const struct option_entry *entry, co
     const char *type = keyval_get(&list, "type");
     const char *accel = keyval_get(&list, "accel");
     if (type && (strcmp(type, "help") == 0 || strcmp(type, "?") == 0))
-        options->text = options_copy("Supported machines are:\n"
+        options->text = text_copy("Supported machines are:\n"
                                      "pc                   the same machine as q35\n"
                                      "q35                  a subset of Intel's Q35 (default)\n");
     else if (type && strcmp(type, "none") == 0)

@@ -126,7 +126,7 @@ static bool wants_list(struct options *options, const char *argument)
     if (strcmp(argument, "help") != 0 && strcmp(argument, "?") != 0)
         return false;
     options->text =
-        options_copy("Available netdev backend types:\nbridge\ndgram\nhostonly\ninternal\nnat\n"
+        text_copy("Available netdev backend types:\nbridge\ndgram\nhostonly\ninternal\nnat\n"
                      "socket\nstream\ntap\nuser\n");
     return true;
 }
@@ -264,7 +264,7 @@ static void give_netdev_ids(struct vm_config *config)
         do
             snprintf(id, sizeof(id), "net%u", number++);
         while (find_nic(config, id));
-        config->nics[i].netdev_id = options_copy(id);
+        config->nics[i].netdev_id = text_copy(id);
     }
 }
 

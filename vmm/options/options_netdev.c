@@ -147,7 +147,7 @@ static int read_ipv6(struct config_net_user *user, const struct keyval *list, st
     if (prefix && !strchr(prefix, '/'))
         CHECK(asprintf(&user->ipv6_prefix, "%s/%u", prefix, (unsigned)bits) > 0);
     else if (net || prefix)
-        user->ipv6_prefix = options_copy(net ? net : prefix);
+        user->ipv6_prefix = text_copy(net ? net : prefix);
     keyval_string(list, "ipv6-host", &user->ipv6_host);
     keyval_string(list, "ipv6-dns", &user->ipv6_dns);
     return 0;
@@ -288,7 +288,7 @@ static int read_bridge(struct config_nic *nic, const struct keyval *list, struct
 {
     int result = read_tap(nic, list, err);
     if (!result && !nic->tap.bridge)
-        nic->tap.bridge = options_copy("br0");
+        nic->tap.bridge = text_copy("br0");
     return result;
 }
 
@@ -378,7 +378,7 @@ static int split_address(struct config_net_address *address, const struct keyval
                          list->option, key, text);
     address->port = (uint16_t)port;
     address->host =
-        colon == text ? options_copy("127.0.0.1") : strndup(text, (size_t)(colon - text));
+        colon == text ? text_copy("127.0.0.1") : strndup(text, (size_t)(colon - text));
     CHECK(address->host);
     return 0;
 }

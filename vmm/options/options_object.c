@@ -58,7 +58,7 @@ static int add_rng(struct config_guest *guest, struct keyval *list, const char *
     if (i == CONFIG_RNG_OBJECT_MAX)
         return error_set(err, ENOSPC, "%s: there are %d such objects: remove one first",
                          list->option, CONFIG_RNG_OBJECT_MAX);
-    guest->rng_objects[i] = options_copy(id);
+    guest->rng_objects[i] = text_copy(id);
     return 0;
 }
 
@@ -105,7 +105,7 @@ static int add_memory(struct config_guest *guest, struct keyval *list, const cha
                            list->option);
     if (!result)
         *backend = (struct config_memory_backend){
-            .id = options_copy(id), .path = path ? options_copy(path) : NULL, .size_bytes = size};
+            .id = text_copy(id), .path = text_copy(path), .size_bytes = size};
     return result;
 }
 

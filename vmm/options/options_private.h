@@ -8,6 +8,7 @@
 #ifndef VMM_OPTIONS_OPTIONS_PRIVATE_H
 #define VMM_OPTIONS_OPTIONS_PRIVATE_H
 
+#include "base/text.h"
 #include "vmm/options/keyval.h"
 #include "vmm/options/options.h"
 
@@ -190,7 +191,5 @@ char *options_version_text(void);
 
 /* Adds one zeroed element to an array of the config. */
 void *options_grow(void *array, unsigned count, size_t element_size);
-
-char *options_copy(const char *text);
 
 #endif

@@ -91,7 +91,7 @@ static int read_drive(const struct keyval *list, const struct disk_options *now,
                       struct disk_options *out, struct error *err)
 {
     static const char dropped[] = "node-name|auto-read-only|file|backing|data-file";
-    struct keyval words = {.option = options_copy(list->option)};
+    struct keyval words = {.option = text_copy(list->option)};
     struct config_disk disk = {0};
     for (unsigned i = 0; i < list->count; i++) {
         const struct keyval_pair *pair = &list->pairs[i];
@@ -101,11 +101,11 @@ static int read_drive(const struct keyval *list, const struct disk_options *now,
             (key != pair->key && !is_of_file && keyval_get(list, key)))
             continue;
         words.pairs[words.count++] = (struct keyval_pair){
-            options_copy(is_of_file ? pair->key : key), options_copy(pair->value)};
+            text_copy(is_of_file ? pair->key : key), text_copy(pair->value)};
     }
     if (!keyval_get(&words, "file.filename") && words.count < KEYVAL_MAX)
         words.pairs[words.count++] =
-            (struct keyval_pair){options_copy("file.filename"), options_copy(now->path)};
+            (struct keyval_pair){text_copy("file.filename"), text_copy(now->path)};
     int result = options_drive_read(&disk, &words, err);
     if (!result)
         result = check_words(list, now, &disk.options, err);
