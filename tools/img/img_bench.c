@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
@@ -16,7 +15,7 @@ struct arguments {
     struct img_image image;
     const char *cache;
     uint64_t count, depth, offset, bytes, step, flush_interval, pattern;
-    bool write, quiet, no_drain, stats;
+    bool quiet, no_drain, stats;
     bool native; /* -n and -i: the engine picks the best way by itself */
     const char *aio;
 };
@@ -112,23 +111,17 @@ static const struct img_arg args[] = {
     IMG_CALL('s', NULL, on_size),
     IMG_CALL('S', NULL, on_step),
     IMG_TEXT('t', NULL, cache),
-    IMG_SWITCH('w', NULL, write),
+    IMG_SWITCH('w', NULL, image.writable),
     IMG_SWITCH('U', "force-share", image.no_lock),
     IMG_CALL(0, "pattern", on_pattern),
     IMG_CALL(0, "flush-interval", on_flush_interval),
     IMG_SWITCH(0, "no-drain", no_drain),
     IMG_SWITCH(0, "stats", stats),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
-    arguments->image.writable = arguments->write;
-    status = img_image_take(names.list[0], &arguments->image);
+    int status = img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
     if (status)
         return status;
     struct disk_cache_mode mode;
@@ -137,7 +130,7 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     if (arguments->aio && strcmp(arguments->aio, "threads") && strcmp(arguments->aio, "native") &&
         strcmp(arguments->aio, "io_uring"))
         return img_error("Invalid aio option: %s", arguments->aio);
-    if (!arguments->write && arguments->flush_interval)
+    if (!arguments->image.writable && arguments->flush_interval)
         return img_error("--flush-interval is only available in write tests");
     if (arguments->flush_interval && arguments->flush_interval < arguments->depth)
         return img_error("Flush interval can't be smaller than depth");
@@ -213,7 +206,7 @@ static void fill_queue(struct bench *bench)
         }
         if (bench->submitted == bench->arguments->count || !(own = free_request(bench)))
             return;
-        submit(bench, own, bench->arguments->write ? DISK_WRITE : DISK_READ);
+        submit(bench, own, bench->arguments->image.writable ? DISK_WRITE : DISK_READ);
     }
 }
 
@@ -238,7 +231,7 @@ static int measure(struct bench *bench)
     if (!arguments->quiet)
         printf("Sending %llu %s requests, %llu bytes each, %llu in parallel (starting at offset "
                "%llu, step size %llu)\n",
-               (unsigned long long)arguments->count, arguments->write ? "write" : "read",
+               (unsigned long long)arguments->count, arguments->image.writable ? "write" : "read",
                (unsigned long long)arguments->bytes, (unsigned long long)arguments->depth,
                (unsigned long long)arguments->offset, (unsigned long long)arguments->step);
     uint64_t start_ns = loop_now_ns();
@@ -283,7 +276,7 @@ static int run(struct loop *loop, int argc, char **argv)
                                                .format = arguments.image.format,
                                                .cache = arguments.cache,
                                                .aio = arguments.aio,
-                                               .writable = arguments.write,
+                                               .writable = arguments.image.writable,
                                                .no_lock = arguments.image.no_lock};
     if (img_source_open(loop, &options, &source))
         return 1;

@@ -9,7 +9,6 @@
 #include "disk/foreign/foreign_check.h"
 #include "disk/qcow2/qcow2_check.h"
 #include "tools/img/img.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
@@ -31,6 +30,7 @@ struct arguments {
 static int on_repair(void *opaque, const char *value)
 {
     struct arguments *arguments = opaque;
+    arguments->image.writable = true;
     if (!strcmp(value, "leaks"))
         arguments->repair = QCOW2_REPAIR_LEAKS;
     else if (!strcmp(value, "all"))
@@ -49,18 +49,11 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
-    arguments->image.writable = arguments->repair != QCOW2_REPAIR_NONE;
-    if (img_check_caches(NULL, arguments->cache))
-        return STATUS_FAILED;
-    return img_image_take(names.list[0], &arguments->image);
+    int status = img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
+    return status ? status : img_check_caches(NULL, arguments->cache);
 }
 
 static void on_message(void *opaque, const char *line)

@@ -15,7 +15,6 @@
 #include "base/limits.h"
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshot.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_rate.h"
@@ -71,18 +70,12 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_CALL('r', NULL, on_rate),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
     arguments->image.writable = true;
-    if (img_check_caches(arguments->cache, NULL))
-        return 1;
-    return img_image_take(names.list[0], &arguments->image);
+    int status = img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
+    return status ? status : img_check_caches(arguments->cache, NULL);
 }
 
 /* --- finding the base --- */

@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/img/img.h"
-
 struct definition {
     const char *given;
     struct img_image *image;
@@ -335,4 +333,13 @@ int img_image_take(const char *given, struct img_image *image)
     if (is_options ? img_options_parse(&kept->options, given) : parse_json(given, kept))
         return 1;
     return take_options(given, &kept->options, image);
+}
+
+int img_image_parse(int argc, char **argv, const struct img_arg *args, size_t count,
+                    void *arguments, struct img_image *image)
+{
+    const struct img_syntax syntax = {args, count, IMG_ONE_IMAGE};
+    struct img_names names;
+    int status = img_parse(argc, argv, &syntax, arguments, &names);
+    return status ? status : img_image_take(names.list[0], image);
 }

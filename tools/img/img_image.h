@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include "base/error.h"
+#include "tools/img/img_args.h"
 
 struct img_image {
     const char *path;
@@ -23,6 +23,13 @@ struct img_image {
  * saying what is wrong.
  */
 int must_check img_image_take(const char *given, struct img_image *image);
+
+/*
+ * The command line of a subcommand of one image: img_parse by the lines of a table, then
+ * img_image_take, which wants image->writable: what sets it is the default or one of `args`.
+ */
+int must_check img_image_parse(int argc, char **argv, const struct img_arg *args, size_t count,
+                               void *arguments, struct img_image *image);
 
 /* For files that are going to be made: "file:" and a name, or a name. NULL, and *err set. */
 const char *img_image_new_path(const char *given, struct error *err);

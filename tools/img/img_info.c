@@ -18,7 +18,6 @@
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshots.h"
 #include "tools/img/img.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_info_foreign.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_snapshot_list.h"
@@ -52,15 +51,10 @@ static const struct img_arg args[] = {
     IMG_SWITCH(0, "backing-chain", whole_chain),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
-    return img_image_take(names.list[0], &arguments->image);
+    return img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
 }
 
 /* --- collecting --- */

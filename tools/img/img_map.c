@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_source.h"
 
@@ -35,15 +34,10 @@ static const struct img_arg args[] = {
     IMG_CALL('l', "max-length", on_length),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
-    return img_image_take(names.list[0], &arguments->image);
+    return img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
 }
 
 static bool is_data(const struct map_extent *extent)

@@ -11,7 +11,6 @@
 
 #include "base/bytes.h"
 #include "disk/qcow2/qcow2_header.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_progress.h"
 #include "tools/img/img_source.h"
@@ -60,16 +59,11 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
     arguments->image.writable = true;
-    status = img_image_take(names.list[0], &arguments->image);
+    int status = img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
     if (status)
         return status;
     if (!arguments->unsafe && !arguments->backing)

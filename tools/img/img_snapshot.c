@@ -8,7 +8,6 @@
 #include "disk/qcow2/qcow2_header.h"
 #include "disk/qcow2/qcow2_snapshot.h"
 #include "tools/img/img.h"
-#include "tools/img/img_args.h"
 #include "tools/img/img_image.h"
 #include "tools/img/img_snapshot_list.h"
 
@@ -24,6 +23,7 @@ static int set_action(struct arguments *arguments, int action, const char *name)
     if (arguments->action)
         return img_usage("Cannot mix '-l', '-a', '-c', '-d'");
     arguments->action = action;
+    arguments->image.writable = action != 'l';
     arguments->name = name;
     return 0;
 }
@@ -57,16 +57,10 @@ static const struct img_arg args[] = {
     IMG_SWITCH('q', NULL, quiet),
     IMG_SWITCH('U', "force-share", image.no_lock),
 };
-static const struct img_syntax syntax = {args, ARRAY_SIZE(args), IMG_ONE_IMAGE};
 
 static int parse(struct arguments *arguments, int argc, char **argv)
 {
-    struct img_names names;
-    int status = img_parse(argc, argv, &syntax, arguments, &names);
-    if (status)
-        return status;
-    arguments->image.writable = arguments->action && arguments->action != 'l';
-    status = img_image_take(names.list[0], &arguments->image);
+    int status = img_image_parse(argc, argv, args, ARRAY_SIZE(args), arguments, &arguments->image);
     if (status)
         return status;
     if (!arguments->action)
