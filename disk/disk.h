@@ -129,6 +129,16 @@ struct disk_options {
 int must_check disk_open(struct loop *loop, const struct disk_options *options, struct disk **out,
                          struct error *err);
 
+/* disk_options.c: options whose texts are their own: copies, until they are freed. */
+void disk_options_own(struct disk_options *options);
+void disk_options_fini(struct disk_options *options);
+/*
+ * Opens the files that the options name, and those below, but only reads, takes no locks, and
+ * closes again: for a thread and a loop of its own, where an image may answer late or never.
+ */
+int must_check disk_options_try(struct loop *loop, const struct disk_options *options,
+                                struct error *err);
+
 /* CHECKs thread, range against the present size, iovec total and that a writer is not read-only. */
 void disk_submit(struct disk *disk, struct disk_request *request);
 

@@ -14,7 +14,7 @@
 #include "disk/disk.h"
 
 /*
- * Reads `options` now; of them path, format, backing and data file count. On -errno on_done is not
+ * Reads `options` now. On -errno on_done is not
  * called.
  */
 int must_check opener_start(struct loop *loop, const struct disk_options *options,

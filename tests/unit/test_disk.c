@@ -243,6 +243,28 @@ static void test_two_writers_are_kept_apart(void **state)
     assert_int_equal(try_open(fixture, "/tmp", "raw", &err), -EINVAL);
 }
 
+/* Beside a writer, and with texts that outlive those they were copied from. */
+static void test_an_image_is_tried_beside_its_writer(void **state)
+{
+    struct fixture *fixture = *state;
+    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, false);
+    char path[sizeof(fixture->path)], format[] = "raw";
+    snprintf(path, sizeof(path), "%s", fixture->path);
+    struct disk_options options = {.path = path, .format = format};
+    struct error err = {0};
+    disk_options_own(&options);
+    memset(path, 'x', sizeof(path) - 1);
+    memset(format, 'x', sizeof(format) - 1);
+    assert_null(options.backing_path);
+    assert_int_equal(disk_options_try(&fixture->loop, &options, &err), 0);
+    assert_int_equal(unlink(fixture->path), 0);
+    assert_int_equal(disk_options_try(&fixture->loop, &options, &err), -ENOENT);
+    assert_non_null(strstr(err.text, fixture->path));
+    disk_options_fini(&options);
+    assert_null(options.path);
+    assert_int_equal(disk_close_wait(disk), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +275,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_resize_waits_for_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refuses_what_is_no_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_writers_are_kept_apart, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_image_is_tried_beside_its_writer, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

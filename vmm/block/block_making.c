@@ -45,27 +45,11 @@ static void release(void *data)
     free(data);
 }
 
-static int look(struct loop *loop, const struct block_image *image, struct error *err)
-{
-    const struct disk_options options = {
-        .path = image->path,
-        .format = image->format,
-        .no_backing = image->no_backing,
-        .read_only = true,
-        .no_lock = true,
-        .aio = DISK_AIO_THREADS,
-        .cache.writeback = true,
-    };
-    struct disk *disk;
-    int result = disk_open(loop, &options, &disk, err);
-    if (!result)
-        unused_result(disk_close_wait(disk));
-    return result;
-}
-
 static int make(void *data, struct error *err)
 {
     const struct block_image *image = data;
+    const struct disk_options options = {
+        .path = image->path, .format = image->format, .no_backing = image->no_backing};
     struct loop loop;
     if (fdset_is_path(image->path))
         return 0; /* open already */
@@ -75,7 +59,7 @@ static int make(void *data, struct error *err)
     if (!image->is_existing)
         result = block_image_make(&loop, image, err);
     if (!result)
-        result = look(&loop, image, err);
+        result = disk_options_try(&loop, &options, err);
     loop_fini(&loop);
     return result;
 }

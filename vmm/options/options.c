@@ -123,11 +123,7 @@ void options_disk_fini(struct config_disk *disk)
     free(disk->id);
     free(disk->qdev_id);
     free(disk->serial);
-    free((char *)disk->options.path);
-    free((char *)disk->options.format);
-    free((char *)disk->options.backing_path);
-    free((char *)disk->options.data_file_path);
-    free((char *)disk->options.backing_format);
+    disk_options_fini(&disk->options);
     free(disk->limits);
     free(disk->node_name);
 }
