@@ -330,6 +330,22 @@ void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaqu
     file->ops->close(file, on_closed, opaque);
 }
 
+static void on_waited_close(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+void io_close_wait(struct io_file *file)
+{
+    bool is_closed = false;
+    if (!file)
+        return;
+    struct loop *loop = file->loop;
+    io_close(file, on_waited_close, &is_closed);
+    while (!is_closed)
+        loop_run_once(loop, true);
+}
+
 int io_read_now(struct io_file *file, uint64_t offset, void *buffer, uint64_t bytes)
 {
     return file->ops->now(file, IO_READ, buffer, offset, bytes);

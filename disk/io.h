@@ -92,6 +92,8 @@ int must_check io_change_mode(struct io_file *file, bool direct, bool no_sync);
 void io_submit(struct io_file *file, struct io_request *request);
 /* `on_closed` may be NULL. */
 void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque);
+/* Runs the file's loop until it is closed: where nothing else runs on it. NULL is taken. */
+void io_close_wait(struct io_file *file);
 
 /*
  * The loop's requests have their data in this memory, which stays resident: its pages need not be

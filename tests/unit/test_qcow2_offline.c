@@ -44,18 +44,10 @@ static int set_up(void **state)
     return io_open(&fixture->loop, fixture->path, &options, &fixture->file, &err);
 }
 
-static void on_closed(void *opaque)
-{
-    *(bool *)opaque = true;
-}
-
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
-    bool closed = false;
-    io_close(fixture->file, on_closed, &closed);
-    while (!closed)
-        loop_run_once(&fixture->loop, true);
+    io_close_wait(fixture->file);
     loop_fini(&fixture->loop);
     unlink(fixture->path);
     free(fixture);

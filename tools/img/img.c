@@ -300,7 +300,7 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
     if (!result)
         return file;
     img_error("%s", err.text);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return NULL;
 }
 
@@ -341,23 +341,8 @@ struct io_file *img_create_file(struct loop *loop, const char *path, struct erro
     }
     if (!result)
         return file;
-    img_close_file(loop, file);
+    io_close_wait(file);
     return NULL;
-}
-
-static void on_closed(void *opaque)
-{
-    *(bool *)opaque = true;
-}
-
-void img_close_file(struct loop *loop, struct io_file *file)
-{
-    bool closed = false;
-    if (!file)
-        return;
-    io_close(file, on_closed, &closed);
-    while (!closed)
-        loop_run_once(loop, true);
 }
 
 bool img_format_is_native(const char *format)

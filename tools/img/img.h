@@ -98,7 +98,6 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
 struct io_file *img_create_file(struct loop *loop, const char *path, struct error *err);
 /* It did so once at least: what the target holds is this program's. For signal handlers, too. */
 bool img_has_made_file(void);
-void img_close_file(struct loop *loop, struct io_file *file);
 
 /* Sets *format to what was given, or to what the file looks like. 0, or 1 after saying why not. */
 int img_find_format(struct io_file *file, const char *path, const char *given, const char **format);

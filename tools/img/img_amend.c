@@ -180,7 +180,7 @@ static int amend(struct loop *loop, const struct arguments *arguments,
         return 1;
     img_progress_start(arguments->progress && !arguments->quiet);
     int status = amend_header(file, arguments, request);
-    img_close_file(loop, file);
+    io_close_wait(file);
     if (!status && request->has_size)
         status = resize(loop, arguments, request->size_bytes);
     img_progress_end(!status);
@@ -195,7 +195,7 @@ static int print_options(struct loop *loop, const struct arguments *arguments)
     if (!format) {
         struct io_file *file = img_open_file(loop, arguments->image.path, &options);
         int status = file ? img_find_format(file, arguments->image.path, NULL, &format) : 1;
-        img_close_file(loop, file);
+        io_close_wait(file);
         if (status)
             return status;
     }

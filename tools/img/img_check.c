@@ -210,7 +210,7 @@ static int run(struct loop *loop, int argc, char **argv)
     if (!file)
         return STATUS_FAILED;
     int status = check_file(file, &arguments);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return status;
 }
 

@@ -109,7 +109,7 @@ static int look_below(struct loop *loop, const struct level *level, struct level
             qcow2_header_fini(&header);
         }
     }
-    img_close_file(loop, file);
+    io_close_wait(file);
     return status;
 }
 
@@ -268,7 +268,7 @@ static int run(struct loop *loop, int argc, char **argv)
     int status = find_base(&commit);
     if (!status)
         status = commit_locked(&commit, file);
-    img_close_file(loop, file);
+    io_close_wait(file);
     level_fini(&commit.below);
     if (!status && !arguments.quiet)
         puts("Image committed.");

@@ -325,7 +325,7 @@ static int convert_by_writer(struct conversion *conversion,
     if (!result)
         result = finish_writer(conversion, strcmp(arguments->cache, "unsafe"));
     qcow2_writer_destroy(copy->writer);
-    img_close_file(conversion->loop, copy->writer_file);
+    io_close_wait(copy->writer_file);
     return result;
 }
 
@@ -359,7 +359,7 @@ static int convert_to_foreign(struct conversion *conversion)
     if (!result)
         result = finish_foreign(conversion, strcmp(arguments->cache, "unsafe"));
     foreign_writer_destroy(copy->foreign);
-    img_close_file(conversion->loop, copy->writer_file);
+    io_close_wait(copy->writer_file);
     return result;
 }
 

@@ -132,7 +132,7 @@ static int collect(struct loop *loop, char *path, const char *format, bool no_lo
         if (lock_image(file, path, true, &err))
             status = img_error("%s", err.text);
     }
-    img_close_file(loop, file);
+    io_close_wait(file);
     if (status)
         info_fini(info);
     return status;

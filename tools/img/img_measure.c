@@ -122,7 +122,7 @@ static int measure_bitmaps(struct loop *loop, const char *path, uint64_t cluster
             qcow2_bitmaps_free(&bitmaps);
         qcow2_header_fini(&header);
     }
-    img_close_file(loop, file);
+    io_close_wait(file);
     return result ? img_error("%s", err.text) : 0;
 }
 

@@ -22,7 +22,7 @@ static int create(struct loop *loop, const char *path, uint64_t size_bytes, cons
     options.backing_path = below;
     options.backing_format = format;
     int result = qcow2_create(file, NULL, &options, &err);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return result ? img_error("Could not create '%s': %s", path, err.text) : 0;
 }
 

@@ -158,7 +158,7 @@ static int with_header(struct rebase *rebase, bool change)
             status = change_header(file, rebase->arguments, &header);
         qcow2_header_fini(&header);
     }
-    img_close_file(rebase->loop, file);
+    io_close_wait(file);
     return status;
 }
 

@@ -359,7 +359,7 @@ static bool is_foreign(struct loop *loop, const struct arguments *arguments)
     if (!file)
         return false;
     int status = img_find_format(file, arguments->image.path, arguments->image.format, &format);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return !status && !img_format_is_native(format);
 }
 

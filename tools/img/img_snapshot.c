@@ -167,7 +167,7 @@ static int run(struct loop *loop, int argc, char **argv)
                                  arguments.image.path);
     else if (!status)
         status = act(file, &arguments);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return status;
 }
 

@@ -77,7 +77,7 @@ static int find_format(struct loop *loop, const struct img_source_options *optio
                            *format);
     else if (!status && options->snapshot)
         status = img_snapshot_choose(file, options->path, options->snapshot, snapshot);
-    img_close_file(loop, file);
+    io_close_wait(file);
     return status;
 }
 

@@ -349,7 +349,7 @@ static int open_backing(struct loop *loop, const struct img_target *target, uint
                   strerror(-result));
     } else {
         result = look_at_backing(file, target, path, size_bytes, err);
-        img_close_file(loop, file);
+        io_close_wait(file);
     }
     free(path);
     return result;
@@ -532,7 +532,7 @@ static int create_qcow2(struct loop *loop, const struct img_target *target,
             return -EIO;
     }
     int result = qcow2_create(file, data_file, options, err);
-    img_close_file(loop, data_file);
+    io_close_wait(data_file);
     return result;
 }
 
@@ -621,7 +621,7 @@ int img_target_create(struct loop *loop, const struct img_target *target, struct
         result = create_raw(file, target, mode, err);
     else
         result = create_foreign(file, target, err);
-    img_close_file(loop, file);
+    io_close_wait(file);
     if (result)
         img_target_abandon(target->path, is_new);
     return result;

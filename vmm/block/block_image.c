@@ -89,26 +89,11 @@ static int make(struct loop *loop, const struct block_image *image, struct io_fi
     return result ? result : block_image_sync(file, path, true, err);
 }
 
-static void on_closed(void *opaque)
-{
-    *(bool *)opaque = true;
-}
-
-void block_image_close_file(struct loop *loop, struct io_file *file)
-{
-    bool is_closed = false;
-    if (!file)
-        return;
-    io_close(file, on_closed, &is_closed);
-    while (!is_closed)
-        loop_run_once(loop, true);
-}
-
 int block_image_make(struct loop *loop, const struct block_image *image, struct error *err)
 {
     struct io_file *file = NULL;
     int result = make(loop, image, &file, err);
-    block_image_close_file(loop, file);
+    io_close_wait(file);
     return result;
 }
 

@@ -195,7 +195,7 @@ int block_new_image_make(void *data, struct error *err)
         result = fill(file, image, err);
     if (!result)
         result = block_image_sync(file, image->path, is_new, err);
-    block_image_close_file(&loop, file);
+    io_close_wait(file);
     loop_fini(&loop);
     return result;
 }

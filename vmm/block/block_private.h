@@ -83,8 +83,6 @@ int must_check block_image_open_empty(struct loop *loop, const char *path, bool 
 /* The file, and its name if it is new, are on the medium. */
 int must_check block_image_sync(struct io_file *file, const char *path, bool is_new,
                                 struct error *err);
-/* `file` may be NULL. */
-void block_image_close_file(struct loop *loop, struct io_file *file);
 /* After its making. */
 int must_check block_image_open(struct block *block, const struct block_making *making,
                                 const struct disk *like, const struct block_image *image,
