@@ -198,6 +198,16 @@ const char *machine_state_name(enum machine_state state)
     return names[state];
 }
 
+const char *machine_job_status(unsigned index)
+{
+    return index == 0 ? "running" : NULL;
+}
+
+const char *machine_job_type(unsigned index)
+{
+    return index == 0 ? "mirror" : NULL;
+}
+
 const char *machine_shutdown_cause_name(enum machine_shutdown_cause cause)
 {
     static const char *const names[] = {

@@ -78,6 +78,16 @@ bool machine_block_has_node(struct machine *machine, const char *name)
     return block_has_node(machine->block, name);
 }
 
+const char *machine_job_status(unsigned index)
+{
+    return block_job_status(index);
+}
+
+const char *machine_job_type(unsigned index)
+{
+    return block_job_type(index);
+}
+
 static void on_block_closed(void *opaque)
 {
     struct machine *machine = opaque;

@@ -20,6 +20,9 @@ int must_check machine_block_check_unused(struct machine *machine, struct disk *
 bool machine_block_exports(const struct machine *machine, const struct disk *disk);
 /* A node of any image in use has that name. */
 bool machine_block_has_node(struct machine *machine, const char *name);
+/* The words for the states and kinds of jobs; NULL after the last. */
+const char *machine_job_status(unsigned index);
+const char *machine_job_type(unsigned index);
 
 /* For machine.c and machine_close.c. */
 int must_check machine_make_block(struct machine *machine, struct error *err);

@@ -15,6 +15,7 @@ import urllib.parse
 import pytest
 
 from conftest import BUILD, assert_clean, qemu_img, qemu_io
+from introspection import Schema
 
 EVISOR = BUILD / "evisor"
 SIZE = 8 << 20
@@ -45,21 +46,29 @@ class Machine:
         # Not "rw": writing throws away what was read ahead.
         self.file = self.socket.makefile("r")
         self.events = []
+        self.schema = None
         assert "QMP" in json.loads(self.file.readline())
         self.ok("qmp_capabilities")
+        self.schema = Schema(self.ok("query-qmp-schema"))
 
     def read(self):
         line = self.file.readline()
         assert line, (self.folder / "log").read_text()
-        return json.loads(line)
+        message = json.loads(line)
+        if "event" in message and self.schema:
+            self.schema.check_event(message)
+        return message
 
     def ask(self, command, arguments=None):
         self.socket.sendall(json.dumps({"execute": command, "arguments": arguments or {}}).encode())
         while True:
             answer = self.read()
-            if "event" not in answer:
-                return answer
-            self.events.append(answer)
+            if "event" in answer:
+                self.events.append(answer)
+                continue
+            if "return" in answer and self.schema:
+                self.schema.check_answer(command, answer["return"])
+            return answer
 
     def ok(self, command, **arguments):
         answer = self.ask(command, {k.replace("__", "-"): v for k, v in arguments.items()})

@@ -17,6 +17,7 @@ import time
 import pytest
 
 from conftest import BUILD, qemu_img
+from introspection import Schema
 
 QEMU = shutil.which("qemu-system-x86_64")
 DEVICES = [
@@ -31,7 +32,7 @@ DEVICES = [
 
 
 class Monitor:
-    """One connection; says JSON, hears JSON."""
+    """One connection; says JSON, hears JSON, all of which must be as its own schema tells."""
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
@@ -47,17 +48,25 @@ class Monitor:
         self.stream = self.socket.makefile("r")
         self.greeting = json.loads(self.stream.readline())
         self.events = []
+        self.schema = None
         assert self.ask("qmp_capabilities") == {"return": {}}
+        self.schema = Schema(self.ask("query-qmp-schema")["return"])
+
+    def read(self):
+        message = json.loads(self.stream.readline())
+        if "event" in message and self.schema:
+            self.schema.check_event(message)
+        return message
 
     def hear(self):
         while True:
-            message = json.loads(self.stream.readline())
+            message = self.read()
             if "event" not in message:
                 return message
             self.events.append(message)
 
     def next_event(self):
-        return self.events.pop(0) if self.events else json.loads(self.stream.readline())
+        return self.events.pop(0) if self.events else self.read()
 
     def ask(self, command, **arguments):
         request = {"execute": command}
@@ -65,7 +74,10 @@ class Monitor:
             request["arguments"] = {key.replace("_", "-") if key in ("fdset_id", "qom_type") else key:
                                     value for key, value in arguments.items()}
         self.socket.sendall(json.dumps(request).encode())
-        return self.hear()
+        reply = self.hear()
+        if "return" in reply and self.schema:
+            self.schema.check_answer(command, reply["return"])
+        return reply
 
     def pass_fd(self, command, fd, **arguments):
         request = {"execute": command, "arguments": arguments}
@@ -312,6 +324,42 @@ def test_all_commands_are_in_the_schema_and_check_their_arguments(evisor):
             assert "unexpected" in reply["error"]["desc"] or "missing" in reply["error"]["desc"]
             harmless += 1
     assert harmless > 40
+
+
+# What differs on purpose.
+OUR_OWN = re.compile(r"^query-stats(-schemas)?\[\]\.provider: evisor is not there$")
+
+
+def test_answers_have_the_types_that_qemu_gives_them(evisor, qemu):
+    """Each type that evisor's schema tells of an answer, beside QEMU's of the same command."""
+    found, told = [], 0
+    for entry in evisor.ask("query-commands")["return"]:
+        name = entry["name"]
+        if name not in qemu.schema.types:
+            continue
+        answer = evisor.schema.answer(name)
+        told += answer not in ("0", "any")
+        found += evisor.schema.differences(qemu.schema, answer, qemu.schema.answer(name), name, set())
+    assert [line for line in found if not OUR_OWN.match(line)] == []
+    assert told > 30
+
+
+def test_every_question_is_answered_as_the_schema_tells(evisor, qemu):
+    """The monitors hold all answers against the schema; here all are given that need no argument."""
+    for monitor in (evisor, qemu):
+        asked = 0
+        for name, entry in monitor.schema.types.items():
+            members = monitor.schema.types.get(entry.get("arg-type"), {}).get("members", [])
+            if entry["meta-type"] != "command" or not name.startswith("query-") or \
+                    any("default" not in member for member in members):
+                continue
+            asked += "return" in monitor.ask(name)
+        assert asked > 20
+    for path in ("/machine", "/machine/peripheral", "/machine/unattached", "/objects"):
+        assert "return" in evisor.ask("qom-list", path=path)
+    for entry in evisor.ask("qom-list-types")["return"]:
+        evisor.ask("qom-list-properties", typename=entry["name"])
+        evisor.ask("device-list-properties", typename=entry["name"])
 
 
 def test_passed_descriptors(evisor, tmp_path):

@@ -213,6 +213,18 @@ static void check_members(json_t *schema, json_t *object)
     }
 }
 
+/* The type that an answer or a list's element has is there, and those of its members. */
+static void check_type(json_t *schema, const char *name)
+{
+    const json_t *entry = find_named(schema, name), *variant;
+    size_t i;
+    assert_non_null(entry);
+    if (json_object_get(entry, "members") && !json_object_get(entry, "values"))
+        check_members(schema, (json_t *)entry);
+    json_array_foreach(json_object_get(entry, "variants"), i, variant) check_members(
+        schema, find_named(schema, json_string_value(json_object_get(variant, "type"))));
+}
+
 /* What a client may send is told, and every type that is named is there. */
 static void test_schema(void **state)
 {
@@ -234,6 +246,11 @@ static void test_schema(void **state)
         json_t *arguments = json_object_get(entry, "arg-type");
         if (arguments)
             check_members(schema, find_named(schema, json_string_value(arguments)));
+        check_type(schema, json_string_value(json_object_get(entry, "name")));
+        const char *const named[] = {"ret-type", "element-type"};
+        for (unsigned k = 0; k < ARRAY_SIZE(named); k++)
+            if (json_object_get(entry, named[k]))
+                check_type(schema, json_string_value(json_object_get(entry, named[k])));
     }
     json_t *resize = find_named(schema, "block_resize-arg");
     assert_int_equal(json_array_size(json_object_get(resize, "members")), 3);

@@ -46,6 +46,9 @@ int must_check block_release_disk(struct block *block, struct disk *disk, struct
 bool block_exports_disk(const struct block *block, const struct disk *disk);
 /* A node of that name is in use, at whatever place of a chain. */
 bool block_has_node(struct block *block, const char *name);
+/* The words for the states and kinds of jobs; NULL after the last. */
+const char *block_job_status(unsigned index);
+const char *block_job_type(unsigned index);
 /* block_reopen.c: a disk of blockdev-reopen; the paths count until the change is made. */
 struct block_reopening {
     struct disk *disk;

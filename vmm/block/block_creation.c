@@ -155,7 +155,7 @@ void block_creation_list(const struct block *block, json_t *list)
         const struct block_creation *creation = list_entry(node, struct block_creation, node);
         json_t *entry = json_pack("{s:i,s:s,s:i,s:s,s:s}", "current-progress", !creation->aside,
                                   "status", job_status_name(creation->status), "total-progress", 1,
-                                  "type", "create", "id", creation->id);
+                                  "type", BLOCK_CREATION_TYPE, "id", creation->id);
         if (creation->result)
             json_object_set_new(entry, "error", json_string(creation->err.text));
         json_array_append_new(list, entry);

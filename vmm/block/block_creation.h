@@ -9,6 +9,9 @@
 
 #include "vmm/block/block_private.h"
 
+/* What query-jobs calls them. */
+#define BLOCK_CREATION_TYPE "create"
+
 struct block_creation;
 
 struct block_creation *block_creation_find(const struct block *block, const char *id);

@@ -544,6 +544,19 @@ static bool is_ready(const struct job *job)
     return job->status == JOB_READY || job->status == JOB_STANDBY;
 }
 
+const char *block_job_status(unsigned index)
+{
+    return index <= JOB_NULL ? job_status_name(index) : NULL;
+}
+
+/* Beside the jobs of disks there is that of blockdev-create. */
+const char *block_job_type(unsigned index)
+{
+    if (index <= JOB_BACKUP)
+        return job_kind_name(index);
+    return index == JOB_BACKUP + 1 ? BLOCK_CREATION_TYPE : NULL;
+}
+
 void block_query_block_jobs(struct block_call *call)
 {
     json_t *list = json_array();

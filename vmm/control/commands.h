@@ -50,6 +50,7 @@ struct qmp_command {
     const char *name;
     const char *help; /* a sentence for the manual */
     void (*run)(struct qmp_call *call);
+    const char *returns; /* a type of qmp_types.h; NULL: nothing */
     struct qmp_argument arguments[QMP_ARGUMENTS_MAX + 1];
 };
 

@@ -34,10 +34,10 @@ static void answer_or_run(struct qmp_call *call, char *text)
 
 /* As commands: their shapes stand in tables, with what they must and may have. */
 static const struct qmp_command action_shape = {
-    "", "", NULL, {{"type", QMP_STRING, false}, {"data", QMP_OBJECT, false}}};
-static const struct qmp_command abort_shape = {"", "", NULL, {{0}}};
+    "", "", NULL, NULL, {{"type", QMP_STRING, false}, {"data", QMP_OBJECT, false}}};
+static const struct qmp_command abort_shape = {"", "", NULL, NULL, {{0}}};
 static const struct qmp_command properties_shape = {
-    "", "", NULL, {{"completion-mode", QMP_STRING, true}}};
+    "", "", NULL, NULL, {{"completion-mode", QMP_STRING, true}}};
 
 /* An action takes what the command of its name takes. Of a type that is none the machine tells. */
 static char *check_action(json_t *action, size_t index)
@@ -70,6 +70,7 @@ void qmp_transaction(struct qmp_call *call)
 static const struct qmp_command new_file_shape = {"file",
                                                   "",
                                                   NULL,
+                                                  NULL,
                                                   {{"driver", QMP_STRING, false},
                                                    {"filename", QMP_STRING, false},
                                                    {"size", QMP_INT, false},
@@ -77,6 +78,7 @@ static const struct qmp_command new_file_shape = {"file",
                                                    {"nocow", QMP_BOOL, true}}};
 static const struct qmp_command new_qcow2_shape = {"qcow2",
                                                    "",
+                                                   NULL,
                                                    NULL,
                                                    {{"driver", QMP_STRING, false},
                                                     {"file", QMP_ANY, false},
@@ -95,7 +97,7 @@ static const struct qmp_command new_qcow2_shape = {"qcow2",
                                                     {"compression-type", QMP_STRING, true}}};
 /* The room of the jobs refuses it by name. */
 static const struct qmp_command other_shape = {
-    "", "", NULL, {{"driver", QMP_STRING, false}, QMP_ANY_OTHERS}};
+    "", "", NULL, NULL, {{"driver", QMP_STRING, false}, QMP_ANY_OTHERS}};
 
 /* QEMU says this of sizes, which are unsigned there, in other words. */
 static char *check_sizes(json_t *options)

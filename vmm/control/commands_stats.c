@@ -27,7 +27,7 @@ static void on_stat(void *opaque, const char *group, const char *name, uint64_t 
     (void)value;
     if (has_counter(list, name))
         return;
-    json_t *entry = json_pack("{s:s,s:s}", "name", name, "type", "cumulative");
+    json_t *entry = json_pack("{s:s,s:s,s:i}", "name", name, "type", "cumulative", "exponent", 0);
     if (dash && strcmp(dash, "-ns") == 0) {
         json_object_set_new(entry, "unit", json_string("seconds"));
         json_object_set_new(entry, "base", json_integer(10));

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * qmp_schema: query-qmp-schema, as QAPI's introspection has it (QEMU's qapi/introspect.json): made
- * from the table that checks the arguments, so that both always agree. Answers are of type "any":
- * their shapes are QEMU's.
+ * from the table that checks the arguments, and the types of answers that this table names.
  */
 #include "vmm/control/commands.h"
 
 #include <string.h>
+
+#include "vmm/control/qmp_types.h"
 
 #define ANY   "any"
 #define EMPTY "0"
@@ -113,7 +114,8 @@ static void add_commands(json_t *list)
         add_object(list, table[i].name, table[i].arguments, arguments);
         json_array_append_new(list,
                               json_pack("{s:s,s:s,s:s,s:s}", "name", table[i].name, "meta-type",
-                                        "command", "arg-type", arguments, "ret-type", ANY));
+                                        "command", "arg-type", arguments, "ret-type",
+                                        table[i].returns ? table[i].returns : EMPTY));
     }
 }
 
@@ -134,10 +136,74 @@ static void add_builtins(json_t *list)
     for (size_t i = 0; i < ARRAY_SIZE(builtins); i++)
         json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", builtins[i][0], "meta-type",
                                               "builtin", "json-type", builtins[i][1]));
-    json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", "[" ANY "]", "meta-type",
-                                          "array", "element-type", ANY));
     json_array_append_new(
         list, json_pack("{s:s,s:s,s:[]}", "name", EMPTY, "meta-type", "object", "members"));
+}
+
+/* --- the types of answers --- */
+
+static void add_enum(json_t *list, const struct qmp_enum_type *type)
+{
+    json_t *members = json_array(), *values = json_array();
+    const char *value;
+    for (unsigned i = 0; (value = type->value(i)); i++) {
+        json_array_append_new(members, json_pack("{s:s}", "name", value));
+        json_array_append_new(values, json_string(value));
+    }
+    json_array_append_new(list, json_pack("{s:s,s:s,s:o,s:o}", "name", type->name, "meta-type",
+                                          "enum", "members", members, "values", values));
+}
+
+static json_t *describe_answer(const struct qmp_object_type *type)
+{
+    json_t *list = json_array();
+    for (const struct qmp_member *member = type->members; member->name; member++) {
+        json_t *entry = json_pack("{s:s,s:s}", "name", member->name, "type", member->type);
+        if (member->is_optional)
+            json_object_set_new(entry, "default", json_null());
+        json_array_append_new(list, entry);
+    }
+    return list;
+}
+
+static void add_answer(json_t *list, const struct qmp_object_type *type)
+{
+    json_t *entry = json_pack("{s:s,s:s,s:o}", "name", type->name, "meta-type", "object", "members",
+                              describe_answer(type));
+    json_t *variants = json_array();
+    for (const struct qmp_variant *variant = type->variants; variant->value; variant++)
+        json_array_append_new(
+            variants, json_pack("{s:s,s:s}", "case", variant->value, "type", variant->type));
+    if (type->tag) {
+        json_object_set_new(entry, "tag", json_string(type->tag));
+        json_object_set(entry, "variants", variants);
+    }
+    json_decref(variants);
+    json_array_append_new(list, entry);
+}
+
+/* The type of a list, once, however often it is named. */
+static void add_list(json_t *list, json_t *known, const char *name)
+{
+    if (!name || *name != '[' || json_object_get(known, name))
+        return;
+    json_object_set_new(known, name, json_true());
+    json_array_append_new(list, json_pack("{s:s,s:s,s:s#}", "name", name, "meta-type", "array",
+                                          "element-type", name + 1, (int)strlen(name) - 2));
+}
+
+static void add_lists(json_t *list)
+{
+    unsigned count;
+    const struct qmp_command *table = commands_table(&count);
+    json_t *known = json_object();
+    add_list(list, known, type_name(QMP_ARRAY));
+    for (unsigned i = 0; i < count; i++)
+        add_list(list, known, table[i].returns);
+    for (size_t i = 0; i < qmp_object_type_count; i++)
+        for (const struct qmp_member *member = qmp_object_types[i].members; member->name; member++)
+            add_list(list, known, member->type);
+    json_decref(known);
 }
 
 void qmp_query_qmp_schema(struct qmp_call *call)
@@ -146,5 +212,10 @@ void qmp_query_qmp_schema(struct qmp_call *call)
     add_commands(list);
     add_events(list);
     add_builtins(list);
+    for (size_t i = 0; i < qmp_enum_type_count; i++)
+        add_enum(list, &qmp_enum_types[i]);
+    for (size_t i = 0; i < qmp_object_type_count; i++)
+        add_answer(list, &qmp_object_types[i]);
+    add_lists(list);
     qmp_call_return(call, list);
 }

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qmp_types: what the answers of QMP commands look like, as query-qmp-schema tells it. The table of
+ * commands names these types; tests hold every answer against them, and them against QEMU's.
+ */
+#ifndef VMM_CONTROL_QMP_TYPES_H
+#define VMM_CONTROL_QMP_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define QMP_MEMBERS_MAX  32
+#define QMP_VARIANTS_MAX 8
+
+/* A type's name is that of an entry below, or "str", "int", "bool", "any"; "[x]" is a list. */
+struct qmp_member {
+    const char *name; /* NULL: no more */
+    const char *type;
+    bool is_optional;
+};
+
+struct qmp_variant {
+    const char *value; /* of the tag */
+    const char *type;  /* an object, whose members come in addition */
+};
+
+struct qmp_object_type {
+    const char *name;
+    struct qmp_member members[QMP_MEMBERS_MAX + 1];
+    const char *tag; /* NULL: no variants */
+    struct qmp_variant variants[QMP_VARIANTS_MAX + 1];
+};
+
+struct qmp_enum_type {
+    const char *name;
+    const char *(*value)(unsigned index); /* NULL: no more */
+};
+
+extern const struct qmp_object_type qmp_object_types[];
+extern const size_t qmp_object_type_count;
+extern const struct qmp_enum_type qmp_enum_types[];
+extern const size_t qmp_enum_type_count;
+
+#endif
