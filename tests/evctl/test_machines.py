@@ -185,10 +185,73 @@ def test_a_broken_description_is_named_and_can_be_deleted(evctl, content, word):
     (evctl.store / "bad/machine.json").write_text(content)
     evctl.fails(1, ["bad/machine.json", word, "--force"], "start", "bad")
     evctl.fails(1, ["machine.json"], "info", "bad")
-    states = {row["name"]: row["state"] for row in evctl("list", "--json").json()}
-    assert states == {"bad": "broken", "good": "stopped"}
+    rows = {row["name"]: row for row in evctl("list", "--json").json()}
+    assert {name: row["state"] for name, row in rows.items()} == {"bad": "broken", "good": "stopped"}
+    assert "bad/machine.json" in rows["bad"]["problem"] and "problem" not in rows["good"]
+    (line,) = [line for line in evctl("list").out.splitlines() if line.startswith("bad")]
+    assert "broken" in line and word in line, line
     evctl("delete", "--force", "bad")
+    assert "PROBLEM" not in evctl("list").out
     assert evctl("list", "--names").out == "good\n"
+
+
+def as_nobody():
+    """For preexec_fn: somebody whom permissions bind, also where root runs the tests."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+
+
+@pytest.mark.parametrize("what, mode", [("", 0o000), ("", 0o600), ("machine.json", 0o000)])
+def test_what_may_not_be_read_is_listed_with_the_reason(evctl, what, mode):
+    for name in ("web", "good"):
+        evctl("create", name)
+    for path in (evctl.store, *evctl.store.rglob("*")):
+        if os.getuid() == 0:
+            os.chown(path, 65534, 65534)
+    bad = evctl.store / "web" / what
+    bad.chmod(mode)
+    for folder in evctl.store.parents:
+        if os.getuid() == 0 and folder.stat().st_uid == 0 and folder != folder.parent:
+            folder.chmod(folder.stat().st_mode | 0o055)
+    try:
+        rows = {row["name"]: row for row in evctl("list", "--json", preexec_fn=as_nobody).json()}
+        assert rows["web"]["state"] == "broken" and rows["good"]["state"] == "stopped"
+        for word in ("web", "Permission denied", "chmod"):
+            assert word in rows["web"]["problem"], rows
+        (line,) = [line for line in evctl("list", preexec_fn=as_nobody).out.splitlines()
+                   if line.startswith("web")]
+        assert "Permission denied" in line
+        for command in ("info", "start", "stop"):
+            evctl.fails(1, ["'web'", "Permission denied", "chmod"], command, "web",
+                        preexec_fn=as_nobody)
+        assert evctl("list", "--names", preexec_fn=as_nobody).out == "good\nweb\n"
+    finally:
+        bad.chmod(0o700)
+
+
+def test_a_link_to_a_machine_that_is_away(evctl, tmp_path):
+    evctl("create", "web")
+    shutil.move(evctl.store / "web", tmp_path / "elsewhere")
+    (evctl.store / "web").symlink_to(tmp_path / "elsewhere")
+    assert evctl.state("web") == "stopped"
+    shutil.move(tmp_path / "elsewhere", tmp_path / "unplugged")
+    assert evctl.state("web") == "broken"
+    evctl.fails(1, ["'web'", "a link", "No such file"], "info", "web")
+    shutil.move(tmp_path / "unplugged", tmp_path / "elsewhere")
+    assert evctl.state("web") == "stopped"
+
+
+def test_networks_that_are_not_there(evctl):
+    evctl("net", "create", "lab")
+    evctl("create", "web")
+    evctl.fails(3, ["there is no network 'lap'", "did you mean 'lab'?"], "net", "delete", "lap")
+    result = evctl.fails(3, ["there is no network 'other'", "evctl net list"], "net", "delete", "other")
+    assert "create" not in result.err
+    evctl.fails(3, ["did you mean 'lab'?"], "net", "stop", "lap")
+    evctl.fails(3, ["did you mean 'user'?"], "attach", "web", "nic", "usre")
+    evctl.fails(3, ["net create other"], "attach", "web", "nic", "other")
 
 
 @pytest.mark.parametrize("key, value", [

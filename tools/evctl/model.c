@@ -312,9 +312,9 @@ static int set_nic_mode(json_t *nic, const char *mode, struct error *err)
         json_object_set_new(nic, "mode", json_string("tap"));
         json_object_set_new(nic, "tap", json_string(mode + 4));
     } else {
-        json_t *network = network_load(mode, err);
+        json_t *network = network_load_for_nic(mode, err);
         if (!network)
-            return -ENODEV;
+            return -err->code;
         json_object_set_new(nic, "mode", json_string("network"));
         json_object_set_new(nic, "network", json_string(mode));
         json_decref(network);

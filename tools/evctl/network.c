@@ -44,20 +44,47 @@ static int check_name(const char *name, struct error *err)
                : error_set(err, EINVAL, "'%s': %s", name, rule);
 }
 
+/* `known`, which is freed: what may have been meant. */
+static void set_not_found(const char *name, json_t *known, const char *advice, struct error *err)
+{
+    const char *nearest = store_nearest(known, name);
+    if (nearest)
+        error_set(err, ENODEV, "there is no network '%s'; did you mean '%s'?", name, nearest);
+    else
+        error_set(err, ENODEV, "there is no network '%s'; %s", name, advice);
+    json_decref(known);
+}
+
 json_t *network_load(const char *name, struct error *err)
 {
     json_error_t where;
     char *path = check_name(name, NULL) ? NULL : network_path(name, ".json", err);
     json_t *network = path ? json_load_file(path, 0, &where) : NULL;
-    if (!network && path && access(path, F_OK) == 0)
+    if (!network && path && (access(path, F_OK) == 0 || errno != ENOENT))
         error_set(err, EBADMSG, "the network '%s' cannot be read: %s: %s", name, path, where.text);
     else if (!network)
-        error_set(err, ENODEV,
-                  "there is no network '%s'; use user, none, bridge=NAME, tap=NAME, or make one: "
-                  "evctl net create %s",
-                  name, name);
+        set_not_found(name, network_names(), "'evctl net list' shows those that are", err);
     free(path);
     return network;
+}
+
+json_t *network_load_for_nic(const char *name, struct error *err)
+{
+    struct error why = {0};
+    json_t *network = network_load(name, &why);
+    char advice[160];
+    if (network)
+        return network;
+    if (why.code != ENODEV) {
+        error_set(err, why.code, "%s", why.text);
+        return NULL;
+    }
+    json_t *known = json_array();
+    network_add_names(known);
+    snprintf(advice, sizeof(advice),
+             "use user, none, bridge=NAME, tap=NAME, or make one: evctl net create %.32s", name);
+    set_not_found(name, known, advice, err);
+    return NULL;
 }
 
 static char *netdev_of_network(const char *name, const json_t *network, struct error *err)
@@ -99,7 +126,7 @@ char *network_netdev(const json_t *nic, struct error *err)
         return NULL;
     }
     const char *name = model_text(nic, "network");
-    json_t *network = network_load(name, err);
+    json_t *network = network_load_for_nic(name, err);
     if (network)
         text = netdev_of_network(name, network, err);
     json_decref(network);

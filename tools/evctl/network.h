@@ -14,6 +14,8 @@
 
 /* NULL with err set (ENODEV if there is none of that name). */
 json_t *network_load(const char *name, struct error *err);
+/* The same where a NIC is to be on it: the error tells what else it may be on. */
+json_t *network_load_for_nic(const char *name, struct error *err);
 
 /* Appends what --net may be: modes and the networks that are there. */
 void network_add_names(json_t *names);

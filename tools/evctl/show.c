@@ -27,13 +27,20 @@ struct asked {
     json_t *row;
 };
 
+/* A problem that is no UTF-8, as of a home folder with such a name, is left out. */
+static json_t *describe_broken(const char *name, const char *problem, pid_t pid)
+{
+    json_t *row = json_pack("{s:s, s:s, s:i}", "name", name, "state", "broken", "pid", (int)pid);
+    json_object_set_new(row, "problem", json_string(problem));
+    return row;
+}
+
 static json_t *describe(const struct machine *machine)
 {
     const json_t *config = machine->config;
     pid_t pid = machine_pid(machine->folder_fd);
     if (!config)
-        return json_pack("{s:s, s:s, s:i}", "name", machine->name, "state", "broken", "pid",
-                         (int)pid);
+        return describe_broken(machine->name, machine->problem.text, pid);
     return json_pack("{s:s, s:s, s:I, s:I, s:i, s:i, s:s}", "name", machine->name, "state",
                      pid ? "running" : "stopped", "cpus", (json_int_t)model_number(config, "cpus"),
                      "memory-mib", (json_int_t)model_number(config, "memory-mib"), "disks",
@@ -117,9 +124,12 @@ static json_t *show_all(struct error *err)
     json_array_foreach(names, i, name)
     {
         struct machine machine;
-        if (machine_open(json_string_value(name), MACHINE_BROKEN_OK, &machine, NULL))
+        struct error why = {0};
+        int result = machine_open(json_string_value(name), MACHINE_BROKEN_OK, &machine, &why);
+        if (result == -ENODEV)
             continue; /* deleted meanwhile */
-        json_t *row = describe(&machine);
+        json_t *row =
+            result ? describe_broken(json_string_value(name), why.text, 0) : describe(&machine);
         json_array_append_new(rows, row);
         if (model_number(row, "pid")) {
             asked[count].row = row;
@@ -146,6 +156,16 @@ static void keep_running(json_t *rows)
             json_array_remove(rows, i);
 }
 
+static bool has_problem(const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row) if (json_object_get(row, "problem")) return true;
+    return false;
+}
+
+#define LIST_COLUMNS "name:NAME state:STATE cpus:CPUS memory-mib:MEMORY-MIB disks:DISKS pid:PID"
+
 int cmd_list(struct evctl_call *call, struct error *err)
 {
     size_t i;
@@ -171,8 +191,7 @@ int cmd_list(struct evctl_call *call, struct error *err)
     if (call_has(call, "running"))
         keep_running(rows);
     if (json_array_size(rows))
-        tell_table(rows,
-                   "name:NAME state:STATE cpus:CPUS memory-mib:MEMORY-MIB disks:DISKS pid:PID");
+        tell_table(rows, has_problem(rows) ? LIST_COLUMNS " problem:PROBLEM" : LIST_COLUMNS);
     else
         tell_note("no machines%s; 'evctl create' makes one",
                   call_has(call, "running") ? " are running" : "");

@@ -97,6 +97,19 @@ static json_t *sorted(json_t *names)
     return result;
 }
 
+/* A folder, one that may not be entered too, or a link to where a folder may be again. */
+static bool may_be_machine(int root_fd, const struct dirent *entry)
+{
+    struct stat status;
+    if (store_check_name(entry->d_name, NULL) || entry->d_type == DT_REG)
+        return false;
+    if (entry->d_type == DT_DIR)
+        return true;
+    return fstatat(root_fd, entry->d_name, &status, 0) < 0
+               ? errno != ENOENT || entry->d_type == DT_LNK
+               : S_ISDIR(status.st_mode);
+}
+
 json_t *store_names(struct error *err)
 {
     char *root = store_root(err);
@@ -108,24 +121,30 @@ json_t *store_names(struct error *err)
         return NULL;
     json_t *names = json_array();
     for (struct dirent *entry; (entry = readdir(folder));)
-        if (entry->d_type != DT_REG && store_check_name(entry->d_name, NULL) == 0 &&
-            faccessat(dirfd(folder), entry->d_name, X_OK, 0) == 0)
+        if (may_be_machine(dirfd(folder), entry))
             json_array_append_new(names, json_string(entry->d_name));
     closedir(folder);
     return sorted(names);
+}
+
+const char *store_nearest(const json_t *names, const char *wanted)
+{
+    struct suggest suggest;
+    const json_t *known;
+    size_t i;
+    suggest_init(&suggest, wanted);
+    json_array_foreach(names, i, known) suggest_offer(&suggest, json_string_value(known));
+    return suggest.best;
 }
 
 /* --- opening --- */
 
 static int not_found(const char *name, struct error *err)
 {
-    struct suggest suggest;
-    json_t *names = store_names(NULL), *known;
-    size_t i;
-    suggest_init(&suggest, name);
-    json_array_foreach(names, i, known) suggest_offer(&suggest, json_string_value(known));
-    if (suggest.best)
-        error_set(err, ENODEV, "there is no machine '%s'; did you mean '%s'?", name, suggest.best);
+    json_t *names = store_names(NULL);
+    const char *nearest = store_nearest(names, name);
+    if (nearest)
+        error_set(err, ENODEV, "there is no machine '%s'; did you mean '%s'?", name, nearest);
     else
         error_set(err, ENODEV,
                   "there is no machine '%s'; 'evctl list' shows those that are, 'evctl create' "
@@ -143,16 +162,27 @@ static int set_broken(struct machine *machine, const char *why, int line, struct
                      machine->name, machine->folder, STORE_CONFIG_FILE, line, why);
 }
 
+/* What of it does not open, and why. */
+static int set_closed(const struct machine *machine, const char *file, int code, struct error *err)
+{
+    const char *advice = code == EACCES
+                             ? "let yourself in, with chmod or chown"
+                             : "mend it, or remove the machine with: evctl delete --force";
+    return error_set(err, EBADMSG, "the machine '%s' cannot be read: %s%s: %s; %s", machine->name,
+                     machine->folder, file, strerror(code), advice);
+}
+
 static int load(struct machine *machine, struct error *err)
 {
     json_error_t where;
     struct error why = {0};
     int fd = openat(machine->folder_fd, STORE_CONFIG_FILE, O_RDONLY | O_CLOEXEC);
     FILE *file = fd < 0 ? NULL : fdopen(fd, "re");
+    int code = errno;
     if (!file && access(machine->folder, F_OK) < 0)
         return not_found(machine->name, err); /* deleted or renamed in between */
     if (!file)
-        return set_broken(machine, strerror(errno), 0, err);
+        return set_closed(machine, "/" STORE_CONFIG_FILE, code, err);
     machine->config = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
     fclose(file);
     if (!machine->config)
@@ -168,7 +198,7 @@ static int take_lock(struct machine *machine, struct error *err)
 {
     int fd = openat(machine->folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
-        return error_set_errno(err, errno, "%s/lock", machine->folder);
+        return set_closed(machine, "/lock", errno, err);
     for (unsigned waited_ms = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; waited_ms += LOCK_LOOK_MS) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             break;
@@ -217,9 +247,20 @@ static int open_folder(const char *name, struct machine *machine, struct error *
     machine->folder_fd = open(machine->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (machine->folder_fd >= 0)
         return 0;
-    if (errno == ENOENT || errno == ENOTDIR)
+    struct stat status;
+    int code = errno;
+    bool is_link = lstat(machine->folder, &status) == 0 && S_ISLNK(status.st_mode);
+    if ((code == ENOENT && !is_link) || code == ENOTDIR)
         return not_found(name, err);
-    return error_set_errno(err, errno, "cannot open %s", machine->folder);
+    return set_closed(machine, is_link && code == ENOENT ? ", a link" : "", code, err);
+}
+
+static int load_as_asked(struct machine *machine, unsigned flags, struct error *err)
+{
+    int result = load(machine, &machine->problem);
+    if (!result || (result == -EBADMSG && (flags & MACHINE_BROKEN_OK)))
+        return 0;
+    return error_set(err, machine->problem.code, "%s", machine->problem.text);
 }
 
 int machine_open(const char *name, unsigned flags, struct machine *machine, struct error *err)
@@ -228,9 +269,7 @@ int machine_open(const char *name, unsigned flags, struct machine *machine, stru
     if (!result && (flags & MACHINE_LOCK))
         result = take_lock(machine, err);
     if (!result)
-        result = load(machine, flags & MACHINE_BROKEN_OK ? NULL : err);
-    if (result == -EBADMSG && (flags & MACHINE_BROKEN_OK))
-        result = 0;
+        result = load_as_asked(machine, flags, err);
     if (!result)
         result = check_state(machine, flags, err);
     if (result)

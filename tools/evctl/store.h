@@ -23,9 +23,10 @@ struct machine {
     char *name;
     char *folder; /* absolute */
     int folder_fd;
-    int lock_fd;    /* -1: not locked */
-    json_t *config; /* checked by machine_check */
-    bool is_new;    /* made, and not published yet */
+    int lock_fd;          /* -1: not locked */
+    json_t *config;       /* checked by machine_check */
+    struct error problem; /* why there is none: MACHINE_BROKEN_OK */
+    bool is_new;          /* made, and not published yet */
 };
 
 /* The folder of all machines, made if need be; the caller frees it. NULL with err set. */
@@ -35,14 +36,17 @@ char *store_path(const char *name, struct error *err);
 
 /* What may be a name: 1 to 64 bytes of UTF-8 without '/', control characters, '.' or '-' first. */
 int must_check store_check_name(const char *name, struct error *err);
-/* The names of all machines, sorted, as a JSON array. NULL with err set. */
+/* The names of all machines, sorted, as a JSON array, also of those that cannot be opened. NULL
+ * with err set. */
 json_t *store_names(struct error *err);
+/* The one of these names that may have been meant, or NULL. */
+const char *store_nearest(const json_t *names, const char *wanted);
 
 enum machine_open_flags {
     MACHINE_LOCK = 1 << 0,      /* for a change: waits a little for other commands, then EBUSY */
     MACHINE_STOPPED = 1 << 1,   /* EISCONN if it runs */
     MACHINE_RUNNING = 1 << 2,   /* ENOTCONN if it does not */
-    MACHINE_BROKEN_OK = 1 << 3, /* config is NULL if machine.json cannot be read */
+    MACHINE_BROKEN_OK = 1 << 3, /* without config, but a problem, if machine.json cannot be read */
 };
 int must_check machine_open(const char *name, unsigned flags, struct machine *machine,
                             struct error *err);
