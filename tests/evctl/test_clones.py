@@ -141,6 +141,18 @@ def test_a_linked_clone_leaves_its_original_free(evctl, guest, tools):
     assert "base" not in disk_of(evctl, "one")
 
 
+def test_flatten_removes_nothing_while_a_machine_cannot_be_read(evctl, guest, tools):
+    evctl("create", "web", *guest.diskless, "--disk", "10M")
+    write_pattern(evctl, "web", 1)
+    evctl("clone", "web", "one", "--linked")
+    description = evctl.store / "one/machine.json"
+    text = description.read_text()
+    description.write_text("{")
+    evctl.fails(1, ["'one' builds on", "evctl info"], "disk", "flatten", "web")
+    description.write_text(text)
+    read_pattern(evctl, "one", 1)
+
+
 def test_flatten_merges_the_layers_that_no_clone_needs(evctl, guest, tools):
     evctl("create", "web", *guest.diskless, "--disk", "10M")
     write_pattern(evctl, "web", 1)
