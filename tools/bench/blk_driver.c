@@ -2,7 +2,6 @@
 /* blk_driver: chains that stay described, one for each slot; only header and status change. */
 #include "tools/bench/blk_driver.h"
 
-#include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ring.h>
 
@@ -40,11 +39,11 @@ static void describe_chain(struct blk_driver *driver, unsigned index)
     struct blk_slot *slot = &driver->slots[index];
     struct fake_queue *queue = queue_of(driver, index);
     uint16_t head = head_of(driver, index);
-    slot->header_gpa = fake_guest_alloc(&driver->guest, 17);
+    slot->header_gpa = fake_guest_alloc(driver->guest, 17);
     slot->status_gpa = slot->header_gpa + 16;
-    slot->data_gpa = fake_guest_alloc(&driver->guest, options->block_bytes);
+    slot->data_gpa = fake_guest_alloc(driver->guest, options->block_bytes);
     path_fill(&driver->run, index,
-              fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
+              fake_guest_at(driver->guest, slot->data_gpa, options->block_bytes));
     fake_queue_set_descriptor(queue, head, slot->header_gpa, 16, VRING_DESC_F_NEXT,
                               (uint16_t)(head + 1));
     describe_data(driver, index, options->is_write);
@@ -56,7 +55,7 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
 {
     const struct path_options *options = driver->run.options;
     struct blk_slot *slot = &driver->slots[index];
-    uint8_t *header = fake_guest_at(&driver->guest, slot->header_gpa, 17);
+    uint8_t *header = fake_guest_at(driver->guest, slot->header_gpa, 17);
     bool is_write = path_next_is_write(&driver->run);
     slot->offset = path_next_offset(&driver->run);
     if (options->is_mixed)
@@ -67,7 +66,7 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
     header[16] = 0xff;
     if (options->verifies)
         path_fill(&driver->run, slot->offset,
-                  fake_guest_at(&driver->guest, slot->data_gpa, options->block_bytes));
+                  fake_guest_at(driver->guest, slot->data_gpa, options->block_bytes));
     slot->started_ns = loop_now_ns();
     driver->in_flight++;
     fake_queue_offer(queue_of(driver, index), head_of(driver, index));
@@ -76,7 +75,7 @@ void blk_driver_offer(struct blk_driver *driver, unsigned index)
 static void take_one(struct blk_driver *driver, unsigned index)
 {
     struct blk_slot *slot = &driver->slots[index];
-    uint8_t status = *(uint8_t *)fake_guest_at(&driver->guest, slot->status_gpa, 1);
+    uint8_t status = *(uint8_t *)fake_guest_at(driver->guest, slot->status_gpa, 1);
     driver->in_flight--;
     path_record(&driver->run, slot->offset, slot->started_ns, status ? -EIO : 0);
     if (!path_is_over(&driver->run))
@@ -107,13 +106,15 @@ void blk_driver_describe(struct blk_driver *driver)
 
 static int make_device(struct blk_driver *driver, struct error *err)
 {
-    struct virtio_pci_place place = fake_guest_place(&driver->guest, "bench");
+    struct fake_guest *guest = driver->guest;
+    struct virtio_pci_place place = fake_guest_place(guest, "bench");
     const struct virtio_blk_options options = {.queue_count = driver->run.options->queues};
     int result = virtio_blk_create(&place, driver->run.disk, &options, &driver->device, err);
     if (result)
         return result;
-    driver->guest.mem.on_written = NULL; /* nothing here keeps decoded code */
-    fake_device_probe(&driver->driver, &driver->guest, driver->device);
+    driver->first_vector = guest->first_vector;
+    fake_device_probe(&driver->driver, guest, driver->device);
+    guest->first_vector += driver->driver.vector_count;
     CHECK(fake_device_negotiate(&driver->driver, fake_device_features(&driver->driver) & FEATURES));
     for (unsigned i = 0; i < driver->run.options->queues; i++)
         fake_queue_init(&driver->rings[i].queue, &driver->driver, i, QUEUE_SIZE);
@@ -122,22 +123,11 @@ static int make_device(struct blk_driver *driver, struct error *err)
     return 0;
 }
 
-void blk_driver_init(struct blk_driver *driver)
+int blk_driver_open(struct blk_driver *driver, struct error *err)
 {
-    fake_guest_init(&driver->guest);
-}
-
-int blk_driver_open(struct blk_driver *driver, const struct path_options *options,
-                    struct path_result *result, struct error *err)
-{
+    const struct path_options *options = driver->run.options;
     CHECK(options->depth <= options->queues * (QUEUE_SIZE / CHAIN));
-    driver->run =
-        (struct path_run){.options = options, .result = result, .loop = &driver->guest.loop};
     int status = path_open(&driver->run, err);
-    const struct guest_mem_region *ram = &driver->guest.mem.regions[0];
-    if (!status && options->is_registered &&
-        !disk_register_memory(&driver->guest.loop, ram->host, ram->size))
-        status = error_set(err, EPERM, "cannot register memory with io_uring: raise ulimit -l");
     return status ? status : make_device(driver, err);
 }
 
@@ -145,10 +135,8 @@ int blk_driver_close(struct blk_driver *driver, struct error *err)
 {
     uint64_t sent = 0;
     for (unsigned i = 0; i < driver->run.options->queues; i++)
-        sent += driver->guest.irq.sent[i + 1];
+        sent += driver->guest->irq.sent[driver->first_vector + i + 1];
     driver->run.result->interrupts = sent;
-    fake_guest_close(&driver->guest, driver->device);
-    int status = path_end(&driver->run, err);
-    fake_guest_fini(&driver->guest);
-    return status;
+    fake_guest_close(driver->guest, driver->device);
+    return path_end(&driver->run, err);
 }

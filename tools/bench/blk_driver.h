@@ -17,25 +17,24 @@ struct blk_slot {
 
 struct blk_driver {
     struct path_run run;
-    struct fake_guest guest;
+    struct fake_guest *guest;
     struct device *device;
     struct fake_device driver;
+    unsigned first_vector;
     struct ring rings[PATH_QUEUES_MAX];
     struct blk_slot slots[PATH_DEPTH_MAX]; /* slot n belongs to ring n % options->queues */
     unsigned in_flight;
 };
 
-void blk_driver_init(struct blk_driver *driver);
 /* Describes the chains of all slots in rings that are ready. */
 void blk_driver_describe(struct blk_driver *driver);
-/* Opens the disk and brings the device up. */
-int must_check blk_driver_open(struct blk_driver *driver, const struct path_options *options,
-                               struct path_result *result, struct error *err);
+/* Opens the disk and brings the device up. Guest, run.image, .options and .result are set. */
+int must_check blk_driver_open(struct blk_driver *driver, struct error *err);
 /* Makes a slot's next request available. */
 void blk_driver_offer(struct blk_driver *driver, unsigned index);
 /* Takes what is used and, until the run is over, offers as much again. */
 void blk_driver_take(struct blk_driver *driver);
-/* Takes the figures, closes device and disk. */
+/* Takes the figures, verifies, closes device and disk. */
 int must_check blk_driver_close(struct blk_driver *driver, struct error *err);
 
 #endif

@@ -51,17 +51,29 @@ static void on_finished(struct loop_event *event)
     container_of(event, struct blk_thread, finished)->is_finished = true;
 }
 
-int blk_thread_run(struct blk_thread *thread, struct error *err)
+static int make_events(struct blk_thread *threads, unsigned count, struct error *err)
 {
-    struct loop *loop = &thread->driver->guest.loop;
-    int result = loop_event_init(loop, &thread->finished, on_finished);
+    int result = 0;
+    for (unsigned i = 0; i < count && !result; i++)
+        result =
+            loop_event_init(&threads[i].driver->guest->loop, &threads[i].finished, on_finished);
+    return result ? error_set_errno(err, -result, "cannot make an eventfd") : 0;
+}
+
+int blk_threads_run(struct blk_thread *threads, unsigned count, struct error *err)
+{
+    int result = make_events(threads, count, err);
     if (result)
-        return error_set_errno(err, -result, "cannot make an eventfd");
-    path_begin(&thread->driver->run);
-    CHECK(pthread_create(&thread->thread, NULL, drive, thread) == 0);
-    while (!thread->is_finished)
-        loop_run_once(loop, true);
-    CHECK(pthread_join(thread->thread, NULL) == 0);
-    loop_event_close(&thread->finished, NULL);
+        return result;
+    for (unsigned i = 0; i < count; i++)
+        path_begin(&threads[i].driver->run);
+    for (unsigned i = 0; i < count; i++)
+        CHECK(pthread_create(&threads[i].thread, NULL, drive, &threads[i]) == 0);
+    for (unsigned i = 0; i < count; i++) {
+        while (!threads[i].is_finished)
+            loop_run_once(&threads[i].driver->guest->loop, true);
+        CHECK(pthread_join(threads[i].thread, NULL) == 0);
+        loop_event_close(&threads[i].finished, NULL);
+    }
     return 0;
 }

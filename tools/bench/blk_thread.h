@@ -18,7 +18,7 @@ struct blk_thread {
     pthread_t thread;
 };
 
-/* Drives until the run is over; the loop of the driver's guest runs meanwhile. */
-int must_check blk_thread_run(struct blk_thread *thread, struct error *err);
+/* All drive at once until the run is over; the loop of their guest runs meanwhile. */
+int must_check blk_threads_run(struct blk_thread *threads, unsigned count, struct error *err);
 
 #endif

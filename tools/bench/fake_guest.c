@@ -23,10 +23,14 @@ struct fake_route {
 
 static void count_message(struct fake_irq *irq, uint32_t data)
 {
-    if (data - FAKE_MSI(0) < FAKE_ROUTE_MAX)
-        irq->sent[data - FAKE_MSI(0)]++;
-    else
+    unsigned vector = data - FAKE_MSI(0);
+    if (vector >= FAKE_ROUTE_MAX) {
         irq->sent_other++;
+        return;
+    }
+    irq->sent[vector]++;
+    if (irq->on_sent)
+        irq->on_sent(irq, vector);
 }
 
 static void set_line(struct irq_hub *hub, unsigned gsi, bool level)
@@ -110,10 +114,9 @@ void fake_guest_init(struct fake_guest *guest)
     CHECK(loop_init(&guest->loop) == 0);
     bus_init(&guest->bus, &guest->loop);
     pci_bus_init(&guest->pci_bus, &guest->bus, &guest->irq.hub);
-    guest->mem.regions[0] = (struct guest_mem_region){
-        .size = FAKE_RAM_LOW, .host = map_ram(FAKE_RAM_LOW)};
-    guest->mem.regions[1] =
-        (struct guest_mem_region){
+    guest->mem.regions[0] =
+        (struct guest_mem_region){.size = FAKE_RAM_LOW, .host = map_ram(FAKE_RAM_LOW)};
+    guest->mem.regions[1] = (struct guest_mem_region){
         .gpa = FAKE_HIGH_GPA, .size = FAKE_RAM_HIGH, .host = map_ram(FAKE_RAM_HIGH)};
     guest->mem.region_count = 2;
     guest->mem.on_written = on_written;
@@ -262,7 +265,8 @@ static void enable_msix(struct fake_device *fd)
         uint64_t entry = fd->msix_table + PCI_MSIX_ENTRY_SIZE * i;
         fake_guest_write(fd->guest, entry + PCI_MSIX_ENTRY_LOWER_ADDR, 4, 0xfee00000);
         fake_guest_write(fd->guest, entry + PCI_MSIX_ENTRY_UPPER_ADDR, 4, 0);
-        fake_guest_write(fd->guest, entry + PCI_MSIX_ENTRY_DATA, 4, FAKE_MSI(i));
+        fake_guest_write(fd->guest, entry + PCI_MSIX_ENTRY_DATA, 4,
+                         FAKE_MSI(fd->guest->first_vector + i));
         fake_guest_write(fd->guest, entry + PCI_MSIX_ENTRY_VECTOR_CTRL, 4, 0);
     }
 }

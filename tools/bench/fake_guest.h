@@ -20,7 +20,7 @@
 #define FAKE_RAM_HIGH  (UINT64_C(1) << 20)
 #define FAKE_HIGH_GPA  (UINT64_C(4) << 30)
 #define FAKE_BAR_BASE  UINT64_C(0xc0000000)
-#define FAKE_ROUTE_MAX 64
+#define FAKE_ROUTE_MAX 128
 #define FAKE_MSI(n)    (0x4000u + (n)) /* the data of vector n */
 
 struct fake_irq {
@@ -31,6 +31,7 @@ struct fake_irq {
     bool no_routes;                /* route_create fails */
     unsigned sent[FAKE_ROUTE_MAX]; /* messages by data - FAKE_MSI(0) */
     unsigned sent_other;
+    void (*on_sent)(struct fake_irq *irq, unsigned vector); /* may be NULL */
 };
 
 struct fake_guest {
@@ -41,6 +42,7 @@ struct fake_guest {
     struct guest_mem mem;
     uint64_t next_gpa; /* of the bump allocator */
     uint64_t next_bar;
+    unsigned first_vector;  /* of the device that is probed next */
     uint64_t written_bytes; /* told by guest_mem_written */
     uint8_t *written;       /* by byte of low RAM: was it told? */
 };

@@ -26,6 +26,13 @@ void histogram_add(struct histogram *histogram, uint64_t value)
     histogram->buckets[bucket_of(value)]++;
 }
 
+void histogram_merge(struct histogram *histogram, const struct histogram *other)
+{
+    histogram->count += other->count;
+    for (unsigned i = 0; i < HISTOGRAM_BUCKETS; i++)
+        histogram->buckets[i] += other->buckets[i];
+}
+
 uint64_t histogram_percentile(const struct histogram *histogram, uint64_t parts_per_million)
 {
     unsigned __int128 wanted = (unsigned __int128)histogram->count * parts_per_million / 1000000;

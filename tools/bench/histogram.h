@@ -19,6 +19,7 @@ struct histogram {
 void histogram_add(struct histogram *histogram, uint64_t value);
 /* The smallest value that a bucket counts. */
 uint64_t histogram_floor(unsigned bucket);
+void histogram_merge(struct histogram *histogram, const struct histogram *other);
 /* The value below which `parts_per_million` of all values lie; 0 without values. */
 uint64_t histogram_percentile(const struct histogram *histogram, uint64_t parts_per_million);
 

@@ -31,10 +31,12 @@ static uint64_t mix(uint64_t value)
 static int open_disk(struct path_run *run, struct error *err)
 {
     const struct path_options *options = run->options;
-    if (strcmp(options->format, "null") == 0)
+    if (strcmp(options->format, "null") == 0) {
+        run->image = "null";
         return null_disk_open(run->loop, NULL_DISK_BYTES, &run->disk, err);
+    }
     const struct disk_options disk_options = {
-        .path = options->image,
+        .path = run->image,
         .format = options->format,
         .read_only = !options->is_write && !options->is_mixed,
         .cache = {.direct = options->is_direct, .writeback = true},
@@ -52,7 +54,7 @@ int path_open(struct path_run *run, struct error *err)
     run->random = options->seed;
     if (!run->blocks)
         result = error_set(err, EINVAL, "%s: smaller than one block of %" PRIu64 " bytes",
-                           options->image, options->block_bytes);
+                           run->image, options->block_bytes);
     if (!result && options->verifies) {
         run->written = calloc(1, run->blocks);
         CHECK(run->written);
@@ -116,12 +118,9 @@ void path_take_figures(struct path_run *run)
 {
     struct path_result *result = run->result;
     struct disk_stats stats;
-    uint64_t process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - run->began_process_ns;
+    result->process_cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - run->began_process_ns;
     result->elapsed_ns = loop_now_ns() - run->began_ns;
     result->loop_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - run->began_cpu_ns;
-    /* The clocks are read one after the other: without other threads this may be below 0. */
-    uint64_t ours_ns = result->loop_cpu_ns + result->driver_cpu_ns;
-    result->pool_cpu_ns = process_ns > ours_ns ? process_ns - ours_ns : 0;
     result->loop_turns = run->loop->turns - run->began_turns;
     if (!run->disk)
         return;
@@ -164,12 +163,12 @@ int path_end(struct path_run *run, struct error *err)
     int result = 0;
     path_take_figures(run);
     if (run->failure)
-        result = error_set_errno(err, -run->failure, "%s: a request failed", run->options->image);
+        result = error_set_errno(err, -run->failure, "%s: a request failed", run->image);
     if (!result && run->written)
         result = verify(run, err);
     free(run->written);
     int closed = disk_close_wait(run->disk);
     if (!result && closed)
-        result = error_set_errno(err, -closed, "%s: closing failed", run->options->image);
+        result = error_set_errno(err, -closed, "%s: closing failed", run->image);
     return result;
 }

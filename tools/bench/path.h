@@ -18,6 +18,7 @@
 
 #define PATH_DEPTH_MAX  256
 #define PATH_QUEUES_MAX 8
+#define PATH_DISKS_MAX  8
 #define PATH_FRAME_MAX  1514
 #define PATH_BLOCK_MAX  (UINT64_C(1) << 20)
 /* Of all requests together: what the driver's memory holds. */
@@ -26,15 +27,16 @@
 enum path_direction { PATH_SEND, PATH_RECEIVE, PATH_BOTH };
 
 struct path_options {
-    const char *image;  /* ignored by the format "null" */
-    const char *format; /* "raw", "qcow2", "null", ... */
+    const char *images[PATH_DISKS_MAX]; /* one for each disk; ignored by the format "null" */
+    const char *format;                 /* "raw", "qcow2", "null", ... */
     bool is_write, is_random, is_direct;
     bool verifies;      /* writes only: what was written is read back and compared */
     bool is_mixed;      /* reads and writes, by `read_percent` */
     bool is_registered; /* the driver's memory is registered with io_uring */
     unsigned read_percent;
-    unsigned queues;    /* over which the depth is spread; virtio only */
-    const char *socket; /* of a vhost-user server, in place of a disk of ours */
+    unsigned disks;  /* at once, each with its own device, driver and depth; virtio only */
+    unsigned queues; /* of a disk, over which its depth is spread; virtio only */
+    const char *sockets[PATH_DISKS_MAX]; /* of vhost-user servers, in place of disks of ours */
     uint64_t block_bytes;
     enum path_direction direction; /* net only, where block_bytes is a frame and queues a stream */
     unsigned depth;
@@ -44,8 +46,9 @@ struct path_options {
 
 struct path_result {
     uint64_t operations, elapsed_ns;
-    uint64_t loop_cpu_ns, driver_cpu_ns, pool_cpu_ns; /* driver: where it has its own thread */
-    uint64_t received;                                /* frames */
+    uint64_t loop_cpu_ns, process_cpu_ns;
+    uint64_t driver_cpu_ns; /* where it has a thread of its own */
+    uint64_t received;      /* frames */
     uint64_t loop_turns;
     uint64_t kicks, interrupts; /* virtio only */
     uint64_t host_operations;   /* reads, writes and flushes of the host's files */
@@ -57,6 +60,7 @@ struct path_run {
     const struct path_options *options;
     struct path_result *result;
     struct loop *loop;
+    const char *image;
     struct disk *disk;
     uint64_t blocks, next_block, random;
     uint8_t *written; /* by block, if it verifies */

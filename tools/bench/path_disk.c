@@ -74,7 +74,8 @@ int path_run_disk(const struct path_options *options, struct path_result *result
     struct loop loop;
     struct disk_path *path = calloc(1, sizeof(*path));
     CHECK(path && loop_init(&loop) == 0);
-    path->run = (struct path_run){.options = options, .result = result, .loop = &loop};
+    path->run = (struct path_run){
+        .options = options, .result = result, .loop = &loop, .image = options->images[0]};
     int status = path_open(&path->run, err);
     if (!status) {
         run_requests(path);

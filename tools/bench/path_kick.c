@@ -1,28 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * path_kick: virtio-blk with the driver on its own thread: doorbells and interrupts are the
+ * path_kick: virtio-blk with each driver on its own thread: doorbells and interrupts are the
  * eventfds that an accelerator would signal.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "tools/bench/blk_set.h"
 #include "tools/bench/blk_thread.h"
 
 struct kick_path {
-    struct blk_driver driver; /* first: found from its hub */
-    struct blk_thread thread;
-    struct irq_hub_ops hub_ops;
-    const struct irq_hub_ops *counting_ops;
-    unsigned doorbell_count;
+    struct blk_set set; /* first: found from its hub */
+    struct blk_thread threads[PATH_DISKS_MAX];
+    unsigned disks;          /* whose devices are up, or coming up */
+    unsigned doorbell_count; /* of the last of them */
 };
 
-static void fire(struct irq_route *route)
+static void on_sent(struct fake_irq *irq, unsigned vector)
 {
-    struct fake_irq *irq = container_of(route->hub, struct fake_irq, hub);
-    struct kick_path *path = container_of(irq, struct kick_path, driver.guest.irq);
-    path->counting_ops->route_fire(route);
-    CHECK(eventfd_write(path->thread.irq_fd, 1) == 0);
+    struct kick_path *path = container_of(irq, struct kick_path, set.guest.irq);
+    unsigned disk = path->disks - 1;
+    while (path->set.drivers[disk].first_vector > vector)
+        disk--;
+    CHECK(eventfd_write(path->threads[disk].irq_fd, 1) == 0);
 }
 
 static int on_doorbell(void *opaque, enum bus_space space, uint64_t address,
@@ -32,7 +34,7 @@ static int on_doorbell(void *opaque, enum bus_space space, uint64_t address,
     (void)space;
     (void)address;
     if (path->doorbell_count < PATH_QUEUES_MAX)
-        path->thread.kick_fds[path->doorbell_count++] = bell->event->fd;
+        path->threads[path->disks - 1].kick_fds[path->doorbell_count++] = bell->event->fd;
     return 0;
 }
 
@@ -45,23 +47,33 @@ static void on_doorbell_gone(void *opaque, enum bus_space space, uint64_t addres
     (void)bell;
 }
 
+static int open_disk(struct kick_path *path, struct error *err)
+{
+    struct blk_thread *thread = &path->threads[path->disks];
+    thread->driver = &path->set.drivers[path->disks];
+    thread->irq_fd = eventfd(0, EFD_CLOEXEC);
+    if (thread->irq_fd < 0)
+        return error_set_errno(err, errno, "cannot make an eventfd");
+    path->doorbell_count = 0;
+    return blk_set_open(&path->set, path->disks++, err);
+}
+
 static int run_path(struct kick_path *path, const struct path_options *options,
                     struct path_result *result, struct error *err)
 {
-    struct fake_guest *guest = &path->driver.guest;
+    struct fake_guest *guest = &path->set.guest;
     static const struct bus_listener listener = {.doorbell_add = on_doorbell,
                                                  .doorbell_del = on_doorbell_gone};
-    blk_driver_init(&path->driver);
+    blk_set_init(&path->set, options);
     bus_set_listener(&guest->bus, &listener, path);
-    int status = blk_driver_open(&path->driver, options, result, err);
+    int status = 0;
+    while (path->disks < options->disks && !status)
+        status = open_disk(path, err);
     if (status)
         return status;
-    path->counting_ops = guest->irq.hub.ops;
-    path->hub_ops = *path->counting_ops;
-    path->hub_ops.route_fire = fire;
-    guest->irq.hub.ops = &path->hub_ops;
-    status = blk_thread_run(&path->thread, err);
-    int closed = blk_driver_close(&path->driver, err);
+    guest->irq.on_sent = on_sent;
+    status = blk_threads_run(path->threads, path->disks, err);
+    int closed = blk_set_close(&path->set, result, err);
     return status ? status : closed;
 }
 
@@ -69,10 +81,9 @@ int path_run_kick(const struct path_options *options, struct path_result *result
 {
     struct kick_path *path = calloc(1, sizeof(*path));
     CHECK(path);
-    path->thread = (struct blk_thread){.driver = &path->driver, .irq_fd = eventfd(0, EFD_CLOEXEC)};
-    CHECK(path->thread.irq_fd >= 0);
     int status = run_path(path, options, result, err);
-    close(path->thread.irq_fd);
+    for (unsigned i = 0; i < path->disks; i++)
+        close(path->threads[i].irq_fd);
     free(path);
     return status;
 }

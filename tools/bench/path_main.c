@@ -18,6 +18,7 @@ static const struct option long_options[] = {
     {"depth", required_argument, NULL, 'd'},
     {"direct", no_argument, NULL, 't'},
     {"direction", required_argument, NULL, 'n'},
+    {"disks", required_argument, NULL, 'm'},
     {"format", required_argument, NULL, 'f'},
     {"image", required_argument, NULL, 'i'},
     {"queues", required_argument, NULL, 'q'},
@@ -52,6 +53,21 @@ static int set_count(unsigned *count, const char *name, const char *text, unsign
     int status = parse_number(name, text, max, &number);
     *count = status ? *count : (unsigned)number;
     return status;
+}
+
+/* Those given by name are as many as there are. */
+static int add_name(const char **names, const char *name, unsigned *disks)
+{
+    unsigned count = 0;
+    while (count < PATH_DISKS_MAX && names[count])
+        count++;
+    if (count == PATH_DISKS_MAX) {
+        fprintf(stderr, "evisor-bench: there are at most %d disks\n", PATH_DISKS_MAX);
+        return 1;
+    }
+    names[count] = name;
+    *disks = count + 1;
+    return 0;
 }
 
 static int set_flag(struct path_options *options, int letter)
@@ -105,11 +121,11 @@ static int set_option(struct path_options *options, const struct option *option,
         options->format = text;
         return 0;
     case 'i':
-        options->image = text;
-        return 0;
+        return add_name(options->images, text, &options->disks);
     case 'k':
-        options->socket = text;
-        return 0;
+        return add_name(options->sockets, text, &options->disks);
+    case 'm':
+        return set_count(&options->disks, name, text, PATH_DISKS_MAX);
     case 'n':
         return set_direction(options, text);
     case 'p':
@@ -147,14 +163,19 @@ static int check(const struct path_options *options, bool has_queue)
     const char *wrong = NULL;
     if (options->block_bytes % 512)
         wrong = "the block size must be a multiple of 512";
-    else if (options->block_bytes * options->depth > PATH_DATA_MAX)
-        wrong = "block size times depth must not exceed 6 MiB";
+    else if (align_up(options->block_bytes, 4096) * options->depth * options->disks > PATH_DATA_MAX)
+        wrong = "block size times depth must not exceed 6 MiB, of all disks";
+    else if (options->depth * options->disks > PATH_DEPTH_MAX)
+        wrong = "all disks together have at most 256 requests: use a smaller --depth";
+    else if (!has_queue && options->disks > 1)
+        wrong = "the engine is measured with one disk; 'blk' and 'kick' take several";
     else if (has_queue && options->depth > 85 * options->queues)
         wrong = "a queue of 256 descriptors holds at most 85 requests: use a smaller --depth";
     else if (options->queues > options->depth)
         wrong = "each queue needs a request: --queues must not exceed --depth";
-    else if (!options->image && !options->socket && strcmp(options->format, "null") != 0)
-        wrong = "name an image by --image, or take --format null";
+    else if (!options->images[options->disks - 1] && !options->sockets[options->disks - 1] &&
+             strcmp(options->format, "null") != 0)
+        wrong = "name an image for each disk by --image, or take --format null";
     else if (options->verifies && (!options->is_write || strcmp(options->format, "null") == 0))
         wrong = "--verify compares what --write has written to an image";
     else if (options->is_mixed && options->is_write)
@@ -178,6 +199,13 @@ static int check_net(const struct path_options *options)
     return wrong ? 1 : 0;
 }
 
+/* The clocks are read one after the other: without other threads this may be below 0. */
+static uint64_t pool_cpu_ns(const struct path_result *result)
+{
+    uint64_t ours_ns = result->loop_cpu_ns + result->driver_cpu_ns;
+    return result->process_cpu_ns > ours_ns ? result->process_cpu_ns - ours_ns : 0;
+}
+
 static json_t *describe_latency(const struct histogram *latency_ns)
 {
     json_t *buckets = json_array();
@@ -197,7 +225,7 @@ static void print(const struct path_result *result)
         "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations",
         (json_int_t)result->operations, "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
         (json_int_t)result->loop_cpu_ns, "driver-cpu-ns", (json_int_t)result->driver_cpu_ns,
-        "pool-cpu-ns", (json_int_t)result->pool_cpu_ns, "received", (json_int_t)result->received,
+        "pool-cpu-ns", (json_int_t)pool_cpu_ns(result), "received", (json_int_t)result->received,
         "loop-turns", (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks,
         "interrupts", (json_int_t)result->interrupts, "host-operations",
         (json_int_t)result->host_operations, "latency-ns", describe_latency(&result->latency_ns));
@@ -209,8 +237,13 @@ static void print(const struct path_result *result)
 int main(int argc, char **argv)
 {
     static struct path_result result;
-    struct path_options options = {
-        .format = "raw", .block_bytes = 4096, .depth = 1, .queues = 1, .seconds = 2, .seed = 1};
+    struct path_options options = {.format = "raw",
+                                   .block_bytes = 4096,
+                                   .depth = 1,
+                                   .disks = 1,
+                                   .queues = 1,
+                                   .seconds = 2,
+                                   .seed = 1};
     struct error err = {0};
     const struct path *path = argc > 1 ? find_path(argv[1]) : NULL;
     if (!path) {

@@ -10,12 +10,17 @@ PERMUTATIONS = 5000
 
 
 class Figure:
-    """One quantity: `values` is {peer: [one value a run]}; `better` is "more" or "less"."""
+    """
+    One quantity: `values` is {peer: [one value a run]}; `better` is "more" or "less". `notes` end
+    a peer's line, `remarks` are lines below all, `details` what else the JSON form tells: {peer: {key: value}}.
+    """
 
-    def __init__(self, title, unit, better, values, notes=None):
+    def __init__(self, title, unit, better, values, notes=None, remarks=(),
+                 details=None):
         self.title, self.unit, self.better = title, unit, better
         self.values = values
         self.notes = notes or {}
+        self.remarks, self.details = list(remarks), details or {}
 
     def ratio(self, peer):
         """How much better evisor is than the peer: more than 1 is better, whatever the unit."""
@@ -24,6 +29,14 @@ class Figure:
             return None
         quotient = statistics.median(theirs) / statistics.median(ours)
         return quotient if self.better == "less" else 1 / quotient
+
+    def spread(self, peer):
+        """The least and the most ratio of runs that stood side by side; None where runs failed."""
+        ours, theirs = self.values[OURS], self.values[peer]
+        if len(ours) < 2 or len(ours) != len(theirs) or not all(ours) or not all(theirs):
+            return None
+        found = [b / a if self.better == "less" else a / b for a, b in zip(ours, theirs)]
+        return [min(found), max(found)]
 
     def chance(self, peer):
         """The share of shuffles of both series that differ as much: small means a real difference."""
@@ -36,6 +49,7 @@ class Figure:
         yield f"\n{self.title}"
         for peer, found in self.values.items():
             yield self._line(peer, found)
+        yield from self.remarks
 
     def _line(self, peer, found):
         if not found:
@@ -43,8 +57,9 @@ class Figure:
         line = (f"  {peer:16} {statistics.median(found):12.2f} {self.unit}"
                 f"  [{min(found):.2f} .. {max(found):.2f}]")
         if peer != OURS and self.values.get(OURS):
-            ratio = self.ratio(peer)
+            ratio, spread = self.ratio(peer), self.spread(peer)
             line += f"  ratio {ratio:.2f}" if ratio else ""
+            line += f" [{spread[0]:.2f} .. {spread[1]:.2f}]" if ratio and spread else ""
             line += f"  p={self.chance(peer):.3f}" if self._can_tell(peer) else ""
         return line + (f"  {self.notes[peer]}" if peer in self.notes else "")
 
@@ -53,7 +68,9 @@ class Figure:
         for peer, found in self.values.items():
             peers[peer] = {"values": found, "median": statistics.median(found) if found else None}
             if peer != OURS and found and self.values.get(OURS):
-                peers[peer].update(ratio=self.ratio(peer), p=self.chance(peer))
+                peers[peer].update(ratio=self.ratio(peer), spread=self.spread(peer),
+                                   p=self.chance(peer) if self._can_tell(peer) else None)
+            peers[peer].update(self.details.get(peer, {}))
         return {"title": self.title, "unit": self.unit, "better": self.better, "peers": peers}
 
 

@@ -159,23 +159,29 @@ def commands(options, root, data, boot):
                                 "-nic", nic])
 
 
-def one_figure(title, results, what, unit, scale):
+def one_figure(title, results, what, unit, scale, share):
+    costs = split(results, what)
     return Figure(title, unit, "more", {
         name: [run.results[what][0] / scale for run in runs
                if run.results.get(what) and run.results[what][0] is not None]
-        for name, runs in results.items()})
+        for name, runs in results.items()}, remarks=[
+            f"  {name:16} CPU time for {share[1]}: "
+            + ", ".join(f"{kind} {cost:.0f} ns" for kind, cost in parts.items())
+            for name, parts in costs.items()], details={
+                name: {f"cpu-ns-per-{share[0]}": parts} for name, parts in costs.items()})
 
 
-def split_lines(results, what, unit):
+def split(results, what):
+    """{peer: {kind of thread: nanoseconds of CPU for an operation or a Mbit}}, medians."""
+    found = {}
     for name, runs in results.items():
         full = [run.results[what] for run in runs if len(run.results.get(what, ())) == 3]
         full = [one for one in full if one[0]]
-        if not full:
-            continue
-        parts = ", ".join(
-            f"{kind} {statistics.median([one[2][kind] / (one[0] * one[1]) for one in full]):.0f} ns"
-            for kind in ("loop", "vcpu", "pool"))
-        yield f"  {name:16} CPU time for {unit}: {parts}"
+        if full:
+            found[name] = {kind: statistics.median([one[2][kind] / (one[0] * one[1])
+                                                    for one in full])
+                           for kind in ("loop", "vcpu", "pool")}
+    return found
 
 
 def measure_guest(options, folder):
@@ -187,7 +193,7 @@ def measure_guest(options, folder):
     if not can_boot_stock_kernel(options.accel, kernel):
         return
     rootfs.make_initramfs(kernel, initrd, INIT, modules=MODULES)
-    data = path.make_image(options, folder)
+    data = path.make_images(options, folder)[0]
     boot = ["-kernel", str(kernel.image), "-initrd", str(initrd), "-append",
             "console=ttyS0 quiet reboot=t"]
     peers = list(commands(options, make_root(folder, options, port), data, boot))
@@ -201,8 +207,7 @@ def measure_guest(options, folder):
     for what in PATTERNS:
         title = (f"fio {what} of {options.block} bytes at depth {options.depth[0]} in the guest, "
                  f"{options.format}")
-        yield one_figure(title, results, what, "kop/s", 1000)
-        print("\n".join(split_lines(results, what, "an operation")))
+        yield one_figure(title, results, what, "kop/s", 1000, ("operation", "an operation"))
     for way in ("up", "down"):
-        yield one_figure(f"iperf3 {way} through the user network", results, f"net-{way}", "Mbit/s", 1)
-        print("\n".join(split_lines(results, f"net-{way}", "a Mbit")))
+        yield one_figure(f"iperf3 {way} through the user network", results, f"net-{way}", "Mbit/s",
+                         1, ("mbit", "a Mbit"))

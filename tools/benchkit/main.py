@@ -27,6 +27,7 @@ EPILOG = """examples:
   evisor-bench blk --depth 32 --random     virtio-blk beside fio without a VMM
   evisor-bench blk --format null           what the device model itself costs
   evisor-bench disk --format qcow2 --write --verify
+  evisor-bench kick --disks 4 --random     four disks on one loop; is it the limit?
   evisor-bench kick --vs qemu --depth 1,4,16,32 --random --plot curve.svg
   evisor-bench net --backend null --direction both --packet 64
   evisor-bench guest --accel soft          fio and iperf3 in a stock guest, beside QEMU
@@ -36,7 +37,7 @@ Peers run in alternation. A ratio above 1 means that evisor is better; p is the 
 permutation test, that there is no difference."""
 
 
-QUEUES_MAX = 8
+QUEUES_MAX, DISKS_MAX = 8, 8
 
 
 class OneLine(argparse.ArgumentParser):
@@ -49,6 +50,12 @@ class OneLine(argparse.ArgumentParser):
 def positive(text):
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is no number above 0")
+    return int(text)
+
+
+def seconds(text):
+    if positive(text) > peers.SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"'{text}' is more than {peers.SECONDS_MAX}")
     return int(text)
 
 
@@ -75,26 +82,41 @@ def add_common(command, name, runs):
     command.add_argument("--plot", metavar="FILE.svg", help="draw them (needs matplotlib)")
 
 
-def add_disk_options(command):
-    command.add_argument("--image", metavar="FILE", help="measure on this image; --write changes "
-                         "it (default: one made for the run)")
-    command.add_argument("--format", choices=["raw", "qcow2", "null"], default="raw")
+def add_disk_options(command, name):
+    """What a path does not have is not offered: engine and NBD know no queues and no guest."""
+    has_device = name in ("blk", "kick")
+    command.set_defaults(disks=1, queues=1, registered=False, verify=False)
+    command.add_argument("--image", metavar="FILE", action="append", help="measure on this image"
+                         + ("; again for each further disk" if has_device else "") +
+                         "; --write changes it (default: made for the run)")
+    command.add_argument("--format", choices=["raw", "qcow2"] + ["null"] * (name != "nbd"),
+                         default="raw", help="null answers at once: what is left is evisor itself"
+                         if name != "nbd" else None)
     command.add_argument("--image-mib", type=positive, default=1024, metavar="N",
-                         help="size of the image made for the run (default 1024)")
+                         help="size of an image made for the run (default 1024)")
     command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
     command.add_argument("--depth", type=positives, default=[32], metavar="N[,N...]",
                          help="requests in flight; several depths are measured one after the "
                          "other, and drawn as a curve (default 32)")
-    command.add_argument("--queues", type=positive, default=1, metavar="N",
-                         help="virtqueues over which the depth is spread (default 1)")
+    if has_device:
+        command.add_argument("--disks", type=positive, default=None, metavar="N",
+                             help="disks at once, each with its own image, device and depth, all "
+                             "on one loop; beside a loop for each, and QEMU with an I/O thread for "
+                             "each (default 1)")
+        command.add_argument("--queues", type=positive, default=1, metavar="N",
+                             help="virtqueues of a disk, over which its depth is spread (default 1)")
     command.add_argument("--read-percent", type=positive, default=None, metavar="N",
                          help="a mix of N %% reads, the rest writes")
-    command.add_argument("--seconds", type=positive, default=3, metavar="N")
-    for name, text in (("write", "writes instead of reads"), ("random", "at random offsets"),
-                       ("direct", "O_DIRECT"), ("verify", "read back what was written"),
-                       ("registered", "the guest's memory is registered with io_uring, as by "
-                        "-mem-prealloc")):
-        command.add_argument(f"--{name}", action="store_true", help=text)
+    command.add_argument("--seconds", type=seconds, default=3, metavar="N",
+                         help="how long a run takes (default 3)")
+    flags = {"write": "writes instead of reads", "random": "at random offsets",
+             "direct": "O_DIRECT"}
+    if name != "nbd":
+        flags["verify"] = "read back what was written"
+    if has_device:
+        flags["registered"] = "the guest's memory is registered with io_uring, as by -mem-prealloc"
+    for flag, text in flags.items():
+        command.add_argument(f"--{flag}", action="store_true", help=text)
 
 
 def add_net_options(command):
@@ -109,18 +131,19 @@ def add_net_options(command):
                          help="NICs, or pairs of them: 1 or 2")
     command.add_argument("--depth", type=positives, default=[32], metavar="N",
                          help="frames that the driver has in flight (default 32)")
-    command.add_argument("--seconds", type=positive, default=2, metavar="N")
+    command.add_argument("--seconds", type=seconds, default=2, metavar="N")
 
 
 def add_guest_options(command):
-    command.add_argument("--image", metavar="FILE", help="the guest's second disk, which is "
-                         "written (default: one made for the run)")
+    command.set_defaults(disks=1)
+    command.add_argument("--image", metavar="FILE", action="append", help="the guest's second disk, "
+                         "which is written (default: one made for the run)")
     command.add_argument("--format", choices=["raw", "qcow2"], default="raw")
     command.add_argument("--image-mib", type=positive, default=256, metavar="N")
     command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
     command.add_argument("--depth", type=positives, default=[32], metavar="N")
     command.add_argument("--cpus", type=positive, default=1, metavar="N")
-    command.add_argument("--seconds", type=positive, default=5, metavar="N")
+    command.add_argument("--seconds", type=seconds, default=5, metavar="N")
 
 
 def parser():
@@ -132,7 +155,7 @@ def parser():
         command = commands.add_parser(name, help=measure.__doc__, description=measure.__doc__)
         add_common(command, name, 3 if name in GUEST else 5)
         if name in DISK:
-            add_disk_options(command)
+            add_disk_options(command, name)
         elif name in NET:
             add_net_options(command)
         elif name != "loops":
@@ -160,26 +183,59 @@ def check_destinations(options):
 
 def check(options):
     check_destinations(options)
-    if not peers.EVISOR.exists() or not peers.BENCH_PATH.exists():
-        raise packages.Failure(f"{peers.BENCH_PATH} is not there: build it by ./configure && ninja")
+    for program in (peers.EVISOR, peers.EVISOR_IMG, peers.BENCH_PATH):
+        if not program.exists():
+            raise packages.Failure(f"{program} is not there: build it by ./configure && ninja")
     if options.what in ("net", "guest") and len(options.depth) > 1:
         raise packages.Failure(f"--depth: {options.what} takes one, not several")
     if options.what in DISK:
         check_disk(options)
-    if getattr(options, "image", None) and not pathlib.Path(options.image).exists():
-        raise packages.Failure(f"{options.image}: no such image: make one with evisor-img create, "
-                               "or leave --image out")
+    elif options.what in GUEST:
+        check_disks(options)
+    for image in getattr(options, "image", None) or []:
+        check_image(image)
+
+
+def check_image(image):
+    try:
+        with open(image, "rb"):
+            pass
+    except FileNotFoundError:
+        raise packages.Failure(f"{image}: no such image: make one with evisor-img create, or leave "
+                               "--image out") from None
+    except OSError as error:
+        raise packages.Failure(f"{image}: {error.strerror}: name an image of yours") from None
 
 
 def check_disk(options):
-    if options.format == "null" and (options.image or options.what == "nbd"):
+    if options.format == "null" and options.image:
         raise packages.Failure("the format null has no image: leave --image out, or use raw")
     if options.verify and not options.write:
         raise packages.Failure("--verify compares what --write has written: give both")
     if options.read_percent is not None and (options.write or options.read_percent > 99):
         raise packages.Failure("--read-percent is from 1 to 99, and goes without --write")
+    check_disks(options)
+    if options.vs == "fio" and options.format != "raw":
+        raise packages.Failure("fio knows raw images only: leave --vs out, or use --format raw")
+    if options.vs == "qemu" and options.format == "null":
+        raise packages.Failure("QEMU is not driven without an image: leave --vs out, or use raw")
     if options.queues > QUEUES_MAX:
         raise packages.Failure(f"--queues is from 1 to {QUEUES_MAX}")
+
+
+def check_disks(options):
+    """Images that are given are as many as there are disks."""
+    given = len(options.image or ())
+    if given > 1 and options.what not in ("blk", "kick"):
+        raise packages.Failure(f"{options.what} takes one image: give --image once")
+    options.disks = options.disks or given or 1
+    if given and given != options.disks:
+        raise packages.Failure("each disk has an image of its own: give --image once for each, or "
+                               "leave it out")
+    if options.disks > DISKS_MAX:
+        raise packages.Failure(f"--disks is from 1 to {DISKS_MAX}")
+    if given != len({os.path.realpath(image) for image in options.image or ()}):
+        raise packages.Failure("two disks cannot share an image: name another one for each")
 
 
 def main():
@@ -201,13 +257,17 @@ def main():
 
 def run(options):
     found = []
-    with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
-        for figure in {**DISK, **NET, **GUEST, **MACHINE}[options.what](options, pathlib.Path(folder)):
-            found.append(figure)
-            print("\n".join(figure.lines()), flush=True)
-    if options.json:
-        pathlib.Path(options.json).write_text(
-            json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
+    try:
+        with tempfile.TemporaryDirectory(prefix="evisor-bench-") as folder:
+            for figure in {**DISK, **NET, **GUEST, **MACHINE}[options.what](options,
+                                                                            pathlib.Path(folder)):
+                found.append(figure)
+                print("\n".join(figure.lines()), flush=True)
+    finally:
+        # What was measured before an interruption is not lost.
+        if options.json and found:
+            pathlib.Path(options.json).write_text(
+                json.dumps([figure.as_json() for figure in found], indent=2) + "\n")
     if options.plot:
         drawn = [one for one in found if one.values]
         plot.draw(drawn, options.latencies, options.curves, options.plot)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """nbd: the engine behind an NBD server, beside QEMU's, both driven by fio."""
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -8,39 +9,57 @@ import time
 
 from guestkit import packages
 
-from . import path, storage_daemon
-from .figures import alternate
-from .peers import EVISOR_IMG, Peer, run_json
+from . import path, storage_daemon, syscalls
+from .peers import EVISOR_IMG, run_json
 
 
-def wait_for(name):
-    for _ in range(200):
+class Server:
+    """One of both servers, as often as it is asked."""
+
+    def __init__(self, name, program, options, depth, image, folder):
+        self.name, self.socket = name, folder / "nbd.sock"
+        direct = ["--cache=none"] if options.direct else []
+        self.command = [*program, "-t", "-e", "4", "-k", str(self.socket), "-f", options.format,
+                        *direct, str(image)]
+        size = path.size_of(image) if options.format == "raw" else "100%"
+        self.client = path.fio_command(options, depth, size, [
+            ["--ioengine=nbd", f"--uri=nbd+unix:///?socket={self.socket}"]])
+
+    @contextlib.contextmanager
+    def serving(self):
+        self.socket.unlink(missing_ok=True)
+        server = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE)
         try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(name))
+            self.wait_for(server)
+            yield server.pid
+        finally:
+            server.terminate()
+            server.wait()
+            server.stderr.close()
+
+    def wait_for(self, server):
+        for _ in range(400):
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self.socket))
                 return
-        except OSError:
-            time.sleep(0.05)
-    raise packages.Failure(f"nobody listens on {name}")
+            if server.poll() is not None:
+                raise packages.Failure(server.stderr.read().decode(errors="replace").strip())
+            time.sleep(0.025)
+        raise packages.Failure(f"{self.command[0]}: nobody listens on {self.socket}")
 
-
-def serve_and_drive(peer, options, depth, image, folder):
-    """What fio saw, and the CPU time that the server took meanwhile."""
-    name = folder / "nbd.sock"
-    name.unlink(missing_ok=True)
-    server = subprocess.Popen([*peer.command, "-t", "-e", "4", "-k", str(name), "-f",
-                               options.format, str(image)], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
-    try:
-        wait_for(name)
-        before = server_cpu(server.pid)
-        result = path.normal(run_json(path.fio_command(options, depth, image, [
-            "--ioengine=nbd", f"--uri=nbd+unix:///?socket={name}"])))
-        parts = {kind: used - before[kind] for kind, used in server_cpu(server.pid).items()}
+    def run(self):
+        """What fio saw, and the CPU time that the server took meanwhile."""
+        with self.serving() as pid:
+            before = server_cpu(pid)
+            result = path.normal(run_json(self.client))
+            parts = {kind: used - before[kind] for kind, used in server_cpu(pid).items()}
         return {**result, "cpu": sum(parts.values()), "parts": parts}
-    finally:
-        server.terminate()
-        server.wait()
+
+    def count(self):
+        """The server's only: fio's are the same for both."""
+        with self.serving() as pid:
+            return syscalls.count(self.client, pid)
 
 
 def server_cpu(pid):
@@ -53,13 +72,11 @@ def server_cpu(pid):
 def measure_nbd(options, folder):
     """The engine behind an NBD server, beside QEMU's, both driven by fio."""
     packages.install(["fio", "qemu-utils"], "the peers")
-    image = path.make_image(options, folder)
-    servers = [Peer("evisor", [str(EVISOR_IMG), "serve"])]
+    programs = {"evisor": [str(EVISOR_IMG), "serve"]}
     if path.wants(options, "qemu") and shutil.which("qemu-nbd"):
-        servers.append(Peer("qemu-nbd", ["qemu-nbd"]))
+        programs["qemu-nbd"] = ["qemu-nbd"]
+    image = path.make_images(options, folder)[0]
     for depth in options.depth:
-        results = alternate(servers, options.runs, lambda peer, depth=depth: serve_and_drive(
-            peer, options, depth, image, folder))
-        yield from path.figures(path.title_of(options, depth, "NBD"), results)
-        print("\n".join(path.split_lines(results)))
-        path.add_curve(options, depth, "NBD", results)
+        yield from path.compare(options, depth, "NBD", [
+            Server(name, program, options, depth, image, folder)
+            for name, program in programs.items()])

@@ -3,8 +3,11 @@
 path: the disk paths without a guest: the engine, and the engine behind virtio-blk.
 
 The peers: fio's io_uring engine on the same file without any VMM; qemu-img bench for the engine;
-for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user.
+for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user. Several
+disks at once are on one loop here, and each has an I/O thread of its own there.
 """
+
+import concurrent.futures
 
 import functools
 import json
@@ -18,27 +21,31 @@ import subprocess
 from guestkit import packages
 
 from . import storage_daemon, syscalls
-from .figures import Figure, alternate, pick
-from .peers import BENCH_PATH, EVISOR_IMG, run_json
+from .figures import OURS, Figure, alternate, pick
+from .peers import BENCH_PATH, EVISOR_IMG, json_in, run_json
 
 MIB = 1 << 20
 
 
 def check_room(options, folder):
-    """Of qcow2 there are two for a while: it is converted."""
-    wanted = options.image_mib * (2 if options.format == "qcow2" else 1)
+    """Of a qcow2 image there are two for a while: it is converted."""
+    wanted = options.image_mib * (options.disks + (options.format == "qcow2"))
     there = shutil.disk_usage(folder).free // MIB
     if wanted > there:
-        raise packages.Failure(f"{folder.parent} has {there} MiB left, the image of the run takes "
+        raise packages.Failure(f"{folder.parent} has {there} MiB left, what the run makes takes "
                                f"{wanted}: use a smaller --image-mib, or name another folder by TMPDIR")
 
 
-def make_image(options, folder):
-    """The image given, or one of our own, wholly written: holes would flatter."""
+def make_images(options, folder):
+    """The images given, or our own, wholly written: holes would flatter."""
     if options.image:
-        return pathlib.Path(options.image)
+        return list(map(pathlib.Path, options.image))
     check_room(options, folder)
-    raw = folder / "data.raw"
+    return [make_image(options, folder, index) for index in range(options.disks)]
+
+
+def make_image(options, folder, index):
+    raw = folder / f"data{index}.raw"
     size = options.image_mib * MIB
     block = bytes(range(256)) * 4096
     with open(raw, "wb") as stream:
@@ -46,7 +53,7 @@ def make_image(options, folder):
             stream.write(at.to_bytes(8, "little") + block[8:min(len(block), size - at)])
     if options.format != "qcow2":
         return raw
-    image = folder / "data.qcow2"
+    image = folder / f"data{index}.qcow2"
     subprocess.run([EVISOR_IMG, "convert", "-O", "qcow2", "-S", "0", raw, image], check=True)
     raw.unlink()
     return image
@@ -67,13 +74,22 @@ def path_command(kind, options, depth, where):
     return command
 
 
+def each(option, names):
+    """The option once for each of the names."""
+    return [word for name in names for word in (option, str(name))]
+
+
+def where(options, images):
+    """Which disks a path of this tree drives."""
+    return ["--format", options.format, "--disks", str(options.disks), *each("--image", images)]
+
+
 class Ours:
     """A path of this tree."""
     name = "evisor"
 
-    def __init__(self, kind, options, depth, image):
-        where = ["--format", options.format] + (["--image", str(image)] if image else [])
-        self.command = path_command(kind, options, depth, where)
+    def __init__(self, kind, options, depth, images):
+        self.command = path_command(kind, options, depth, where(options, images))
 
     def run(self):
         return normal(run_json(self.command))
@@ -86,30 +102,97 @@ class AsRaw(Ours):
     """A qcow2 image's own file, read as raw: what the format costs, from the same page cache."""
     name = "its file as raw"
 
-    def __init__(self, kind, options, depth, image):  # pylint: disable=super-init-not-called
-        self.command = path_command(kind, options, depth, ["--format", "raw", "--image",
-                                                           str(image)])
+    def __init__(self, kind, options, depth, images):  # pylint: disable=super-init-not-called
+        self.command = path_command(kind, options, depth, ["--format", "raw",
+                                                           *each("--image", images)])
 
 
-def ours(kind, options, depth, image):
-    """This tree's path; for reads of qcow2 also without the format."""
-    found = [Ours(kind, options, depth, image)]
+class LoopEach(Ours):
+    """What loops of their own would give: as many processes at once, each with one of the disks."""
+    name = "a loop each"
+
+    def __init__(self, kind, options, depth, images):  # pylint: disable=super-init-not-called
+        alone = [["--format", options.format, *each("--image", images[index:index + 1])]
+                 for index in range(options.disks)]
+        self.commands = [path_command(kind, options, depth, one) for one in alone]
+
+    def _all(self, function):
+        with concurrent.futures.ThreadPoolExecutor(len(self.commands)) as pool:
+            return list(pool.map(function, self.commands))
+
+    def run(self):
+        return normal(merged(self._all(run_json)))
+
+    def count(self):
+        syscalls.way()  # is found out once
+        counted = self._all(syscalls.count)
+        if any(one is None or one[1] is None for one in counted):
+            return None
+        return (json.dumps(merged([json.loads(one[0]) for one in counted])),
+                sum(one[1] for one in counted))
+
+
+def merged(raws):
+    """One result of several that ran at once."""
+    total = {key: sum(raw[key] for raw in raws) for key in raws[0] if key != "latency-ns"}
+    total["elapsed-ns"] = max(raw["elapsed-ns"] for raw in raws)
+    buckets = {}
+    for floor, count in (bucket for raw in raws for bucket in raw["latency-ns"]["buckets"]):
+        buckets[floor] = buckets.get(floor, 0) + count
+    buckets = sorted(map(list, buckets.items()))
+    total["latency-ns"] = {"buckets": buckets, **{
+        name: percentile(buckets, share) for name, share in (("p50", .5), ("p99", .99),
+                                                              ("p99.9", .999))}}
+    return total
+
+
+def percentile(buckets, share):
+    """The floor of the bucket above which less than the share of all values lie; 0 without values."""
+    left = int(sum(count for _, count in buckets) * share)
+    for floor, count in buckets:
+        left -= count
+        if left < 0:
+            return floor
+    return 0
+
+
+def ours(kind, options, depth, images):
+    """This tree's path; for reads of qcow2 also without the format, of several disks also apart."""
+    found = [Ours(kind, options, depth, images)]
     if options.format == "qcow2" and not is_write(options) and options.vs != "none":
-        found.append(AsRaw(kind, options, depth, image))
+        found.append(AsRaw(kind, options, depth, images))
+    if options.disks > 1 and options.vs != "none":
+        found.append(LoopEach(kind, options, depth, images))
     return found
 
 
-def fio_command(options, depth, image, engine):
+def size_of(image):
+    """In bytes; of a block device, too."""
+    with open(image, "rb") as stream:
+        return stream.seek(0, 2)
+
+
+def fio_command(options, depth, size, jobs):
+    """
+    `jobs`: the options of each job, which run at once. In threads: a process of fio's own begins a
+    session, which the scheduler gives as much of a busy CPU as all of the others' together.
+    """
     mode = "rw" if options.read_percent is not None else "write" if options.write else "read"
-    size = image.stat().st_size if options.format == "raw" else "100%"
-    command = ["fio", "--name=peer", "--output-format=json",
+    command = ["fio", "--output-format=json+", "--name=global", "--group_reporting=1", "--thread=1",
                f"--rw={'rand' if options.random else ''}{mode}", f"--bs={options.block}",
                f"--iodepth={depth}", f"--runtime={options.seconds}", "--time_based=1",
                f"--direct={int(options.direct)}", "--invalidate=0", "--norandommap=1",
-               f"--size={size}", *engine]
+               f"--size={size}", "--clat_percentiles=0", "--lat_percentiles=1"]
     if options.read_percent is not None:
         command.append(f"--rwmixread={options.read_percent}")
+    for index, job in enumerate(jobs):
+        command += [f"--name=peer{index}", *job]
     return command
+
+
+def for_fio(path):
+    """As a value of --filename."""
+    return re.sub(r"([\\:])", r"\\\1", str(path))
 
 
 def children_cpu():
@@ -122,16 +205,16 @@ class Fio(Ours):
     """The same file without any VMM."""
     name = "fio io_uring"
 
-    def __init__(self, options, depth, image):  # pylint: disable=super-init-not-called
-        self.command = fio_command(options, depth, image, ["--ioengine=io_uring",
-                                                           f"--filename={image}"])
+    def __init__(self, options, depth, images):  # pylint: disable=super-init-not-called
+        self.command = fio_command(options, depth, min(map(size_of, images)), [
+            ["--ioengine=io_uring", f"--filename={for_fio(image)}"] for image in images])
 
     @functools.cached_property
     def start_cpu(self):
         """What fio takes to start and to end."""
         before = children_cpu()
-        run_json([word for word in self.command if not word.startswith(("--runtime", "--time"))]
-                 + ["--number_ios=1"])
+        run_json(["--number_ios=1" if word.startswith("--runtime") else word
+                  for word in self.command if not word.startswith("--time")])
         return children_cpu() - before
 
     def run(self):
@@ -145,13 +228,13 @@ class Fio(Ours):
 
 
 class Vhost(Ours):
-    """Our driver before QEMU's storage daemon."""
-    name = "QEMU vhost-user"
+    """Our drivers before QEMU's storage daemon."""
 
-    def __init__(self, options, depth, image, folder):  # pylint: disable=super-init-not-called
-        self.daemon = storage_daemon.StorageDaemon(image, options, folder)
-        self.command = path_command("vhost", options, depth,
-                                    ["--socket", str(self.daemon.socket)])
+    def __init__(self, options, depth, images, folder):  # pylint: disable=super-init-not-called
+        self.name = "QEMU vhost-user" if len(images) == 1 else "QEMU iothreads"
+        self.daemon = storage_daemon.StorageDaemon(images, options, folder)
+        self.command = [word for word in path_command(
+            "vhost", options, depth, each("--socket", self.daemon.sockets)) if word != "--verify"]
 
     def run(self):
         with self.daemon:
@@ -171,7 +254,7 @@ class Vhost(Ours):
             return None
         # The two runs differ in length: the server's share is scaled to the driver's.
         share = operations_in(driver[0]) / max(operations_in(server[0]), 1)
-        return driver[0], driver[1] + server[1] * share
+        return driver[0], driver[1] + server[1] * share  # both sides
 
 
 class ImgBench(Ours):
@@ -201,50 +284,54 @@ class ImgBench(Ours):
             self.count_of = max(int(2000 / max(took, 1e-3) * self.options.seconds), 2000)
         seconds, cpu = self._run(self.count_of)
         return {"operations": self.count_of, "seconds": seconds, "cpu": cpu, "p50": None,
-                "p99": None, "raw": None, "parts": None}
+                "p99": None, "raw": None, "parts": None, "buckets": None}
 
     def count(self):
         return None
 
 
 def operations_in(output):
-    return normal(json.loads(output))["operations"]
+    return normal(json_in(output))["operations"]
 
 
 def normal(result):
     """
     Of one run, from bench-path or fio: operations, seconds, CPU seconds, latencies; "parts" is
-    {kind of thread: CPU seconds}, or None where that is not known.
+    {kind of thread: CPU seconds}, or None where that is not known, "buckets" the latencies.
     """
     if "jobs" not in result:
         parts = {kind: result[f"{kind}-cpu-ns"] / 1e9 for kind in ("loop", "driver", "pool")}
         return {"operations": result["operations"], "seconds": result["elapsed-ns"] / 1e9,
                 "cpu": parts["loop"] + parts["pool"], "parts": parts,
                 "p50": result["latency-ns"]["p50"] / 1000, "p99": result["latency-ns"]["p99"] / 1000,
-                "raw": result}
+                "buckets": result["latency-ns"]["buckets"], "raw": result}
     job = result["jobs"][0]
     sides = [job["read"], job["write"]]
-    side = max(sides, key=lambda one: one["total_ios"])
-    seconds = max(one["runtime"] for one in sides) / 1000
-    share = side["clat_ns"].get("percentile", {})
-    return {"operations": sum(one["total_ios"] for one in sides), "seconds": seconds,
-            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds, "parts": None, "raw": None,
-            "p50": share.get("50.000000", 0) / 1000, "p99": share.get("99.000000", 0) / 1000}
+    buckets = sorted([int(ns), count] for one in sides
+                     for ns, count in one["lat_ns"].get("bins", {}).items())
+    return {"operations": sum(one["total_ios"] for one in sides),
+            "seconds": max(one["runtime"] for one in sides) / 1000,
+            "cpu": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000,
+            "parts": None, "raw": None, "buckets": buckets,
+            "p50": percentile(buckets, .5) / 1000, "p99": percentile(buckets, .99) / 1000}
 
 
 def present(results, key):
-    return {name: [one[key] for one in got if one[key] is not None]
-            for name, got in results.items()}
+    return {name: [one[key] for one in got if one[key]] for name, got in results.items()}
 
 
 def figures(title, results):
     yield Figure(f"{title}: throughput", "kop/s", "more",
-                 pick(results, lambda one: one["operations"] / one["seconds"] / 1000))
+                 pick(results, lambda one: one["operations"] / one["seconds"] / 1000),
+                 remarks=[*split_lines(results), *turn_lines(results)], details=details(results))
     yield Figure(f"{title}: CPU time for an operation", "us", "less",
                  pick(results, lambda one: 1e6 * one["cpu"] / max(one["operations"], 1)))
+    histograms = {name: {"buckets-ns": got[-1]["buckets"]} for name, got in results.items()
+                  if got and got[-1]["buckets"]}
     for key, text in (("p50", "median"), ("p99", "99th percentile")):
         values = {name: got for name, got in present(results, key).items() if got}
-        yield Figure(f"{title}: latency, {text}", "us", "less", values)
+        yield Figure(f"{title}: latency, {text}", "us", "less", values,
+                     details=histograms if key == "p50" else None)
 
 
 def title_of(options, depth, what):
@@ -252,28 +339,57 @@ def title_of(options, depth, what):
     if options.read_percent is not None:
         kind = f"{'random ' if options.random else ''}{options.read_percent} % reads, the rest writes"
     return (f"{what}, {kind} of {options.block} bytes at depth {depth}, {options.format}"
+            f"{f', {options.disks} disks' if options.disks > 1 else ''}"
             f"{f', {options.queues} queues' if options.queues > 1 else ''}"
             f"{', O_DIRECT' if options.direct else ''}")
 
 
+def split(got):
+    """{kind of thread: nanoseconds of CPU for an operation}, medians; empty where nobody told it."""
+    known = [one for one in got if one["parts"]]
+    return {kind: statistics.median([1e9 * one["parts"][kind] / max(one["operations"], 1)
+                                     for one in known]) for kind in (known[0]["parts"] if known
+                                                                     else ())}
+
+
 def split_lines(results):
     """CPU time for an operation by thread, of those who tell it."""
+    kinds = {"loop": "loop", "driver": "driver (as a vCPU)", "pool": "pool"}
     for name, got in results.items():
-        known = [one for one in got if one["parts"]]
-        if not known:
-            continue
-        kinds = {"loop": "loop", "driver": "driver (as a vCPU)", "pool": "pool"}
-        costs = {kind: statistics.median([1e9 * one["parts"][kind] / max(one["operations"], 1)
-                                          for one in known]) for kind in known[0]["parts"]}
-        yield f"  {name:16} CPU time an operation: " + ", ".join(
-            f"{kinds[kind]} {cost:.0f} ns" for kind, cost in costs.items())
+        costs = split(got)
+        if costs:
+            yield f"  {name:16} CPU time an operation: " + ", ".join(
+                f"{kinds[kind]} {cost:.0f} ns" for kind, cost in costs.items())
 
 
-def turn_line(raw):
+TURNS = {"loop-turns": "loop turns", "kicks": "kicks", "interrupts": "interrupts",
+         "host-operations": "operations on the host's file"}
+
+
+def turns(raw):
+    """For 1,000 operations; and the share of the time that its loop was on a CPU."""
     thousands = max(raw["operations"], 1) / 1000
-    return (f"  {'evisor':16} for 1,000 operations: {raw['loop-turns'] / thousands:.0f} loop turns, "
-            f"{raw['kicks'] / thousands:.0f} kicks, {raw['interrupts'] / thousands:.0f} interrupts, "
-            f"{raw['host-operations'] / thousands:.0f} operations on the host's file")
+    return {**{key: raw[key] / thousands for key in TURNS},
+            "loop-busy": raw["loop-cpu-ns"] / max(raw["elapsed-ns"], 1)}
+
+
+def turn_lines(results):
+    raw = results[OURS][-1]["raw"] if results[OURS] else None
+    if raw:
+        found = turns(raw)
+        yield (f"  {OURS:16} for 1,000 operations: " + ", ".join(
+            f"{found[key]:.0f} {text}" for key, text in TURNS.items())
+            + f"; its loop was busy for {100 * found['loop-busy']:.0f} % of the time")
+
+
+def details(results):
+    """What the JSON form tells beside the rates."""
+    found = {name: {"cpu-ns-per-operation": split(got)} for name, got in results.items()
+             if split(got)}
+    raw = results[OURS][-1]["raw"] if results[OURS] else None
+    if raw:
+        found[OURS]["per-1000-operations"] = turns(raw)
+    return found
 
 
 def syscall_figure(title, peers):
@@ -296,71 +412,73 @@ def compare(options, depth, what, peers):
     results = alternate(peers, options.runs, lambda peer: peer.run())
     yield from figures(title, results)
     yield from syscall_figure(title, peers)
-    print("\n".join(split_lines(results)))
-    print(turn_line(results["evisor"][-1]["raw"]))
+    add_histograms(options, title, results)
+    add_curve(options, depth, title.replace(f" at depth {depth}", ""), results)
+
+
+def add_histograms(options, title, results):
     for name, got in results.items():
-        if got and got[-1]["raw"]:
-            buckets = got[-1]["raw"]["latency-ns"]["buckets"]
-            options.latencies[f"{name}, {what}, depth {depth}"] = buckets
-    add_curve(options, depth, what, results)
+        if got and got[-1]["buckets"]:
+            options.latencies.setdefault(title, {})[name] = got[-1]["buckets"]
 
 
-def add_curve(options, depth, what, results):
+def add_curve(options, depth, title, results):
     """One point of throughput over depth for each peer."""
     for name, got in results.items():
         rate = statistics.median([one["operations"] / one["seconds"] / 1000 for one in got])
-        options.curves.setdefault(f"{name}, {what}", []).append((depth, rate))
+        options.curves.setdefault(title, {}).setdefault(name, []).append((depth, rate))
 
 
 def wants(options, peer):
     return options.vs in (peer, "all")
 
 
-def fio_peer(options, depth, image):
+def fio_peer(options, depth, images):
     if not wants(options, "fio") or options.format != "raw":
         return []
     packages.install(["fio"], "the peer without a VMM")
-    return [Fio(options, depth, image)]
+    return [Fio(options, depth, images)]
 
 
-def vhost_peer(options, depth, image, folder):
+def vhost_peer(options, depth, images, folder):
     if not wants(options, "qemu") or options.format == "null" or options.registered:
         return []
     if not storage_daemon.exists():
         print(f"{storage_daemon.PROGRAM} is not installed (package qemu-system-common or "
               "qemu-utils): it is left out")
         return []
-    return [Vhost(options, depth, image, folder)]
+    return [Vhost(options, depth, images, folder)]
 
 
-def image_for(options, folder):
-    return None if options.format == "null" else make_image(options, folder)
+def images_for(options, folder):
+    return [] if options.format == "null" else make_images(options, folder)
 
 
-def measure_kick(options, folder, image=None):
+def measure_kick(options, folder, images=None):
     """virtio-blk with the driver on its own thread: doorbell to completion to interrupt."""
-    image = image or image_for(options, folder)
+    images = images_for(options, folder) if images is None else images
     for depth in options.depth:
-        peers = [*ours("kick", options, depth, image), *vhost_peer(options, depth, image, folder)]
+        peers = [*ours("kick", options, depth, images),
+                 *vhost_peer(options, depth, images, folder)]
         yield from compare(options, depth, "virtio-blk by eventfds", peers)
 
 
 def measure_blk(options, folder):
     """virtio-blk and the engine below it, without a guest."""
-    image = image_for(options, folder)
+    images = images_for(options, folder)
     for depth in options.depth:
-        peers = [*ours("blk", options, depth, image), *fio_peer(options, depth, image)]
+        peers = [*ours("blk", options, depth, images), *fio_peer(options, depth, images)]
         yield from compare(options, depth, "virtio-blk", peers)
     if wants(options, "qemu") and options.format != "null" and not options.verify:
-        yield from measure_kick(options, folder, image)
+        yield from measure_kick(options, folder, images)
 
 
 def measure_disk(options, folder):
     """The disk engine by itself."""
-    image = image_for(options, folder)
+    images = images_for(options, folder)
     for depth in options.depth:
-        peers = [*ours("disk", options, depth, image), *fio_peer(options, depth, image)]
-        is_plain = not options.random and options.read_percent is None and image
+        peers = [*ours("disk", options, depth, images), *fio_peer(options, depth, images)]
+        is_plain = not options.random and options.read_percent is None and images
         if wants(options, "qemu") and is_plain and shutil.which("qemu-img"):
-            peers.append(ImgBench(options, depth, image))
+            peers.append(ImgBench(options, depth, images[0]))
         yield from compare(options, depth, "the engine", peers)

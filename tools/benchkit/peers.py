@@ -20,7 +20,8 @@ BENCH_PATH = TOP / "build/bench-path"
 BARE_EXIT = TOP / "build/bare-exit"
 MICROVM, Q35 = "QEMU microvm", "QEMU q35"
 BOOT_TIMEOUT = 120  # seconds, after which a boot did not get there
-PROGRAM_TIMEOUT = 900
+SECONDS_MAX = 3600  # of one run
+PROGRAM_TIMEOUT = SECONDS_MAX + 900
 
 
 class Peer:
@@ -78,6 +79,11 @@ def machines(accel, with_others=True):
     return found
 
 
+def json_in(output):
+    """fio's engine for NBD has something to say before."""
+    return json.loads(output[max(output.find("{"), 0):])
+
+
 def run_json(command):
     """What a program prints, as JSON; its failure is ours."""
     try:
@@ -91,8 +97,7 @@ def run_json(command):
         # Our own program says whose it is.
         raise packages.Failure(said.removeprefix("evisor-bench: ") if command[0] == str(BENCH_PATH)
                                else f"{command[0]}: {said}")
-    # fio's engine for NBD has something to say before.
-    return json.loads(done.stdout[max(done.stdout.find("{"), 0):])
+    return json_in(done.stdout)
 
 
 @contextlib.contextmanager

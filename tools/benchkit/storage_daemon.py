@@ -26,27 +26,42 @@ def thread_cpu_ns(pid):
     return found
 
 
-class StorageDaemon:
-    """Serves one image on a socket while entered."""
+def escaped(path):
+    """As a value among others that commas part."""
+    return str(path).replace(",", ",,")
 
-    def __init__(self, image, options, folder):
-        self.socket = folder / "vhost.sock"
+
+class StorageDaemon:
+    """Serves images, each on a socket, while entered; several have an I/O thread each."""
+
+    def __init__(self, images, options, folder):
+        self.sockets = [folder / f"vhost{index}.sock" for index in range(len(images))]
+        self.command = [PROGRAM]
+        for index, image in enumerate(images):
+            self.command += self._export(index, image, options, len(images) > 1)
+        self.process, self.loops = None, ()
+
+    def _export(self, index, image, options, has_thread):
         direct = "on" if options.direct else "off"
-        queues = options.queues
-        self.command = [
-            PROGRAM, "--blockdev", f"driver=file,filename={image},node-name=file,aio=io_uring,"
-            f"cache.direct={direct},discard=unmap", "--blockdev",
-            f"driver={options.format},file=file,node-name=disk,cache.direct={direct}", "--export",
-            f"type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues={queues},"
-            f"addr.type=unix,addr.path={self.socket}"]
-        self.process = None
+        thread = ["--object", f"iothread,id=thread{index}"] if has_thread else []
+        return [*thread, "--blockdev",
+                f"driver=file,filename={escaped(image)},node-name=file{index},aio=io_uring,"
+                f"cache.direct={direct},discard=unmap", "--blockdev",
+                f"driver={options.format},file=file{index},node-name=disk{index},"
+                f"cache.direct={direct}", "--export",
+                f"type=vhost-user-blk,id=export{index},node-name=disk{index},writable=on,"
+                f"num-queues={options.queues},addr.type=unix,addr.path={escaped(self.sockets[index])}"
+                + (f",iothread=thread{index}" if has_thread else "")]
 
     def __enter__(self):
-        self.socket.unlink(missing_ok=True)
+        for socket in self.sockets:
+            socket.unlink(missing_ok=True)
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(400):
-            if self.socket.exists():
+            if all(socket.exists() for socket in self.sockets):
+                # Those of its pool come with the first requests.
+                self.loops = set(thread_cpu_ns(self.process.pid))
                 return self
             if self.process.poll() is not None:
                 break
@@ -60,7 +75,7 @@ class StorageDaemon:
         self.process.wait()
 
     def cpu_ns(self):
-        """(of its loop, of all its other threads), so far."""
+        """(of its loops, of all its other threads), so far."""
         threads = thread_cpu_ns(self.process.pid)
-        loop = threads.pop(self.process.pid, 0)
-        return loop, sum(threads.values())
+        loops = sum(used for thread, used in threads.items() if thread in self.loops)
+        return loops, sum(threads.values()) - loops
