@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """evisor-bench: its statistics, its runs without a guest, and what it says of bad arguments."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -15,7 +16,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
-from benchkit import exits, syscalls  # noqa: E402
+from benchkit import exits, machine, main, path as disk_path, plot, syscalls  # noqa: E402
 from benchkit.figures import Figure, alternate, permutation_test  # noqa: E402
 from benchkit.peers import Peer, time_marks  # noqa: E402
 
@@ -44,6 +45,59 @@ def test_a_ratio_above_1_is_better(better, ratio):
     assert figure.ratio("peer") == ratio
     assert figure.as_json()["peers"]["peer"]["ratio"] == ratio
     assert any("did not get there" in line for line in figure.lines())
+
+
+def test_the_spread_of_a_ratio_is_that_of_runs_side_by_side():
+    values = {"evisor": [1, 2, 4], "peer": [2, 8, 4], "failed once": [1, 2]}
+    figure = Figure("t", "s", "less", values, remarks=["below"], details={"peer": {"cpu": 7}})
+    assert figure.spread("peer") == [1, 4] and figure.spread("failed once") is None
+    assert "[1.00 .. 4.00]" in "\n".join(figure.lines()) and list(figure.lines())[-1] == "below"
+    told = figure.as_json()["peers"]["peer"]
+    assert told["spread"] == [1, 4] and told["cpu"] == 7
+
+
+def test_what_was_measured_before_an_interruption_is_written(tmp_path, monkeypatch):
+    def measure(*_):
+        yield Figure("t", "s", "less", {"evisor": [1]})
+        raise KeyboardInterrupt
+    monkeypatch.setitem(main.MACHINE, "exit", measure)
+    out = tmp_path / "out.json"
+    with pytest.raises(KeyboardInterrupt):
+        main.run(argparse.Namespace(what="exit", json=str(out), plot=None))
+    assert json.loads(out.read_text())[0]["peers"]["evisor"]["median"] == 1
+
+
+def test_a_folder_that_is_not_ours_is_good_enough_to_stand_in(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    main.check_destinations(argparse.Namespace(json=None, plot=None))
+    with pytest.raises(main.packages.Failure, match="cannot be written"):
+        main.check_destinations(argparse.Namespace(json=str(tmp_path / "x"), plot=None))
+
+
+def test_latencies_of_several_are_put_together():
+    def raw(seconds, buckets):
+        return {"operations": sum(count for _, count in buckets), "elapsed-ns": seconds * 10**9,
+                "loop-cpu-ns": 5, "latency-ns": {"p50": 0, "buckets": buckets}}
+    both = disk_path.merged([raw(1, [[10, 98], [50, 1]]), raw(2, [[10, 99], [20, 2]])])
+    assert both["operations"] == 200 and both["elapsed-ns"] == 2 * 10**9 and both["loop-cpu-ns"] == 10
+    assert both["latency-ns"]["buckets"] == [[10, 197], [20, 2], [50, 1]]
+    assert (both["latency-ns"]["p50"], both["latency-ns"]["p99"]) == (10, 20)
+    assert disk_path.percentile([], .5) == 0
+
+
+def test_a_histogram_is_drawn_in_shares():
+    points = plot.widened([[1000, 3], [1010, 3], [4000, 4]])
+    assert sum(share for _, share in points) == pytest.approx(100)
+    assert max(points, key=lambda one: one[1])[1] == pytest.approx(60)
+    assert points[0][1] == points[-1][1] == 0 and points[0][0] < 1 < 4 < points[-1][0]
+    assert plot.colour_of(["QEMU q35", "evisor"])["evisor"] == "C0"
+
+
+def test_exits_that_are_quick_are_counted_by_the_million(tmp_path, monkeypatch):
+    exit_peer = machine.Exits(Peer("quick", []), tmp_path)
+    monkeypatch.setattr(exit_peer, "_seconds", lambda: [1e-7 * exit_peer.reads] * 2)
+    assert exit_peer.us() == pytest.approx([0.1, 0.1])
+    assert exit_peer.reads * 1e-7 >= machine.LONG_SECONDS
 
 
 def test_who_fails_at_first_is_not_waited_for_again():
@@ -109,6 +163,33 @@ def test_several_queues_and_a_mix(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["operations"] > 0
     assert image.stat().st_blocks > 0  # some of them were writes
+
+
+@pytest.mark.parametrize("kind", ["blk", "kick"])
+def test_several_disks_are_driven_at_once(kind, tmp_path):
+    images = [tmp_path / name for name in "abc"]
+    for image in images:
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", image, "8M"], check=True)
+    done = path(kind, *(word for image in images for word in ("--image", image)), "--write",
+                "--random", "--verify", "--depth", 8, "--queues", 2, "--seconds", 1)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert all(image.stat().st_blocks > 0 for image in images)
+    assert sum(count for _, count in figures["latency-ns"]["buckets"]) == figures["operations"]
+    assert figures["interrupts"] > 0 and figures["host-operations"] >= figures["operations"]
+
+
+def test_one_loop_for_several_disks_stands_beside_a_loop_for_each(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("kick", "--disks", 2, "--image-mib", 8, "--depth", 8, "--random", "--seconds", 1,
+                 "--runs", 1, "--json", out)
+    assert done.returncode == 0, done.stderr
+    peers = json.loads(out.read_text())[0]["peers"]
+    assert list(peers) == ["evisor", "a loop each", "QEMU iothreads"]
+    for peer in peers.values():
+        assert peer["cpu-ns-per-operation"]["loop"] > 0 < peer["cpu-ns-per-operation"]["driver"]
+    assert 0 < peers["evisor"]["per-1000-operations"]["loop-busy"] < 1.1
+    assert "its loop was busy for" in done.stdout
 
 
 def test_the_storage_daemon_of_qemu_is_a_peer(tmp_path):
@@ -183,6 +264,17 @@ def test_figures_are_written(tmp_path):
     (["guest", "--image", "/nowhere"], "/nowhere: no such image"),
     (["kick", "--queues", "9"], "--queues is from 1 to 8"),
     (["memry"], "invalid choice: 'memry'"),
+    (["kick", "--disks", "9"], "--disks is from 1 to 8"),
+    (["disk", "--image", "/etc/passwd", "--image", "/etc/hostname"], "disk takes one image"),
+    (["kick", "--image", "/etc/passwd", "--image", "/etc/../etc/passwd"], "cannot share an image"),
+    (["kick", "--image", "/etc/passwd", "--disks", "2"], "an image of its own"),
+    (["kick", "--format", "null", "--disks", "8", "--depth", "64"], "at most 256 requests"),
+    (["blk", "--format", "null", "--registered"], "no io_uring below the format null"),
+    (["blk", "--format", "qcow2", "--vs", "fio"], "fio knows raw images only"),
+    (["nbd", "--queues", "2"], "unrecognized arguments: --queues"),
+    (["disk", "--registered"], "unrecognized arguments: --registered"),
+    (["disk", "--seconds", "4000"], "'4000' is more than 3600"),
+    (["blk", "--image", "/"], "/: Is a directory"),
 ])
 def test_bad_arguments_get_one_line(arguments, said):
     done = bench(*arguments)
@@ -230,6 +322,22 @@ def test_frames_pass_a_network_card():
         figures = json.loads(done.stdout)
         assert (figures["operations"] > 0) == (direction == "send")
         assert (figures["received"] > 0) == (backend == "internal" or direction == "receive")
+
+
+def test_interrupts_of_several_cards_are_counted_once():
+    done = path("net", "--format", "null", "--queues", 2, "--direction", "send", "--block", 100,
+                "--depth", 8, "--seconds", 1)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    # A turn has one for each card that sends.
+    assert 0 < figures["interrupts"] <= 2 * figures["loop-turns"] + 2
+
+
+def test_a_network_is_made_in_the_folder_for_temporary_files(tmp_path):
+    done = subprocess.run([TOP / "build/bench-path", "net", "--format", "internal", "--block",
+                           "100"], check=False, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "TMPDIR": str(tmp_path / "none")})
+    assert done.returncode == 1 and str(tmp_path / "none") in done.stderr
 
 
 def test_system_calls_are_counted():

@@ -6,6 +6,7 @@
  * itself; on "internal" two NICs face each other, one sends and the other receives.
  */
 #include <errno.h>
+#include <limits.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <linux/virtio_ring.h>
@@ -54,7 +55,7 @@ struct net_path {
     struct nic nics[2 * PATH_QUEUES_MAX];
     unsigned nic_count;
     uint8_t frame[PATH_FRAME_MAX];
-    char folder[32];
+    char folder[PATH_MAX];
 };
 
 static int null_send(struct net_backend *net, const struct net_meta *meta, const struct iovec *iov,
@@ -203,7 +204,7 @@ static int make_stream(struct net_path *path, unsigned index, struct error *err)
     if (strcmp(options->format, "null") == 0)
         return make_nic(path, null_create(path, options->direction != PATH_SEND),
                         options->direction != PATH_RECEIVE, err);
-    char folder[64];
+    char folder[PATH_MAX + 16];
     snprintf(folder, sizeof(folder), "%s/%u", path->folder, index);
     const struct net_internal_options internal = {.folder = folder};
     for (unsigned end = 0; end < 2; end++) {
@@ -255,10 +256,11 @@ static void on_net_closed(void *opaque)
 
 static void close_nics(struct net_path *path)
 {
+    /* NICs share the vectors of their queues. */
+    for (unsigned queue = 0; queue < 2; queue++)
+        path->run.result->interrupts += path->guest.irq.sent[queue + 1];
     for (unsigned i = 0; i < path->nic_count; i++) {
         struct nic *nic = &path->nics[i];
-        for (unsigned queue = 0; queue < 2; queue++)
-            path->run.result->interrupts += path->guest.irq.sent[queue + 1];
         fake_guest_close(&path->guest, nic->device);
         nic->net->ops->close(nic->net, on_net_closed, nic);
         while (!nic->is_closed)
@@ -276,9 +278,11 @@ int path_run_net(const struct path_options *options, struct path_result *result,
     path->run = (struct path_run){.options = options, .result = result, .loop = &path->guest.loop};
     memset(path->frame, 0xff, 6); /* to all */
     path->frame[6] = 2;
-    snprintf(path->folder, sizeof(path->folder), "/tmp/evisor-bench-XXXXXX");
+    const char *parent = getenv("TMPDIR");
+    snprintf(path->folder, sizeof(path->folder), "%s/evisor-bench-XXXXXX",
+             parent ? parent : "/tmp");
     if (!mkdtemp(path->folder))
-        return error_set_errno(err, errno, "cannot make a folder in /tmp");
+        return error_set_errno(err, errno, "%s: cannot make a folder there", path->folder);
     int status = 0;
     for (unsigned i = 0; i < options->queues && !status; i++)
         status = make_stream(path, i, err);
@@ -287,7 +291,7 @@ int path_run_net(const struct path_options *options, struct path_result *result,
         close_nics(path);
     }
     for (unsigned i = 0; i < options->queues; i++) {
-        char folder[64];
+        char folder[PATH_MAX + 16];
         snprintf(folder, sizeof(folder), "%s/%u", path->folder, i);
         rmdir(folder);
     }

@@ -12,7 +12,8 @@ PERMUTATIONS = 5000
 class Figure:
     """
     One quantity: `values` is {peer: [one value a run]}; `better` is "more" or "less". `notes` end
-    a peer's line, `remarks` are lines below all, `details` what else the JSON form tells: {peer: {key: value}}.
+    a peer's line, `remarks` are lines below all, `details` what else the JSON form tells:
+    {peer: {key: value}}.
     """
 
     def __init__(self, title, unit, better, values, notes=None, remarks=(),

@@ -124,13 +124,16 @@ def add_net_options(command):
                          default="null", help="null takes and gives frames at once: what is left "
                          "is the device; the others also run a TCP stack, beside QEMU's, and need "
                          "root (default null)")
-    command.add_argument("--direction", choices=["send", "receive", "both", "all"], default="all")
-    command.add_argument("--packet", type=positive, default=1514, metavar="BYTES",
-                         help="a frame, from 60 to 1514 bytes (default 1514)")
-    command.add_argument("--streams", type=positive, default=1, metavar="N",
-                         help="NICs, or pairs of them: 1 or 2")
+    command.add_argument("--direction", choices=["send", "receive", "both", "all"], default="all",
+                         help="both is both at once (default: one after the other)")
+    command.add_argument("--packet", type=positive, default=None, metavar="BYTES",
+                         help="a frame, from 60 to 1514 bytes (default 1514); with a TCP stack, "
+                         "what a datagram carries (default 64)")
+    command.add_argument("--streams", type=positive, default=None, metavar="N",
+                         help="NICs, or pairs of them: 1 or 2 (default 1); with a TCP stack, "
+                         "connections at once (default 1, then 4)")
     command.add_argument("--depth", type=positives, default=[32], metavar="N",
-                         help="frames that the driver has in flight (default 32)")
+                         help="frames that the driver has in flight, without a TCP stack (default 32)")
     command.add_argument("--seconds", type=seconds, default=2, metavar="N")
 
 
@@ -169,14 +172,19 @@ def parser():
     return top
 
 
+def is_writable(path):
+    path = pathlib.Path(path)
+    if path.exists():
+        return not path.is_dir() and os.access(path, os.W_OK)
+    return path.parent.is_dir() and os.access(path.parent, os.W_OK)
+
+
 def check_destinations(options):
     """Before anything is measured: figures that cannot be written would be lost."""
     for option, path in (("--json", options.json), ("--plot", options.plot)):
-        folder = pathlib.Path(path).parent if path else pathlib.Path()
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or (
-                path and pathlib.Path(path).is_dir()):
-            raise packages.Failure(f"{option}: {path} cannot be written: name a file in a folder of "
-                                   "yours")
+        if path is not None and not is_writable(path):
+            raise packages.Failure(f"{option}: {path or 'no name'} cannot be written: name a "
+                                   "file in a folder of yours")
     if options.plot and not options.plot.endswith(".svg"):
         raise packages.Failure(f"--plot: {options.plot}: name a file that ends in .svg")
 
@@ -188,6 +196,8 @@ def check(options):
             raise packages.Failure(f"{program} is not there: build it by ./configure && ninja")
     if options.what in ("net", "guest") and len(options.depth) > 1:
         raise packages.Failure(f"--depth: {options.what} takes one, not several")
+    if getattr(options, "accel", "soft") != "soft":
+        peers.check_accel("kvm")
     if options.what in DISK:
         check_disk(options)
     elif options.what in GUEST:
@@ -217,6 +227,9 @@ def check_disk(options):
     check_disks(options)
     if options.vs == "fio" and options.format != "raw":
         raise packages.Failure("fio knows raw images only: leave --vs out, or use --format raw")
+    if options.registered and options.format == "null":
+        raise packages.Failure("there is no io_uring below the format null to register memory with: "
+                               "leave --registered out, or use raw")
     if options.vs == "qemu" and options.format == "null":
         raise packages.Failure("QEMU is not driven without an image: leave --vs out, or use raw")
     if options.queues > QUEUES_MAX:

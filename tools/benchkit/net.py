@@ -5,20 +5,21 @@ through TAP, slirp and internal networks with a real TCP stack before it (benchk
 """
 
 import json
+import statistics
 
 from guestkit import packages
 
 from . import network, syscalls
-from .figures import Figure, alternate, pick
-from .peers import BENCH_PATH, run_json
+from .figures import OURS, Figure, alternate, pick
+from .peers import BENCH_PATH, Peer, run_json
 
-OURS = "evisor"
+FRAME_BYTES, STREAMS = 1514, 1
 
 
 def command(options, backend, direction):
     return [str(BENCH_PATH), "net", "--format", backend, "--direction", direction, "--block",
-            str(options.packet), "--queues", str(options.streams), "--depth", str(options.depth[0]),
-            "--seconds", str(options.seconds)]
+            str(options.packet or FRAME_BYTES), "--queues", str(options.streams or STREAMS),
+            "--depth", str(options.depth[0]), "--seconds", str(options.seconds)]
 
 
 def frames(result, backend, direction):
@@ -28,34 +29,46 @@ def frames(result, backend, direction):
     return result["operations"] + (result["received"] if direction == "both" else 0)
 
 
-def print_turns(result, count):
-    thousands = max(count, 1) / 1000
-    print(f"  {OURS:16} for 1,000 frames: {result['loop-turns'] / thousands:.0f} loop turns, "
-          f"{result['kicks'] / thousands:.0f} kicks, "
-          f"{result['interrupts'] / thousands:.0f} interrupts")
+def turn_line(found):
+    return (f"  {OURS:16} for 1,000 frames: {found['loop-turns']:.0f} loop turns, "
+            f"{found['kicks']:.0f} kicks, {found['interrupts']:.0f} interrupts")
+
+
+def cpu_ns(results, count):
+    """For a frame, by thread, medians; the driver has none of its own."""
+    return {kind: statistics.median([one[f"{kind}-cpu-ns"] / max(count(one), 1) for one in results])
+            for kind in ("loop", "pool")}
 
 
 def measure_one(options, backend, direction):
     line = command(options, backend, direction)
-    results = alternate([type("Peer", (), {"name": OURS})], options.runs,
-                        lambda _: run_json(line))
+    packet, streams = options.packet or FRAME_BYTES, options.streams or STREAMS
+    results = alternate([Peer(OURS, line)], options.runs, lambda _: run_json(line))
 
     def count(one):
         return frames(one, backend, direction)
-    title = (f"virtio-net on {backend}, {direction}, {options.streams} "
-             f"stream{'s' * (options.streams > 1)} of {options.packet} bytes")
+    title = (f"virtio-net on {backend}, {direction}, {streams} stream{'s' * (streams > 1)} of "
+             f"{packet} bytes")
+    last = results[OURS][-1]
+    turns = {key: 1000 * last[key] / max(count(last), 1) for key in ("loop-turns", "kicks",
+                                                                    "interrupts")}
+    costs = cpu_ns(results[OURS], count)
     yield Figure(f"{title}: throughput", "kframe/s", "more",
-                 pick(results, lambda one: count(one) / one["elapsed-ns"] * 1e6))
+                 pick(results, lambda one: count(one) / one["elapsed-ns"] * 1e6),
+                 remarks=[f"  {OURS:16} CPU time a frame: " + ", ".join(
+                     f"{kind} {cost:.0f} ns" for kind, cost in costs.items()), turn_line(turns)],
+                 details={OURS: {"cpu-ns-per-frame": costs, "per-1000-frames": turns}})
     yield Figure(f"{title}: rate", "Gbit/s", "more", pick(
-        results, lambda one: count(one) * options.packet * 8 / one["elapsed-ns"]))
+        results, lambda one: count(one) * packet * 8 / one["elapsed-ns"]))
     yield Figure(f"{title}: CPU time for a frame, loop", "ns", "less",
                  pick(results, lambda one: one["loop-cpu-ns"] / max(count(one), 1)))
+    if last["latency-ns"]["buckets"]:
+        options.latencies[f"{title}, frames sent"] = {OURS: last["latency-ns"]["buckets"]}
     counted = syscalls.count(line)
     if counted and counted[1] is not None:
         share = 1000 * counted[1] / max(count(json.loads(counted[0])), 1)
         yield Figure(f"{title}: system calls for 1,000 frames, by {syscalls.way()}", "calls", "less",
                      {OURS: [share]})
-    print_turns(results[OURS][-1], count(results[OURS][-1]))
 
 
 def measure_net(options, folder):
@@ -68,6 +81,7 @@ def measure_net(options, folder):
     kinds = {"all": ["tap", "slirp", "internal"], "null": []}.get(options.backend,
                                                                   [options.backend])
     if kinds:
+        network.check()
         packages.install(network.PACKAGES, "networks with a TCP stack before them")
         options.what = kinds
         yield from network.figures(options, folder, options.vs != "none")

@@ -17,11 +17,15 @@ import tempfile
 import time
 
 from guestkit import packages
-from guestkit.netlab import PACKAGES, TOP, Lab, cpu_seconds, wait_for
+from guestkit.netlab import PACKAGES, TOP, Lab, wait_for
 
 from .figures import Figure, alternate, pick
+from .storage_daemon import thread_cpu_ns
 
 BUSY_TRIES = 100
+DATAGRAM_BYTES = 64
+WAYS = {"up": [], "down": ["-R"], "both ways": ["--bidir"]}
+OF_DIRECTION = {"send": ["up"], "receive": ["down"], "both": ["both ways"], "all": ["up", "down"]}
 QEMU = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none"]
 
 
@@ -33,30 +37,38 @@ class Path:
         self.address, self.pids = address, pids
 
     def cpu(self):
-        return sum(map(cpu_seconds, self.pids))
+        """{kind of thread: CPU seconds} so far: the loops are the processes' first threads."""
+        found = {"loop": 0, "pool": 0}
+        for pid in self.pids:
+            for thread, used_ns in thread_cpu_ns(pid).items():
+                found["loop" if thread == pid else "pool"] += used_ns / 1e9
+        return found
 
     def iperf3(self, *words):
-        """What iperf3 tells, and the CPU seconds that the processes took meanwhile."""
+        """What iperf3 tells, and the CPU seconds by thread that the processes took meanwhile."""
         for _ in range(BUSY_TRIES):
             before = self.cpu()
             done = self.client.run(["iperf3", "-c", self.address, "-J", *words], check=False,
                                    timeout=120)
             told = json.loads(done.stdout)
             if "error" not in told:
-                return told["end"], self.cpu() - before
+                return told["end"], {kind: used - before[kind] for kind, used in self.cpu().items()}
             # The server still ends the test before this one, on a slower path.
             if "busy" not in told["error"]:
                 break
             time.sleep(0.2)
         return None
 
-    def stream(self, seconds, count, is_down):
-        """{rate: Gbit/s, cost: CPU seconds a Gbit}; None if it failed."""
-        found = self.iperf3("-t", str(seconds), "-P", str(count), *(["-R"] if is_down else []))
-        gbit = found and found[0]["sum_received"]["bytes"] * 8 / 1e9
+    def stream(self, seconds, count, way):
+        """{rate: Gbit/s, costs: {kind of thread: CPU seconds a Gbit}}; None if it failed."""
+        found = self.iperf3("-t", str(seconds), "-P", str(count), *WAYS[way])
+        sums = found and [found[0][name] for name in ("sum_received", "sum_received_bidir_reverse")
+                          if name in found[0]]
+        gbit = sums and sum(one["bytes"] for one in sums) * 8 / 1e9
         if not gbit:
             return None
-        return {"rate": gbit / found[0]["sum_received"]["seconds"], "cost": found[1] / gbit}
+        return {"rate": gbit / sums[0]["seconds"],
+                "costs": {kind: used / gbit for kind, used in found[1].items()}}
 
     def arrived(self):
         """Frames that the server's interfaces received so far."""
@@ -64,13 +76,13 @@ class Path:
         own = self.server.run("cat /sys/class/net/lo/statistics/rx_packets")
         return sum(map(int, counted.split())) - int(own)
 
-    def small_packets(self, seconds):
+    def small_packets(self, seconds, size):
         """
-        Datagrams of 64 bytes that came out of the network, in thousands a second. iperf3 itself
+        Datagrams of so many bytes that came out of the network, in thousands a second. iperf3 itself
         reads fewer: what its socket then loses is not the network's doing.
         """
         before = self.arrived()
-        found = self.iperf3("-u", "-l", "64", "-b", "0", "-t", str(seconds))
+        found = self.iperf3("-u", "-l", str(size), "-b", "0", "-t", str(seconds))
         if not found:
             return None
         return (self.arrived() - before) / found[0]["sum"]["seconds"] / 1000
@@ -178,15 +190,29 @@ def internal_paths(lab, host, folder):
         f"stream,server={server},addr.type=unix,addr.path={folder}/s" for server in ("on", "off")])
 
 
+def cost_lines(found):
+    for name, got in found.items():
+        if got:
+            yield f"  {name:24} CPU time a Gbit: " + ", ".join(
+                f"{kind} {1000 * cost:.1f} ms" for kind, cost in costs_of(got).items())
+
+
+def costs_of(got):
+    return {kind: statistics.median([one["costs"][kind] for one in got]) for kind in got[0]["costs"]}
+
+
 def measure_streams(title, paths, options):
-    for count in (1, 4):
-        for is_down in (False, True):
+    for count in [options.streams] if options.streams else (1, 4):
+        for way in OF_DIRECTION[options.direction]:
             found = alternate(paths, options.runs,
-                              lambda path: path.stream(options.seconds, count, is_down))
-            what = f"{title}, TCP, {count} stream{'s' * (count > 1)} {'down' if is_down else 'up'}"
-            yield Figure(what, "Gbit/s", "more", pick(found, lambda one: one["rate"]))
+                              lambda path: path.stream(options.seconds, count, way))
+            what = f"{title}, TCP, {count} stream{'s' * (count > 1)} {way}"
+            yield Figure(what, "Gbit/s", "more", pick(found, lambda one: one["rate"]),
+                         remarks=cost_lines(found), details={
+                             name: {"cpu-seconds-per-gbit": costs_of(got)}
+                             for name, got in found.items() if got})
             yield Figure(f"{what}: CPU", "ms/Gbit", "less",
-                         pick(found, lambda one: 1000 * one["cost"]))
+                         pick(found, lambda one: 1000 * sum(one["costs"].values())))
 
 
 def measure_idle(title, paths, settle, seconds=5):
@@ -202,8 +228,9 @@ def measure(title, paths, options):
     for path in paths:
         wait_for(lambda: path.client.reaches(path.address, 1), f"{title}, {path.name}")
     yield from measure_streams(title, paths, options)
-    yield Figure(f"{title}, datagrams of 64 bytes up", "k/s", "more", alternate(
-        paths, options.runs, lambda path: path.small_packets(options.seconds)))
+    size = options.packet or DATAGRAM_BYTES
+    yield Figure(f"{title}, datagrams of {size} bytes up", "k/s", "more", alternate(
+        paths, options.runs, lambda path: path.small_packets(options.seconds, size)))
     yield Figure(f"{title}, ping", "us", "less",
                  alternate(paths, options.runs, lambda path: path.ping_us()))
     # libslirp keeps what it forwarded for 30 s.
@@ -222,6 +249,12 @@ def figures(options, folder, with_peers=True):
                 yield from measure(title, list(paths) if with_peers else [next(paths)], options)
 
 
+def check():
+    for name in ("build/net-guest", "build/tap-copy"):
+        if not (TOP / name).exists():
+            raise packages.Failure(f"{name} is not there: build it by ./configure && ninja")
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="bench-net", description="Measures evisor's networks beside QEMU's, without a machine: "
@@ -231,10 +264,9 @@ def main():
     parser.add_argument("--runs", type=int, default=3, help="of each peer, in turn (default 3)")
     parser.add_argument("--seconds", type=int, default=2, help="of one run (default 2)")
     parser.add_argument("--json", metavar="FILE", help="write all values there")
+    parser.set_defaults(streams=None, packet=None, direction="all")
     options = parser.parse_args()
-    for name in ("build/net-guest", "build/tap-copy"):
-        if not (TOP / name).exists():
-            raise packages.Failure(f"{name} is not there: build it by ./configure && ninja")
+    check()
     packages.install(PACKAGES, "bench-net")
     found = []
     with tempfile.TemporaryDirectory(prefix="evisor-net-") as folder:

@@ -473,12 +473,21 @@ def measure_blk(options, folder):
         yield from measure_kick(options, folder, images)
 
 
+def img_bench_peer(options, depth, image):
+    reason = ("it goes through an image in order only" if options.random
+              or options.read_percent is not None else
+              None if shutil.which("qemu-img") else "package qemu-utils is not installed")
+    if reason:
+        print(f"qemu-img bench is left out: {reason}")
+        return []
+    return [ImgBench(options, depth, image)]
+
+
 def measure_disk(options, folder):
     """The disk engine by itself."""
     images = images_for(options, folder)
     for depth in options.depth:
         peers = [*ours("disk", options, depth, images), *fio_peer(options, depth, images)]
-        is_plain = not options.random and options.read_percent is None and images
-        if wants(options, "qemu") and is_plain and shutil.which("qemu-img"):
-            peers.append(ImgBench(options, depth, images[0]))
+        if images and wants(options, "qemu"):
+            peers += img_bench_peer(options, depth, images[0])
         yield from compare(options, depth, "the engine", peers)

@@ -39,7 +39,7 @@ class Namespace:
         self.holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "sh", "-c",
              "mount -t sysfs sys /sys && ip link set lo up && echo up && exec cat"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         if self.holder.stdout.readline() != "up\n":
             raise packages.Failure("no network namespace can be made here: it takes root, and a "
                                    "root file system that is a mount point")
