@@ -25,12 +25,16 @@ static bool has_address(const struct net_filter_table *table, const uint8_t *add
     return table->overflowed;
 }
 
+bool net_filter_has_vlan(const struct net_filter *filter, unsigned vlan)
+{
+    return !filter->checks_vlan || filter->vlans[vlan / 8] & 1 << vlan % 8;
+}
+
 static bool passes_vlan(const struct net_filter *filter, const uint8_t *frame, size_t length)
 {
-    if (!filter->checks_vlan || length < ETHERNET_BYTES + 4 || load_be16(frame + 12) != TYPE_VLAN)
+    if (length < ETHERNET_BYTES + 4 || load_be16(frame + 12) != TYPE_VLAN)
         return true;
-    unsigned vlan = load_be16(frame + 14) & 0xfff;
-    return filter->vlans[vlan / 8] & 1 << vlan % 8;
+    return net_filter_has_vlan(filter, load_be16(frame + 14) & 0xfff);
 }
 
 bool net_filter_passes(const struct net_filter *filter, const uint8_t *frame, size_t length)
@@ -117,7 +121,7 @@ static bool set_vlan(struct net_filter *filter, bool on, const struct iovec *iov
     if (iov_read(iov, iov_count, offset, bytes, 2) != 2)
         return false;
     unsigned vlan = load_le16(bytes);
-    if (vlan > 4095)
+    if (vlan >= NET_FILTER_VLANS)
         return false;
     uint8_t bit = (uint8_t)(1u << vlan % 8), *byte = &filter->vlans[vlan / 8];
     *byte = on ? *byte | bit : *byte & (uint8_t)~bit;

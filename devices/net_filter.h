@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 
 #define NET_FILTER_ADDRESSES_MAX 64
+#define NET_FILTER_VLANS         4096
 
 struct net_filter_table {
     uint32_t count;
@@ -27,7 +28,7 @@ struct net_filter {
     uint8_t no_multicast, no_unicast, no_broadcast;
     uint8_t checks_vlan;
     struct net_filter_table unicast, multicast;
-    uint8_t vlans[4096 / 8];
+    uint8_t vlans[NET_FILTER_VLANS / 8];
 };
 
 /* Everything passes until the driver says otherwise. */
@@ -35,6 +36,9 @@ void net_filter_reset(struct net_filter *filter, const uint8_t mac[6]);
 
 /* Looks at no more than `length` bytes, the start of a frame. */
 bool net_filter_passes(const struct net_filter *filter, const uint8_t *frame, size_t length);
+
+/* Whether frames of it pass, in a NIC that is not promiscuous. */
+bool net_filter_has_vlan(const struct net_filter *filter, unsigned vlan);
 
 /*
  * Does a command of one of the classes VIRTIO_NET_CTRL_RX, _MAC and _VLAN; its data starts at

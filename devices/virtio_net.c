@@ -23,7 +23,6 @@
 
 #include "base/bytes.h"
 #include "base/iov.h"
-#include "devices/net_filter.h"
 
 enum { RX, TX, CTRL, QUEUE_COUNT };
 enum {
@@ -88,6 +87,9 @@ struct virtio_net {
     uint16_t mtu;
     uint64_t features_off;
     struct net_filter filter;
+    bool is_filter_read; /* since its last change */
+    void (*on_filter_changed)(void *opaque, struct device *device);
+    void *opaque;
     uint32_t guest_offloads; /* of enum net_offloads: what receive may bring */
     bool rx_waits;           /* the backend heard -EAGAIN */
     bool tx_waits;           /* we did */
@@ -502,6 +504,14 @@ static bool may_use_class(const struct virtio_device *vdev, uint8_t class, uint8
     }
 }
 
+/* At most once for each look at the filter, so that no guest keeps anybody busy. */
+static void tell_filter(struct virtio_net *net)
+{
+    if (net->is_filter_read && net->on_filter_changed)
+        net->on_filter_changed(net->opaque, &net->pci.pci.device);
+    net->is_filter_read = false;
+}
+
 static bool do_command(struct virtio_net *net, const struct virtqueue_chain *chain)
 {
     uint8_t what[2];
@@ -518,6 +528,7 @@ static bool do_command(struct virtio_net *net, const struct virtqueue_chain *cha
         if (!net_filter_command(&net->filter, what[0], what[1], chain->iov, chain->out_count, 2))
             return false;
         memcpy(net->config.mac, net->filter.mac, sizeof(net->config.mac));
+        tell_filter(net);
         return true;
     }
 }
@@ -603,6 +614,13 @@ int virtio_net_swap_backend(struct device *device, struct net_backend *backend, 
     on_link(net, backend && backend->link_up);
     on_send_ready(net);
     return 0;
+}
+
+const struct net_filter *virtio_net_read_filter(struct device *device)
+{
+    struct virtio_net *net = container_of(device, struct virtio_net, pci.pci.device);
+    net->is_filter_read = true;
+    return &net->filter;
 }
 
 void virtio_net_announce(struct device *device)
@@ -704,6 +722,8 @@ int virtio_net_create(const struct virtio_pci_place *place, struct net_backend *
     net->backend = backend;
     net->mtu = options->mtu;
     net->features_off = options->features_off;
+    net->on_filter_changed = options->on_filter_changed;
+    net->opaque = options->opaque;
     memcpy(net->mac, options->mac, sizeof(net->mac));
     memcpy(net->config.mac, options->mac, sizeof(net->config.mac));
     net->config.status[0] = backend && backend->link_up ? VIRTIO_NET_S_LINK_UP : 0;

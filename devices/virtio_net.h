@@ -8,6 +8,7 @@
 #ifndef DEVICES_VIRTIO_NET_H
 #define DEVICES_VIRTIO_NET_H
 
+#include "devices/net_filter.h"
 #include "devices/virtio_pci.h"
 #include "netbackends/net.h"
 
@@ -15,6 +16,10 @@ struct virtio_net_options {
     uint8_t mac[6];
     uint16_t mtu;          /* told to the guest; 0: not told */
     uint64_t features_off; /* not offered, and so nothing that needs them */
+    /* Optional. The guest changed which frames it wants, since virtio_net_read_filter was called.
+     */
+    void (*on_filter_changed)(void *opaque, struct device *device);
+    void *opaque;
 };
 
 /* The backend stays the caller's; it is closed after the device, which attaches itself to it. */
@@ -28,6 +33,9 @@ int must_check virtio_net_create(const struct virtio_pci_place *place, struct ne
  */
 int must_check virtio_net_swap_backend(struct device *device, struct net_backend *backend,
                                        struct error *err);
+
+/* Which frames the guest wants. The first change after it is told, and no other. */
+const struct net_filter *virtio_net_read_filter(struct device *device);
 
 /* Asks the guest to announce itself: after its place in the network changed. */
 void virtio_net_announce(struct device *device);

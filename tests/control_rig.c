@@ -168,6 +168,7 @@ static void fill_config(void)
     rig.config.disks = rig.disks;
     rig.config.disk_count = 2;
     rig.nic.netdev_id = "net0";
+    rig.nic.has_device = true;
     rig.config.nics = &rig.nic;
     rig.config.nic_count = 1;
 }

@@ -307,6 +307,11 @@ const struct address_snoop *machine_nic_addresses(const struct machine *machine,
     return &machine->addresses;
 }
 
+const struct net_filter *machine_read_filter(const struct machine *machine, unsigned index)
+{
+    return machine->config->nics[index].has_device ? &machine->filter : NULL;
+}
+
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
     return index ? NULL : machine->backend;

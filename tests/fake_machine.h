@@ -10,6 +10,7 @@
 
 #include "devices/char.h"
 #include "devices/guest_mem.h"
+#include "devices/net_filter.h"
 #include "disk/disk.h"
 #include "netbackends/address_snoop.h"
 #include "netbackends/net.h"
@@ -70,6 +71,7 @@ struct machine {
     struct net_backend nic;
     struct net_backend *backend; /* &nic unless a test has a better one */
     struct address_snoop addresses;
+    struct net_filter filter; /* of the NIC */
     struct chardev terminal;
     struct machine_debugger debugger;
     struct accel_vm vm;

@@ -188,15 +188,6 @@ static int open_disks(struct machine *machine, struct error *err)
     return file_nodes_check(config, err);
 }
 
-static void on_nic_addresses(struct nic_addresses *addresses)
-{
-    struct machine *machine = addresses->opaque;
-    const struct machine_listener *listener = &machine->lifecycle.listener;
-    if (listener->on_nic_addresses)
-        listener->on_nic_addresses(listener->opaque,
-                                   (unsigned)(addresses - machine->nic_addresses));
-}
-
 int machine_open_backend(struct machine *machine, unsigned index, struct error *err)
 {
     const struct vm_config *config = machine->config;
@@ -205,7 +196,7 @@ int machine_open_backend(struct machine *machine, unsigned index, struct error *
     if (result)
         return result;
     result = nic_addresses_init(&machine->nic_addresses[index], machine->loop,
-                                machine->backends[index], on_nic_addresses);
+                                machine->backends[index], machine_nic_tell_addresses);
     if (result)
         return error_set_errno(err, -result, "cannot watch a NIC's addresses");
     machine->nic_addresses[index].opaque = machine;

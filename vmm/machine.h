@@ -19,6 +19,7 @@ struct machine;
 struct disk;
 struct net_backend;
 struct address_snoop;
+struct net_filter;
 struct chardev;
 
 /* As QEMU's RunState, the part that evisor has. */
@@ -144,6 +145,8 @@ int machine_disk_error(const struct machine *machine, unsigned index);
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index);
 /* The IP addresses that the guest has been seen to use there. */
 const struct address_snoop *machine_nic_addresses(const struct machine *machine, unsigned index);
+/* Which frames the guest wants there; NULL: there is no NIC. See virtio_net_read_filter. */
+const struct net_filter *machine_read_filter(const struct machine *machine, unsigned index);
 /* The chardev of config->chardevs[index]; NULL for those the control socket owns. */
 struct chardev *machine_chardev(const struct machine *machine, unsigned index);
 

@@ -8,6 +8,7 @@
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "vmm/machine_private.h"
+#include "vmm/options/nic_words.h"
 
 struct virtio_pci_place machine_place(struct machine *machine, const char *id, unsigned pci_slot)
 {
@@ -56,15 +57,6 @@ int machine_plug_disk(struct machine *machine, unsigned index, struct error *err
     return result;
 }
 
-/* What QEMU gives a NIC without mac=: known to people's DHCP tables and scripts. */
-static void choose_mac(const struct config_nic *config, unsigned index, uint8_t mac[6])
-{
-    static const uint8_t first[6] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
-    memcpy(mac, config->has_mac ? config->mac : first, sizeof(first));
-    if (!config->has_mac)
-        mac[5] = (uint8_t)(mac[5] + index);
-}
-
 void machine_guard_nic(struct machine *machine, unsigned index)
 {
     const struct config_nic *config = &machine->config->nics[index];
@@ -76,9 +68,12 @@ int machine_plug_nic(struct machine *machine, unsigned index, struct error *err)
 {
     struct config_nic *config = &machine->config->nics[index];
     const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
-    struct virtio_net_options options = {.mtu = config->mtu, .features_off = config->features_off};
+    struct virtio_net_options options = {.mtu = config->mtu,
+                                         .features_off = config->features_off,
+                                         .on_filter_changed = machine_nic_filter_changed,
+                                         .opaque = machine};
     struct device *device;
-    choose_mac(config, index, options.mac);
+    nic_words_mac(machine->config, index, options.mac);
     memcpy(config->mac, options.mac, sizeof(config->mac));
     config->has_mac = true; /* it keeps it where it moves to another network */
     machine_guard_nic(machine, index);

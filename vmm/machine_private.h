@@ -161,6 +161,11 @@ int must_check machine_make_disks(struct machine *machine, struct error *err);
 int must_check machine_make_nics(struct machine *machine, struct error *err);
 int must_check machine_make_rngs(struct machine *machine, struct error *err);
 
+/* machine_nics.c: the device of a NIC, or NULL; and what it calls. */
+struct device *machine_nic_device(const struct machine *machine, unsigned index);
+void machine_nic_tell_addresses(struct nic_addresses *addresses);
+void machine_nic_filter_changed(void *opaque, struct device *device);
+
 /* hotplug_drives.c, hotplug_net.c: the entry of a drive or node, and of a netdev, or -1. */
 int machine_drive_index(const struct machine *machine, const char *name);
 int machine_netdev_index(const struct machine *machine, const char *id);

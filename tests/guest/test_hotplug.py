@@ -104,6 +104,13 @@ def check_nic(machine):
     assert machine.check("cat /sys/class/net/eth0/mtu").strip() == "1400"
     machine.check("udhcpc -i eth0 -n -q -s /etc/udhcpc/default.script", 120)
     assert "inet 10.7.0.15" in machine.check("ip addr show dev eth0")
+    (wanted,) = qmp.execute("query-rx-filter", name="nic1")
+    assert wanted["main-mac"] == "52:54:00:aa:bb:cc" and not wanted["promiscuous"]
+    assert "01:00:5e:00:00:01" in wanted["multicast-table"] and wanted["broadcast-allowed"]
+    machine.check("ip link set eth0 promisc on")
+    assert qmp.wait_event("NIC_RX_FILTER_CHANGED")["data"] == {
+        "name": "nic1", "path": "/machine/peripheral/nic1/virtio-backend"}
+    assert qmp.execute("query-rx-filter", name="nic1")[0]["promiscuous"]
     qmp.execute("netdev_add", type="user", id="other", net="10.8.0.0/24")
     qmp.execute("set_link", name="nic1", up=False)
     until(machine, "test $(cat /sys/class/net/eth0/carrier) = 0")
@@ -114,10 +121,11 @@ def check_nic(machine):
     machine.check("udhcpc -i eth0 -n -q -s /etc/udhcpc/default.script", 120)
     assert "inet 10.8.0.15" in machine.check("ip addr show dev eth0")
     qmp.execute("netdev_del", id="hot")
+    qmp.execute("netdev_del", id="other")
+    assert {"id": "", "nic": "nic1", "addresses": []} in qmp.execute("query-nic-addresses")
     qmp.execute("device_del", id="nic1")
     wait_deleted(machine, "nic1")
     until(machine, "! test -e /sys/class/net/eth0")
-    qmp.execute("netdev_del", id="other")
 
 
 def check_rng(machine):

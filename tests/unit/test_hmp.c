@@ -175,7 +175,7 @@ static void test_info(void **state)
         "    Cache mode:       writethrough, direct\r\n");
     assert_non_null(strstr(ask(fd, "info blockstats"), "virtio0: rd_bytes=4096 wr_bytes=0"));
     assert_string_equal(ask(fd, "info network"),
-                        "virtio-net-pci: index=0,type=nic,model=virtio-net-pci,macaddr="
+                        "virtio-net-pci.0: index=0,type=nic,model=virtio-net-pci,macaddr="
                         "52:54:00:12:34:56\r\n"
                         " \\ net0: index=0,type=user\r\n");
     assert_non_null(strstr(ask(fd, "info chardev"), "compat_monitor0: filename=unix:/tmp"));

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "netbackends/net.h"
+#include "tests/frames.h"
 #include "tests/unit/test.h"
 #include "vmm/machine_chardev.h"
 #include "vmm/machine_guest.h"
@@ -31,6 +32,7 @@ static struct error err;
 /* What the machine told. */
 static char deleted[64], refused[64];
 static unsigned deletions, osts, resets;
+static unsigned address_changes;
 static unsigned dones;
 static int done_result;
 
@@ -51,6 +53,12 @@ static void on_event(void *opaque, enum machine_event event, enum machine_shutdo
 {
     (void)opaque, (void)cause;
     resets += event == MACHINE_EVENT_RESET;
+}
+
+static void on_nic_addresses(void *opaque, unsigned nic)
+{
+    (void)opaque, (void)nic;
+    address_changes++;
 }
 
 static void on_done(void *opaque, int result, const struct error *error)
@@ -105,6 +113,7 @@ static int set_up(void **state)
     if (machine_create(&loop, &config, &machine, &err))
         fail_msg("%s", err.text);
     machine_set_listener(machine, &(struct machine_listener){.on_event = on_event,
+                                                             .on_nic_addresses = on_nic_addresses,
                                                              .on_named_event = on_named_event});
     return 0;
 }
@@ -601,6 +610,46 @@ static void test_images_over_nodes_of_files(void **state)
     expect_error(blockdev_add("driver=file,node-name=g,filename=/no/such"), "/no/such");
 }
 
+static const struct address_snoop *learn_address(const char *netdev)
+{
+    static const uint8_t mac[] = FRAMES_GUEST_MAC;
+    unsigned index = (unsigned)machine_netdev_index(machine, netdev);
+    struct frames_buffer frame;
+    frames_arp_request(&frame, mac, FRAMES_IPV4(10, 0, 0, 1), FRAMES_IPV4(10, 0, 0, 2));
+    const struct iovec iov = {frame.bytes, frame.length};
+    assert_int_equal(net_send(machine->backends[index], NULL, &iov, 1), 0);
+    assert_int_equal(machine_nic_addresses(machine, index)->count, 1);
+    return machine_nic_addresses(machine, index);
+}
+
+/* Where the guest has been is not where it is. */
+static void test_addresses_stay_behind_with_nobody(void **state)
+{
+    (void)state;
+    start();
+    assert_int_equal(run(machine_netdev_add, "type", "user,id=a"), 0);
+    assert_int_equal(run(machine_netdev_add, "type", "user,id=b"), 0);
+    assert_int_equal(device_add("virtio-net-pci,netdev=a,id=nic"), 0);
+    uint32_t slot = take_new();
+    const struct address_snoop *at_a = learn_address("a");
+    assert_int_equal(machine_nic_set_netdev(machine, "nic", "b", &err), 0);
+    assert_int_equal(at_a->count, 0);
+    const struct address_snoop *at_b = learn_address("b");
+    unsigned before = address_changes;
+    del_netdev("b");
+    assert_int_equal(at_b->count, 0);
+    assert_int_equal(address_changes, before + 1);
+    assert_true(config.nics[1].has_device);
+    assert_non_null(machine_read_filter(machine, 1));
+    assert_int_equal(machine_nic_set_netdev(machine, "nic", "a", &err), 0);
+    learn_address("a");
+    assert_int_equal(device_del("nic"), 0);
+    let_go(slot, "nic");
+    assert_int_equal(at_a->count, 0);
+    assert_null(machine_read_filter(machine, 0));
+    del_netdev("a");
+}
+
 static void test_nics_change_their_networks(void **state)
 {
     (void)state;
@@ -709,6 +758,7 @@ int main(void)
         TEST(test_drives_go_with_their_devices),
         TEST(test_images_over_nodes_of_files),
         TEST(test_nics_change_their_networks),
+        TEST(test_addresses_stay_behind_with_nobody),
         TEST(test_cpus_come_and_go),
         TEST(test_cpus_that_cannot_be),
     };

@@ -162,9 +162,12 @@ static void test_vlans(void **state)
     (void)state;
     memcpy(frame + 12, "\x81\x00\x20\x05", 4); /* priority 1, VLAN 5 */
     assert_true(passes("\x52\x54\x00\x12\x34\x56"));
+    assert_true(net_filter_has_vlan(&filter, 5));
     filter.checks_vlan = 1;
+    assert_false(net_filter_has_vlan(&filter, 5));
     assert_false(passes("\x52\x54\x00\x12\x34\x56"));
     assert_true(command(VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\5\0", 2, 1));
+    assert_true(net_filter_has_vlan(&filter, 5));
     assert_true(passes("\x52\x54\x00\x12\x34\x56"));
     assert_true(command(VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, "\xff\x0f", 2, 2));
     assert_true(command(VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL, "\5\0", 2, 2));

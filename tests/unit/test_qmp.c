@@ -173,7 +173,8 @@ static void learn_addresses(void)
 }
 
 #define ADDRESSES                                                                                  \
-    "{\"id\": \"net0\", \"addresses\": [{\"mac\": \"02:00:00:00:00:01\", \"ip-address\": "         \
+    "{\"id\": \"net0\", \"nic\": \"virtio-net-pci.0\", \"addresses\": [{\"mac\": "                 \
+    "\"02:00:00:00:00:01\", \"ip-address\": "                                                      \
     "\"fd00::1\", \"ip-address-type\": \"ipv6\", \"source\": \"dhcp\", \"first-seen\": 4, "        \
     "\"last-seen\": 8, \"expires\": 99}, {\"mac\": \"02:00:00:00:00:00\", \"ip-address\": "        \
     "\"10.0.2.9\", \"ip-address-type\": \"ipv4\", \"source\": \"arp\", \"first-seen\": 5, "        \
@@ -190,6 +191,52 @@ static void test_addresses_of_nics(void **state)
     rig_expect(&silent, "{'execute':'qmp_capabilities'}", "{\"return\": {}}"); /* no event before */
     rig_leave(&client);
     rig_leave(&silent);
+}
+
+/* Its network is gone, and with it what the guest had there. */
+static void test_a_nic_without_a_network_is_listed(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(true);
+    rig.machine.backend = NULL;
+    rig.nic.netdev_id = NULL;
+    rig.nic.qdev_id = "nic0";
+    rig_expect(&client, "{'execute':'query-nic-addresses'}",
+               "{\"return\": [{\"id\": \"\", \"nic\": \"nic0\", \"addresses\": []}]}");
+    rig.nic.has_device = false;
+    rig_expect(&client, "{'execute':'query-nic-addresses'}", "{\"return\": []}");
+    rig_expect(&client, "{'execute':'query-rx-filter'}", "{\"return\": []}");
+    rig_leave(&client);
+}
+
+static void test_filters_of_nics(void **state)
+{
+    (void)state;
+    struct rig_client client = rig_open(true);
+    struct net_filter *filter = &rig.machine.filter;
+    *filter = (struct net_filter){.mac = {2, [5] = 7},
+                                  .no_unicast = 1,
+                                  .all_multicast = 1,
+                                  .no_broadcast = 1,
+                                  .checks_vlan = 1,
+                                  .unicast = {.overflowed = 1},
+                                  .multicast = {2, 0, {1, [5] = 1, [6] = 1, [11] = 2}}};
+#define FILTER(vlan, vlans)                                                                        \
+    "{\"return\": [{\"name\": \"virtio-net-pci.0\", \"promiscuous\": false, \"multicast\": "       \
+    "\"all\", \"unicast\": \"none\", \"vlan\": \"" vlan "\", \"broadcast-allowed\": false, "       \
+    "\"multicast-overflow\": false, \"unicast-overflow\": true, \"main-mac\": "                    \
+    "\"02:00:00:00:00:07\", \"vlan-table\": [" vlans "], \"unicast-table\": [], "                  \
+    "\"multicast-table\": [\"01:00:00:00:00:01\", \"01:00:00:00:00:02\"]}]}"
+    rig_expect(&client, "{'execute':'query-rx-filter'}", FILTER("none", ""));
+    filter->vlans[0] = 0x22;
+    filter->vlans[511] = 0x80;
+    rig_expect(&client, "{'execute':'query-rx-filter','arguments':{'name':'virtio-net-pci.0'}}",
+               FILTER("normal", "4095, 5, 1"));
+    rig_expect_error(&client, "{'execute':'query-rx-filter','arguments':{'name':'net0'}}",
+                     "GenericError", "net client(net0) isn't a NIC");
+    rig_expect_error(&client, "{'execute':'query-rx-filter','arguments':{'name':'zz'}}",
+                     "GenericError", "invalid net client name: zz");
+    rig_leave(&client);
 }
 
 static json_t *find_named(json_t *list, const char *name)
@@ -534,6 +581,8 @@ int main(void)
         TEST(test_block_errors),
         TEST(test_schema),
         TEST(test_addresses_of_nics),
+        TEST(test_a_nic_without_a_network_is_listed),
+        TEST(test_filters_of_nics),
         TEST(test_failures_of_the_machine),
         TEST(test_queries),
         TEST(test_query_commands_lists_what_works),

@@ -96,7 +96,7 @@ void qmp_call_finished(struct control_client *client);
 /* {"qemu": {...}, "package": "..."}: the level of QEMU's protocol, and who we really are. */
 json_t *qmp_version(void);
 
-/* {"id": "net0", "addresses": [...]}: newest first. */
+/* {"id": "net0", "nic": "nic0", "addresses": [...]}: newest first; "" where the netdev is gone. */
 json_t *qmp_nic_addresses(const struct machine *machine, unsigned index);
 
 /* The path by which a CPU is known. */
@@ -141,7 +141,7 @@ qmp_handler_fn qmp_block, qmp_transaction, qmp_blockdev_create;
 /* qmp_schema.c */
 qmp_handler_fn qmp_query_qmp_schema;
 /* commands_net.c */
-qmp_handler_fn qmp_query_nic_addresses, qmp_set_link;
+qmp_handler_fn qmp_query_nic_addresses, qmp_query_rx_filter, qmp_set_link;
 qmp_handler_fn qmp_guestfwd_add, qmp_guestfwd_remove, qmp_hostfwd_add, qmp_hostfwd_remove,
     qmp_query_forwards;
 /* commands_run.c */

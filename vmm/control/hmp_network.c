@@ -8,6 +8,7 @@
 #include "vmm/control/commands.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/options/forward.h"
+#include "vmm/options/nic_words.h"
 
 static const struct vm_config *config_of(const struct hmp_call *call)
 {
@@ -95,15 +96,15 @@ void hmp_hostfwd_remove(struct hmp_call *call)
     forward_fini(&rule);
 }
 
-static void print_nic(FILE *out, const struct config_nic *nic, unsigned index, bool is_off)
+static void print_nic(FILE *out, const struct vm_config *config, unsigned index, bool is_off)
 {
-    uint8_t mac[6] = {0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + index)};
-    if (nic->has_mac)
-        memcpy(mac, nic->mac, sizeof(mac));
-    fprintf(out,
-            "%s: index=0,type=nic,model=virtio-net-pci,macaddr=%02x:%02x:%02x:%02x:%02x:%02x%s\r\n",
-            nic->qdev_id ? nic->qdev_id : "virtio-net-pci", mac[0], mac[1], mac[2], mac[3], mac[4],
-            mac[5], is_off ? ",link=off" : "");
+    uint8_t mac[6];
+    char name[NIC_NAME_BYTES], address[NIC_MAC_BYTES];
+    nic_words_name(config, index, name);
+    nic_words_mac(config, index, mac);
+    nic_words_print_mac(mac, address);
+    fprintf(out, "%s: index=0,type=nic,model=virtio-net-pci,macaddr=%s%s\r\n", name, address,
+            is_off ? ",link=off" : "");
 }
 
 void hmp_info_network(struct hmp_call *call)
@@ -113,7 +114,7 @@ void hmp_info_network(struct hmp_call *call)
         const struct net_backend *backend = machine_net_backend(call->control->machine, i);
         char text[256] = "";
         if (nic->has_device)
-            print_nic(call->out, nic, i, backend && !backend->link_up);
+            print_nic(call->out, config_of(call), i, backend && !backend->link_up);
         if (backend && backend->ops->describe)
             backend->ops->describe(backend, text, sizeof(text));
         else if (backend)

@@ -9,6 +9,7 @@
 #include "devices/pci.h"
 #include "vmm/machine_guest.h"
 #include "vmm/machine_pci.h"
+#include "vmm/options/nic_words.h"
 
 #define PCI_DEVICE_ID_RNG 0x1044
 
@@ -57,8 +58,12 @@ static void show_devices(struct walk *walk)
         if (machine_disk(walk->machine, i) && config->disks[i].is_attached)
             show_device(walk, "virtio-blk-pci", i, config->disks[i].qdev_id, i);
     for (unsigned i = 0; i < config->nic_count; i++)
-        if (machine_net_backend(walk->machine, i) && config->nics[i].has_device)
-            show_device(walk, "virtio-net-pci", i, config->nics[i].qdev_id, anonymous++);
+        if (config->nics[i].has_device) {
+            char path[NIC_PATH_BYTES];
+            nic_words_path(config, i, path);
+            show(walk, "virtio-net-pci", i, "%s", path);
+            anonymous++;
+        }
     for (unsigned slot = 0; slot < PCI_SLOT_MAX; slot++)
         if (machine_get_pci(walk->machine, slot, &pci) && pci.device == PCI_DEVICE_ID_RNG)
             show_device(walk, "virtio-rng-pci", slot, pci.id, anonymous++);

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "vmm/machine_guest.h"
+#include "vmm/options/nic_words.h"
 
 static const struct vm_config *config_of(struct machine *machine)
 {
@@ -87,16 +88,12 @@ static json_t *read_netdev(struct machine *machine, const struct qom_object *obj
     return text_or_empty(config_of(machine)->nics[object->index].netdev_id);
 }
 
-/* What QEMU gives a NIC without mac=, as machine_devices.c. */
 static json_t *read_mac(struct machine *machine, const struct qom_object *object)
 {
-    const struct config_nic *nic = &config_of(machine)->nics[object->index];
-    uint8_t mac[6] = {0x52, 0x54, 0x00, 0x12, 0x34, (uint8_t)(0x56 + object->index)};
-    char text[18];
-    if (nic->has_mac)
-        memcpy(mac, nic->mac, sizeof(mac));
-    snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
-             mac[4], mac[5]);
+    uint8_t mac[6];
+    char text[NIC_MAC_BYTES];
+    nic_words_mac(config_of(machine), object->index, mac);
+    nic_words_print_mac(mac, text);
     return json_string(text);
 }
 

@@ -34,16 +34,6 @@ static int find_nic(const struct machine *machine, const char *id)
     return -1;
 }
 
-static struct device *device_of(const struct machine *machine, unsigned index)
-{
-    for (unsigned i = 0; i < PCI_SLOT_MAX; i++) {
-        const struct hotplug_slot *slot = &machine->hotplug.slots[i];
-        if (slot->device && slot->on_removed == hotplug_nic_removed && slot->index == index)
-            return slot->device;
-    }
-    return NULL;
-}
-
 static struct hotplug_slot *slot_of(struct machine *machine, const struct device *device)
 {
     return &machine->hotplug.slots[((const struct pci_device *)device)->slot];
@@ -54,6 +44,13 @@ static void free_entry(struct machine *machine, unsigned index)
 {
     options_netdev_fini(&machine->config->nics[index]);
     memset(&machine->config->nics[index], 0, sizeof(machine->config->nics[index]));
+}
+
+/* The NIC has left its network, which goes on without it. */
+static void forget_addresses(struct machine *machine, unsigned index)
+{
+    if (machine->backends[index])
+        nic_addresses_clear(&machine->nic_addresses[index]);
 }
 
 void hotplug_nic_leaves(struct device *device)
@@ -68,6 +65,7 @@ void hotplug_nic_removed(struct machine *machine, unsigned index)
     config->qdev_id = NULL;
     config->has_device = false;
     config->has_mac = false;
+    forget_addresses(machine, index);
     if (!config->netdev_id)
         free_entry(machine, index);
 }
@@ -139,20 +137,24 @@ int machine_netdev_del(struct machine *machine, const char *id, machine_done_fn 
         return error_set(err, ENODEV, "Device '%s' not found", id);
     struct config_nic *config = &machine->config->nics[index];
     struct net_backend *backend = machine->backends[index];
-    struct device *nic = config->has_device ? device_of(machine, (unsigned)index) : NULL;
+    struct device *nic = config->has_device ? machine_nic_device(machine, (unsigned)index) : NULL;
     if (nic) {
         int result = virtio_net_swap_backend(nic, NULL, err);
         if (result)
             return result;
     }
+    struct nic_addresses *addresses = &machine->nic_addresses[index];
+    bool is_news = address_snoop_clear(&addresses->snoop);
     machine->backends[index] = NULL;
     free(config->netdev_id);
     config->netdev_id = NULL;
     if (!config->has_device)
         free_entry(machine, (unsigned)index);
+    else if (is_news)
+        machine_nic_tell_addresses(addresses);
     machine->hotplug.netdevs_closing[index] = (struct hotplug_closing){true, on_done, opaque};
     hotplug_close_begins(machine);
-    backend->ops->close(backend, on_backend_closed, &machine->nic_addresses[index]);
+    backend->ops->close(backend, on_backend_closed, addresses);
     return 0;
 }
 
@@ -177,7 +179,7 @@ int machine_nic_set_netdev(struct machine *machine, const char *nic, const char 
                            struct error *err)
 {
     int from = find_nic(machine, nic), to = machine_netdev_index(machine, netdev);
-    struct device *device = from < 0 ? NULL : device_of(machine, (unsigned)from);
+    struct device *device = from < 0 ? NULL : machine_nic_device(machine, (unsigned)from);
     if (!device)
         return error_set(err, ENODEV, "Device '%s' not found", nic);
     if (to < 0)
@@ -193,6 +195,7 @@ int machine_nic_set_netdev(struct machine *machine, const char *nic, const char 
     if (result)
         return result;
     move_nic(&nics[from], &nics[to]);
+    forget_addresses(machine, (unsigned)from);
     slot_of(machine, device)->index = (unsigned)to;
     machine_guard_nic(machine, (unsigned)to);
     if (!nics[from].netdev_id)
