@@ -23,12 +23,15 @@ struct amend {
 
 static int write_header(struct amend *amend, struct error *err)
 {
+    struct error why = {0};
     int result = io_sync_now(amend->file);
     if (!result)
-        result = qcow2_header_write(amend->file, &amend->header, err);
+        result = qcow2_header_write(amend->file, &amend->header, &why);
     if (!result)
         result = io_sync_now(amend->file);
-    return result ? error_set_errno(err, -result, "Could not update qcow2 header") : 0;
+    if (result && !why.code)
+        error_set_errno(&why, -result, "Could not update qcow2 header");
+    return result ? error_set(err, -result, "'%s': %s", amend->path, why.text) : 0;
 }
 
 static uint32_t width_after(const struct amend *amend)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Overlays: rebase and commit keep what the images show, by either tool."""
 import random
+import resource
+import subprocess
 
 import pytest
 
-from conftest import assert_clean, evisor_img, qemu_img, qemu_io
+from conftest import EVISOR_IMG, assert_clean, evisor_img, qemu_img, qemu_io
 
 SIZE = 6 << 20
 
@@ -64,6 +66,20 @@ def test_backing_name_that_does_not_fit(overlay):
     result = evisor_img("rebase", "-u", "-b", "x" * 500, "-F", "raw", small)
     assert result.status == 1 and "No space left in the file header" in result.err
     assert small.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["rebase", "-b", ""], ["rebase", "-u", "-b", ""],
+                                   ["amend", "-o", "lazy_refcounts=on"]], ids=" ".join)
+def test_a_host_that_takes_no_writes(overlay, words):
+    """A limit on files' sizes stands for it: one line names the image, which stays as it was."""
+    before = (overlay / "top").read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    done = subprocess.run([EVISOR_IMG, *words, "top"], cwd=overlay, preexec_fn=limit,
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "'top'" in done.stderr, done
+    assert (overlay / "top").read_bytes() == before
 
 
 @pytest.mark.parametrize("base", [None, "base"])

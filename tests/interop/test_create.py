@@ -204,3 +204,38 @@ def test_raw(pair):
         sizes = [(directory / "x").stat() for directory in pair]
         assert sizes[0].st_size == sizes[1].st_size
         assert abs(sizes[0].st_blocks - sizes[1].st_blocks) <= 8  # theirs may fill the first block
+
+
+def _base_with_data(folder):
+    base = folder / "base.raw"
+    base.write_bytes(bytes(range(1, 129)) * 8192)
+    return base
+
+
+INTO_ITS_INPUT = [
+    ["create", "-f", "qcow2", "-b", "./base.raw", "-F", "raw", "base.raw"],
+    ["create", "-u", "-f", "qcow2", "-b", "./base.raw", "-F", "raw", "base.raw", "1M"],
+    ["create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "-o", "data_file=./base.raw", "new"],
+    ["create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "link"],
+    ["convert", "-f", "raw", "-O", "qcow2", "-B", "base.raw", "-F", "raw", "other.raw", "link"],
+    ["convert", "-U", "-f", "raw", "-O", "raw", "base.raw", "./base.raw"],
+    ["convert", "-U", "-f", "qcow2", "-O", "raw", "over", "base.raw"],
+    ["convert", "-U", "-f", "qcow2", "-O", "vdi", "over", "link"],
+    ["dd", "-U", "-f", "raw", "-O", "raw", "if=base.raw", "of=link"],
+    ["rebase", "-u", "-b", "./over", "-F", "qcow2", "over"],
+    ["rebase", "-U", "-b", "over", "-F", "qcow2", "over"],
+]
+
+
+@pytest.mark.parametrize("words", INTO_ITS_INPUT, ids=" ".join)
+def test_no_image_is_made_of_a_file_that_it_is_made_from(tmp_path, words):
+    """Under another name, or past the locks: emptied first, there would be nothing to read."""
+    base = _base_with_data(tmp_path)
+    (tmp_path / "other.raw").write_bytes(bytes(1 << 20))
+    (tmp_path / "link").symlink_to(base)
+    evisor_img("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "over", cwd=tmp_path)
+    before = base.read_bytes(), (tmp_path / "over").read_bytes()
+    result = evisor_img(*words, cwd=tmp_path)
+    assert result.status == 1 and result.err.startswith("evisor-img: "), result
+    assert (base.read_bytes(), (tmp_path / "over").read_bytes()) == before
+    assert not (tmp_path / "new").exists()

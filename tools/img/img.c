@@ -2,6 +2,7 @@
 /* img: the common ground of the subcommands of evisor-img. */
 #include "tools/img/img.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -304,6 +305,31 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
     return NULL;
 }
 
+bool img_is_same_file(const char *a, const char *b)
+{
+    struct stat first, second;
+    return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+/* As an input, say, of which -U takes no lock, or as what an input names. */
+static bool is_open_here(const char *path)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    struct dirent *entry;
+    struct stat wanted, found;
+    bool is_open = false;
+    if (!folder)
+        return false;
+    while (!stat(path, &wanted) && !is_open && (entry = readdir(folder))) {
+        long fd = strtol(entry->d_name, NULL, 10);
+        is_open = fd > STDERR_FILENO && !fstat((int)fd, &found) && found.st_dev == wanted.st_dev &&
+                  found.st_ino == wanted.st_ino;
+    }
+    closedir(folder);
+    return is_open;
+}
+
 static volatile sig_atomic_t has_made_file;
 
 bool img_has_made_file(void)
@@ -316,6 +342,13 @@ struct io_file *img_create_file(struct loop *loop, const char *path, struct erro
     const struct io_options io = {.aio = DISK_AIO_THREADS};
     struct io_file *file = NULL;
     struct stat info;
+    if (is_open_here(path)) {
+        error_set(err, EBUSY,
+                  "'%s' is read by this command, and would be emptied first: choose "
+                  "another name for what is made",
+                  path);
+        return NULL;
+    }
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0) {
         error_set(err, errno, "Could not create '%s': %s", path, strerror(errno));

@@ -116,10 +116,8 @@ static int look_below(struct loop *loop, const struct level *level, struct level
 /* A relative name counts from the folder of the image above, as it would in that image. */
 static bool is_base(const char *wanted, const char *above, const char *path)
 {
-    struct stat a, b;
     char *resolved = disk_backing_path(above, wanted);
-    bool is_same = resolved && !stat(resolved, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
-                   a.st_ino == b.st_ino;
+    bool is_same = resolved && img_is_same_file(resolved, path);
     free(resolved);
     return is_same;
 }

@@ -82,14 +82,18 @@ static const char *new_backing(const struct arguments *arguments)
 
 /* --- the header --- */
 
+static int cannot_change(const struct arguments *arguments, const char *why)
+{
+    return img_error("Could not change the backing file to '%s': %s", arguments->backing, why);
+}
+
 static int change_header(struct io_file *file, const struct arguments *arguments,
                          struct qcow2_header *header)
 {
     const char *backing = new_backing(arguments);
     struct error err = {0};
     if (backing && strlen(backing) > QCOW2_BACKING_PATH_MAX)
-        return img_error("Could not change the backing file to '%s': the name is too long",
-                         backing);
+        return cannot_change(arguments, "the name is too long");
     header->has_backing = backing;
     snprintf(header->backing_path, sizeof(header->backing_path), "%s", backing ? backing : "");
     header->has_backing_format = backing && arguments->backing_format;
@@ -101,14 +105,18 @@ static int change_header(struct io_file *file, const struct arguments *arguments
         result = qcow2_header_write(file, header, &err);
     if (!result)
         result = io_sync_now(file);
-    if (result == -ENOSPC)
-        return img_error("Could not change the backing file to '%s': No space left in the file "
-                         "header",
-                         backing ? backing : "");
-    if (result)
-        return img_error("Could not change the backing file to '%s': %s", backing ? backing : "",
-                         err.code ? err.text : strerror(-result));
-    return 0;
+    if (!result)
+        return 0;
+    return img_error("Could not change the backing file of '%s' to '%s': %s", arguments->image.path,
+                     backing ? backing : "", err.code ? err.text : strerror(-result));
+}
+
+static bool is_itself(const struct arguments *arguments)
+{
+    char *path = disk_backing_path(arguments->image.path, arguments->backing);
+    bool is_same = path && img_is_same_file(path, arguments->image.path);
+    free(path);
+    return is_same;
 }
 
 static int read_header(struct rebase *rebase, struct io_file *file, struct qcow2_header *header)
@@ -122,9 +130,9 @@ static int read_header(struct rebase *rebase, struct io_file *file, struct qcow2
         return img_error("'%s': images of format %s have no backing file", arguments->image.path,
                          format);
     if (new_backing(arguments) && !arguments->backing_format)
-        return img_error("Could not change the backing file to '%s': backing format must be "
-                         "specified",
-                         arguments->backing);
+        return cannot_change(arguments, "backing format must be specified");
+    if (new_backing(arguments) && is_itself(arguments))
+        return cannot_change(arguments, "it is the image itself");
     if (qcow2_header_read(file, arguments->image.path, header, &err))
         return img_error("%s", err.text);
     if (header->incompatible & QCOW2_INCOMPAT_CORRUPT) {
@@ -203,6 +211,12 @@ static int keep_contents(struct rebase *rebase, uint64_t offset, uint64_t bytes)
     return result;
 }
 
+static int cannot_copy(const struct rebase *rebase, int result)
+{
+    return img_error("Error while writing to COW image '%s': %s; it keeps its backing file",
+                     rebase->arguments->image.path, strerror(-result));
+}
+
 static int copy_differences(struct rebase *rebase)
 {
     uint64_t size = map_size_bytes(rebase->top_map);
@@ -215,7 +229,7 @@ static int copy_differences(struct rebase *rebase)
             extent.bytes = MIN(extent.bytes, CHUNK_BYTES);
             int result = keep_contents(rebase, at, extent.bytes);
             if (result)
-                return img_error("Error while writing to COW image: %s", strerror(-result));
+                return cannot_copy(rebase, result);
         }
         at += extent.bytes;
         img_progress_report(NULL, at, size);
@@ -225,7 +239,7 @@ static int copy_differences(struct rebase *rebase)
     }
     struct disk_request flush = {.op = DISK_FLUSH};
     int result = disk_run(rebase->top.disk, &flush);
-    return result ? img_error("Error while writing to COW image: %s", strerror(-result)) : 0;
+    return result ? cannot_copy(rebase, result) : 0;
 }
 
 static int open_new_backing(struct rebase *rebase)

@@ -255,6 +255,26 @@ int img_target_parse(struct img_target *target, const struct img_options *option
     return 0;
 }
 
+/* A file that is emptied to become a part of the image cannot be what is below it. */
+static int check_backing_stays(const struct img_target *target, struct error *err)
+{
+    const char *data_file = target->data_file_name;
+    char *backing = disk_backing_path(target->path, target->backing_path);
+    int result = 0;
+    if (!backing)
+        result = error_set(err, ENOMEM, "out of memory");
+    else if (!strcmp(target->backing_path, target->path) || img_is_same_file(backing, target->path))
+        result = error_set(
+            err, EINVAL,
+            "Error: Trying to create an image with the same filename as the backing file");
+    else if (data_file && img_is_same_file(backing, data_file))
+        result = error_set(err, EINVAL,
+                           "Error: Trying to make the backing file '%s' the data file of the image",
+                           data_file);
+    free(backing);
+    return result;
+}
+
 int img_target_set_backing(struct img_target *target, const char *path, const char *format,
                            struct error *err)
 {
@@ -271,11 +291,7 @@ int img_target_set_backing(struct img_target *target, const char *path, const ch
     }
     if (target->backing_path && !*target->backing_path)
         return error_set(err, EINVAL, "Expected backing file name, got empty string");
-    if (target->backing_path && !strcmp(target->backing_path, target->path))
-        return error_set(
-            err, EINVAL,
-            "Error: Trying to create an image with the same filename as the backing file");
-    return 0;
+    return target->backing_path ? check_backing_stays(target, err) : 0;
 }
 
 /* --- the backing file --- */
@@ -525,14 +541,18 @@ static int create_qcow2(struct loop *loop, const struct img_target *target,
                         const struct qcow2_create_options *options, struct io_file *file,
                         struct error *err)
 {
+    const char *name = target->data_file_name;
     struct io_file *data_file = NULL;
-    if (target->data_file_name) {
-        data_file = img_create_file(loop, target->data_file_name, err);
+    bool is_new = name && access(name, F_OK);
+    if (name) {
+        data_file = img_create_file(loop, name, err);
         if (!data_file)
             return -EIO;
     }
     int result = qcow2_create(file, data_file, options, err);
     io_close_wait(data_file);
+    if (result && name)
+        img_target_abandon(name, is_new);
     return result;
 }
 
