@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from conftest import assert_clean, evisor_img, qemu_img, qemu_io
+from conftest import EVISOR_IMG, assert_clean, evisor_img, qemu_img, qemu_io, run
 
 OPTIONS = [
     "",
@@ -239,3 +239,9 @@ def test_no_image_is_made_of_a_file_that_it_is_made_from(tmp_path, words):
     assert result.status == 1 and result.err.startswith("evisor-img: "), result
     assert (base.read_bytes(), (tmp_path / "over").read_bytes()) == before
     assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_the_caller_holds_open_can_be_made(tmp_path):
+    """As flock(1) does it."""
+    assert run("flock", tmp_path / "new", EVISOR_IMG, "create", tmp_path / "new", "1M").status == 0
+    assert (tmp_path / "new").stat().st_size == 1 << 20

@@ -312,7 +312,8 @@ bool img_is_same_file(const char *a, const char *b)
            first.st_ino == second.st_ino;
 }
 
-/* As an input, say, of which -U takes no lock, or as what an input names. */
+/* As an input, say, of which -U takes no lock, or as what an input names. A descriptor that came
+ * from outside, of flock(1), say, is not closed on exec. */
 static bool is_open_here(const char *path)
 {
     DIR *folder = opendir("/proc/self/fd");
@@ -323,8 +324,8 @@ static bool is_open_here(const char *path)
         return false;
     while (!stat(path, &wanted) && !is_open && (entry = readdir(folder))) {
         long fd = strtol(entry->d_name, NULL, 10);
-        is_open = fd > STDERR_FILENO && !fstat((int)fd, &found) && found.st_dev == wanted.st_dev &&
-                  found.st_ino == wanted.st_ino;
+        is_open = fcntl((int)fd, F_GETFD) == FD_CLOEXEC && !fstat((int)fd, &found) &&
+                  found.st_dev == wanted.st_dev && found.st_ino == wanted.st_ino;
     }
     closedir(folder);
     return is_open;
