@@ -653,6 +653,11 @@ char *commands_check_entry(const struct qmp_command *command, json_t *entry, con
 static void finish(struct qmp_call *call, const char *member, json_t *value)
 {
     list_remove(&call->node);
+    if (call->on_done)
+        call->on_done(call->opaque, strcmp(member, "return") == 0 ? value : NULL,
+                      strcmp(member, "error") == 0
+                          ? json_string_value(json_object_get(value, "desc"))
+                          : NULL);
     if (call->client) {
         json_t *reply = json_object();
         json_object_set(reply, member, value);
@@ -695,6 +700,28 @@ void qmp_call_done(void *opaque, int result, const struct error *err)
         qmp_call_return(call, NULL);
     else
         qmp_call_fail(call, QMP_GENERIC, "%s", err && *err->text ? err->text : strerror(-result));
+}
+
+void commands_run(struct control *control, const char *name, json_t *arguments,
+                  commands_done_fn *on_done, void *opaque)
+{
+    const struct qmp_command *command = commands_find(name);
+    CHECK(command);
+    char *text = commands_check(command, arguments, "");
+    if (text) {
+        on_done(opaque, NULL, text);
+        free(text);
+        return;
+    }
+    struct qmp_call *call = calloc(1, sizeof(*call));
+    CHECK(call);
+    *call = (struct qmp_call){.control = control,
+                              .command = command,
+                              .arguments = json_incref(arguments),
+                              .on_done = on_done,
+                              .opaque = opaque};
+    list_init(&call->node);
+    command->run(call);
 }
 
 void commands_answer_quits(struct control *control)

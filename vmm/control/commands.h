@@ -37,13 +37,18 @@ struct qmp_argument {
         "*", QMP_OBJECT, true                                                                      \
     }
 
+/* `value` or `error`, of which one is NULL. */
+typedef void commands_done_fn(void *opaque, const json_t *value, const char *error);
+
 struct qmp_call {
     struct control *control;
     struct control_client *client; /* NULL when it is gone */
     const struct qmp_command *command;
-    json_t *arguments; /* an object, checked against the command's table */
-    json_t *id;        /* or NULL */
-    struct list node;  /* in control->quits */
+    json_t *arguments;         /* an object, checked against the command's table */
+    json_t *id;                /* or NULL */
+    commands_done_fn *on_done; /* of commands_run, or NULL */
+    void *opaque;
+    struct list node; /* in control->quits */
 };
 
 struct qmp_command {
@@ -69,6 +74,10 @@ char *commands_check(const struct qmp_command *command, json_t *arguments, const
 /* The same of an entry of a list of objects, named as "actions[0].". */
 char *commands_check_entry(const struct qmp_command *command, json_t *entry, const char *list,
                            size_t index);
+
+/* Runs a command for somebody who is no client; on_done once, maybe at once. */
+void commands_run(struct control *control, const char *name, json_t *arguments,
+                  commands_done_fn *on_done, void *opaque);
 
 /* The end of a call; frees it. `value` is taken over; NULL means {}. */
 void qmp_call_return(struct qmp_call *call, json_t *value);

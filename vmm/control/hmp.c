@@ -44,12 +44,44 @@ void hmp_call_done(void *opaque, int result, const struct error *err)
     hmp_finish(call);
 }
 
-static void split_words(struct hmp_call *call)
+/* A text in quotes, unescaped in its place; *rest goes on after it. False if it does not end. */
+static bool unquote(char **rest)
+{
+    char *from = *rest + 1, *to = *rest;
+    for (; *from && *from != '"'; from++) {
+        if (*from == '\\' && from[1])
+            from++;
+        else {
+            *to++ = *from;
+            continue;
+        }
+        *to++ = *from == 'n' ? '\n' : *from == 'r' ? '\r' : *from;
+    }
+    bool is_whole = *from == '"';
+    *to = 0;
+    *rest = from + is_whole;
+    return is_whole;
+}
+
+/* By blanks; what begins with a quote goes to the next one. "xp/8x" has a format, as in QEMU. */
+static bool split_words(struct hmp_call *call)
 {
     char *rest = call->line;
-    for (char *word; (word = strsep(&rest, " \t")) && call->word_count < HMP_WORDS;)
-        if (*word)
-            call->words[call->word_count++] = word;
+    while (call->word_count < HMP_WORDS && *(rest += strspn(rest, " \t"))) {
+        call->words[call->word_count++] = rest;
+        if (*rest == '"') {
+            if (!unquote(&rest))
+                return false;
+            continue;
+        }
+        rest += strcspn(rest, " \t");
+        if (*rest)
+            *rest++ = 0;
+    }
+    call->format = call->word_count ? strchr(call->words[0], '/') : NULL;
+    if (call->format)
+        *call->format++ = 0;
+    return true;
 }
 
 /* What is too much may be a typing error: it is not obeyed. */
@@ -99,13 +131,14 @@ static struct hmp_call *start_call(struct control *control, const char *line, hm
     call->out = open_memstream(&call->output, &call->output_size);
     CHECK(call->out);
     loop_task_init(control->loop, &call->done, LOOP_STAGE_COMPLETE, run_done);
-    split_words(call);
     return call;
 }
 
 static void run_call(struct hmp_call *call)
 {
-    if (call->word_count)
+    if (!split_words(call))
+        fprintf(call->out, "unterminated string\r\n");
+    else if (call->word_count)
         hmp_dispatch(call, hmp_commands, hmp_command_count, "command");
     if (!call->is_pending)
         hmp_finish(call);

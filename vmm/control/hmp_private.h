@@ -9,13 +9,14 @@
 #include "vmm/control/hmp.h"
 
 #define HMP_LINE_MAX 4096
-#define HMP_WORDS    8
+#define HMP_WORDS    12
 
 struct hmp_call {
     struct control *control;
     FILE *out;                  /* lines end with "\r\n" */
     char *words[HMP_WORDS + 1]; /* the command's arguments; NULL-terminated */
     unsigned word_count;
+    char *format;    /* what follows '/' in the first word, or NULL */
     bool is_pending; /* the handler will call hmp_finish */
     /* Private. */
     char *line;
@@ -45,6 +46,11 @@ hmp_handler_fn hmp_device_add, hmp_device_del, hmp_netdev_add, hmp_netdev_del, h
     hmp_info_hotpluggable_cpus;
 hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
     hmp_info_usernet;
+
+/* hmp_qmp.c: commands that QMP has too, by the name in the first word. */
+hmp_handler_fn hmp_by_qmp, hmp_nbd_server_start, hmp_ringbuf_read;
+/* False: it has been said what is wrong with the word, which may be NULL. */
+bool must_check hmp_read_number(struct hmp_call *call, const char *word, int64_t *out);
 
 /* hmp_guest.c */
 hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices, hmp_info_memory_size_summary,
