@@ -510,6 +510,7 @@ static const struct qmp_command table[] = {
     {"query-rx-filter",
      "Which frames the guest wants on each NIC, or on that of the name.",
      qmp_query_rx_filter,
+     "[RxFilterInfo]",
      {{"name", QMP_STRING, true}}},
     {"query-stats",
      "evisor's own counters: exits by kind, queues, loop.",

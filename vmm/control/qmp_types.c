@@ -188,7 +188,7 @@ const struct qmp_object_type qmp_object_types[] = {
                  {"last-seen", "int", false},
                  {"expires", "int", true}}},
     {.name = "NicAddressesInfo",
-     .members = {{"id", "str", false}, {"addresses", "[NicAddress]", false}}},
+     .members = {{"id", "str", false}, {"nic", "str", true}, {"addresses", "[NicAddress]", false}}},
     {.name = "ObjectPropertyInfo",
      .members = {{"name", "str", false}, {"type", "str", false}, {"description", "str", true}}},
     {.name = "ObjectTypeInfo", .members = {{"name", "str", false}, {"parent", "str", true}}},
@@ -216,6 +216,19 @@ const struct qmp_object_type qmp_object_types[] = {
                  {"size", "int", false},
                  {"prefetch", "bool", true},
                  {"mem_type_64", "bool", true}}},
+    {.name = "RxFilterInfo",
+     .members = {{"name", "str", false},
+                 {"promiscuous", "bool", false},
+                 {"multicast", "RxState", false},
+                 {"unicast", "RxState", false},
+                 {"vlan", "RxState", false},
+                 {"broadcast-allowed", "bool", false},
+                 {"multicast-overflow", "bool", false},
+                 {"unicast-overflow", "bool", false},
+                 {"main-mac", "str", false},
+                 {"vlan-table", "[int]", false},
+                 {"unicast-table", "[str]", false},
+                 {"multicast-table", "[str]", false}}},
     {.name = "SchemaInfo",
      .members = {{"name", "str", false}, {"meta-type", "SchemaMetaType", false}},
      .tag = "meta-type",
@@ -313,6 +326,7 @@ WORDS(io_status, "ok", "failed", "nospace")
 WORDS(json_kind, "string", "int", "boolean", "value")
 WORDS(memory_device, "virtio-mem")
 WORDS(meta_type, "builtin", "enum", "array", "object", "command", "event")
+WORDS(rx_state, "normal", "none", "all")
 WORDS(stats_provider, "evisor")
 WORDS(stats_target, "vm", "vcpu")
 WORDS(stats_type, "cumulative")
@@ -329,6 +343,7 @@ const struct qmp_enum_type qmp_enum_types[] = {
     {"NicAddressSource", address_source},
     {"NicAddressType", address_type},
     {"RunState", run_state},
+    {"RxState", rx_state},
     {"SchemaMetaType", meta_type},
     {"StatsProvider", stats_provider},
     {"StatsTarget", stats_target},
