@@ -204,7 +204,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     check_request(disk, request);
     request->disk = disk;
     request->target = NULL;
-    request->started_ns = loop_now_ns();
+    request->started_ns = loop_time_ns(disk->loop);
     request->durable =
         disk_changes_data(request) && (request->flags & DISK_FUA || !disk->cache.writeback);
     disk->stats.in_flight++;
@@ -218,7 +218,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
 
 static void count_request(struct disk *disk, const struct disk_request *request, int result)
 {
-    uint64_t took_ns = loop_now_ns() - request->started_ns;
+    uint64_t took_ns = loop_time_ns(disk->loop) - request->started_ns;
     disk->stats.in_flight--;
     disk->stats.by_op[request->op].operations++;
     disk->stats.by_op[request->op].bytes += request->op == DISK_FLUSH ? 0 : request->bytes;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -265,6 +266,56 @@ static void test_an_image_is_tried_beside_its_writer(void **state)
     assert_int_equal(disk_close_wait(disk), 0);
 }
 
+/* Looks at the clock, of this process. */
+static unsigned looks;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    looks++;
+    return __real_clock_gettime(clock, now);
+}
+
+struct batch {
+    struct loop_task task;
+    struct disk *disk;
+    struct disk_request requests[16];
+};
+
+static unsigned batch_done;
+
+static void on_batch_done(struct disk_request *request, int result)
+{
+    (void)request;
+    assert_int_equal(result, 0);
+    batch_done++;
+}
+
+/* Empty requests: what they take is what the disk does with each. */
+static void submit_batch(struct loop_task *task)
+{
+    struct batch *batch = container_of(task, struct batch, task);
+    for (unsigned i = 0; i < ARRAY_SIZE(batch->requests); i++) {
+        batch->requests[i] = (struct disk_request){.op = DISK_ZERO, .on_done = on_batch_done};
+        disk_submit(batch->disk, &batch->requests[i]);
+    }
+}
+
+static void test_one_look_at_the_clock_for_a_batch(void **state)
+{
+    struct fixture *fixture = *state;
+    struct batch batch = {.disk = open_raw(fixture, DISK_AIO_THREADS, false)};
+    loop_task_init(&fixture->loop, &batch.task, LOOP_STAGE_DRAIN, submit_batch);
+    loop_task_queue(&batch.task);
+    looks = batch_done = 0;
+    while (batch_done < ARRAY_SIZE(batch.requests))
+        loop_run_once(&fixture->loop, true);
+    assert_in_range(looks, 1, 4);
+    assert_int_equal(disk_close_wait(batch.disk), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_raw_by_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw_direct, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_look_at_the_clock_for_a_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resize_waits_for_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refuses_what_is_no_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_writers_are_kept_apart, setup, teardown),
