@@ -25,7 +25,8 @@
 #define SECTOR         512u
 #define QUEUE_SIZE     256
 #define IOV_MAX_A_SLOT (BLK_SEG_MAX + 2) /* data, header and status */
-#define PHYSICAL_EXP   3                 /* 4 KiB: what files and page cache work in */
+#define BATCH          32 /* requests whose entries in the disk's map are fetched meanwhile */
+#define PHYSICAL_EXP   3  /* 4 KiB: what files and page cache work in */
 
 /* What each state permits. */
 enum blk_state {
@@ -289,13 +290,6 @@ static void data_is_writable(struct blk_request *request)
 
 static void start(struct blk_request *request)
 {
-    const char *why = parse(request);
-    if (why) {
-        virtio_broken(&request->blk->pci.virtio, why);
-        virtqueue_push(request->vq, &request->chain, 0);
-        give_slot(request);
-        return;
-    }
     uint32_t type = le32toh(request->header.type);
     if (type == VIRTIO_BLK_T_IN || type == VIRTIO_BLK_T_GET_ID)
         data_is_writable(request);
@@ -325,17 +319,46 @@ static void start(struct blk_request *request)
     }
 }
 
+/* The next chain, parsed; NULL if there is none that is a request. */
+static struct blk_request *take(struct virtio_blk *blk, struct virtqueue *vq)
+{
+    struct blk_request *request = take_slot(blk, vq);
+    const char *why = NULL;
+    if (virtqueue_pop(vq, &request->chain)) {
+        why = parse(request);
+        if (!why)
+            return request;
+        virtio_broken(&blk->pci.virtio, why);
+        virtqueue_push(vq, &request->chain, 0);
+    }
+    give_slot(request);
+    return NULL;
+}
+
+/* Up to `most` requests, of which the disk hears before the first of them starts. */
+static unsigned take_batch(struct virtio_blk *blk, struct virtqueue *vq, struct blk_request **batch,
+                           unsigned most)
+{
+    unsigned count = 0;
+    while (count < most && (batch[count] = take(blk, vq))) {
+        uint64_t sector = le64toh(batch[count++]->header.sector);
+        if (sector < UINT64_MAX / SECTOR)
+            disk_expect(blk->disk, sector * SECTOR);
+    }
+    return count;
+}
+
 static void on_kick(struct virtio_device *vdev, unsigned queue)
 {
     struct virtio_blk *blk = to_blk(vdev);
     struct virtqueue *vq = virtio_queue(vdev, queue);
-    for (unsigned i = 0; i < VIRTIO_DRAIN_BUDGET; i++) {
-        struct blk_request *request = take_slot(blk, vq);
-        if (!virtqueue_pop(vq, &request->chain)) {
-            give_slot(request);
+    struct blk_request *batch[BATCH];
+    for (unsigned left = VIRTIO_DRAIN_BUDGET; left; left -= BATCH) {
+        unsigned count = take_batch(blk, vq, batch, BATCH);
+        for (unsigned i = 0; i < count; i++)
+            start(batch[i]);
+        if (count < BATCH)
             return;
-        }
-        start(request);
     }
     virtio_kick(vdev, queue);
 }

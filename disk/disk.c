@@ -216,6 +216,13 @@ void disk_submit(struct disk *disk, struct disk_request *request)
         disk_admit(disk, request);
 }
 
+void disk_expect(const struct disk *disk, uint64_t offset)
+{
+    const struct node *top = disk->top;
+    if (top->ops->expect && offset < top->size_bytes)
+        top->ops->expect(top, offset);
+}
+
 static void count_request(struct disk *disk, const struct disk_request *request, int result)
 {
     uint64_t took_ns = loop_time_ns(disk->loop) - request->started_ns;

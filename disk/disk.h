@@ -66,7 +66,6 @@ struct disk_request {
     /* Private. */
     struct disk *disk;
     struct node *target; /* DISK_INTERNAL */
-    void *slot;
     struct list node;
     uint64_t started_ns;
     int result;
@@ -233,6 +232,12 @@ struct dirty_bitmap *disk_find_bitmap(struct disk *disk, const char *name);
  */
 int must_check disk_add_bitmap(struct disk *disk, const char *name, uint64_t granularity_bytes,
                                bool persistent, struct dirty_bitmap **out, struct error *err);
+
+/*
+ * A request at `offset` is about to follow: meanwhile the host's CPU fetches what it will read of
+ * the resident map into its caches. A hint: changes nothing, starts no I/O.
+ */
+void disk_expect(const struct disk *disk, uint64_t offset);
 
 /*
  * The loop's requests have their data in this memory, which stays resident until it is forgotten:

@@ -46,6 +46,8 @@ struct format_ops {
     const char *(*backing)(const struct node *node, const char **format);
     /* Ends in node_complete or node_complete_later, once, never from inside. */
     void (*submit)(struct node *node, struct disk_request *request);
+    /* disk_expect; absent where there is nothing to be fetched. */
+    void (*expect)(const struct node *node, uint64_t offset);
     /* Whether a bitmap could be kept in the image. Absent where the format keeps none. */
     int (*check_bitmap)(const struct node *node, const char *name, uint64_t granularity_bytes,
                         struct error *err);

@@ -17,7 +17,10 @@ struct disk {
     bool backwards; /* the youngest request completes first */
     int fail;       /* -errno for every request from now on; 0: none */
     unsigned counts[DISK_STATUS + 1];
-    unsigned flags_seen; /* of all requests together */
+    unsigned submitted;
+    unsigned expected;          /* calls of disk_expect */
+    unsigned expected_at_first; /* the same when the first request came */
+    unsigned flags_seen;        /* of all requests together */
     unsigned in_flight;
     struct list requests;
     struct loop_task complete;

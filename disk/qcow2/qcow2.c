@@ -336,6 +336,7 @@ const struct format_ops qcow2_format = {
     .open = qcow2_open,
     .backing = qcow2_backing,
     .submit = qcow2_submit,
+    .expect = qcow2_map_expect,
     .check_bitmap = qcow2_keeper_check_bitmap,
     .resize = qcow2_resize,
     .snapshot = qcow2_live_snapshot,

@@ -139,7 +139,10 @@ enum qcow2_edge {
 
 struct qcow2_op {
     struct qcow2 *q;
-    struct qcow2_request *request;
+    union {
+        struct qcow2_request *request;
+        struct disk_request *outer; /* transfer_at_once: there is no struct qcow2_request */
+    };
     struct list node;   /* q->idle_ops or q->active, there in the order of starting */
     struct list owning; /* q->owners while the op owns a range */
     uint64_t sequence;
@@ -351,7 +354,7 @@ struct qcow2 {
         void (*on_settled)(struct qcow2 *q, int result);
     } settle;
     struct qcow2_keeper *keeper; /* of persistent bitmaps */
-    struct qcow2_live *live; /* a snapshot being made, applied or deleted */
+    struct qcow2_live *live;     /* a snapshot being made, applied or deleted */
     struct {
         int result;
         void (*on_done)(void *opaque, int result);
@@ -415,7 +418,10 @@ void qcow2_cache_fini(struct qcow2 *q);
 void qcow2_cache_forget_all(struct qcow2 *q);
 /* Slices that were not used since the last call go, with their memory. False if none is left. */
 bool qcow2_cache_clean(struct qcow2 *q);
-/* The slice that holds byte `byte` of table `index`, in *out. 0, -EINPROGRESS or -errno. */
+/*
+ * The slice that holds byte `byte` of table `index`, in *out. 0, -EINPROGRESS or -errno. Without a
+ * waiter (NULL) nothing is loaded: -EAGAIN.
+ */
 int must_check qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t index,
                                uint64_t table_entry, uint64_t byte, struct qcow2_waiter *waiter,
                                struct qcow2_slice **out);
@@ -426,6 +432,8 @@ void qcow2_table_written(struct qcow2 *q, struct qcow2_slice *slice, int result)
 /* The cluster holds no table any more. */
 void qcow2_table_forget(struct qcow2 *q, uint64_t host_offset);
 bool qcow2_table_is_cached(const struct qcow2 *q, uint64_t host_offset);
+/* Fetches the line of byte `byte` of a table into the CPU's caches, if it is resident. */
+void qcow2_table_expect(const struct qcow2 *q, uint64_t table_entry, uint64_t byte);
 /* 0 if so many slices could be had at once, or -EINPROGRESS. */
 int must_check qcow2_table_room(struct qcow2 *q, uint32_t slices, struct qcow2_waiter *waiter);
 
@@ -436,11 +444,13 @@ static inline uint32_t qcow2_slice_bytes(const struct qcow2 *q)
 
 void qcow2_top_dirty(struct qcow2_top *top, uint32_t index);
 
-/* qcow2_map.c: from guest offsets to plans, and the entries. */
+/* qcow2_map.c: from guest offsets to plans, and the entries. `waiter` as for qcow2_table_get. */
 int must_check qcow2_plan_read(struct qcow2 *q, uint64_t offset, uint64_t bytes,
                                struct qcow2_waiter *waiter, struct qcow2_plan *plan);
 int must_check qcow2_plan_write(struct qcow2 *q, uint64_t offset, uint64_t bytes,
                                 struct qcow2_waiter *waiter, struct qcow2_plan *plan);
+/* The entry of `offset` comes into the CPU's caches, if it is resident. */
+void qcow2_map_expect(const struct node *node, uint64_t offset);
 /* Whole clusters that are to read as zeroes: 0 and how many bytes are settled. */
 int must_check qcow2_map_zero(struct qcow2 *q, uint64_t offset, uint64_t bytes, bool unmap,
                               struct qcow2_waiter *waiter, uint64_t *settled_bytes);

@@ -91,6 +91,21 @@ static enum sub_type sub_type_of(const struct qcow2 *q, uint64_t entry, uint64_t
     return is_zero ? SUB_ZERO : SUB_UNALLOCATED;
 }
 
+/* Where the entry of `offset` is in its table. */
+static uint64_t l2_byte_of(const struct qcow2 *q, uint64_t offset)
+{
+    return ((offset >> q->cluster_bits) & ((UINT64_C(1) << q->l2_bits) - 1)) << q->entry_bits;
+}
+
+void qcow2_map_expect(const struct node *node, uint64_t offset)
+{
+    const struct qcow2 *q = container_of(node, const struct qcow2, node);
+    uint32_t l1_index = l1_index_of(q, offset);
+    /* L1 may be changing its size with the disk just now. */
+    if (l1_index < q->l1.count && q->l1.entries[l1_index])
+        qcow2_table_expect(q, q->l1.entries[l1_index], l2_byte_of(q, offset));
+}
+
 /* The slice of `offset`; the L2 table must exist. */
 static int find_place(struct qcow2 *q, uint64_t offset, struct qcow2_waiter *waiter,
                       struct place *place)
@@ -99,8 +114,7 @@ static int find_place(struct qcow2 *q, uint64_t offset, struct qcow2_waiter *wai
     uint64_t entry = q->l1.entries[l1_index];
     if (entry & QCOW2_BAD)
         return qcow2_corrupt(q, "L1 entry %" PRIu32 " is invalid", l1_index);
-    uint64_t byte = ((offset >> q->cluster_bits) & ((UINT64_C(1) << q->l2_bits) - 1))
-                    << q->entry_bits;
+    uint64_t byte = l2_byte_of(q, offset);
     int result = qcow2_table_get(q, QCOW2_L2, l1_index, entry, byte, waiter, &place->slice);
     place->index = (unsigned)((byte & (qcow2_slice_bytes(q) - 1)) >> q->entry_bits);
     place->entries = qcow2_slice_bytes(q) >> q->entry_bits;

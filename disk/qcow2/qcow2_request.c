@@ -72,19 +72,38 @@ void qcow2_slots_fini(struct qcow2 *q)
         free(list_entry(node, struct request_chunk, node));
 }
 
-struct qcow2_op *qcow2_op_get(struct qcow2_request *request, uint64_t offset, uint64_t bytes)
+/* An operation that is counted from now on: what it may read is not reused before its end. */
+static struct qcow2_op *op_begin(struct qcow2 *q)
 {
-    struct qcow2 *q = request->q;
     struct qcow2_op *op = op_slot(q);
     if (!op)
         return NULL;
     CHECK(op->state == QCOW2_OP_IDLE);
+    op->sequence = q->sequence++;
+    list_push_back(&q->active, &op->node);
+    return op;
+}
+
+static void op_end(struct qcow2_op *op)
+{
+    struct qcow2 *q = op->q;
+    CHECK(list_is_empty(&op->owning));
+    op->state = QCOW2_OP_IDLE;
+    list_remove(&op->node);
+    list_push_front(&q->idle_ops, &op->node);
+    if (q->release.running)
+        qcow2_release_step(q);
+}
+
+struct qcow2_op *qcow2_op_get(struct qcow2_request *request, uint64_t offset, uint64_t bytes)
+{
+    struct qcow2_op *op = op_begin(request->q);
+    if (!op)
+        return NULL;
     op->request = request;
     op->offset = offset;
     op->bytes = bytes;
     op->iov_count = 0;
-    op->sequence = q->sequence++;
-    list_push_back(&q->active, &op->node);
     request->pending++;
     return op;
 }
@@ -92,16 +111,11 @@ struct qcow2_op *qcow2_op_get(struct qcow2_request *request, uint64_t offset, ui
 void qcow2_op_finish(struct qcow2_op *op, int result)
 {
     struct qcow2_request *request = op->request;
-    struct qcow2 *q = op->q;
-    CHECK(list_is_empty(&op->owning) && request->pending > 0);
-    op->state = QCOW2_OP_IDLE;
-    list_remove(&op->node);
-    list_push_front(&q->idle_ops, &op->node);
+    CHECK(request->pending > 0);
     request->pending--;
     if (result && !request->result)
         request->result = result;
-    if (q->release.running)
-        qcow2_release_step(q);
+    op_end(op);
     pump(request);
 }
 
@@ -250,6 +264,16 @@ static int find_absent(struct qcow2_request *request, uint64_t most, uint64_t *b
     return -EINPROGRESS;
 }
 
+/* Where a write goes. What lies there already is checked, so that the plan can be carried out. */
+static int plan_write(struct qcow2 *q, uint64_t offset, uint64_t bytes, struct qcow2_waiter *waiter,
+                      struct qcow2_plan *plan)
+{
+    int result = qcow2_plan_write(q, offset, bytes, waiter, plan);
+    if (result || plan->kind != QCOW2_PLAN_AT || q->external)
+        return result;
+    return check_target(q, plan->host_offset, plan->bytes);
+}
+
 static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *bytes)
 {
     struct qcow2 *q = request->q;
@@ -261,7 +285,7 @@ static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *by
             return found;
         most = *bytes;
     }
-    int result = qcow2_plan_write(q, request->cursor, most, &request->waiter, &plan);
+    int result = plan_write(q, request->cursor, most, &request->waiter, &plan);
     if (result)
         return result;
     if (plan.kind == QCOW2_PLAN_NO_TABLE) {
@@ -272,9 +296,8 @@ static int write_step(struct qcow2_request *request, uint64_t most, uint64_t *by
     }
     if (plan.kind == QCOW2_PLAN_ALLOCATE)
         return qcow2_cow_start(request, &plan, bytes);
-    result = q->external ? 0 : check_target(q, plan.host_offset, plan.bytes);
     *bytes = plan.bytes;
-    return result ? result : start_io(request, IO_WRITE, plan.host_offset, plan.bytes);
+    return start_io(request, IO_WRITE, plan.host_offset, plan.bytes);
 }
 
 /* Whole clusters by the map alone. An operation that owns some of them would undo it. */
@@ -478,6 +501,52 @@ static void on_wake(struct qcow2_waiter *waiter, int result)
     pump(request);
 }
 
+static void on_transferred(struct io_request *io, int result)
+{
+    struct qcow2_op *op = container_of(io, struct qcow2_op, io);
+    struct disk_request *outer = op->outer;
+    struct qcow2 *q = op->q;
+    if (op->state == QCOW2_OP_WRITE)
+        qcow2_note_data(q);
+    op_end(op);
+    if (result == 0 && outer->durable)
+        qcow2_flush_request(q, outer);
+    else
+        node_complete(outer, result);
+}
+
+/*
+ * Most reads and rewrites lie in one piece of the file, and what maps them is resident: such a one
+ * is a single operation and needs no cursor. False if this one is of another kind; then nothing has
+ * happened. A failure of the plan is left to the request as well.
+ */
+static bool transfer_at_once(struct qcow2 *q, struct disk_request *outer)
+{
+    struct qcow2_plan plan;
+    bool is_read = outer->op == DISK_READ;
+    if (!is_read && (outer->op != DISK_WRITE || outer->flags & DISK_IF_ABSENT))
+        return false;
+    int result = is_read ? qcow2_plan_read(q, outer->offset, outer->bytes, NULL, &plan)
+                         : plan_write(q, outer->offset, outer->bytes, NULL, &plan);
+    if (result || plan.kind != QCOW2_PLAN_AT || plan.bytes < outer->bytes)
+        return false;
+    struct qcow2_op *op = op_begin(q);
+    if (!op)
+        return false;
+    op->state = is_read ? QCOW2_OP_READ : QCOW2_OP_WRITE;
+    op->outer = outer;
+    op->io = (struct io_request){
+        .kind = is_read ? IO_READ : IO_WRITE,
+        .offset = plan.host_offset,
+        .bytes = outer->bytes,
+        .iov = outer->iov,
+        .iov_count = outer->iov_count,
+        .on_done = on_transferred,
+    };
+    io_submit(qcow2_data(q), &op->io);
+    return true;
+}
+
 void qcow2_submit(struct node *node, struct disk_request *outer)
 {
     struct qcow2 *q = qcow2_of(node);
@@ -488,6 +557,8 @@ void qcow2_submit(struct node *node, struct disk_request *outer)
         qcow2_flush_request(q, outer);
         return;
     }
+    if (!result && transfer_at_once(q, outer))
+        return;
     if (!result && !(request = request_slot(q)))
         result = -ENOMEM;
     if (result) {

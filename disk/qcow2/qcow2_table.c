@@ -249,6 +249,8 @@ int qcow2_table_get(struct qcow2 *q, enum qcow2_kind kind, uint32_t index, uint6
     struct qcow2_slice *slice = find(q, host_offset);
     if (slice)
         slice->is_used = true;
+    if (!waiter && (!slice || slice->loading))
+        return -EAGAIN;
     if (!slice)
         return bring_in(q, kind, index, host_offset, table_entry & QCOW2_BLANK, waiter, out);
     if (slice->loading) {
@@ -310,6 +312,14 @@ void qcow2_table_forget(struct qcow2 *q, uint64_t host_offset)
             list_push_front(&q->cache.lru, &slice->node);
         }
     }
+}
+
+void qcow2_table_expect(const struct qcow2 *q, uint64_t table_entry, uint64_t byte)
+{
+    uint64_t host_offset = (table_entry & QCOW2_ENTRY_OFFSET_MASK) + byte;
+    const struct qcow2_slice *slice = find(q, align_down(host_offset, qcow2_slice_bytes(q)));
+    if (slice)
+        __builtin_prefetch(slice->data + (byte & (qcow2_slice_bytes(q) - 1)));
 }
 
 bool qcow2_table_is_cached(const struct qcow2 *q, uint64_t host_offset)

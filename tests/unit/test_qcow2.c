@@ -220,6 +220,28 @@ static void test_unknown_autoclear_bits_go_when_it_may_be_written(void **state)
 }
 
 /* Entries that cannot be right: an error and the corrupt bit, never a crash or a guess. */
+/* Whatever the entry is, and whether or not there is one. */
+static void test_expecting_a_request_changes_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t l2 = make_l2(fixture);
+    poke(fixture, l2 + 8, CLUSTER + 512, 64);
+    assert_int_equal(open_image(fixture, false), 0);
+    const struct io_stats *stats = &fixture->fake->file.stats;
+    uint64_t reads = stats->reads;
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint64_t offset = 0; offset < DISK_BYTES; offset += CLUSTER / 2)
+            disk_expect(fixture->disk, offset);
+        disk_expect(fixture->disk, DISK_BYTES);
+        disk_expect(fixture->disk, UINT64_MAX);
+        assert_int_equal(stats->reads, reads);
+        /* Once more with the table resident. */
+        assert_int_equal(run(fixture, DISK_READ, 0, CLUSTER, 'a'), 0);
+        reads = stats->reads;
+    }
+    assert_int_equal(run(fixture, DISK_READ, CLUSTER, 512, 0), -EIO);
+}
+
 static void test_invalid_entries_are_errors(void **state)
 {
     static const uint64_t entries[] = {
@@ -350,6 +372,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_corrupt_image_is_for_reading_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_autoclear_bits_go_when_it_may_be_written,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_expecting_a_request_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_invalid_entries_are_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_does_not_write_data_over_metadata, setup, teardown),
         cmocka_unit_test_setup_teardown(test_does_not_hand_out_clusters_in_use, setup, teardown),

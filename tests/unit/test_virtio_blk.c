@@ -615,6 +615,47 @@ static void test_malformed_requests_break_the_device(void **state)
     }
 }
 
+/* Those before it are served as if it had not come; what is behind it is not looked at. */
+static void test_a_malformed_request_among_good_ones(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.disk->hold = true;
+    const struct fake_buffer bad[] = {{f.header, 15, false}, {f.status, 1, true}};
+    offer(&f, VIRTIO_BLK_T_IN, 0, 512);
+    offer(&f, VIRTIO_BLK_T_IN, 0, 512);
+    fake_queue_add(&f.queue, bad, 2);
+    offer(&f, VIRTIO_BLK_T_IN, 0, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 3);
+    assert_int_equal(f.disk->counts[DISK_READ], 2);
+    assert_true(fake_device_status(&f.fd) & VIRTIO_CONFIG_S_NEEDS_RESET);
+    fake_disk_release(f.disk);
+    fake_guest_run(&f.guest, 3);
+    assert_int_equal(fake_queue_used_index(&f.queue), 0);
+    assert_true(virtio_pci_is_idle(f.device));
+    stop(&f);
+}
+
+static void test_the_disk_hears_of_a_batch_before_its_first_request(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.disk->hold = true;
+    for (unsigned i = 0; i < 8; i++)
+        offer(&f, VIRTIO_BLK_T_IN, 3, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 3);
+    assert_int_equal(f.disk->counts[DISK_READ], 8);
+    assert_int_equal(f.disk->expected, 8);
+    assert_int_equal(f.disk->expected_at_first, 8);
+    fake_disk_release(f.disk);
+    fake_guest_run(&f.guest, 3);
+    stop(&f);
+}
+
 static void test_breaking_with_io_in_flight(void **state)
 {
     (void)state;
@@ -660,6 +701,8 @@ int main(void)
         cmocka_unit_test(test_reset_waits_for_what_is_in_flight),
         cmocka_unit_test(test_machine_reset_and_close_with_io_in_flight),
         cmocka_unit_test(test_malformed_requests_break_the_device),
+        cmocka_unit_test(test_a_malformed_request_among_good_ones),
+        cmocka_unit_test(test_the_disk_hears_of_a_batch_before_its_first_request),
         cmocka_unit_test(test_breaking_with_io_in_flight),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
