@@ -121,8 +121,9 @@ static int take_directory(struct foreign *foreign, struct vmdk_extent *extent,
     return 0;
 }
 
-int vmdk_open_sparse(struct foreign *foreign, struct vmdk_extent *extent,
-                     uint64_t *descriptor_offset, uint64_t *descriptor_bytes, struct error *err)
+/* Reads the header of a sparse extent and checks it. */
+static int open_sparse(struct foreign *foreign, struct vmdk_extent *extent,
+                       uint64_t *descriptor_offset, uint64_t *descriptor_bytes, struct error *err)
 {
     uint8_t header[VMDK_HEADER_BYTES];
     int result = foreign_read(foreign, extent->file, 0, header, sizeof(header), err);
@@ -161,8 +162,9 @@ int vmdk_open_sparse(struct foreign *foreign, struct vmdk_extent *extent,
     return take_directory(foreign, extent, header, err);
 }
 
-struct vmdk_extent *vmdk_add_extent(struct foreign *foreign, struct vmdk *vmdk, uint32_t file,
-                                    struct error *err)
+/* A new last extent of the disk; NULL after saying why not. */
+static struct vmdk_extent *add_extent(struct foreign *foreign, struct vmdk *vmdk, uint32_t file,
+                                      struct error *err)
 {
     struct vmdk_extent *extents =
         realloc(vmdk->extents, (vmdk->extent_count + 1) * sizeof(*extents));
@@ -183,8 +185,8 @@ struct vmdk_extent *vmdk_add_extent(struct foreign *foreign, struct vmdk *vmdk, 
 static int open_single(struct foreign *foreign, struct vmdk *vmdk, struct error *err)
 {
     uint64_t offset, bytes;
-    struct vmdk_extent *extent = vmdk_add_extent(foreign, vmdk, 0, err);
-    int result = extent ? vmdk_open_sparse(foreign, extent, &offset, &bytes, err) : -EINVAL;
+    struct vmdk_extent *extent = add_extent(foreign, vmdk, 0, err);
+    int result = extent ? open_sparse(foreign, extent, &offset, &bytes, err) : -EINVAL;
     if (result)
         return result;
     foreign->size_bytes = extent->bytes;
@@ -256,7 +258,7 @@ static int open_extent_file(struct foreign *foreign, struct vmdk_extent *extent,
     extent->type = is_sparse ? "SPARSE" : !strcmp(line->type, "VMFS") ? "VMFS" : "FLAT";
     if (!is_sparse)
         return open_flat(foreign, extent, line, err);
-    int result = vmdk_open_sparse(foreign, extent, &offset, &bytes, err);
+    int result = open_sparse(foreign, extent, &offset, &bytes, err);
     if (!result && extent->bytes < wanted)
         result =
             foreign_refuse(foreign, err, "its extent '%s' is smaller than it says", line->name);
@@ -281,7 +283,7 @@ static int open_extent(struct foreign *foreign, const struct foreign_options *op
     if (vmdk->extent_count == FOREIGN_FILES_MAX)
         return foreign_refuse(foreign, err, "it has more than %u extents", FOREIGN_FILES_MAX);
     int result = is_zero ? 0 : open_beside(foreign, options, line->name, &file, err);
-    struct vmdk_extent *extent = result ? NULL : vmdk_add_extent(foreign, vmdk, file, err);
+    struct vmdk_extent *extent = result ? NULL : add_extent(foreign, vmdk, file, err);
     if (!extent)
         return result ? result : -ENOMEM;
     extent->kind = VMDK_ZERO;

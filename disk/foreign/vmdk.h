@@ -48,15 +48,7 @@ struct vmdk_line {
 /* `text` is the descriptor, with a NUL at its end. Fills cid, parent_cid, create_type. */
 int must_check vmdk_descriptor_read(struct foreign *foreign, struct vmdk *vmdk, const char *text,
                                     struct error *err);
-/* Finds the next extent from *at on; false if there is none. -EINVAL in *result if it is bad. */
+/* Finds the next extent from *at on; false if there is none. *is_bad: it cannot be understood. */
 bool vmdk_descriptor_next(const char **at, struct vmdk_line *out, bool *is_bad);
-
-/* vmdk.c: a new last extent of the disk; NULL after saying why not. */
-struct vmdk_extent *vmdk_add_extent(struct foreign *foreign, struct vmdk *vmdk, uint32_t file,
-                                    struct error *err);
-/* Reads the header of a sparse extent and checks it. */
-int must_check vmdk_open_sparse(struct foreign *foreign, struct vmdk_extent *extent,
-                                uint64_t *descriptor_offset, uint64_t *descriptor_bytes,
-                                struct error *err);
 
 #endif

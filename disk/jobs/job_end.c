@@ -61,7 +61,7 @@ static void tell_end(struct job *job, bool is_good)
                        was_cancelled ? JOB_EVENT_CANCELLED : JOB_EVENT_COMPLETED);
 }
 
-void job_conclude(struct job *job)
+static void conclude(struct job *job)
 {
     struct error ignored = {0};
     bool is_good = !job->result && !job->is_forced;
@@ -105,11 +105,11 @@ static void give_up(struct job *job)
                     job->destination != graph_top(job->options.disk) &&
                     !job->destination->read_only;
     if (!has_base)
-        job_conclude(job);
+        conclude(job);
     else if (job->is_quiet)
         on_quiet_to_freeze(job);
     else if (graph_quiesce(job->options.disk, on_quiet_to_freeze, job))
-        job_conclude(job);
+        conclude(job);
 }
 
 static void on_freed(void *opaque, int result)
@@ -117,7 +117,7 @@ static void on_freed(void *opaque, int result)
     struct job *job = opaque;
     if (result && !job->result)
         job->result = result;
-    job_conclude(job);
+    conclude(job);
 }
 
 /* --- the pivots --- */
@@ -130,7 +130,7 @@ static void on_dropped(void *opaque, int result)
     if (job->options.kind == JOB_COMMIT && !job->is_active_commit)
         job->destination->ops->freeze(job->destination, on_freed, job);
     else
-        job_conclude(job);
+        conclude(job);
 }
 
 static void drop_between(struct job *job, struct node *above)
@@ -195,9 +195,9 @@ static void pivot(struct job *job)
             graph_swap(job->options.disk, job->options.target);
             job->has_pivoted = true;
         }
-        job_conclude(job);
+        conclude(job);
     } else if (job->options.kind == JOB_BACKUP) {
-        job_conclude(job);
+        conclude(job);
     } else if (job->is_active_commit && job->is_cancelled) {
         job->destination->ops->freeze(job->destination, on_freed, job);
     } else if (job->is_active_commit) {

@@ -33,11 +33,8 @@ bool job_group_is_prepared(const struct job *job);
 void job_group_each(struct job *job, void (*action)(struct job *job));
 bool job_group_is_manual(const struct job *job);
 void job_group_cancel_others(struct job *job);
-/* job_start.c */
-void job_scan(struct job *job);
 /* job_end.c: all is copied, or it is over otherwise. */
 void job_end(struct job *job);
-void job_conclude(struct job *job);
 void job_finish_pending(struct job *job);
 
 #endif

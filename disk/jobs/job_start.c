@@ -91,7 +91,7 @@ static void scan_from(struct job *job)
     scan_layer(job);
 }
 
-void job_scan(struct job *job)
+static void scan(struct job *job)
 {
     enum job_kind kind = job->options.kind;
     job->has_started = true;
@@ -112,7 +112,7 @@ static void go_on(struct job *job, int result, const struct error *err)
     if (result)
         job_fail(job, result, err && err->code ? err->text : NULL);
     graph_resume(job->options.disk);
-    job_scan(job);
+    scan(job);
 }
 
 static void on_base_grown(void *opaque, int result, const struct error *err)
@@ -203,7 +203,7 @@ static int begin(struct job *job)
     if (job->options.kind == JOB_BACKUP && job->options.is_quiet) {
         begin_backup(job);
         job->is_starting = false;
-        job_scan(job);
+        scan(job);
         return 0;
     }
     if (job->options.kind == JOB_BACKUP)
@@ -213,7 +213,7 @@ static int begin(struct job *job)
     if (job->options.kind == JOB_MIRROR) {
         begin_mirror(job);
         job->is_starting = false;
-        job_scan(job);
+        scan(job);
         return 0;
     }
     graph_set_filter(disk, &job->filter);
@@ -223,7 +223,7 @@ static int begin(struct job *job)
     if (job->options.kind == JOB_STREAM && job->destination->read_only)
         return graph_quiesce(disk, on_quiet_for_stream, job);
     job->is_starting = false;
-    job_scan(job);
+    scan(job);
     return 0;
 }
 

@@ -230,7 +230,7 @@ static const char zsh_script[] =
     "}\n"
     "compdef _evctl evctl\n";
 
-int complete_write(FILE *to, const char *shell, struct error *err)
+static int write_script(FILE *to, const char *shell, struct error *err)
 {
     bool is_zsh = strcmp(shell, "zsh") == 0;
     if (!is_zsh && strcmp(shell, "bash") != 0)
@@ -249,10 +249,10 @@ int cmd_completion(struct evctl_call *call, struct error *err)
     char *script = NULL;
     size_t size;
     if (!call->json)
-        return complete_write(stdout, call->arguments[0], err);
+        return write_script(stdout, call->arguments[0], err);
     FILE *to = open_memstream(&script, &size);
     CHECK(to);
-    int result = complete_write(to, call->arguments[0], err);
+    int result = write_script(to, call->arguments[0], err);
     CHECK(fclose(to) == 0);
     if (!result)
         tell_json(json_pack("{s:s, s:s}", "shell", call->arguments[0], "script", script));

@@ -11,7 +11,7 @@
 #include "tools/evctl/interrupt.h"
 #include "tools/evctl/tell.h"
 
-enum evctl_status evctl_status(int code)
+static enum evctl_status status_of(int code)
 {
     switch (code < 0 ? -code : code) {
     case 0:
@@ -36,7 +36,7 @@ enum evctl_status evctl_status(int code)
 
 static int fail(int result, const struct error *err)
 {
-    int status = (int)evctl_status(result);
+    int status = (int)status_of(result);
     tell_error("%s", err->text);
     if (tell_is_json())
         tell_json(json_pack("{s:{s:i, s:s}}", "error", "status", status, "message", err->text));

@@ -3,8 +3,7 @@
  * evctl: what its commands share: the command table, a parsed call, and how commands end.
  *
  * A command returns 0, or -errno with one sentence in `err`; evctl.c turns the code into the exit
- * status (evctl_status) and prints the sentence. The table drives parsing, help, completion and the
- * manual alike.
+ * status and prints the sentence. The table drives parsing, help, completion and the manual alike.
  */
 #ifndef TOOLS_EVCTL_EVCTL_H
 #define TOOLS_EVCTL_EVCTL_H
@@ -16,7 +15,7 @@
 
 #include "base/error.h"
 
-/* Exit statuses; docs/evctl.1 lists them. Codes that stand for them are in evctl_status. */
+/* Exit statuses; docs/evctl.1 lists them. evctl.c has the codes that stand for them. */
 enum evctl_status {
     EVCTL_OK = 0,
     EVCTL_FAILED = 1,
@@ -111,23 +110,12 @@ int must_check call_size(const struct evctl_call *call, const char *option, uint
                          struct error *err);
 bool must_check parse_size(const char *text, uint64_t unit, uint64_t *out_bytes);
 
-/* --- complete.c --- */
-
-int complete_write(FILE *to, const char *shell, struct error *err);
-
 /* --- help.c --- */
 
 void help_print_all(FILE *to);
-void help_print_group(FILE *to, const char *group);
 /* Those of the program itself, which help does not show. */
 bool help_is_hidden(const struct evctl_command *command);
 void help_print_command(FILE *to, const struct evctl_command *command);
-/* The parts of docs/evctl.1 that come from the table: "commands", "table". -EINVAL for others. */
-int must_check help_write_manual(FILE *to, const char *part);
-
-/* --- evctl.c --- */
-
-enum evctl_status evctl_status(int code);
 
 /* --- the commands, by file --- */
 

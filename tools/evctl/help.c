@@ -38,7 +38,7 @@ void help_print_all(FILE *to)
           to);
 }
 
-void help_print_group(FILE *to, const char *group)
+static void print_group(FILE *to, const char *group)
 {
     size_t length = strlen(group);
     for (unsigned i = 0; i < evctl_command_count; i++)
@@ -134,7 +134,7 @@ int cmd_help(struct evctl_call *call, struct error *err)
         for (unsigned i = 0; i < evctl_command_count; i++)
             if (strncmp(evctl_commands[i].name, name, strlen(name)) == 0 &&
                 evctl_commands[i].name[strlen(name)] == ' ') {
-                help_print_group(stdout, name);
+                print_group(stdout, name);
                 return 0;
             }
     return error_set(err, EINVAL, "'%s' is not a command; 'evctl help' lists them", name);
@@ -205,7 +205,8 @@ static void write_table_row(FILE *to, const struct evctl_command *command)
     free(copy);
 }
 
-int help_write_manual(FILE *to, const char *part)
+/* The parts of docs/evctl.1 that come from the table: "commands", "table". -EINVAL for others. */
+static int write_manual(FILE *to, const char *part)
 {
     if (strcmp(part, "commands") != 0 && strcmp(part, "table") != 0)
         return -EINVAL;
@@ -240,7 +241,7 @@ int cmd_manual(struct evctl_call *call, struct error *err)
         if (sscanf(line, ".\\\" begin %31s", name) != 1)
             continue;
         is_inside = true;
-        if (help_write_manual(stdout, name))
+        if (write_manual(stdout, name))
             return error_set(err, EINVAL, "the manual has a part '%s' that is not known", name);
     }
     return 0;

@@ -248,7 +248,8 @@ int cmd_start(struct evctl_call *call, struct error *err)
 
 /* --- stop --- */
 
-bool life_wait_end(const struct machine *machine, const char *what, uint64_t until_ns)
+/* True if it ended before `until_ns`. */
+static bool wait_end(const struct machine *machine, const char *what, uint64_t until_ns)
 {
     struct tell_progress progress;
     tell_progress_begin(&progress, what);
@@ -267,13 +268,13 @@ static int end_by_force(const struct machine *machine, struct error *err)
     if (qmp_open(machine, &qmp, NULL) == 0) {
         unused_result(qmp_execute(&qmp, "quit", NULL, NULL, NULL));
         qmp_close(&qmp);
-        if (life_wait_end(machine, "ending", after_ms(5000)))
+        if (wait_end(machine, "ending", after_ms(5000)))
             return 0;
     }
     pid_t pid = machine_pid(machine->folder_fd);
     if (pid > 1)
         kill(pid, SIGKILL);
-    if (life_wait_end(machine, "ending", after_ms(5000)))
+    if (wait_end(machine, "ending", after_ms(5000)))
         return 0;
     if (interrupt_is_pending())
         return interrupt_check(err);
@@ -298,7 +299,7 @@ static int press_power_button(const struct machine *machine, uint64_t timeout_s,
     if (!result)
         result = qmp_execute(&qmp, "system_powerdown", NULL, NULL, err);
     qmp_close(&qmp);
-    if (result || life_wait_end(machine, "shutting down", after_ms(timeout_s * 1000)))
+    if (result || wait_end(machine, "shutting down", after_ms(timeout_s * 1000)))
         return result;
     if (interrupt_is_pending())
         return interrupt_check(err);

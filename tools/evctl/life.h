@@ -11,8 +11,6 @@
 
 /* Starts a locked, stopped machine; returns when evisor answers. */
 int must_check life_start(struct machine *machine, bool is_paused, struct error *err);
-/* True if it ended before `until_ns`. */
-bool life_wait_end(const struct machine *machine, const char *what, uint64_t until_ns);
 /* The addresses of the guest as query-nic-addresses tells, waiting until one is there or the time
  * is over (-ETIMEDOUT). */
 int must_check life_addresses(const struct machine *machine, uint64_t wait_ms, json_t **addresses,

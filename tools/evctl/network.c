@@ -159,7 +159,7 @@ static bool is_subnet(const char *text)
            inet_pton(AF_INET, address, &parsed) == 1 && bits >= 8 && bits <= 28;
 }
 
-bool network_is_bridge(const char *interface)
+static bool is_bridge(const char *interface)
 {
     char path[128];
     snprintf(path, sizeof(path), "/sys/class/net/%.64s/bridge", interface);
@@ -173,7 +173,7 @@ bool network_is_kernel(const json_t *network)
 
 bool network_is_up(const json_t *network)
 {
-    return network_is_kernel(network) && network_is_bridge(model_text(network, "bridge"));
+    return network_is_kernel(network) && is_bridge(model_text(network, "bridge"));
 }
 
 /* What the command line asks for, before anything is made. */
@@ -263,7 +263,7 @@ static int describe(const struct evctl_call *call, const struct request *request
     json_object_set_new(network, "mode", json_string(request->mode));
     if (request->is_kernel)
         return 0;
-    if (request->bridge && !network_is_bridge(request->bridge))
+    if (request->bridge && !is_bridge(request->bridge))
         return error_set(err, ENXIO,
                          "--bridge %s: there is no such bridge; as root: ip link add %s type "
                          "bridge && ip link set %s up, or evctl net create --uplink",
@@ -457,7 +457,7 @@ static json_t *row_of(const char *name)
     json_t *row = network ? network : json_pack("{s:s}", "mode", "broken");
     const char *bridge = model_text(row, "bridge");
     if (*bridge)
-        json_object_set_new(row, "state", json_string(network_is_bridge(bridge) ? "up" : "down"));
+        json_object_set_new(row, "state", json_string(is_bridge(bridge) ? "up" : "down"));
     json_object_del(row, "undo");
     json_object_del(row, "boot");
     json_object_set_new(row, "name", json_string(name));

@@ -80,7 +80,8 @@ int network_bridge_name(const char *name, const char *asked, char out[16], struc
     return 0;
 }
 
-void network_fresh_mac(char out[18])
+/* It stays, as a bridge's own changes with its ports. */
+static void make_fresh_mac(char out[18])
 {
     uint8_t random[3];
     CHECK(getrandom(random, sizeof(random), 0) == sizeof(random));
@@ -91,7 +92,7 @@ static int make_bridge(json_t *undo, const char *bridge, const struct network_su
                        struct error *err)
 {
     char mac[18], gateway[INET_ADDRSTRLEN], address[32];
-    network_fresh_mac(mac);
+    make_fresh_mac(mac);
     snprintf(address, sizeof(address), "%s/%u", network_dotted(subnet->address + 1, gateway),
              subnet->bits);
     int result = steps_run(undo,

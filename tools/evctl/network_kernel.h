@@ -61,7 +61,4 @@ int must_check network_uplink_up(const char *name, const char *uplink, const cha
 int must_check network_bridge_name(const char *name, const char *asked, char out[16],
                                    struct error *err);
 
-/* A MAC address that stays, as a bridge's own changes with its ports. */
-void network_fresh_mac(char out[18]);
-
 #endif

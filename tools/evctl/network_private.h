@@ -15,7 +15,6 @@ json_t *network_users(const char *name);
 int must_check network_replace(const char *name, const json_t *network, struct error *err);
 void network_forget(const char *name);
 
-bool network_is_bridge(const char *interface);
 /* Root made it on this host, and it is there. */
 bool network_is_up(const json_t *network);
 bool network_is_kernel(const json_t *network);

@@ -206,7 +206,7 @@ static void on_read_job_done(struct loop_job *job)
     release_link(link);
 }
 
-void chardev_update_input(struct chardev *chardev)
+static void update_input(struct chardev *chardev)
 {
     struct chardev_link *link = chardev->link;
     if (!link || link->is_hung_up || link->in.fd < 0)
@@ -223,7 +223,7 @@ static void on_deliver(struct loop_task *task)
 {
     struct chardev *chardev = container_of(task, struct chardev, deliver);
     chardev_deliver(chardev);
-    chardev_update_input(chardev);
+    update_input(chardev);
 }
 
 /* --- output --- */
@@ -404,7 +404,7 @@ static void on_pty_timer(struct loop_timer *timer)
     }
     link->is_hung_up = false;
     chardev_tell_open(chardev, true);
-    chardev_update_input(chardev);
+    update_input(chardev);
 }
 
 int chardev_start_pty(struct chardev *chardev)

@@ -150,7 +150,6 @@ int must_check chardev_accept(struct chardev *chardev);
 int must_check chardev_watch_listener(struct chardev *chardev);
 int must_check chardev_start_pty(struct chardev *chardev);
 size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t length);
-void chardev_update_input(struct chardev *chardev);
 
 /* chardev_mux.c */
 void chardev_init_users(struct chardev *chardev);
