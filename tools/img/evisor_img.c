@@ -43,7 +43,7 @@ static void print_help(void)
         printf("  %s %s\n", commands[i]->name, commands[i]->synopsis);
     puts("\n"
          "Sizes are in bytes, or with a suffix k, M, G, T, P or E (powers of 1024).\n"
-         "Formats: raw, qcow2. See also: evisor-img(1).");
+         "Formats: raw, qcow2, vdi, vmdk, vpc, vhdx. See also: evisor-img(1).");
 }
 
 static const struct img_command *find_command(const char *name)
