@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* disk_options: the options of an image apart from it: their texts, and whether they serve. */
+/* disk_options: the texts of an image's options, apart from the image. */
 #include <stdlib.h>
 
 #include "base/text.h"
@@ -25,26 +25,4 @@ void disk_options_fini(struct disk_options *options)
         free((char *)*texts[i]);
         *texts[i] = NULL;
     }
-}
-
-int disk_options_try(struct loop *loop, const struct disk_options *options, struct error *err)
-{
-    const struct disk_options quiet = {
-        .path = options->path,
-        .format = options->format,
-        .backing_path = options->backing_path,
-        .backing_format = options->backing_format,
-        .data_file_path = options->data_file_path,
-        .no_data_file_name = options->no_data_file_name,
-        .no_backing = options->no_backing,
-        .read_only = true,
-        .no_lock = true,
-        .aio = DISK_AIO_THREADS,
-        .cache.writeback = true,
-    };
-    struct disk *disk;
-    int result = disk_open(loop, &quiet, &disk, err);
-    if (!result)
-        unused_result(disk_close_wait(disk));
-    return result;
 }
