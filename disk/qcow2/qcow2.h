@@ -20,7 +20,8 @@
 
 #define QCOW2_SLICE_BYTES 4096u /* the unit of the table cache; less if a cluster is smaller */
 #define QCOW2_OP_IOV      (DISK_REQUEST_IOV_MAX + 2 * 33) /* data, and head and tail of zeroes */
-#define QCOW2_WRITES      32                              /* of the writeback machine in flight */
+#define QCOW2_SEEN_BITS   4096u /* small enough to stay in the CPU's cache */
+#define QCOW2_WRITES      32    /* of the writeback machine in flight */
 
 struct qcow2;
 struct qcow2_codec;
@@ -69,7 +70,9 @@ struct qcow2_cache {
     uint32_t capacity, used, dirty_count;
     struct qcow2_slice **buckets;
     uint32_t bucket_mask;
-    struct list lru; /* least recently used first */
+    uint64_t
+        seen[QCOW2_SEEN_BITS / 64]; /* hashes of what was brought in: the others are not here */
+    struct list lru;                /* least recently used first */
     struct list dirty;
     struct list waiters; /* for a slice to become free */
     struct list loads;   /* idle struct qcow2_load */

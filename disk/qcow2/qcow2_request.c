@@ -517,22 +517,23 @@ static void on_transferred(struct io_request *io, int result)
 
 /*
  * Most reads and rewrites lie in one piece of the file, and what maps them is resident: such a one
- * is a single operation and needs no cursor. False if this one is of another kind; then nothing has
- * happened. A failure of the plan is left to the request as well.
+ * is a single operation and needs no cursor. 0, or -errno; -EAGAIN: this one is of another kind.
  */
-static bool transfer_at_once(struct qcow2 *q, struct disk_request *outer)
+static int transfer_at_once(struct qcow2 *q, struct disk_request *outer)
 {
     struct qcow2_plan plan;
     bool is_read = outer->op == DISK_READ;
     if (!is_read && (outer->op != DISK_WRITE || outer->flags & DISK_IF_ABSENT))
-        return false;
+        return -EAGAIN;
     int result = is_read ? qcow2_plan_read(q, outer->offset, outer->bytes, NULL, &plan)
                          : plan_write(q, outer->offset, outer->bytes, NULL, &plan);
-    if (result || plan.kind != QCOW2_PLAN_AT || plan.bytes < outer->bytes)
-        return false;
+    if (result)
+        return result;
+    if (plan.kind != QCOW2_PLAN_AT || plan.bytes < outer->bytes)
+        return -EAGAIN;
     struct qcow2_op *op = op_begin(q);
     if (!op)
-        return false;
+        return -ENOMEM;
     op->state = is_read ? QCOW2_OP_READ : QCOW2_OP_WRITE;
     op->outer = outer;
     op->io = (struct io_request){
@@ -544,7 +545,7 @@ static bool transfer_at_once(struct qcow2 *q, struct disk_request *outer)
         .on_done = on_transferred,
     };
     io_submit(qcow2_data(q), &op->io);
-    return true;
+    return 0;
 }
 
 void qcow2_submit(struct node *node, struct disk_request *outer)
@@ -557,11 +558,13 @@ void qcow2_submit(struct node *node, struct disk_request *outer)
         qcow2_flush_request(q, outer);
         return;
     }
-    if (!result && transfer_at_once(q, outer))
+    if (!result)
+        result = transfer_at_once(q, outer);
+    if (!result)
         return;
-    if (!result && !(request = request_slot(q)))
+    if (result == -EAGAIN && !(request = request_slot(q)))
         result = -ENOMEM;
-    if (result) {
+    if (result != -EAGAIN) {
         node_complete_later(node, outer, result);
         return;
     }

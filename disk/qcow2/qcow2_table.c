@@ -65,6 +65,7 @@ void qcow2_cache_forget_all(struct qcow2 *q)
     for (uint32_t i = 0; i < cache->used; i++)
         CHECK(!cache->slices[i].pins && !cache->slices[i].loading && !cache->slices[i].writing);
     memset(cache->buckets, 0, ((size_t)cache->bucket_mask + 1) * sizeof(cache->buckets[0]));
+    memset(cache->seen, 0, sizeof(cache->seen));
     list_init(&cache->lru);
     cache->used = 0;
 }
@@ -81,10 +82,14 @@ void qcow2_cache_fini(struct qcow2 *q)
     free(cache->buckets);
 }
 
+static uint32_t hash_of(const struct qcow2 *q, uint64_t host_offset)
+{
+    return (uint32_t)((host_offset >> q->slice_bits) * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
 static struct qcow2_slice **bucket_of(const struct qcow2 *q, uint64_t host_offset)
 {
-    uint64_t hash = (host_offset >> q->slice_bits) * UINT64_C(0x9e3779b97f4a7c15);
-    return &q->cache.buckets[(hash >> 32) & q->cache.bucket_mask];
+    return &q->cache.buckets[hash_of(q, host_offset) & q->cache.bucket_mask];
 }
 
 static struct qcow2_slice *find(const struct qcow2 *q, uint64_t host_offset)
@@ -233,6 +238,8 @@ static int bring_in(struct qcow2 *q, enum qcow2_kind kind, uint32_t index, uint6
     qcow2_idle_loaded(q);
     slice->hash_next = *bucket;
     *bucket = slice;
+    uint32_t bit = hash_of(q, host_offset) % QCOW2_SEEN_BITS;
+    q->cache.seen[bit / 64] |= UINT64_C(1) << bit % 64;
     if (load)
         return start_load(q, slice, load, waiter);
     memset(slice->data, 0, qcow2_slice_bytes(q));
@@ -322,9 +329,11 @@ void qcow2_table_expect(const struct qcow2 *q, uint64_t table_entry, uint64_t by
         __builtin_prefetch(slice->data + (byte & (qcow2_slice_bytes(q) - 1)));
 }
 
+/* Asked for each write, of clusters that are no tables: most are known by a bit not to be here. */
 bool qcow2_table_is_cached(const struct qcow2 *q, uint64_t host_offset)
 {
-    return find(q, host_offset) != NULL;
+    uint32_t bit = hash_of(q, host_offset) % QCOW2_SEEN_BITS;
+    return q->cache.seen[bit / 64] >> bit % 64 & 1 && find(q, host_offset);
 }
 
 int qcow2_table_room(struct qcow2 *q, uint32_t slices, struct qcow2_waiter *waiter)
