@@ -330,6 +330,13 @@ void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaqu
     file->ops->close(file, on_closed, opaque);
 }
 
+bool io_is_same_file(const char *a, const char *b)
+{
+    struct stat first, second;
+    return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 static void on_waited_close(void *opaque)
 {
     *(bool *)opaque = true;

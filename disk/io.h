@@ -92,6 +92,8 @@ int must_check io_change_mode(struct io_file *file, bool direct, bool no_sync);
 void io_submit(struct io_file *file, struct io_request *request);
 /* `on_closed` may be NULL. */
 void io_close(struct io_file *file, void (*on_closed)(void *opaque), void *opaque);
+/* They are there, and are one, by two names perhaps. Blocks. */
+bool io_is_same_file(const char *a, const char *b);
 /* Runs the file's loop until it is closed: where nothing else runs on it. NULL is taken. */
 void io_close_wait(struct io_file *file);
 

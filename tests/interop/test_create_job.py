@@ -200,6 +200,18 @@ def test_images_in_use_are_left_alone(monitors):
             assert monitor.ask("blockdev-del", **{"node-name": name}) == {"return": {}}
 
 
+def test_no_image_is_made_of_its_backing_file(monitors):
+    """QEMU does, and the data is gone."""
+    monitor = monitors[0]
+    base = monitor.folder / "base2.img"
+    base.write_bytes(b"kept" * (MIB // 4))
+    for backing in ("base2.img", str(base), f"../{monitor.folder.name}/base2.img"):
+        states, jobs = create(monitor, **qcow2(file={"driver": "file", "filename": "base2.img"},
+                                               backing_file=backing, backing_fmt="raw"))
+        assert states == FAILED and "its own backing file" in jobs[0]["error"]
+        assert base.read_bytes() == b"kept" * (MIB // 4)
+
+
 def test_parts_that_are_not_made_here(monitors):
     evisor, _ = monitors
     for part in ({"data_file": "zz"}, {"encrypt": {"format": "luks"}}):

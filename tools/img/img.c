@@ -305,13 +305,6 @@ struct io_file *img_open_file(struct loop *loop, const char *path,
     return NULL;
 }
 
-bool img_is_same_file(const char *a, const char *b)
-{
-    struct stat first, second;
-    return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
 /* As an input, say, of which -U takes no lock, or as what an input names. A descriptor that came
  * from outside, of flock(1), say, is not closed on exec. */
 static bool is_open_here(const char *path)

@@ -94,8 +94,6 @@ struct img_file_options {
 /* Opens and locks one image file. NULL after saying what is wrong. */
 struct io_file *img_open_file(struct loop *loop, const char *path,
                               const struct img_file_options *options);
-/* They are there, and one by two names perhaps. */
-bool img_is_same_file(const char *a, const char *b);
 /* Makes the file, or empties it, unless this program has it open already; it is locked and
  * writable. NULL, and *err set. */
 struct io_file *img_create_file(struct loop *loop, const char *path, struct error *err);

@@ -117,7 +117,7 @@ static int look_below(struct loop *loop, const struct level *level, struct level
 static bool is_base(const char *wanted, const char *above, const char *path)
 {
     char *resolved = disk_backing_path(above, wanted);
-    bool is_same = resolved && img_is_same_file(resolved, path);
+    bool is_same = resolved && io_is_same_file(resolved, path);
     free(resolved);
     return is_same;
 }

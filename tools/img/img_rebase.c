@@ -114,7 +114,7 @@ static int change_header(struct io_file *file, const struct arguments *arguments
 static bool is_itself(const struct arguments *arguments)
 {
     char *path = disk_backing_path(arguments->image.path, arguments->backing);
-    bool is_same = path && img_is_same_file(path, arguments->image.path);
+    bool is_same = path && io_is_same_file(path, arguments->image.path);
     free(path);
     return is_same;
 }

@@ -263,11 +263,11 @@ static int check_backing_stays(const struct img_target *target, struct error *er
     int result = 0;
     if (!backing)
         result = error_set(err, ENOMEM, "out of memory");
-    else if (!strcmp(target->backing_path, target->path) || img_is_same_file(backing, target->path))
+    else if (!strcmp(target->backing_path, target->path) || io_is_same_file(backing, target->path))
         result = error_set(
             err, EINVAL,
             "Error: Trying to create an image with the same filename as the backing file");
-    else if (data_file && img_is_same_file(backing, data_file))
+    else if (data_file && io_is_same_file(backing, data_file))
         result = error_set(err, EINVAL,
                            "Error: Trying to make the backing file '%s' the data file of the image",
                            data_file);

@@ -138,6 +138,17 @@ void block_new_image_free(void *data)
 
 /* --- on the thread --- */
 
+/* It is emptied to become the image. */
+static bool is_backing_itself(const struct block_new_image *image)
+{
+    char *below = image->path && image->backing_path
+                      ? disk_backing_path(image->path, image->backing_path)
+                      : NULL;
+    bool is_same = below && io_is_same_file(below, image->path);
+    free(below);
+    return is_same;
+}
+
 /* Before anything is touched. */
 static int check(const struct block_new_image *image, struct error *err)
 {
@@ -146,6 +157,8 @@ static int check(const struct block_new_image *image, struct error *err)
         *err = image->refusal;
         return -err->code;
     }
+    if (is_backing_itself(image))
+        return error_set(err, EINVAL, "'%s' cannot be its own backing file", image->path);
     if (image->is_qcow2 && options->size_bytes % 512)
         return error_set(err, EINVAL, "Image size must be a multiple of 512 bytes");
     if (image->is_qcow2)
