@@ -14,6 +14,8 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "base/text.h"
+#include "disk/disk.h"
 #include "disk/foreign/foreign.h"
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
@@ -105,28 +107,16 @@ static int open_layer(struct loop *loop, struct layer *layer, const char *format
     return load_l1(layer, err);
 }
 
-static char *name_below(const struct layer *layer)
-{
-    const char *slash = strrchr(layer->path, '/');
-    const char *name = layer->header.backing_path;
-    char *path = NULL;
-    if (name[0] == '/' || !slash)
-        return strdup(name);
-    if (asprintf(&path, "%.*s/%s", (int)(slash - layer->path), layer->path, name) < 0)
-        return NULL;
-    return path;
-}
-
 static int open_layers(struct loop *loop, struct map *map, const struct map_options *options,
                        struct error *err)
 {
     const char *format = options->format, *snapshot = options->snapshot;
-    char *next = strdup(options->path);
+    char *next = text_copy(options->path);
     while (next) {
         if (map->depth == DISK_BACKING_DEPTH_MAX) {
             free(next);
-            return error_set(err, ELOOP, "'%s': the backing chain is longer than %d images", options->path,
-                             DISK_BACKING_DEPTH_MAX);
+            return error_set(err, ELOOP, "'%s': the backing chain is longer than %d images",
+                             options->path, DISK_BACKING_DEPTH_MAX);
         }
         struct layer *layer = &map->layers[map->depth++];
         layer->path = next;
@@ -136,8 +126,10 @@ static int open_layers(struct loop *loop, struct map *map, const struct map_opti
         next = NULL;
         snapshot = NULL;
         if (options->whole_chain && layer->is_qcow2 && layer->header.has_backing) {
-            next = name_below(layer);
+            next = disk_backing_path(layer->path, layer->header.backing_path);
             format = layer->header.has_backing_format ? layer->header.backing_format : "raw";
+            if (!next)
+                return error_set(err, ENOMEM, "out of memory to map '%s'", layer->path);
         }
     }
     return 0;
