@@ -14,7 +14,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
 from guestkit import rootfs  # noqa: E402
-from guestkit.kernel import Kernel  # noqa: E402
+from guestkit.kernel import QUICK, Kernel  # noqa: E402
 
 BUILD = pathlib.Path(os.environ.get("EVISOR_BUILD", TOP / "build")).resolve()
 TIMEOUT_S = 120
@@ -116,7 +116,7 @@ def guest(kernel, tmp_path_factory):
 
     class Guest:
         image = folder / "root.raw"
-        append = "console=ttyS0 quiet panic=-1"
+        append = f"console=ttyS0 quiet panic=-1 {QUICK}"
         diskless = ["--kernel", kernel.image, "--initrd", folder / "diskless", "--memory", "128M",
                     "--append", append]
         options = ["--kernel", kernel.image, "--initrd", folder / "initrd", "--memory", "256M",

@@ -16,7 +16,7 @@ import pytest
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
 from guestkit import rootfs  # noqa: E402
-from guestkit.kernel import Kernel  # noqa: E402
+from guestkit.kernel import QUICK, Kernel  # noqa: E402
 from guestkit.machine import Machine  # noqa: E402
 
 BUILD = pathlib.Path(os.environ.get("EVISOR_BUILD", TOP / "build"))
@@ -90,12 +90,13 @@ def disk(root_image, tmp_path):
 
 @pytest.fixture
 def start(evisor, accel, kernel):
-    """start(initrd, *arguments, append=): a machine; all of them end with the test."""
+    """start(initrd, *arguments, append=): a machine; all of them end with the test. `quick` is for
+    the kernel's line; "" boots as stock kernels do."""
     machines = []
 
-    def begin(initrd, *arguments, append="", memory="256"):
+    def begin(initrd, *arguments, append="", memory="256", quick=QUICK):
         machine = Machine(evisor, [*accel, "-m", memory, "-kernel", kernel.image, "-initrd", initrd,
-                                   "-append", f"console=ttyS0 quiet panic=-1 {append}".strip(),
+                                   "-append", f"console=ttyS0 quiet panic=-1 {quick} {append}",
                                    *arguments])
         machines.append(machine)
         return machine

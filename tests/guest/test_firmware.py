@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from guestkit import bootdisk, packages
+from guestkit.kernel import QUICK
 from guestkit.machine import Machine
-
 
 
 def by_the_bios(text):
@@ -26,8 +26,9 @@ def images(kernel, diskless, tmp_path_factory):
     """A disk with GRUB and a hybrid ISO."""
     packages.install(["seabios"], "the guest's firmware")
     folder = tmp_path_factory.mktemp("boot")
-    bootdisk.make_grub(folder / "grub.raw", kernel.image, diskless, "console=ttyS0 quiet panic=-1")
-    bootdisk.make_iso(folder / "live.iso", kernel.image, diskless, "console=ttyS0 quiet panic=-1")
+    append = f"console=ttyS0 quiet panic=-1 {QUICK}"
+    bootdisk.make_grub(folder / "grub.raw", kernel.image, diskless, append)
+    bootdisk.make_iso(folder / "live.iso", kernel.image, diskless, append)
     return folder
 
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from guestkit import packages, qmp as protocol, rootfs
+from guestkit.kernel import QUICK
 
 MIB = 1 << 20
 PATTERN_MD5 = hashlib.md5(b"0123456789abcdef\n" * 1024 * 64 * 240).hexdigest()
@@ -78,7 +79,7 @@ def machine(evisor, accel, kernel, agent_initrd, tmp_path_factory):
     folder = tmp_path_factory.mktemp("services")
     arguments = [
         "-kernel", kernel.image, "-initrd", agent_initrd, "-m", "256,maxmem=2G",
-        "-append", "console=ttyS0 quiet panic=-1 memhp_default_state=online_movable",
+        "-append", f"console=ttyS0 quiet panic=-1 memhp_default_state=online_movable {QUICK}",
         "-nic", "user",
         "-device", "virtio-balloon-pci,id=balloon0,deflate-on-oom=on,free-page-reporting=on",
         "-object", "memory-backend-ram,id=mem0,size=1G",

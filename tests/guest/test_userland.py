@@ -9,6 +9,7 @@ import tarfile
 import pytest
 
 from guestkit import userland
+from guestkit.kernel import QUICK
 from guestkit.machine import Machine
 
 WORKLOAD = pathlib.Path(__file__).resolve().parent / "workload"
@@ -47,7 +48,7 @@ def run(image, workload, initrd, kernel, evisor_img, tmp_path_factory):
         evisor_img("create", "-f", "qcow2", "-b", image, "-F", "qcow2", overlay)
         with Machine(program, [
                 *arguments, "-m", "1024", "-smp", cpus, "-nic", "none", "-kernel", kernel.image,
-                "-initrd", initrd, "-append", "console=ttyS0 quiet root=/dev/vda panic=-1",
+                "-initrd", initrd, "-append", f"console=ttyS0 quiet root=/dev/vda panic=-1 {QUICK}",
                 "-drive", f"file={overlay},format=qcow2,if=virtio",
                 "-drive", f"file={workload},format=raw,if=virtio,readonly=on"]) as machine:
             result = work(machine)

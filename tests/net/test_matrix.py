@@ -9,6 +9,7 @@ in each mode goes through the 16 cells in one boot.
 import pytest
 from conftest import BUILD, HOST, OUTSIDE
 
+from guestkit.kernel import QUICK
 from guestkit.machine import Machine
 
 NO = 2  # seconds that tell a "no" from a slow answer
@@ -138,7 +139,8 @@ def test_a_stock_guest_goes_through_the_matrix(world, site, kernel, diskless):
     nics[-1] += ",host_mtu=1400"
     command = world.host.words([BUILD / "evisor"])
     with Machine(command, ["-accel", "soft", "-m", "192", "-kernel", kernel.image, "-initrd",
-                           diskless, "-append", "console=ttyS0 quiet panic=-1", *nics]) as machine:
+                           diskless, "-append", f"console=ttyS0 quiet panic=-1 {QUICK}",
+                           *nics]) as machine:
         machine.expect("GUEST-INIT", 120)
         assert machine.check("cat /sys/class/net/eth3/mtu") == "1400"
         machine.check("mkdir -p /srv && echo -n stock >/srv/who && httpd -p 80 -h /srv")

@@ -17,7 +17,7 @@ import tempfile
 
 from . import packages
 from .initramfs import Initramfs
-from .kernel import Kernel
+from .kernel import QUICK, Kernel
 
 # TCG's virtualization lets a guest set XCR0 without telling its KVM: guests would find their
 # XSAVE area of another size than announced. So the box's CPU has none.
@@ -96,7 +96,7 @@ def run(arguments, writable=(), environment=(), cpus=2, memory_mib=4096, timeout
     with tempfile.NamedTemporaryFile(suffix=".cpio.gz") as initrd:
         initrd.write(_initramfs(kernel, command, writable))
         initrd.flush()
-        append = ("console=ttyS0 reboot=t panic=-1 quiet mitigations=off "
+        append = (f"console=ttyS0 reboot=t panic=-1 quiet mitigations=off {QUICK} "
                   f"tsc_early_khz={_host_khz()} clocksource=tsc tsc=reliable")
         qemu = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi",
                 "-cpu", CPU,
