@@ -29,6 +29,8 @@
 
 #define RING_ENTRIES 256u
 #define BUFFER_MAX   (UINT64_C(1) << 30) /* the kernel takes no longer ones */
+/* Of O_DIRECT in one call: three and more the kernel keeps from the disk until all are prepared. */
+#define DIRECT_BATCH 2u
 
 struct io_ring {
     struct list node; /* in rings */
@@ -174,27 +176,46 @@ static void on_turned(struct spinner *spinner, bool on)
     set_eventfd(container_of(spinner, struct io_ring, spinner), !on);
 }
 
-static void fill(struct io_ring *ring)
+static bool is_direct(const struct io_request *request)
 {
+    return container_of(request->file, struct io_host, file)->direct;
+}
+
+/* Prepares what goes to the kernel in one call, as far as there is room. True if that is all. */
+static bool fill(struct io_ring *ring)
+{
+    unsigned direct = 0;
     struct io_uring_sqe *sqe;
     /* No more in the kernel than there is room for their answers. */
-    while (!list_is_empty(&ring->queued) && ring->in_kernel < 2 * RING_ENTRIES &&
-           (sqe = io_uring_get_sqe(&ring->uring))) {
-        struct list *node = list_pop_front(&ring->queued);
-        prepare(ring, sqe, list_entry(node, struct io_request, node));
+    while (!list_is_empty(&ring->queued) && ring->in_kernel < 2 * RING_ENTRIES) {
+        struct io_request *request = list_entry(ring->queued.next, struct io_request, node);
+        direct += is_direct(request);
+        if (direct > DIRECT_BATCH)
+            return false;
+        if (!(sqe = io_uring_get_sqe(&ring->uring)))
+            return true;
+        list_remove(&request->node);
+        prepare(ring, sqe, request);
         ring->in_kernel++;
     }
+    return true;
+}
+
+static void check_submitted(int result)
+{
+    CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
 }
 
 static void on_submit(struct loop_task *task)
 {
     struct io_ring *ring = container_of(task, struct io_ring, submit);
-    fill(ring);
     ring->users++; /* a completion may close the last file */
     set_eventfd(ring, false);
-    int result =
-        ring->defers ? io_uring_submit_and_get_events(&ring->uring) : io_uring_submit(&ring->uring);
-    CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
+    int result = 0;
+    while (result >= 0 && !fill(ring))
+        check_submitted(result = io_uring_submit(&ring->uring));
+    check_submitted(ring->defers ? io_uring_submit_and_get_events(&ring->uring)
+                                 : io_uring_submit(&ring->uring));
     reap(ring);
     set_eventfd(ring, !ring->spinner.is_on);
     if (io_uring_sq_ready(&ring->uring) || (ring->defers && has_answers(ring)))

@@ -110,22 +110,27 @@ static void test_raw_by_threads(void **state)
     check_raw(*state, DISK_AIO_THREADS, false);
 }
 
-static void test_raw_direct(void **state)
+/* Not every file system can. */
+static void need_direct(const struct fixture *fixture)
 {
-    struct fixture *fixture = *state;
-    int fd = open(fixture->path, O_RDWR | O_DIRECT);
+    int fd = open(fixture->path, O_RDWR | O_DIRECT | O_CLOEXEC);
     if (fd < 0) {
         print_message("the file system has no O_DIRECT\n");
         skip();
     }
     close(fd);
-    check_raw(fixture, DISK_AIO_AUTO, true);
+}
+
+static void test_raw_direct(void **state)
+{
+    need_direct(*state);
+    check_raw(*state, DISK_AIO_AUTO, true);
 }
 
 struct burst {
     struct disk_request request;
     struct iovec iov;
-    uint64_t words[64];
+    _Alignas(512) uint64_t words[64]; /* as O_DIRECT wants it */
     unsigned *left;
 };
 
@@ -154,12 +159,12 @@ static void submit_burst(struct disk *disk, struct burst *burst, enum disk_op op
     }
 }
 
-static void test_many_at_once(void **state)
+static void check_many(struct fixture *fixture, bool direct)
 {
-    struct fixture *fixture = *state;
-    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, false);
-    struct burst *burst = calloc(1000, sizeof(*burst));
+    struct disk *disk = open_raw(fixture, DISK_AIO_AUTO, direct);
+    struct burst *burst = aligned_alloc(512, 1000 * sizeof(*burst));
     unsigned left = 0;
+    assert_non_null(burst);
     for (uint64_t i = 0; i < 1000; i++)
         for (uint64_t word = 0; word < 64; word++)
             burst[i].words[word] = i << 32 | word;
@@ -177,6 +182,17 @@ static void test_many_at_once(void **state)
             assert_int_equal(burst[i].words[word], i << 32 | word);
     free(burst);
     assert_int_equal(disk_close_wait(disk), 0);
+}
+
+static void test_many_at_once(void **state)
+{
+    check_many(*state, false);
+}
+
+static void test_many_direct_ones_at_once(void **state)
+{
+    need_direct(*state);
+    check_many(*state, true);
 }
 
 struct resized {
@@ -323,6 +339,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_raw_by_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_raw_direct, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_direct_ones_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_look_at_the_clock_for_a_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resize_waits_for_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refuses_what_is_no_image, setup, teardown),
