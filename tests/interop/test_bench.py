@@ -235,6 +235,17 @@ def test_port_and_memory_exits_are_timed(tmp_path):
     assert "memory exit" in memory["title"] and memory["peers"]["evisor"]["median"] > 0
 
 
+def test_peers_that_are_not_there_are_left_out(tmp_path):
+    (tmp_path / "python3").symlink_to(sys.executable)
+    done = subprocess.run([TOP / "tools/evisor-bench", "blk", "--image-mib", "8", "--seconds", "1",
+                           "--runs", "1"], env={**os.environ, "PATH": str(tmp_path)}, check=False,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for name in ("fio is left out", "qemu-storage-daemon is not installed", "strace"):
+        assert name in done.stdout
+    assert "evisor " in done.stdout
+
+
 def test_registered_memory_is_used():
     done = path("blk", "--format", "null", "--registered", "--seconds", 1)
     assert done.returncode == 1 and "cannot register memory" in done.stderr  # there is no ring

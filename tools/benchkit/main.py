@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -257,7 +258,7 @@ def main():
     check(options)
     if options.plot:
         plot.prepare()
-    if options.vs != "none" and options.what in MACHINE and not shutil.which("qemu-system-x86_64"):
+    if options.vs != "none" and options.what in {**MACHINE, **GUEST} and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
     # Whoever ends us by a signal finds nothing left behind.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -266,6 +267,9 @@ def main():
         return run(options)
     except OSError as error:
         raise packages.Failure(str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise packages.Failure(f"{error.cmd[0]} failed with status {error.returncode}: is there room "
+                               f"in {tempfile.gettempdir()}? TMPDIR names another folder") from error
 
 
 def run(options):

@@ -71,10 +71,13 @@ def server_cpu(pid):
 
 def measure_nbd(options, folder):
     """The engine behind an NBD server, beside QEMU's, both driven by fio."""
-    packages.install(["fio", "qemu-utils"], "the peers")
+    if not shutil.which("fio"):
+        packages.install(["fio"], "the client of both servers")
     programs = {"evisor": [str(EVISOR_IMG), "serve"]}
     if path.wants(options, "qemu") and shutil.which("qemu-nbd"):
         programs["qemu-nbd"] = ["qemu-nbd"]
+    elif options.vs != "none":
+        print("qemu-nbd is not installed (package qemu-utils): it is left out")
     image = path.make_images(options, folder)[0]
     for depth in options.depth:
         yield from path.compare(options, depth, "NBD", [

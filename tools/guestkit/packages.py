@@ -43,6 +43,8 @@ def locked(name):
 
 
 def is_installed(name):
+    if not shutil.which("dpkg-query"):
+        return False
     query = subprocess.run(["dpkg-query", "-W", "-f", "${db:Status-Status}", name],
                            capture_output=True, text=True, check=False)
     return query.stdout == "installed"
