@@ -9,6 +9,7 @@ import time
 from guestkit import packages
 
 PROGRAM = "qemu-storage-daemon"
+END_TIMEOUT = 10  # seconds
 
 
 def exists():
@@ -66,13 +67,18 @@ class StorageDaemon:
             if self.process.poll() is not None:
                 break
             time.sleep(0.025)
-        self.__exit__()
-        raise packages.Failure(f"{PROGRAM} does not serve: "
-                               + self.process.stderr.read().decode(errors="replace").strip())
+        self.process.kill()
+        said = self.process.communicate()[1].decode(errors="replace").strip()
+        raise packages.Failure(f"{PROGRAM} does not serve: {said}")
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait()
+        try:
+            self.process.wait(END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # now and then one with several I/O threads hangs in its last loop
+            self.process.wait()
+        self.process.stderr.close()
 
     def cpu_ns(self):
         """(of its loops, of all its other threads), so far."""
