@@ -19,6 +19,9 @@
 #include "vmm/machine.h"
 #include "vmm/options/options.h"
 
+/* A guest's first exits do not wait for what only saves memory. */
+#define SETTLED_MS 100
+
 static const int ending_signals[] = {SIGINT, SIGTERM, SIGHUP};
 
 struct program {
@@ -27,9 +30,10 @@ struct program {
     struct pidfile pidfile;
     struct machine *machine;
     struct control *control;
-    struct gdb *gdb; /* NULL without -gdb */
+    struct gdb *gdb;         /* NULL without -gdb */
     struct metrics *metrics; /* NULL without -metrics */
     uv_signal_t signals[ARRAY_SIZE(ending_signals)];
+    uv_timer_t settled;
     int status;
 };
 
@@ -55,6 +59,7 @@ static void on_machine_closed(void *opaque)
     struct program *program = opaque;
     for (size_t i = 0; i < ARRAY_SIZE(ending_signals); i++)
         uv_close((uv_handle_t *)&program->signals[i], NULL);
+    uv_close((uv_handle_t *)&program->settled, NULL);
 }
 
 static void on_control_closed(void *opaque)
@@ -88,12 +93,18 @@ static void on_machine_exit(void *opaque, int status)
         on_gdb_closed(program);
 }
 
+static void on_settled(uv_timer_t *timer)
+{
+    (void)timer;
+    footprint_trim();
+}
+
 static void on_control_ready(void *opaque)
 {
     struct program *program = opaque;
     if (!program->config.start_paused)
         machine_cont(program->machine, NULL, NULL);
-    footprint_trim();
+    uv_timer_start(&program->settled, on_settled, program->config.start_paused ? 0 : SETTLED_MS, 0);
 }
 
 static int start(struct program *program, struct error *err)
@@ -107,6 +118,7 @@ static int start(struct program *program, struct error *err)
     if (result)
         return result;
     watch_signals(program);
+    uv_timer_init(&program->loop.uv, &program->settled);
     result = machine_create(&program->loop, config, &program->machine, err);
     if (!result)
         result = control_create(&program->loop, program->machine, &program->control, err);

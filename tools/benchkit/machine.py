@@ -10,6 +10,7 @@ import re
 import shutil
 import struct
 import subprocess
+import time
 
 from guestkit import rootfs
 from guestkit.kernel import Kernel
@@ -21,6 +22,7 @@ from .peers import (BARE_EXIT, EVISOR_IMG, MICROVM, Lkvm, await_marks,
 
 READS, READS_MAX = 20000, 20000000
 LONG_SECONDS = 0.2
+SETTLE_SECONDS = 1
 KERNEL_GPA = 0x100000
 NO_MEMORY_GPA = 0xd0000000  # where BARs go, if there are any
 
@@ -47,9 +49,12 @@ def tiny_kernel(reads=READS):
 
 
 def resident_mib(command, mark, ram_mib=256):
-    """Resident memory without the guest's RAM, once the guest is up."""
+    """Resident memory without the guest's RAM, once the guest is up and starting is over."""
     with running(command) as process:
-        return sum_smaps(process.pid, ram_mib) if await_marks(process, [mark]) else None
+        if not await_marks(process, [mark]):
+            return None
+        time.sleep(SETTLE_SECONDS)
+        return sum_smaps(process.pid, ram_mib)
 
 
 def sum_smaps(pid, ram_mib):

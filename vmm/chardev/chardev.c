@@ -14,6 +14,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -214,6 +216,8 @@ static void update_input(struct chardev *chardev)
     size_t room = MIN(chardev_input_room(chardev), sizeof(link->in_bytes));
     if (link->in.is_polled) {
         loop_watch_set(&link->in.watch, room ? UV_READABLE : 0);
+    } else if (link->in.is_null) {
+        input_ended(link);
     } else if (room && !link->in.job_is_running) {
         job_submit(link, &link->in, link->in_bytes, room);
     }
@@ -349,7 +353,13 @@ static void on_writable(struct loop_watch *watch, int events)
 
 /* --- the beginning --- */
 
-/* What epoll does not know (files, /dev/null) the pool serves. */
+static bool is_null_device(int fd)
+{
+    struct stat file;
+    return fstat(fd, &file) == 0 && S_ISCHR(file.st_mode) && file.st_rdev == makedev(1, 3);
+}
+
+/* What epoll does not know (files, the null device's output) the pool serves. */
 static int end_open(struct chardev_link *link, struct chardev_end *end, int fd,
                     void (*on_ready)(struct loop_watch *watch, int events))
 {
@@ -358,6 +368,7 @@ static int end_open(struct chardev_link *link, struct chardev_end *end, int fd,
         return 0;
     int result = loop_watch_init(link->chardev->loop, &end->watch, fd, on_ready);
     end->is_polled = result == 0;
+    end->is_null = !end->is_polled && is_null_device(fd);
     link->handles += end->is_polled;
     return result == -EPERM ? 0 : result;
 }

@@ -68,6 +68,7 @@ struct chardev_user {
 struct chardev_end {
     int fd; /* -1: this direction does not exist, or has ended */
     bool is_polled;
+    bool is_null; /* the null device: there is nothing to read, and no job it would take */
     struct loop_watch watch;
     struct loop_job job;
     bool job_is_running;

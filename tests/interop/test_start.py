@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""What a machine that has just started has, and has given back."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import BUILD, REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+from benchkit import machine  # noqa: E402
+
+
+@pytest.fixture(params=[(), ("-S",)], ids=["running", "paused"])
+def started(request, tmp_path):
+    """A machine whose standard input is the null device; it runs unless the option says otherwise."""
+    with subprocess.Popen([BUILD / "evisor", "-accel", "soft", "-nic", "none", "-m", "64",
+                           "-display", "none", "-serial", "stdio", *request.param,
+                           *machine.tiny_boot(tmp_path)], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE) as process:
+        if not request.param:
+            assert process.stdout.read(1) == b"!"
+        yield process.pid
+        process.kill()
+
+
+def code_of(pid, library):
+    """Resident KiB of a library's code; None while it is not mapped yet."""
+    text = pathlib.Path(f"/proc/{pid}/smaps").read_text()
+    found = re.search(rf"r-xp .*/{library}[^\n]*\n(?:.*\n)*?Rss: +(\d+) kB", text)
+    return int(found.group(1)) if found else None
+
+
+def test_what_only_starting_needed_is_given_back(started):
+    deadline = time.monotonic() + 60
+    # Its constructors ran; nothing else of it is needed without a network.
+    while code_of(started, "libslirp") != 0:
+        assert time.monotonic() < deadline, code_of(started, "libslirp")
+        time.sleep(0.05)
+
+
+def test_an_input_that_has_nothing_takes_no_threads(started):
+    deadline = time.monotonic() + 60
+    names = []
+    while "vcpu0" not in names:
+        assert time.monotonic() < deadline, names
+        names = [path.read_text().strip() for path in pathlib.Path(f"/proc/{started}/task").glob(
+            "*/comm")]
+    # The loop, the CPU and what times it: the pool, which comes with its first job, has four.
+    assert len(names) < 5, names
