@@ -41,6 +41,7 @@ struct config_chardev {
     uint64_t reconnect_ms; /* no server: try again after so long; 0: connect at the start only */
     bool is_quiet;         /* PTY: its place is told otherwise than on standard output */
     bool is_server;        /* UNIX, TCP; else it connects */
+    bool is_telnet;        /* TCP, UNIX: the peer speaks the TELNET protocol */
     bool wait;          /* server: hold the start until a client is there */
     bool is_mux;        /* Ctrl-a switches between what shares it; Ctrl-a x leaves */
     char *logfile;      /* a copy of the output, or NULL */

@@ -14,6 +14,7 @@
 
 #include "base/limits.h"
 #include "tests/unit/test.h"
+#include "vmm/chardev/telnet.h"
 
 static struct loop loop;
 static char folder[64];
@@ -672,6 +673,94 @@ static void test_a_pty_can_be_opened_again_and_again(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* Commands fall out of the data, however they are cut into pieces. */
+static void test_telnet_commands_in_pieces(void **state)
+{
+    (void)state;
+    static const uint8_t wire[] = {'a', 255, 253, 1, 'b', 255, 255, 255, 243, 'c', 255, 250, 24,
+                                   255, 255, 240, 0, 255, 240, 'd', 13,  0,   'e', 13,  10,  255,
+                                   251, 0,   13,  0, 'f', 255, 241, 'g', 255, 252, 0,   13,  0};
+    static const uint8_t data[] = {'a', 'b', 255, 'c', 'd', 13, 'e', 13, 10, 13, 0, 'f', 'g', 13};
+    for (size_t piece = 1; piece <= sizeof(wire); piece++) {
+        struct telnet telnet;
+        uint8_t bytes[sizeof(wire)], got[sizeof(wire)];
+        unsigned breaks = 0;
+        size_t count = 0;
+        telnet_init(&telnet);
+        for (size_t at = 0; at < sizeof(wire); at += piece) {
+            size_t length = MIN(piece, sizeof(wire) - at);
+            memcpy(bytes, wire + at, length);
+            length = telnet_take(&telnet, bytes, length, &breaks);
+            memcpy(got + count, bytes, length);
+            count += length;
+        }
+        assert_int_equal(count, sizeof(data));
+        assert_memory_equal(got, data, sizeof(data));
+        assert_int_equal(breaks, 1);
+    }
+}
+
+/* The byte that begins commands is doubled, and never cut in two. */
+static void test_telnet_output(void **state)
+{
+    (void)state;
+    static const uint8_t data[] = {1, 255, 2, 255, 255};
+    static const uint8_t wire[] = {1, 255, 255, 2, 255, 255, 255, 255};
+    for (size_t room = 2; room < 12; room++) {
+        uint8_t made[sizeof(wire)];
+        size_t count = 0, done = 0, taken;
+        for (; done < sizeof(data); done += taken) {
+            count += telnet_escape(data + done, sizeof(data) - done, made + count,
+                                   MIN(room, sizeof(made) - count), &taken);
+            assert_true(taken > 0);
+        }
+        assert_int_equal(count, sizeof(wire));
+        assert_memory_equal(made, wire, sizeof(wire));
+    }
+    size_t taken;
+    uint8_t one;
+    assert_int_equal(telnet_escape(data + 1, 1, &one, 1, &taken), 0);
+    assert_int_equal(taken, 0);
+}
+
+static void test_a_telnet_client_has_bytes_and_breaks(void **state)
+{
+    (void)state;
+    struct config_chardev config = unix_server;
+    uint8_t got[64];
+    config.path = path;
+    config.is_telnet = config.history = true;
+    struct chardev *chardev = make(&config);
+    attach(chardev, &first);
+    assert_int_equal(char_write(first.backend,
+                                "\xff"
+                                "old",
+                                4),
+                     4);
+    int client = connect_client();
+    turn(5);
+    assert_int_equal(char_write(first.backend, "\xff", 1), 1);
+    turn(5);
+    assert_int_equal(read(client, got, sizeof(got)), sizeof(telnet_greeting) + 5 + 2);
+    assert_memory_equal(got, telnet_greeting, sizeof(telnet_greeting));
+    assert_memory_equal(got + sizeof(telnet_greeting),
+                        "\xff\xff"
+                        "old"
+                        "\xff\xff",
+                        7);
+    assert_int_equal(write(client,
+                           "a\xff\xf3"
+                           "b\xff\xff\xff\xfd\x01",
+                           9),
+                     9);
+    turn(5);
+    assert_int_equal(first.count, 3);
+    assert_memory_equal(first.bytes, "ab\xff", 3);
+    assert_int_equal(first.breaks, 1);
+    close(client);
+    close_and_wait(chardev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -692,6 +781,9 @@ int main(void)
         TEST(test_a_reader_that_never_reads_holds_nobody_up),
         TEST(test_input_waits_for_room_and_nothing_is_lost),
         TEST(test_ctrl_a),
+        TEST(test_telnet_commands_in_pieces),
+        TEST(test_telnet_output),
+        TEST(test_a_telnet_client_has_bytes_and_breaks),
         TEST(test_a_pty_can_be_opened_again_and_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

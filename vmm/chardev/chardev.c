@@ -40,6 +40,22 @@ static void remember(struct chardev *chardev, const uint8_t *bytes, size_t lengt
     ring_put(memory, bytes + (length - kept), kept);
 }
 
+/* A piece at a time, as each may need more room than it has. */
+size_t chardev_put_output(struct chardev *chardev, const uint8_t *bytes, size_t length)
+{
+    uint8_t escaped[512];
+    if (!chardev->config->is_telnet)
+        return ring_put(&chardev->output, bytes, length);
+    size_t done = 0, taken = 1;
+    while (done < length && taken) {
+        size_t made = telnet_escape(bytes + done, length - done, escaped,
+                                    MIN(sizeof(escaped), ring_room(&chardev->output)), &taken);
+        ring_put(&chardev->output, escaped, made);
+        done += taken;
+    }
+    return done;
+}
+
 size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t length)
 {
     if (chardev->is_closing)
@@ -48,7 +64,7 @@ size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t l
         remember(chardev, bytes, length);
     if (is_there(chardev)) {
         loop_task_queue(&chardev->flush);
-        length = ring_put(&chardev->output, bytes, length);
+        length = chardev_put_output(chardev, bytes, length);
     }
     chardev_log_take(chardev, bytes, length);
     return length;
@@ -168,10 +184,21 @@ static void input_ended(struct chardev_link *link)
         link_down(link);
 }
 
-static void on_input_result(struct chardev_link *link, const uint8_t *bytes, ssize_t result)
+static void take_input(struct chardev *chardev, uint8_t *bytes, size_t length)
+{
+    unsigned breaks = 0;
+    if (chardev->config->is_telnet)
+        length = telnet_take(&chardev->telnet, bytes, length, &breaks);
+    if (length)
+        chardev_take_input(chardev, bytes, length);
+    while (breaks--)
+        chardev_send_break(chardev);
+}
+
+static void on_input_result(struct chardev_link *link, ssize_t result)
 {
     if (result > 0)
-        chardev_take_input(link->chardev, bytes, (size_t)result);
+        take_input(link->chardev, link->in_bytes, (size_t)result);
     else if (result == 0 || (result != -EAGAIN && result != -EINTR))
         input_ended(link);
 }
@@ -187,7 +214,7 @@ static void on_readable(struct loop_watch *watch, int events)
         return;
     }
     ssize_t result = read(end->fd, link->in_bytes, room);
-    on_input_result(link, link->in_bytes, result < 0 ? -errno : result);
+    on_input_result(link, result < 0 ? -errno : result);
 }
 
 static void read_job(struct loop_job *job)
@@ -204,7 +231,7 @@ static void on_read_job_done(struct loop_job *job)
     struct chardev_link *link = link_of_in(end);
     job_ended(end);
     if (!link->is_closing && end->fd >= 0)
-        on_input_result(link, link->in_bytes, end->job_result);
+        on_input_result(link, end->job_result);
     release_link(link);
 }
 
@@ -397,6 +424,10 @@ int chardev_link_up(struct chardev *chardev, int in_fd, int out_fd)
     if (result) {
         link_down(link);
         return result;
+    }
+    if (chardev->config->is_telnet) {
+        telnet_init(&chardev->telnet);
+        ring_put(&chardev->output, telnet_greeting, sizeof(telnet_greeting));
     }
     chardev_tell_open(chardev, true);
     loop_task_queue(&chardev->deliver);

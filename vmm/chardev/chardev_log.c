@@ -121,7 +121,7 @@ void chardev_log_replay(struct chardev *chardev)
     const uint8_t *bytes;
     while (history.count > 0) {
         size_t run = ring_run(&history, &bytes);
-        ring_put(&chardev->output, bytes, run);
+        chardev_put_output(chardev, bytes, run);
         ring_drop(&history, run);
     }
 }

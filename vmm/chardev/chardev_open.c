@@ -184,7 +184,8 @@ static int open_tcp(struct chardev *chardev, struct error *err)
     const char *host = config->host && *config->host ? config->host : "127.0.0.1";
     if (strcmp(host, "localhost") == 0)
         host = "127.0.0.1";
-    snprintf(chardev->filename, sizeof(chardev->filename), "tcp:%s:%u%s", host, config->port,
+    snprintf(chardev->filename, sizeof(chardev->filename), "%s:%s:%u%s",
+             config->is_telnet ? "telnet" : "tcp", host, config->port,
              config->is_server ? ",server=on" : "");
     if (config->is_server)
         return serve(chardev, socket_listen_tcp(host, config->port, err), err);

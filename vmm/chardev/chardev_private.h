@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/loop.h"
 #include "vmm/chardev/chardev.h"
+#include "vmm/chardev/telnet.h"
 
 /* A byte queue of fixed size. */
 struct chardev_ring {
@@ -129,6 +130,7 @@ struct chardev {
     bool has_lost_output; /* and has said so */
     struct chardev_log log;
     struct chardev_link *link; /* NULL: nobody is there */
+    struct telnet telnet;      /* of the peer, if the config says so */
     int listener;              /* -1: no server */
     bool listener_is_polled;
     struct loop_watch listener_watch;
@@ -150,6 +152,8 @@ int must_check chardev_link_up(struct chardev *chardev, int in_fd, int out_fd);
 int must_check chardev_accept(struct chardev *chardev);
 int must_check chardev_watch_listener(struct chardev *chardev);
 int must_check chardev_start_pty(struct chardev *chardev);
+/* Output to the link, as its protocol writes it; how much was taken. */
+size_t chardev_put_output(struct chardev *chardev, const uint8_t *bytes, size_t length);
 size_t chardev_queue_output(struct chardev *chardev, const void *bytes, size_t length);
 
 /* chardev_mux.c */

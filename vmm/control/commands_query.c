@@ -85,7 +85,7 @@ static void describe_listener(const struct config_chardev *chardev, char *text, 
     if (chardev->kind == CHARDEV_UNIX)
         snprintf(text, size, "unix:%s,server=on", chardev->path);
     else
-        snprintf(text, size, "tcp:%s:%u,server=on",
+        snprintf(text, size, "%s:%s:%u,server=on", chardev->is_telnet ? "telnet" : "tcp",
                  chardev->host && *chardev->host ? chardev->host : "127.0.0.1", chardev->port);
 }
 

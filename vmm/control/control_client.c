@@ -149,6 +149,15 @@ static ssize_t receive_message(struct control_client *client)
     return got;
 }
 
+/* Breaks mean nothing to a monitor. */
+static size_t filter(struct control_client *client, size_t length)
+{
+    unsigned breaks = 0;
+    return client->is_telnet
+               ? telnet_take(&client->telnet, (uint8_t *)client->input, length, &breaks)
+               : length;
+}
+
 static void receive(struct control_client *client)
 {
     if (client->is_busy || client->has_ended || client->input_at < client->input_end)
@@ -159,7 +168,7 @@ static void receive(struct control_client *client)
     if (got <= 0)
         client->has_ended = true;
     else
-        client->input_end = (size_t)got;
+        client->input_end = filter(client, (size_t)got);
     take_input(client);
 }
 
@@ -231,7 +240,7 @@ static void on_overflow(struct control_client *client)
     control_client_drop(client);
 }
 
-void control_client_write(struct control_client *client, const char *bytes, size_t length)
+static void queue_output(struct control_client *client, const char *bytes, size_t length)
 {
     if (client->is_dropped || client->has_no_reader)
         return;
@@ -246,9 +255,25 @@ void control_client_write(struct control_client *client, const char *bytes, size
     loop_task_queue(&client->control->flush);
 }
 
+void control_client_write(struct control_client *client, const char *bytes, size_t length)
+{
+    uint8_t escaped[512];
+    if (!client->is_telnet) {
+        queue_output(client, bytes, length);
+        return;
+    }
+    for (size_t done = 0, taken; done < length; done += taken) {
+        size_t made = telnet_escape((const uint8_t *)bytes + done, length - done, escaped,
+                                    sizeof(escaped), &taken);
+        queue_output(client, (const char *)escaped, made);
+    }
+}
+
 static void greet(struct control_client *client)
 {
     client->is_greeted = true;
+    if (client->is_telnet)
+        queue_output(client, (const char *)telnet_greeting, sizeof(telnet_greeting));
     client->protocol->greet(client);
 }
 
@@ -273,6 +298,8 @@ void control_client_open_socket(struct control *control, const struct config_mon
     client->fd = fd;
     CHECK(loop_watch_init(control->loop, &client->watch, fd, on_ready) == 0);
     client->watch.opaque = client;
+    client->is_telnet = machine_config(control->machine)->chardevs[monitor->chardev].is_telnet;
+    telnet_init(&client->telnet);
     client->session = client->protocol->open(client);
     greet(client);
     set_interest(client);

@@ -10,6 +10,7 @@
 
 #include "base/list.h"
 #include "devices/char.h"
+#include "vmm/chardev/telnet.h"
 #include "vmm/control/control.h"
 
 #define CONTROL_INPUT_BYTES 4096
@@ -82,6 +83,8 @@ struct control_client {
     int fd;
     struct loop_watch watch;
     struct char_backend *backend;
+    bool is_telnet; /* at the other end of the socket */
+    struct telnet telnet;
     /* Descriptors that came with the last message that had any, and wait for getfd or add-fd. */
     int fds[CONTROL_FDS_MAX];
     unsigned fd_count;

@@ -215,7 +215,7 @@ static void run_line(struct control_client *client)
 /* A person at a terminal that leaves echo to us sees what was typed. */
 static void echo(struct control_client *client, const char *text)
 {
-    if (client->backend)
+    if (client->backend || client->is_telnet)
         write_text(client, text);
 }
 

@@ -32,7 +32,7 @@ static const struct keyval_known socket_known[] = {
     {"delay", "*", NULL},
     {"ipv4", "*", NULL},
     {"ipv6", "off", "use ipv4"},
-    {"telnet", "off", "there is no telnet protocol; use a plain connection (nc, socat)"},
+    {"telnet", NULL, NULL},
     {"websocket", "off", "there is no websocket; use a plain connection"},
     {"reconnect", NULL, NULL},
     {"reconnect-ms", NULL, NULL},
@@ -122,6 +122,8 @@ static int read_socket(struct config_chardev *chardev, const struct keyval *list
         result = error_set(err, EINVAL, "%s: the path is empty", list->option);
     if (!result)
         result = keyval_bool(list, "server", &chardev->is_server, err);
+    if (!result)
+        result = keyval_bool(list, "telnet", &chardev->is_telnet, err);
     return result ? result : read_waiting(chardev, list, err);
 }
 
@@ -329,15 +331,15 @@ int option_chardev(struct options *options, const struct option_entry *entry, co
     return result;
 }
 
-/* "tcp:HOST:PORT,server=on" in the words of -chardev socket; NULL if it has no port. */
-static char *spell_tcp(const char *text)
+/* "HOST:PORT,server=on" in the words of -chardev socket; NULL if it has no port. */
+static char *spell_tcp(const char *text, bool is_telnet)
 {
     size_t address = strcspn(text, ",");
     const char *colon = memrchr(text, ':', address);
     char *spelled = NULL;
     if (colon)
-        CHECK(asprintf(&spelled, "socket,host=%.*s,port=%s", (int)(colon - text), text, colon + 1) >
-              0);
+        CHECK(asprintf(&spelled, "socket,telnet=%s,host=%.*s,port=%s", is_telnet ? "on" : "off",
+                       (int)(colon - text), text, colon + 1) > 0);
     return spelled;
 }
 
@@ -349,7 +351,9 @@ static char *spell_out(const char *text)
     } prefixes[] = {{"unix:", "socket,path="}, {"file:", "file,path="}, {"pipe:", "pipe,path="}};
     char *spelled = NULL;
     if (strncmp(text, "tcp:", 4) == 0)
-        return spell_tcp(text + 4);
+        return spell_tcp(text + 4, false);
+    if (strncmp(text, "telnet:", 7) == 0)
+        return spell_tcp(text + 7, true);
     for (unsigned i = 0; i < ARRAY_SIZE(prefixes); i++) {
         size_t length = strlen(prefixes[i].prefix);
         if (strncmp(text, prefixes[i].prefix, length) == 0)
@@ -396,7 +400,7 @@ static int add_short(struct options *options, const char *option, const char *te
     if (!spelled)
         return error_set(err, EINVAL,
                          "%s %s%s: say stdio, mon:stdio, file:PATH, unix:PATH,server=on,wait=off, "
-                         "pty, null, none or chardev:ID",
+                         "telnet:127.0.0.1:PORT,server=on,wait=off, pty, null, none or chardev:ID",
                          option, is_mux ? "mon:" : "", text);
     int result = keyval_parse(&list, option, spelled, "backend", err);
     free(spelled);

@@ -48,6 +48,11 @@ int options_guest_forward_target(struct vm_config *config, struct config_guest_f
                          "guestfwd: chardev %s is no client of a socket: connect to a service "
                          "with -chardev socket,id=%s,path=PATH, or run a command with -cmd:COMMAND",
                          id, id);
+    if (chardev->is_telnet)
+        return error_set(err, ENOTSUP,
+                         "guestfwd: chardev %s speaks telnet, and a forwarded connection is plain: "
+                         "leave telnet=on out",
+                         id);
     if (chardev->path)
         forward->target_path = text_copy(chardev->path);
     else if (chardev->host)

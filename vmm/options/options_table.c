@@ -212,11 +212,13 @@ const struct option_entry option_table[] = {
      "the machine, Ctrl-a h tells more. Since evisor has no window, this is also what happens "
      "without -display, -serial, -nodefaults and -daemonize.",
      option_flag, NULL, NULL},
-    {"serial", "stdio|mon:stdio|file:PATH|unix:PATH,server=on[,wait=off]|pty|null|none|chardev:ID",
+    {"serial", "stdio|mon:stdio|file:PATH|unix:PATH,server=on[,wait=off]|"
+     "telnet:127.0.0.1:PORT,server=on[,wait=off]|pty|null|none|chardev:ID",
      "Where the serial port ends. mon:stdio shares the terminal with the monitor.", option_serial,
      NULL, NULL},
     {"monitor",
      "stdio|unix:PATH,server=on[,wait=off]|tcp:127.0.0.1:PORT,server=on[,wait=off]|"
+     "telnet:127.0.0.1:PORT,server=on[,wait=off]|"
      "pty|none|chardev:ID",
      "A monitor for people: type help in it. The socket is for its owner only. Without wait=off "
      "the machine starts when the first client has come.",
@@ -232,13 +234,13 @@ const struct option_entry option_table[] = {
     {"chardev",
      "null|stdio|pty|file,path=PATH[,append=on]|pipe,path=PATH|ringbuf[,size=SIZE]|"
      "socket,path=PATH[,server=on[,wait=off]][,reconnect=SECONDS]|"
-     "socket,host=127.0.0.1,port=PORT[,...],id=ID[,mux=on]",
+     "socket,host=127.0.0.1,port=PORT[,telnet=on][,...],id=ID[,mux=on]",
      "An end for -serial chardev:ID, -mon chardev=ID or a virtio port. A socket without server=on "
      "connects: once, or with reconnect until somebody is there, and again when they leave. A pipe "
      "is read from PATH.in and written to PATH.out. With mux=on several users share it. "
      "logfile=FILE keeps a copy of the output (logappend=on: behind what is in it; logsize=SIZE: "
      "only so much of its end takes room); with history=on a socket's client first gets the last "
-     "64 KiB.",
+     "64 KiB. With telnet=on the other end is a telnet client.",
      option_chardev, NULL, NULL},
     {"display", "none",
      "There never is a window; with none the terminal is left alone too, unless another option "
