@@ -30,7 +30,7 @@ static const struct keyval_known blk_known[] = {
     {"write-cache", NULL, NULL},
     {"num-queues", NULL, NULL},
     {"scsi", "off", "SCSI commands are not there; leave it out"},
-    {"iothread", "", "one loop serves all disks faster than their host does; leave it out"},
+    {"iothread", "", "all disks share the one loop (docs/performance.md has its limit); leave it out"},
     {"config-wce", "*", NULL},
     {"queue-size", "*", NULL},
     {0}};
