@@ -18,6 +18,9 @@
 #define LOG_HEADER_BYTES 64u
 #define LOG_DESC_BYTES   32u
 #define CRC32C           0x82f63b78u
+/* To be replayed: every read of the image looks through them. A log of the largest size has room
+ * for the data of 16384. */
+#define DESCRIPTORS_MAX 65536u
 
 struct log {
     struct foreign *foreign;
@@ -207,6 +210,11 @@ static int replay(struct log *log, const struct sequence *active, struct error *
         descriptors += entry.descriptors;
         at = (at + entry.sectors) % log->sectors;
     }
+    if (descriptors > DESCRIPTORS_MAX)
+        return foreign_refuse(foreign, err,
+                              "it was not closed, and its log has more than %u entries; let "
+                              "Hyper-V open it once",
+                              DESCRIPTORS_MAX);
     foreign->patches = calloc(descriptors + 1, sizeof(*foreign->patches));
     if (!foreign->patches)
         return error_set(err, ENOMEM, "no memory to open '%s'", foreign_path(foreign));

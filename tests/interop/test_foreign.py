@@ -230,13 +230,52 @@ def vhdx_with_log(path):
     return log_offset
 
 
+def _crc_entry(value):
+    for _ in range(8):
+        value = value >> 1 ^ (0x82f63b78 if value & 1 else 0)
+    return value
+
+
+CRC_TABLE = [_crc_entry(value) for value in range(256)]
+
+
 def crc32c(data):
     crc = 0xffffffff
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xff]
     return crc ^ 0xffffffff
+
+
+def vhdx_with_zeroes_in_its_log(path, count):
+    """A log of its own, behind everything else, that zeroes the same place so many times."""
+    image = bytearray(path.read_bytes())
+    image += bytes(-len(image) % MIB)
+    guid, sequence, log_offset, log_bytes = bytes(range(16)), 7, len(image), 4 * MIB
+    entry = bytearray(-(-(64 + count * 32) // 4096) * 4096)
+    struct.pack_into("<4sIIIQII16sQQ", entry, 0, b"loge", 0, len(entry), 0, sequence, count, 0,
+                     guid, len(image), len(image))
+    entry[64:64 + count * 32] = struct.pack("<4sIQQQ", b"zero", 0, 4096, 1 << 40, sequence) * count
+    struct.pack_into("<I", entry, 4, crc32c(entry))
+    image += entry + bytes(log_bytes - len(entry))
+    for at in (65536, 131072):
+        image[at + 48:at + 64] = guid
+        struct.pack_into("<IQ", image, at + 68, log_bytes, log_offset)
+        image[at + 4:at + 8] = bytes(4)
+        struct.pack_into("<I", image, at + 4, crc32c(image[at:at + 4096]))
+    path.write_bytes(image)
+
+
+def test_a_vhdx_with_a_log_of_too_many_entries_is_refused(tmp_path):
+    """Every read would look through all of them."""
+    make_disk(tmp_path / "disk.raw", "log")
+    for count in (60000, 70000):
+        qemu_img("convert", "-O", "vhdx", "disk.raw", "image.vhdx", cwd=tmp_path)
+        vhdx_with_zeroes_in_its_log(tmp_path / "image.vhdx", count)
+        result = evisor_img("compare", "-f", "vhdx", "-F", "raw", "image.vhdx", "disk.raw",
+                            cwd=tmp_path)
+        if count == 60000:
+            assert result.status == 0, result
+    assert result.status != 0 and "more than 65536 entries" in result.err, result
 
 
 def test_a_vhdx_that_was_not_closed_is_replayed(tmp_path):
