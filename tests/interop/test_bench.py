@@ -217,10 +217,11 @@ def test_both_nbd_servers_are_driven_and_their_time_is_told(tmp_path):
     assert "throughput over depth" in drawing.read_text()
 
 
-def test_what_qcow2_costs_is_told_on_its_own_file(tmp_path):
+@pytest.mark.parametrize("words", [[], ["--write", "--verify"]], ids=["read", "write"])
+def test_what_qcow2_costs_is_told_on_its_own_file(tmp_path, words):
     out = tmp_path / "out.json"
     done = bench("disk", "--format", "qcow2", "--image-mib", 16, "--depth", 8, "--random",
-                 "--seconds", 1, "--runs", 1, "--json", out)
+                 "--seconds", 1, "--runs", 2, "--json", out, *words)
     assert done.returncode == 0, done.stderr
     peers = json.loads(out.read_text())[0]["peers"]
     assert peers["evisor"]["median"] > 0 and peers["its file as raw"]["ratio"] > 0

@@ -50,7 +50,10 @@ int path_open(struct path_run *run, struct error *err)
     int result = open_disk(run, err);
     if (result)
         return result;
-    run->blocks = disk_size_bytes(run->disk) / options->block_bytes;
+    uint64_t size = disk_size_bytes(run->disk);
+    size -= MIN(size, options->skip_bytes);
+    run->blocks =
+        MIN(size, options->span_bytes ? options->span_bytes : size) / options->block_bytes;
     run->random = options->seed;
     if (!run->blocks)
         result = error_set(err, EINVAL, "%s: smaller than one block of %" PRIu64 " bytes",
@@ -86,7 +89,7 @@ uint64_t path_next_offset(struct path_run *run)
     uint64_t block = run->next_block++ % run->blocks;
     if (run->options->is_random)
         block = mix(run->random++) % run->blocks;
-    return block * run->options->block_bytes;
+    return run->options->skip_bytes + block * run->options->block_bytes;
 }
 
 bool path_next_is_write(struct path_run *run)
@@ -111,7 +114,7 @@ void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int
     run->result->operations++;
     histogram_add(&run->result->latency_ns, loop_now_ns() - started_ns);
     if (run->written)
-        run->written[offset / run->options->block_bytes] = 1;
+        run->written[(offset - run->options->skip_bytes) / run->options->block_bytes] = 1;
 }
 
 void path_take_figures(struct path_run *run)
@@ -152,7 +155,8 @@ static int verify(struct path_run *run, struct error *err)
     int result = 0;
     for (uint64_t block = 0; block < run->blocks && !result; block++)
         if (run->written[block])
-            result = verify_block(run, block * run->options->block_bytes, expected, found, err);
+            result = verify_block(run, run->options->skip_bytes + block * run->options->block_bytes,
+                                  expected, found, err);
     free(expected);
     free(found);
     return result;

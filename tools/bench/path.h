@@ -37,6 +37,8 @@ struct path_options {
     unsigned disks;  /* at once, each with its own device, driver and depth; virtio only */
     unsigned queues; /* of a disk, over which its depth is spread; virtio only */
     const char *sockets[PATH_DISKS_MAX]; /* of vhost-user servers, in place of disks of ours */
+    uint64_t skip_bytes,
+        span_bytes; /* the part of an image that is used; a span of 0: to its end */
     uint64_t block_bytes;
     enum path_direction direction; /* net only, where block_bytes is a frame and queues a stream */
     unsigned depth;

@@ -27,7 +27,9 @@ static const struct option long_options[] = {
     {"registered", no_argument, NULL, 'g'},
     {"seconds", required_argument, NULL, 's'},
     {"seed", required_argument, NULL, 'e'},
+    {"skip", required_argument, NULL, 'o'},
     {"socket", required_argument, NULL, 'k'},
+    {"span", required_argument, NULL, 'a'},
     {"verify", no_argument, NULL, 'v'},
     {"write", no_argument, NULL, 'w'},
     {0},
@@ -111,6 +113,8 @@ static int set_option(struct path_options *options, const struct option *option,
 {
     const char *name = option->name;
     switch (option->val) {
+    case 'a':
+        return parse_number(name, text, UINT64_MAX, &options->span_bytes);
     case 'b':
         return parse_number(name, text, PATH_BLOCK_MAX, &options->block_bytes);
     case 'd':
@@ -128,6 +132,8 @@ static int set_option(struct path_options *options, const struct option *option,
         return set_count(&options->disks, name, text, PATH_DISKS_MAX);
     case 'n':
         return set_direction(options, text);
+    case 'o':
+        return parse_number(name, text, UINT64_MAX, &options->skip_bytes);
     case 'p':
         options->is_mixed = true;
         return set_count(&options->read_percent, name, text, 99);
