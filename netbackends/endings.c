@@ -21,6 +21,7 @@ void endings_on_fd_closed(struct endings *endings, int fd)
 {
     if (fd < 0 || fd >= ENDINGS_FDS_MAX)
         return;
+    endings->broken_off -= endings->by_fd[fd].is_used && endings->by_fd[fd].is_broken_off;
     endings->by_fd[fd].is_used = false;
     if (endings->lingering == fd)
         endings->lingering = 0;
@@ -208,11 +209,29 @@ static void tell_libslirp(struct endings *endings, const uint8_t *frame,
     finish(bytes, packet, TCP_RST);
 }
 
+/* True if the guest that this is for is gone. */
+static bool answer_for_nobody(struct endings *endings, const uint8_t *frame,
+                              const struct packet *packet)
+{
+    int fd = find(endings, hash_of(frame, packet, false));
+    if (!fd || !endings->by_fd[fd].is_broken_off)
+        return false;
+    struct packet shorter = *packet;
+    shorter.end = packet->transport + PACKET_TCP_BYTES;
+    if (!(frame[packet->transport + 13] & TCP_RST))
+        tell_libslirp(endings, frame, &shorter);
+    return true;
+}
+
 bool endings_to_guest(struct endings *endings, const uint8_t *frame, const struct packet *packet,
                       uint8_t *out, size_t *out_bytes)
 {
     const uint8_t *tcp = frame + packet->transport, flags = tcp[13];
     struct packet shorter = *packet;
+    if (endings->broken_off && answer_for_nobody(endings, frame, packet)) {
+        *out_bytes = 0;
+        return true;
+    }
     if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
         join(endings, frame, packet);
     if (!(flags & (TCP_SYN | TCP_FIN)))
@@ -250,6 +269,18 @@ uint32_t endings_ready(const struct endings *endings, int fd, uint32_t ready)
     bool is_draining = fd >= 0 && fd < endings->end && endings->by_fd[fd].is_used &&
                        endings->by_fd[fd].is_draining;
     return is_draining ? ready & EPOLLOUT : ready;
+}
+
+void endings_break_off(struct endings *endings, int fd)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    struct ending *ending = fd > 0 && fd < endings->end ? &endings->by_fd[fd] : NULL;
+    if (ending && ending->is_used && !ending->is_broken_off) {
+        ending->is_broken_off = true;
+        endings->broken_off++;
+    }
+    if (connect(fd, &nobody, sizeof(nobody)) < 0)
+        shutdown(fd, SHUT_RDWR); /* local sockets know no reset */
 }
 
 struct ending_reset *endings_next_reset(struct endings *endings)

@@ -26,7 +26,8 @@ struct ending {
     uint16_t remote_port;
     bool is_used, is_incoming; /* incoming: until libslirp's SYN the port is all that is known */
     bool guest_has_ended;
-    bool is_draining; /* libslirp may still have bytes of the guest's for a full socket */
+    bool is_broken_off; /* its guest is gone: nobody answers libslirp but us */
+    bool is_draining;   /* libslirp may still have bytes of the guest's for a full socket */
 };
 
 /* One that libslirp is yet to hear, as if from the guest. */
@@ -39,8 +40,9 @@ struct endings {
     /* Private. */
     int end; /* above the highest descriptor so far */
     bool has_pending;
-    uint32_t pending; /* the flow's hash of a SYN on its way into libslirp */
-    int lingering;    /* the descriptor that a guest's reset is about, or 0 */
+    uint32_t pending;    /* the flow's hash of a SYN on its way into libslirp */
+    int lingering;       /* the descriptor that a guest's reset is about, or 0 */
+    unsigned broken_off; /* of by_fd */
     size_t reset_count;
     struct ending_reset resets[ENDINGS_RESETS_MAX];
     struct ending by_fd[ENDINGS_FDS_MAX];
@@ -59,7 +61,7 @@ void endings_on_fd(struct endings *endings, int fd);
 void endings_on_fd_closed(struct endings *endings, int fd);
 
 /* A TCP frame for the guest. True: the guest gets `out` instead, of at most ENDINGS_FRAME_MAX
- * bytes, and libslirp will be told. */
+ * bytes, or nothing, and libslirp will be told. */
 bool endings_to_guest(struct endings *endings, const uint8_t *frame, const struct packet *packet,
                       uint8_t *out, size_t *out_bytes);
 
@@ -67,6 +69,10 @@ bool endings_to_guest(struct endings *endings, const uint8_t *frame, const struc
  * while the last of what the guest sent is unwritten, which libslirp would throw away then. */
 uint32_t endings_wanted(struct endings *endings, int fd, uint32_t events);
 uint32_t endings_ready(const struct endings *endings, int fd, uint32_t ready);
+
+/* There is no guest any more for this connection: the host's side hears a reset, and libslirp gets
+ * one for whatever it still says to the guest. */
+void endings_break_off(struct endings *endings, int fd);
 
 /* The next frame for libslirp, or NULL; not while libslirp runs. Valid until the next call. */
 struct ending_reset *endings_next_reset(struct endings *endings);

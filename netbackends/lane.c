@@ -569,7 +569,7 @@ uint64_t lanes_deadline(const struct lane_set *set)
     return result;
 }
 
-/* The guest has not answered for minutes: libslirp ends the connection. */
+/* The guest is gone, or has not answered for minutes: libslirp ends the connection. */
 static void give_up(struct lane *lane)
 {
     shutdown(lane->fd, SHUT_RD);
@@ -578,6 +578,13 @@ static void give_up(struct lane *lane)
     lane->state = LANE_RELEASED;
     lane->nxt = lane->max;
     lane->deadline_ns = UINT64_MAX;
+}
+
+void lanes_abandon(struct lane_set *set, int fd)
+{
+    struct lane *lane = of_fd(set, fd);
+    if (lane && lane->state >= LANE_OPEN)
+        give_up(lane);
 }
 
 static void expire(struct lane *lane, uint64_t now_ns)

@@ -84,6 +84,9 @@ void lanes_taken(struct lane_set *set);
 void lanes_on_fd(struct lane_set *set, int fd);
 void lanes_on_fd_closed(struct lane_set *set, int fd);
 
+/* There is no guest any more for this connection: nothing is kept for it. */
+void lanes_abandon(struct lane_set *set, int fd);
+
 /* A TCP frame of libslirp's for the guest: whether a lane has that connection. Then the frame must
  * have room for four bytes more, and `*length` follows; false: it is not for the guest yet. `mss`
  * is the guest's. */

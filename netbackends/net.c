@@ -158,6 +158,13 @@ void net_set_guest_offloads(struct net_backend *backend, unsigned offloads)
         backend->ops->set_guest_offloads(backend, offloads);
 }
 
+void net_guest_reset(struct net_backend *backend)
+{
+    loop_check_thread(backend->loop);
+    if (backend->ops->guest_reset)
+        backend->ops->guest_reset(backend);
+}
+
 unsigned net_gso_offloads(uint8_t gso_type)
 {
     unsigned ecn = gso_type & NET_GSO_ECN ? NET_OFFLOAD_ECN : 0;

@@ -77,6 +77,9 @@ struct net_backend_ops {
     /* Optional. One line for `info network`, without the backend's id. */
     void (*describe)(const struct net_backend *backend, char *text, size_t size);
 
+    /* Optional. The machine was reset: the guest has forgotten whom it spoke with. */
+    void (*guest_reset)(struct net_backend *backend);
+
     /* Gives up the loop state and frees the backend; then calls on_closed (never from inside). */
     void (*close)(struct net_backend *backend, void (*on_closed)(void *opaque), void *opaque);
 };
@@ -163,6 +166,8 @@ void net_hold(struct net_backend *backend, bool is_held);
 /* ops->offloads and ops->set_guest_offloads where the backend has them; 0 and nothing elsewhere. */
 unsigned net_offloads(const struct net_backend *backend);
 void net_set_guest_offloads(struct net_backend *backend, unsigned offloads);
+/* ops->guest_reset where the backend has it. */
+void net_guest_reset(struct net_backend *backend);
 
 /* Writing to a peer that left must be an error, not the end: backends with sockets call this. */
 void net_ignore_sigpipe(void);

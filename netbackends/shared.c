@@ -138,6 +138,13 @@ static void shared_set_guest_offloads(struct net_backend *backend, unsigned offl
     net_set_guest_offloads(self->engine, offloads);
 }
 
+static void shared_guest_reset(struct net_backend *backend)
+{
+    const struct shared_backend *self = from_backend(backend);
+    net_guest_reset(self->mesh);
+    net_guest_reset(self->engine);
+}
+
 static void shared_describe(const struct net_backend *backend, char *text, size_t size)
 {
     const struct shared_backend *self = from_backend(backend);
@@ -179,7 +186,7 @@ static void shared_close(struct net_backend *backend, void (*on_closed)(void *op
     {                                                                                              \
         .kind = name, .send = shared_send, .receive_resume = shared_receive_resume,                \
         .offloads = shared_offloads, .set_guest_offloads = shared_set_guest_offloads,              \
-        .describe = shared_describe, .close = shared_close                                         \
+        .guest_reset = shared_guest_reset, .describe = shared_describe, .close = shared_close      \
     }
 static const struct net_backend_ops nat_ops = SHARED_OPS("nat");
 static const struct net_backend_ops host_only_ops = SHARED_OPS("hostonly");

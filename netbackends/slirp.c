@@ -85,7 +85,8 @@ static void queue_tcp(struct slirp_backend *self, const uint8_t *bytes, size_t l
 {
     uint8_t reset[ENDINGS_FRAME_MAX];
     bool is_broken = endings_to_guest(&self->endings, bytes, packet, reset, &length);
-    queue_piecewise(self, is_broken ? reset : bytes, length);
+    if (length)
+        queue_piecewise(self, is_broken ? reset : bytes, length);
 }
 
 /* libslirp believes in a longer wire than there is: see start_slirp. */
@@ -474,6 +475,39 @@ static void slirp_set_guest_offloads(struct net_backend *backend, unsigned offlo
     self->merge.offloads = self->lanes.offloads = offloads;
 }
 
+/* The descriptor of a connection that a guest knew of, or -1. */
+static int connection_of(const char *line)
+{
+    char state[20];
+    int fd;
+    if (sscanf(line, " TCP[%19[^]]] %d", state, &fd) != 2 || strcmp(state, "HOST_FORWARD") == 0 ||
+        strcmp(state, "SYN_SENT") == 0)
+        return -1;
+    return fd;
+}
+
+/* Nobody would ever end its connections; those that wait for its first answer go on waiting. What
+ * libslirp can notice now it forgets now: the guest's next life may use the same ports. */
+static void slirp_guest_reset(struct net_backend *backend)
+{
+    struct slirp_backend *self = slirp_from_backend(backend);
+    char *table = slirp_connection_info(self->slirp), *rest = table;
+    for (char *line; (line = strsep(&rest, "\n"));) {
+        int fd = connection_of(line);
+        if (fd < 0)
+            continue;
+        lanes_abandon(&self->lanes, fd);
+        endings_break_off(&self->endings, fd);
+    }
+    g_free(table);
+    fill_sockets(self, loop_now_ns());
+    self->sockets_ready = true;
+    poll_sockets(self, loop_now_ns());
+    merge_close(&self->merge, &self->to_guest);
+    frame_queue_clear(&self->to_guest);
+    loop_task_queue(&self->task);
+}
+
 static void slirp_describe(const struct net_backend *backend, char *text, size_t size)
 {
     const struct slirp_backend *self = slirp_from_backend(backend);
@@ -530,6 +564,7 @@ static const struct net_backend_ops slirp_ops = {
     .receive_resume = slirp_receive_resume,
     .offloads = slirp_offloads,
     .set_guest_offloads = slirp_set_guest_offloads,
+    .guest_reset = slirp_guest_reset,
     .describe = slirp_describe,
     .close = slirp_close,
 };

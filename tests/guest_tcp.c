@@ -13,6 +13,32 @@
 
 enum { TURNS_MAX = 200000 };
 
+struct guest_tcp guest_tcp_to_router(struct fake_nic *nic, uint16_t source_port,
+                                     uint16_t target_port)
+{
+    return (struct guest_tcp){
+        .nic = nic,
+        .flow =
+            {
+                .source_mac = FRAMES_GUEST_MAC,
+                .target_mac = {0x52, 0x55, 10, 0, 2, 2},
+                .source = FRAMES_IPV4(10, 0, 2, 15),
+                .target = FRAMES_IPV4(10, 0, 2, 2),
+                .source_port = source_port,
+                .target_port = target_port,
+            },
+    };
+}
+
+void guest_tcp_introduce(struct fake_nic *nic)
+{
+    static struct frames_buffer arp;
+    const struct guest_tcp any = guest_tcp_to_router(nic, 0, 0);
+    frames_arp_request(&arp, any.flow.source_mac, any.flow.source, any.flow.target);
+    assert_int_equal(fake_nic_send(nic, arp.bytes, arp.length), 0);
+    fake_nic_next(nic);
+}
+
 void guest_tcp_send(struct guest_tcp *tcp, uint8_t flags, const void *data, size_t length)
 {
     static struct frames_buffer frame;

@@ -12,6 +12,12 @@ struct guest_tcp {
     uint32_t sequence, acknowledged;
 };
 
+/* From 10.0.2.15 to 10.0.2.2, as the user network has them. */
+struct guest_tcp guest_tcp_to_router(struct fake_nic *nic, uint16_t source_port,
+                                     uint16_t target_port);
+/* Makes the network know the guest as if by its own traffic. */
+void guest_tcp_introduce(struct fake_nic *nic);
+
 /* Sends the SYN of a new connection; fails the test if the network does not take it. */
 void guest_tcp_start(struct guest_tcp *tcp);
 /* The same and waits for the answer, and acknowledges it. */

@@ -102,8 +102,10 @@ static void reset_devices(struct machine *machine)
         device->ops->reset(device);
     }
     for (unsigned i = 0; i < machine->config->nic_count; i++)
-        if (machine->backends[i])
+        if (machine->backends[i]) {
+            net_guest_reset(machine->backends[i]);
             nic_addresses_clear(&machine->nic_addresses[i]);
+        }
 }
 
 /* The steps below return true when the operation is done; *result is then its answer. */

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A stock kernel boots, sees its machine, ends and starts again as it should."""
 
+import hashlib
 import pathlib
 import re
+import socket
 import subprocess
 
 import pytest
@@ -109,11 +111,28 @@ def test_reboots_as_often_as_the_guest_likes(boot):
 
 
 def test_reset_by_the_control_socket(boot):
-    machine = boot("-nic", "none")
-    machine.qmp.execute("system_reset")
-    event = machine.qmp.wait_event("RESET")
-    assert event["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
-    machine.wait_shell()
+    """In the middle of a transfer, of which the host's side hears at once."""
+    machine = boot("-nic", "user,host-loopback=on")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
+        fetch = f"udhcpc -n -q -i eth0 && nc 10.0.2.2 {server.getsockname()[1]}"
+        machine.type(f"({fetch} >/dev/null) &\n")
+        with server.accept()[0] as connection:
+            connection.settimeout(120)
+            for _ in range(64):
+                connection.sendall(bytes(1 << 16))
+            machine.qmp.execute("system_reset")
+            event = machine.qmp.wait_event("RESET")
+            assert event["data"] == {"guest": False, "reason": "host-qmp-system-reset"}
+            with pytest.raises(ConnectionError):
+                while True:
+                    connection.sendall(bytes(1 << 16))
+        machine.forget()
+        machine.wait_shell()
+        machine.type(f"{fetch} | md5sum\n")
+        with server.accept()[0] as connection:
+            connection.sendall(bytes(1 << 20))
+    machine.expect(hashlib.md5(bytes(1 << 20)).hexdigest())
 
 
 def test_no_reboot_ends_the_process(start, diskless):

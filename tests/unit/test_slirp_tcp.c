@@ -3,6 +3,7 @@
  * are that a guest gets. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,8 +16,6 @@
 #include "tests/frames.h"
 #include "tests/guest_tcp.h"
 #include "tests/unit/test.h"
-
-enum { GUEST = FRAMES_IPV4(10, 0, 2, 15), ROUTER = FRAMES_IPV4(10, 0, 2, 2) };
 
 static struct loop loop;
 static struct net_backend *net;
@@ -42,32 +41,17 @@ static void send_scratch(void)
     assert_int_equal(fake_nic_send(&nic, scratch.bytes, scratch.length), 0);
 }
 
-/* The network, which knows the guest as if by its own traffic. */
 static void open_net(const struct net_slirp_options *options)
 {
-    const uint8_t mac[] = FRAMES_GUEST_MAC;
     struct error err = {0};
     assert_int_equal(net_slirp_create(&loop, "net0", options, &net, &err), 0);
     fake_nic_attach(&nic, net);
-    frames_arp_request(&scratch, mac, GUEST, ROUTER);
-    send_scratch();
-    fake_nic_next(&nic);
+    guest_tcp_introduce(&nic);
 }
 
 static struct guest_tcp make_tcp(uint16_t source_port, uint16_t target_port)
 {
-    return (struct guest_tcp){
-        .nic = &nic,
-        .flow =
-            {
-                .source_mac = FRAMES_GUEST_MAC,
-                .target_mac = {0x52, 0x55, 10, 0, 2, 2},
-                .source = GUEST,
-                .target = ROUTER,
-                .source_port = source_port,
-                .target_port = target_port,
-            },
-    };
+    return guest_tcp_to_router(&nic, source_port, target_port);
 }
 
 /* Takes so many bytes, in segments no longer than `mss`. */
@@ -295,6 +279,106 @@ static void test_a_reset_that_is_not_believed(void **state)
     close(listener);
 }
 
+static int connect_to_forward(uint16_t port)
+{
+    const struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const void *)&address, sizeof(address)), 0);
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    return fd;
+}
+
+/* The guest's end of a connection that a forward asks for. */
+static struct guest_tcp take_syn(void)
+{
+    const uint8_t *syn;
+    do
+        syn = fake_nic_next(&nic)->bytes;
+    while (syn[47] != TCP_SYN);
+    struct guest_tcp tcp = make_tcp(80, load_be16(syn + 34));
+    tcp.acknowledged = load_be32(syn + 38) + 1;
+    tcp.sequence = 1000;
+    return tcp;
+}
+
+static void expect_reset(int fd)
+{
+    static char data[1 << 16];
+    int code = EAGAIN;
+    for (int i = 0; i < 10000 && code == EAGAIN; i++) {
+        ssize_t count = read(fd, data, sizeof(data));
+        code = count < 0 ? errno : count ? EAGAIN : 0;
+        fake_nic_run_ms(&loop, count < 0);
+    }
+    assert_int_equal(code, ECONNRESET);
+    close(fd);
+}
+
+/* Runs the loop until libslirp knows so many that wait for the guest's first answer, and no other
+ * but the forward. */
+static void wait_for_connections(unsigned waiting, unsigned forwards)
+{
+    for (int i = 0; i < 30000; i++) {
+        char *table = net_slirp_connections(net);
+        unsigned all = 0, syns = 0;
+        for (const char *at = table; (at = strstr(at, "TCP[")); at++, all++)
+            syns += strncmp(at, "TCP[SYN_SENT]", 13) == 0;
+        free(table);
+        if (syns == waiting && all == waiting + forwards)
+            return;
+        fake_nic_run_ms(&loop, 1);
+    }
+    fail_msg("libslirp keeps connections of a guest that is gone");
+}
+
+/* In the middle of a download that waits for the guest, of an upload that waits for the host, and
+ * of a connection that came in: all hear of it, and the guest's next life starts with nothing. */
+static void test_a_machine_that_is_reset(void **state)
+{
+    (void)state;
+    static char data[1 << 20];
+    uint16_t port, forwarded;
+    int listener = guest_tcp_listen(&port);
+    close(guest_tcp_listen(&forwarded));
+    const struct net_forward forward = {.host_port = forwarded, .guest_port = 80};
+    open_net(&(struct net_slirp_options){.forwards = &forward, .forward_count = 1});
+    for (unsigned life = 0; life < 3; life++) {
+        struct guest_tcp down = make_tcp(40000, port), up = make_tcp(40001, port);
+        guest_tcp_connect(&down);
+        int down_fd = guest_tcp_accept(&loop, listener);
+        guest_tcp_connect(&up);
+        int up_fd = guest_tcp_accept(&loop, listener);
+        int in_fd = connect_to_forward(forwarded);
+        struct guest_tcp in = take_syn();
+        guest_tcp_send(&in, TCP_SYN | TCP_ACK, NULL, 0);
+        guest_tcp_send(&in, TCP_ACK, NULL, 0);
+        assert_true(write(down_fd, data, sizeof(data)) > 0);
+        assert_true(write(in_fd, data, sizeof(data)) > 0);
+        for (unsigned i = 0; i < 40; i++)
+            guest_tcp_send(&up, TCP_ACK, data, 60000);
+        int waiting_fd = connect_to_forward(forwarded);
+        struct guest_tcp waiting = take_syn();
+        nic.is_full = true;
+        fake_nic_run_ms(&loop, 5);
+        assert_true(nic.refused > life);
+        net_guest_reset(net);
+        const size_t before = nic.count;
+        fake_nic_make_room(&nic);
+        expect_reset(down_fd);
+        expect_reset(up_fd);
+        expect_reset(in_fd);
+        wait_for_connections(1, 1);
+        assert_int_equal(nic.count, before); /* nothing of this life */
+        guest_tcp_send(&waiting, TCP_RST | TCP_ACK, NULL, 0);
+        fake_nic_run_ms(&loop, 5);
+        close(waiting_fd);
+        nic.read = nic.count;
+        fake_nic_forget_read(&nic);
+    }
+    close(listener);
+}
+
 /* The options of a SYN that guest_tcp makes, with another MSS. */
 static void send_syn(struct guest_tcp *tcp, uint8_t flags, uint16_t mss)
 {
@@ -336,16 +420,8 @@ static void test_a_smaller_mss_is_honoured_by_a_forward(void **state)
     const struct net_forward forward = {.host_port = port, .guest_port = 80};
     open_net(&(struct net_slirp_options){.forwards = &forward, .forward_count = 1});
     for (unsigned mss = 300; mss <= 1460; mss += 1160) {
-        const struct sockaddr_in address = {.sin_family = AF_INET,
-                                            .sin_port = htons(port),
-                                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(fd, (const void *)&address, sizeof(address)), 0);
-        const uint8_t *syn = fake_nic_next(&nic)->bytes;
-        while (syn[47] != TCP_SYN)
-            syn = fake_nic_next(&nic)->bytes;
-        struct guest_tcp tcp = make_tcp(80, load_be16(syn + 34));
-        tcp.acknowledged = load_be32(syn + 38) + 1;
+        int fd = connect_to_forward(port);
+        struct guest_tcp tcp = take_syn();
         send_syn(&tcp, TCP_SYN | TCP_ACK, (uint16_t)mss);
         guest_tcp_send(&tcp, TCP_ACK, NULL, 0);
         assert_int_equal(write(fd, data, sizeof(data)), sizeof(data));
@@ -367,6 +443,7 @@ int main(void)
         tcp_test(test_an_end_waits_for_what_is_before_it),
         tcp_test(test_the_last_bytes_outlive_both_ends),
         tcp_test(test_a_reset_that_is_not_believed),
+        tcp_test(test_a_machine_that_is_reset),
         tcp_test(test_a_smaller_mss_is_honoured),
         tcp_test(test_a_smaller_mss_is_honoured_by_a_forward),
     };
