@@ -19,6 +19,7 @@ sys.path.insert(0, str(TOP / "tools"))
 from benchkit import exits, machine, main, path as disk_path, plot, syscalls  # noqa: E402
 from benchkit.figures import Figure, alternate, permutation_test  # noqa: E402
 from benchkit.peers import Peer, time_marks  # noqa: E402
+from guestkit import kvmbox  # noqa: E402
 
 
 def bench(*arguments):
@@ -98,6 +99,13 @@ def test_exits_that_are_quick_are_counted_by_the_million(tmp_path, monkeypatch):
     monkeypatch.setattr(exit_peer, "_seconds", lambda: [1e-7 * exit_peer.reads] * 2)
     assert exit_peer.us() == pytest.approx([0.1, 0.1])
     assert exit_peer.reads * 1e-7 >= machine.LONG_SECONDS
+
+
+def test_the_box_shares_a_current_folder_that_it_would_hide():
+    assert kvmbox.shared([], "/tmp/one") == ["/tmp/one"]
+    assert kvmbox.shared(["/tmp/one"], "/tmp/one/tools") == ["/tmp/one"]
+    assert kvmbox.shared(["/srv/x"], "/srv/y") == ["/srv/x"]
+    assert kvmbox.shared([], "/tmpfoo") == []
 
 
 def test_who_fails_at_first_is_not_waited_for_again():

@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import statistics
+import subprocess
 import sys
 import textwrap
 
@@ -22,14 +23,24 @@ BUCKETS_OF_DOUBLING = 8
 LEAST_SHARE = 0.001  # in %: what is rarer is not seen
 
 
+def debian_python_has_it():
+    return subprocess.run([DEBIAN_PYTHON, "-c", "import matplotlib"], check=False,
+                          capture_output=True).returncode == 0
+
+
 def prepare():
     """Before anything is measured: what --plot needs; if need be in the Python that has it."""
-    packages.install(["python3-matplotlib"], "--plot")
     if importlib.util.find_spec("matplotlib"):
         return
+    if not os.path.exists(DEBIAN_PYTHON) or not debian_python_has_it():
+        packages.install(["python3-matplotlib"], "--plot")
     if os.path.realpath(sys.executable) == os.path.realpath(DEBIAN_PYTHON):
-        raise packages.Failure("--plot needs matplotlib: install python3-matplotlib")
-    os.execv(DEBIAN_PYTHON, [DEBIAN_PYTHON, *sys.argv])
+        importlib.invalidate_caches()
+        if importlib.util.find_spec("matplotlib"):
+            return
+    elif os.path.exists(DEBIAN_PYTHON) and debian_python_has_it():
+        os.execv(DEBIAN_PYTHON, [DEBIAN_PYTHON, *sys.argv])
+    raise packages.Failure("--plot needs matplotlib: install python3-matplotlib")
 
 
 def draw(figures, latencies, curves, path):

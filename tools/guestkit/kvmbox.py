@@ -58,6 +58,8 @@ sync
 reboot -f
 """
 
+OWN_FOLDERS = ("/tmp/", "/run/", "/dev/shm/")  # the box's init mounts its own there
+
 APPLETS = ["sh", "mount", "insmod", "mkdir", "cat", "cp", "chroot", "reboot", "sync"]
 
 
@@ -85,6 +87,15 @@ def _host_khz():
     return int(float(re.search(r"cpu MHz\s*: ([0-9.]+)", text).group(1)) * 1000)
 
 
+def shared(writable, current):
+    """The folders that are the host's: the current one, too, where the box would hide it."""
+    found = [os.path.realpath(folder) for folder in writable]
+    current = os.path.realpath(current)
+    if current.startswith(OWN_FOLDERS) and not any(f"{current}/".startswith(f"{folder}/") for folder in found):
+        found.append(current)
+    return found
+
+
 def run(arguments, writable=(), environment=(), cpus=2, memory_mib=4096, timeout=None,
         output=sys.stdout):
     """Runs a command in the box and returns its exit status; its output goes to `output`."""
@@ -92,7 +103,7 @@ def run(arguments, writable=(), environment=(), cpus=2, memory_mib=4096, timeout
     kernel = Kernel("linux-image-amd64")
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment)
     command = f"cd {shlex.quote(os.getcwd())}\n{exports}{shlex.join(arguments)}\n"
-    writable = [os.path.realpath(folder) for folder in writable]
+    writable = shared(writable, os.getcwd())
     with tempfile.NamedTemporaryFile(suffix=".cpio.gz") as initrd:
         initrd.write(_initramfs(kernel, command, writable))
         initrd.flush()
