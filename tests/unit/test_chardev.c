@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "base/limits.h"
+#include "base/telnet.h"
 #include "tests/unit/test.h"
-#include "vmm/chardev/telnet.h"
 
 static struct loop loop;
 static char folder[64];

@@ -13,8 +13,8 @@
 #include "base/closing.h"
 #include "base/limits.h"
 #include "base/loop.h"
+#include "base/telnet.h"
 #include "vmm/chardev/chardev.h"
-#include "vmm/chardev/telnet.h"
 
 /* A byte queue of fixed size. */
 struct chardev_ring {

@@ -9,8 +9,8 @@
 #include <jansson.h>
 
 #include "base/list.h"
+#include "base/telnet.h"
 #include "devices/char.h"
-#include "vmm/chardev/telnet.h"
 #include "vmm/control/control.h"
 
 #define CONTROL_INPUT_BYTES 4096

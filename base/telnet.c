@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* telnet: commands out of the data of a peer, and the one byte that must be written twice. */
-#include "vmm/chardev/telnet.h"
+#include "base/telnet.h"
 
 enum {
     SE = 240,

@@ -4,8 +4,8 @@
  * 858). We offer to echo and ask for single characters and all eight bits, and answer nothing: a
  * client that does not want to stays in lines.
  */
-#ifndef VMM_CHARDEV_TELNET_H
-#define VMM_CHARDEV_TELNET_H
+#ifndef BASE_TELNET_H
+#define BASE_TELNET_H
 
 #include <stdbool.h>
 #include <stddef.h>
