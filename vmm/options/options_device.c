@@ -74,7 +74,7 @@ static const struct keyval_known balloon_known[] = {
     {"guest-stats-polling-interval", NULL, NULL},
     {"free-page-hint", "off", "hints serve migration only; use free-page-reporting=on"},
     {"page-poison", "*", NULL},
-    {"iothread", "", "evisor needs no I/O threads; leave it out"},
+    {"iothread", "", "all disks share the one loop (docs/performance.md has its limit); leave it out"},
     {0}};
 
 static const struct keyval_known serial_bus_known[] = {
