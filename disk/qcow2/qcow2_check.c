@@ -365,6 +365,7 @@ static int measure_file(struct qcow2_checker *checker, struct error *err)
 static int count_all(struct qcow2_checker *checker, struct error *err)
 {
     int result = measure_file(checker, err);
+    checker->is_incomplete = false;
     if (!result)
         result = load_refcounts(checker, err);
     if (!result)
@@ -372,6 +373,16 @@ static int count_all(struct qcow2_checker *checker, struct error *err)
     if (!result)
         count_structure(checker);
     return result;
+}
+
+/* Repairing would give away clusters that are in use. */
+static int refuse_incomplete(const struct qcow2_checker *checker, struct error *err)
+{
+    return error_set(err, EIO,
+                     "Not all tables of '%s' can be read, and what they refer to would be given "
+                     "away: nothing is repaired; copy what can be read with evisor-img convert "
+                     "--salvage",
+                     checker->path);
 }
 
 /* After the switch to a new structure: what it still disagrees with is the old one, leaked. */
@@ -386,6 +397,8 @@ static int settle_rebuilt(struct qcow2_checker *checker, struct error *err)
     checker->options = &quiet;
     int result = count_all(checker, err);
     checker->options = options;
+    if (!result && checker->is_incomplete)
+        result = refuse_incomplete(checker, err);
     if (!result)
         result = compare(checker, QCOW2_REPAIR_ALL, err);
     checker->result = visible;
@@ -476,6 +489,8 @@ static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
     enum qcow2_repair repair = checker->options->repair;
     struct qcow2_check_result before = *result;
     int failed = compare(checker, QCOW2_REPAIR_NONE, err);
+    if (!failed && repair != QCOW2_REPAIR_NONE && checker->is_incomplete)
+        failed = refuse_incomplete(checker, err);
     if (!failed && repair != QCOW2_REPAIR_NONE && (result->leaks || result->corruptions))
         failed = mend(checker, &before, err);
     if (!failed && repair != QCOW2_REPAIR_NONE && !result->corruptions && !result->check_errors)

@@ -230,6 +230,12 @@ static void check_entry(struct walk *walk, uint8_t *at)
 
 /* --- tables --- */
 
+static void cannot_read(struct qcow2_checker *checker)
+{
+    checker->result->check_errors++;
+    checker->is_incomplete = true;
+}
+
 static int write_back(struct walk *walk, uint64_t offset, struct error *err)
 {
     struct qcow2_checker *checker = walk->checker;
@@ -251,7 +257,7 @@ static int each_entry(struct walk *walk, uint64_t l2_offset,
     int result = io_read_now(checker->file, l2_offset, checker->table, checker->cluster_bytes);
     if (result) {
         say(checker, "ERROR: I/O error in check_refcounts_l2");
-        checker->result->check_errors++;
+        cannot_read(checker);
         return 0;
     }
     checker->next_contiguous = 0;
@@ -266,7 +272,7 @@ static uint8_t *read_l1(struct qcow2_checker *checker, uint64_t offset, uint64_t
     if (l1 && !io_read_now(checker->file, offset, l1, bytes))
         return l1;
     say(checker, "ERROR: I/O error in check_refcounts_l1");
-    checker->result->check_errors++;
+    cannot_read(checker);
     free(l1);
     return NULL;
 }
@@ -299,8 +305,12 @@ static int check_l1(struct walk *walk, uint64_t offset, uint32_t entries, struct
 {
     struct qcow2_checker *checker = walk->checker;
     uint64_t bytes = (uint64_t)entries * 8;
-    if (!bytes || !qcow2_checker_count(checker, offset, bytes))
+    if (!bytes)
         return 0;
+    if (!qcow2_checker_count(checker, offset, bytes)) {
+        checker->is_incomplete = true;
+        return 0;
+    }
     uint8_t *l1 = read_l1(checker, offset, bytes);
     int result = 0;
     for (uint32_t i = 0; l1 && i < entries && !result; i++)
@@ -341,7 +351,7 @@ static int check_snapshots(struct walk *walk, struct error *err)
     struct error why = {0};
     if (qcow2_snapshots_read(checker->file, &checker->header, &snapshots, &why)) {
         say(checker, "ERROR failed to read the snapshot table: %s", why.text);
-        checker->result->check_errors++;
+        cannot_read(checker);
         return 0;
     }
     if (snapshots.count && checker->header.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
@@ -364,7 +374,7 @@ static void count_bitmap(struct qcow2_checker *checker, const struct qcow2_bitma
     uint8_t *table = malloc(bytes);
     if (!table || io_read_now(checker->file, bitmap->table_offset, table, bytes)) {
         say(checker, "ERROR: I/O error in the table of bitmap '%s'", bitmap->name);
-        checker->result->check_errors++;
+        cannot_read(checker);
         free(table);
         return;
     }
@@ -388,9 +398,13 @@ static void count_bitmaps(struct qcow2_checker *checker)
     if (!qcow2_checker_count(checker, checker->header.bitmaps.directory_offset,
                              checker->header.bitmaps.directory_bytes))
         return;
-    if (qcow2_bitmaps_read(checker->file, &checker->header, &bitmaps, &why)) {
+    int result = qcow2_bitmaps_read(checker->file, &checker->header, &bitmaps, &why);
+    if (result) {
         say(checker, "ERROR %s", why.text);
-        checker->result->corruptions++;
+        if (result == -EINVAL)
+            checker->result->corruptions++;
+        else
+            cannot_read(checker);
         return;
     }
     for (size_t i = 0; i < bitmaps.count; i++)

@@ -25,7 +25,9 @@ struct qcow2_checker {
     uint64_t file_bytes;
     uint64_t clusters; /* of the file, and one more that may stick out of it */
     uint32_t *counts;  /* references found, per cluster of the file */
-    uint8_t *is_one;   /* bit per cluster: its refcount in the file is exactly 1 */
+    /* A table could not be read: what it refers to is not in `counts`, and looks leaked. */
+    bool is_incomplete;
+    uint8_t *is_one; /* bit per cluster: its refcount in the file is exactly 1 */
 
     uint64_t *reftable; /* offsets of the blocks, without reserved bits */
     uint64_t reftable_entries;

@@ -338,6 +338,59 @@ static void test_repair_now(void **state)
     qcow2_header_fini(&header);
 }
 
+/* --- a medium that cannot be read in one place --- */
+
+static const struct io_ops *whole_ops;
+static uint64_t unreadable_at;
+
+static int read_around(struct io_file *file, enum io_kind kind, void *buffer, uint64_t offset,
+                       uint64_t bytes)
+{
+    /* The header is read with much of what follows it, which is not looked at there. */
+    bool is_struck = kind == IO_READ && offset == unreadable_at;
+    return is_struck ? -EIO : whole_ops->now(file, kind, buffer, offset, bytes);
+}
+
+/* What a table refers to that cannot be read just now is not leaked. */
+static void expect_untouched(struct fixture *fixture, uint64_t at)
+{
+    static const enum qcow2_repair repairs[] = {QCOW2_REPAIR_LEAKS, QCOW2_REPAIR_ALL};
+    struct io_ops ops = *fixture->file->ops;
+    whole_ops = fixture->file->ops;
+    unreadable_at = at;
+    ops.now = read_around;
+    for (size_t i = 0; i < ARRAY_SIZE(repairs); i++) {
+        const struct qcow2_check_options options = {.repair = repairs[i]};
+        struct qcow2_check_result result;
+        struct error err = {0};
+        fixture->file->ops = &ops;
+        assert_int_equal(qcow2_check(fixture->file, "image", &options, &result, &err), -EIO);
+        fixture->file->ops = whole_ops;
+        assert_non_null(strstr(err.text, "nothing is repaired"));
+        expect_clean(fixture);
+    }
+}
+
+static void test_repair_gives_nothing_away_that_it_cannot_see(void **state)
+{
+    struct fixture *fixture = *state;
+    struct qcow2_header header;
+    struct qcow2_snapshots snapshots;
+    struct error err = {0};
+    uint8_t entry[8];
+    write_randomly(fixture, 4096, 16, false, 5);
+    assert_int_equal(qcow2_snapshot_create(fixture->file, "image", "kept", &err), 0);
+    assert_int_equal(qcow2_header_read(fixture->file, "image", &header, &err), 0);
+    assert_int_equal(qcow2_snapshots_read(fixture->file, &header, &snapshots, &err), 0);
+    assert_int_equal(io_read_now(fixture->file, header.l1_offset, entry, sizeof(entry)), 0);
+    expect_untouched(fixture, load_be64(entry) & QCOW2_ENTRY_OFFSET_MASK);
+    expect_untouched(fixture, header.l1_offset);
+    expect_untouched(fixture, header.snapshots_offset);
+    expect_untouched(fixture, snapshots.list[0].l1_offset);
+    qcow2_snapshots_free(&snapshots);
+    qcow2_header_fini(&header);
+}
+
 /* --- snapshots --- */
 
 static size_t count_snapshots(struct fixture *fixture)
@@ -454,6 +507,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repair_of_refcounts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_repair_of_anything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_repair_now, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_repair_gives_nothing_away_that_it_cannot_see, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(test_snapshots, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_snapshot_overflow, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_empty_disk, set_up, tear_down),
