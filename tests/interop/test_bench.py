@@ -127,6 +127,13 @@ def test_marks_are_timed_and_not_waited_for_without_end():
     assert time_marks(["echo", "one"], [b"one", b"two"]) is None
 
 
+def test_what_a_machine_said_that_did_not_start_is_told(capsys):
+    assert time_marks(["sh", "-c", "echo no such thing >&2; exit 1"], [b"one"]) is None
+    assert capsys.readouterr().out == "no such thing\n"
+    assert time_marks(["sh", "-c", "echo warning >&2; echo one; sleep 60"], [b"one"])
+    assert capsys.readouterr().out == ""
+
+
 def test_exits_are_told_by_kind_and_by_device():
     def counters(path, **values):
         return {"qom-path": path,

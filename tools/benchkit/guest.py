@@ -12,6 +12,7 @@ import shutil
 import socket
 import statistics
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -20,7 +21,7 @@ from guestkit.kernel import Kernel
 
 from . import path, storage_daemon
 from .figures import Figure, alternate
-from .peers import BOOT_TIMEOUT, EVISOR, Peer, can_boot_stock_kernel, check_accel
+from .peers import BOOT_TIMEOUT, EVISOR, Peer, can_boot_stock_kernel, check_accel, print_end
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_generic"]
 PATTERNS = ("randread", "randwrite")
@@ -103,8 +104,14 @@ class Run:
 
     def __init__(self, command, timeout):
         self.results, self.begun = {}, {}
+        with tempfile.TemporaryFile() as said:
+            self._follow(command, timeout, said)
+            if self.process.returncode > 0:
+                print_end(command, said)
+
+    def _follow(self, command, timeout, said):
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True, errors="replace")
+                                        stderr=said, text=True, errors="replace")
         watchdog = threading.Timer(timeout, self.process.kill)
         watchdog.start()
         try:

@@ -353,12 +353,13 @@ def figures(title, results):
 
 
 def title_of(options, depth, what):
+    queues = min(options.queues, depth)
     kind = ("random " if options.random else "") + ("writes" if options.write else "reads")
     if options.read_percent is not None:
         kind = f"{'random ' if options.random else ''}{options.read_percent} % reads, the rest writes"
     return (f"{what}, {kind} of {options.block} bytes at depth {depth}, {options.format}"
             f"{f', {options.disks} disks' if options.disks > 1 else ''}"
-            f"{f', {options.queues} queues' if options.queues > 1 else ''}"
+            f"{f', {queues} queues' if queues > 1 else ''}"
             f"{', O_DIRECT' if options.direct else ''}")
 
 

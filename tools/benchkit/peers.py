@@ -8,6 +8,7 @@ import pathlib
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 
 from guestkit import packages
@@ -103,14 +104,25 @@ def run_json(command):
 @contextlib.contextmanager
 def running(command):
     """The process, its output on a pipe; it does not outlive the block."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=said)
+        try:
+            yield process
+        finally:
+            has_failed = process.poll()
+            process.kill()
+            process.wait()
+            process.stdout.close()
+            if has_failed:
+                print_end(command, said)
+
+
+def print_end(command, said):
+    """Why a program that was to run has ended: what it said last."""
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    print(lines[-1] if lines else f"{command[0]}: ended by itself, without a word")
 
 
 def await_marks(process, marks, timeout=BOOT_TIMEOUT):
