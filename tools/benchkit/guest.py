@@ -21,7 +21,8 @@ from guestkit.kernel import Kernel
 
 from . import path, storage_daemon
 from .figures import Figure, alternate
-from .peers import BOOT_TIMEOUT, EVISOR, Peer, can_boot_stock_kernel, check_accel, print_end
+from .peers import (BOOT_TIMEOUT, EVISOR, Peer, await_end, can_boot_stock_kernel, check_accel,
+                    print_end)
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_generic"]
 PATTERNS = ("randread", "randwrite")
@@ -116,6 +117,7 @@ class Run:
         watchdog.start()
         try:
             self.ends = any(map(self.take, self.process.stdout))
+            await_end(self.process, not self.ends)
         finally:
             watchdog.cancel()
             self.process.kill()

@@ -20,6 +20,7 @@ EVISOR_IMG = TOP / "build/evisor-img"
 BENCH_PATH = TOP / "build/bench-path"
 BARE_EXIT = TOP / "build/bare-exit"
 MICROVM, Q35 = "QEMU microvm", "QEMU q35"
+END_TIMEOUT = 10
 BOOT_TIMEOUT = 120  # seconds, after which a boot did not get there
 SECONDS_MAX = 3600  # of one run
 PROGRAM_TIMEOUT = SECONDS_MAX + 900
@@ -125,6 +126,13 @@ def print_end(command, said):
     print(lines[-1] if lines else f"{command[0]}: ended by itself, without a word")
 
 
+def await_end(process, has_closed):
+    """Whose output has come to its end, ends at once, and then tells how."""
+    if has_closed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(END_TIMEOUT)
+
+
 def await_marks(process, marks, timeout=BOOT_TIMEOUT):
     """When each mark appeared on its output, in this order; None if one does not in time."""
     ends = time.monotonic() + timeout
@@ -134,6 +142,7 @@ def await_marks(process, marks, timeout=BOOT_TIMEOUT):
         ready = select.select([process.stdout], [], [], left)[0]
         piece = ready and os.read(process.stdout.fileno(), 65536)
         if not piece:
+            await_end(process, bool(ready))
             return None
         seen += piece
         while len(times) < len(marks) and marks[len(times)] in seen:
