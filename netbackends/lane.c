@@ -233,9 +233,10 @@ bool lanes_from_guest(struct lane_set *set, uint8_t *frame, const struct packet 
     if (has_news && is_pure && lane->state == LANE_OPEN && now_ns - lane->passed_ns < PASS_NS)
         return false;
     lane->passed_ns = now_ns;
-    uint32_t covered = load_be32(tcp + 8) - lane->base, sent = lane->max - lane->base;
-    if ((int32_t)covered > 0)
-        add_to_word(tcp, 8, -MIN(covered, sent));
+    /* Beyond the lane's bytes there is libslirp's FIN at most; what is older is all one to it. */
+    int32_t ahead = (int32_t)(load_be32(tcp + 8) - lane->max);
+    if (lane->is_established && lane->max != lane->base)
+        add_to_word(tcp, 8, lane->base + (uint32_t)MAX(ahead, 0) - load_be32(tcp + 8));
     return true;
 }
 

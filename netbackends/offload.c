@@ -92,6 +92,9 @@ int offload_segment(const struct net_meta *meta, const uint8_t *frame, size_t le
         type != (packet.is_ipv6 ? NET_GSO_TCPV6 : NET_GSO_TCPV4) || !meta->gso_size)
         return -EINVAL;
     size_t payload = packet.end - headers, offset = 0;
+    /* A frame cut byte by byte would hold up the loop. */
+    if (payload > (size_t)meta->gso_size * OFFLOAD_PIECES_MAX)
+        return -EINVAL;
     for (size_t index = 0; offset < payload || index == 0; index++) {
         size_t bytes = MIN(payload - offset, meta->gso_size);
         memcpy(room + headers, frame + headers + offset, bytes);

@@ -23,10 +23,12 @@ int must_check offload_finish_checksum(const struct net_meta *meta, uint8_t *fra
 /* What offload_segment calls for each piece; another result than 0 ends it. */
 typedef int offload_emit_fn(void *opaque, uint8_t *frame, size_t length);
 
+#define OFFLOAD_PIECES_MAX 1366 /* 64 KiB in the shortest segments that Linux makes */
+
 /*
  * Cuts a TCP frame that `meta` describes (NET_GSO_TCPV4 or TCPV6) into frames of gso_size payload
- * with complete checksums, and emits each; `room` (of at least OFFLOAD_SEGMENT_ROOM) is where the
- * pieces are built. 0, -EINVAL, or what emit answered.
+ * with complete checksums, and emits each, OFFLOAD_PIECES_MAX at most; `room` (of at least
+ * OFFLOAD_SEGMENT_ROOM) is where the pieces are built. 0, -EINVAL, or what emit answered.
  */
 #define OFFLOAD_SEGMENT_ROOM (14 + 65535)
 int must_check offload_segment(const struct net_meta *meta, const uint8_t *frame, size_t length,

@@ -463,6 +463,36 @@ static void test_hostile_acknowledgements(void **state)
     }
 }
 
+/* The guest has it all: libslirp hears so, however often the numbers went round. */
+static void test_the_end_of_a_very_long_text(void **state)
+{
+    (void)state;
+    for (uint32_t gib = 1; gib < 8; gib++) {
+        struct packet packet;
+        size_t payload;
+        open_world(6, 1000);
+        shake_hands();
+        struct lane *lane = &world->set.lanes[0];
+        for (unsigned i = 0; i < 1000 && lane->state != LANE_RELEASED; i++) {
+            host_writes();
+            lanes_ready(&world->set, world->lane_fd, EPOLLIN);
+            lanes_pump(&world->set, world->now_ns, on_emit, NULL);
+        }
+        assert_int_equal(lane->state, LANE_RELEASED);
+        lane->base -= gib << 30; /* as if so much had gone before */
+        assert_true(libslirp_says(TCP_FIN | TCP_ACK, lane->base));
+        assert_int_equal(load_be32(frame.bytes + 38), lane->max);
+        frames_tcp(&frame, &world->flow, TCP_ACK, 5000, lane->max + 1, NULL, 0);
+        assert_true(packet_parse_ip(frame.bytes, frame.length, &packet));
+        assert_true(packet_parse_tcp(frame.bytes, &packet, &payload));
+        assert_true(lanes_from_guest(&world->set, frame.bytes, &packet, payload, world->now_ns));
+        assert_int_equal(load_be32(frame.bytes + packet.transport + 8), lane->base + 1);
+        assert_true(frames_are_checksums_right(frame.bytes, frame.length));
+        if (gib < 7)
+            tear_down(NULL);
+    }
+}
+
 /* A guest that never answers does not hold the host's end for ever; one that is paused does. */
 static void test_a_dead_guest_is_given_up(void **state)
 {
@@ -553,6 +583,7 @@ int main(void)
         lane_test(test_an_early_end_waits),
         lane_test(test_duplicates_bring_the_lost_frame),
         lane_test(test_hostile_acknowledgements),
+        lane_test(test_the_end_of_a_very_long_text),
         lane_test(test_a_dead_guest_is_given_up),
         lane_test(test_lanes_run_out),
         lane_test(test_pages_are_given_back),

@@ -371,6 +371,10 @@ static void test_cutting_refuses_nonsense(void **state)
     frame->bytes[16] = 0;
     assert_int_equal(offload_segment(&good, frame->bytes, frame->length, room, on_piece, NULL),
                      -EINVAL);
+    const struct net_meta tiny = {.gso_type = NET_GSO_TCPV4, .gso_size = 1};
+    frame = make(0, OFFLOAD_PIECES_MAX + 1, TCP_ACK);
+    assert_int_equal(offload_segment(&tiny, frame->bytes, frame->length, room, on_piece, NULL),
+                     -EINVAL);
 }
 
 static void test_checksums_are_finished(void **state)
