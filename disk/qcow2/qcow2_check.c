@@ -86,7 +86,8 @@ static int load_refcounts(struct qcow2_checker *checker, struct error *err)
     int result =
         io_read_now(checker->file, checker->header.reftable_offset, checker->reftable, bytes);
     if (result)
-        return error_set_errno(err, -result, "Could not read the refcount table");
+        return error_set_errno(err, -result, "Could not read the refcount table of '%s'",
+                               checker->path);
     memset(checker->is_one, 0, checker->clusters / 8 + 1);
     for (uint64_t i = 0; i < checker->reftable_entries; i++) {
         uint64_t entry = load_be64(&checker->reftable[i]);
@@ -107,7 +108,7 @@ static void report_bad_block(struct qcow2_checker *checker, uint64_t index)
             "ERROR refcount block %" PRIu64
             " is not cluster aligned; refcount table entry corrupted",
             index);
-    else
+    else if (!is_usable(checker, checker->reftable[index])) /* else it could not be read */
         say(checker, "ERROR refcount block %" PRIu64 " is outside image", index);
     checker->result->corruptions++;
     checker->must_rebuild = true;
@@ -399,7 +400,7 @@ static int settle_rebuilt(struct qcow2_checker *checker, struct error *err)
     checker->options = options;
     if (!result && checker->is_incomplete)
         result = refuse_incomplete(checker, err);
-    if (!result)
+    if (!result && !checker->must_rebuild)
         result = compare(checker, QCOW2_REPAIR_ALL, err);
     checker->result = visible;
     visible->image_end_offset = scratch.image_end_offset;

@@ -131,8 +131,10 @@ static int expand_all(struct expand *expand, struct error *err)
     const struct qcow2_header *header = &expand->edit.header;
     struct qcow2_snapshots snapshots;
     int result = qcow2_snapshots_read(expand->edit.file, header, &snapshots, err);
-    if (result)
+    if (result) {
+        error_prefix(err, "image '%s'", expand->edit.path);
         return result;
+    }
     for (size_t i = 0; i < snapshots.count && !result; i++)
         if (snapshots.list[i].disk_bytes != header->size_bytes ||
             snapshots.list[i].vmstate_bytes > UINT32_MAX)

@@ -46,6 +46,7 @@ static int session_open(struct io_file *file, const char *path, struct session *
                  ? qcow2_snapshots_read(file, &session->edit.header, &session->snapshots, err)
                  : error_set(err, ENOMEM, "out of memory");
     if (result) {
+        error_prefix(err, "image '%s'", path);
         free(session->l2);
         qcow2_edit_close(&session->edit);
     }

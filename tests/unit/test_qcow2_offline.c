@@ -391,6 +391,35 @@ static void test_repair_gives_nothing_away_that_it_cannot_see(void **state)
     qcow2_header_fini(&header);
 }
 
+static unsigned reads_left;
+
+static int fail_once(struct io_file *file, enum io_kind kind, void *buffer, uint64_t offset,
+                     uint64_t bytes)
+{
+    if (kind == IO_READ && reads_left && !--reads_left)
+        return -EIO;
+    return whole_ops->now(file, kind, buffer, offset, bytes);
+}
+
+/* Whichever read fails, what it costs is space. */
+static void test_new_widths_survive_one_read_that_fails(void **state)
+{
+    struct fixture *fixture = *state;
+    struct io_ops ops = *fixture->file->ops;
+    whole_ops = fixture->file->ops;
+    ops.now = fail_once;
+    for (unsigned n = 1, width = 5; n == 1 || !reads_left; n++, width = 11 - width) {
+        struct error err = {0};
+        write_randomly(fixture, 512, 16, false, n);
+        reads_left = n;
+        fixture->file->ops = &ops;
+        int result = qcow2_check_set_refcount_order(fixture->file, "image", width, &err);
+        fixture->file->ops = whole_ops;
+        assert_true(!result || strstr(err.text, "'image'"));
+        assert_int_equal(check(fixture, QCOW2_REPAIR_NONE).corruptions, 0);
+    }
+}
+
 /* --- snapshots --- */
 
 static size_t count_snapshots(struct fixture *fixture)
@@ -508,6 +537,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_repair_of_anything, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_repair_now, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_repair_gives_nothing_away_that_it_cannot_see, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_new_widths_survive_one_read_that_fails, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_snapshots, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_snapshot_overflow, set_up, tear_down),
