@@ -102,6 +102,11 @@ static void refine_fault(struct soft_cpu *cpu, const struct soft_op *op)
         soft_raise(cpu, SOFT_SS_FAULT, 0);
 }
 
+#ifdef __clang__
+/* It would follow every variable along every jump between handlers, for minutes; gcc looks. */
+#pragma clang diagnostic ignored "-Wuninitialized"
+#endif
+
 /*
  * With cpu NULL only publishes the handlers' addresses. Leaves with cpu->rip at the next
  * instruction, or at the one that could not be completed (cpu->pending).
