@@ -20,7 +20,7 @@ sys.path.insert(0, str(TOP / "tools"))
 from guestkit import packages  # noqa: E402
 
 SUITE = "bookworm"  # of Debian: the expected outputs are those of its QEMU, 7.2
-TEST_TIMEOUT_S = 120
+TEST_TIMEOUT_S = 600
 
 TESTS = """
 001 002 003 004 005 008 009 010 011 012 013 014 015 017 018 019 021 022 023 024 025 026 027 029 031

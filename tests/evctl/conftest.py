@@ -69,7 +69,7 @@ class Evctl:
     def state(self, name):
         return next(row["state"] for row in self("list", "--json").json() if row["name"] == name)
 
-    def wait_console(self, name, text, seconds=90):
+    def wait_console(self, name, text, seconds=180):
         """Until the guest has printed it."""
         log = self.store / name / "console.log"
         deadline = time.monotonic() + seconds
@@ -79,7 +79,7 @@ class Evctl:
             time.sleep(0.1)
         raise AssertionError(f"{text!r} was not seen: {log.read_bytes()[-2000:]!r}")
 
-    def type(self, name, text, until, seconds=60):
+    def type(self, name, text, until, seconds=180):
         """Types into the console; until the guest has printed `until`. Returns all that was shown."""
         console = subprocess.Popen(self.command("console", name), env=self.environment,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -91,7 +91,7 @@ class Evctl:
         finally:
             console.stdin.close()
             shown = console.stdout.read()
-            console.wait(20)
+            console.wait(120)
         return shown.decode(errors="replace")
 
 

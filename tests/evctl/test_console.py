@@ -64,9 +64,9 @@ class Played:
             listener.close()
 
     def accept(self, name):
-        self.sockets[name].settimeout(30)
+        self.sockets[name].settimeout(120)
         connection = self.sockets[name].accept()[0]
-        connection.settimeout(30)
+        connection.settimeout(120)
         return connection
 
     def sizes(self):
@@ -75,7 +75,7 @@ class Played:
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -140,7 +140,7 @@ def test_a_virtio_console_follows_the_window(evctl, play, terminal):
     line.sendall(b"\x1b[31mred\n")
     assert b"\x1b[31mred\n" in read_all(terminal[0], b"red\n")
     os.write(terminal[0], b"bye\x1dnot this")
-    assert console.wait(30) == 0
+    assert console.wait(120) == 0
     assert line.recv(10) == b"bye" and line.recv(10) == b""
     # The terminal is as it was.
     assert termios.tcgetattr(terminal[1])[3] & termios.ECHO
@@ -154,7 +154,7 @@ def test_the_serial_console_has_no_size(evctl, play, terminal):
         console = open_console(evctl, terminal, *words)
         machine.accept("console")
         os.write(terminal[0], b"\x1d")
-        assert console.wait(30) == 0 and machine.sizes() == []
+        assert console.wait(120) == 0 and machine.sizes() == []
 
 
 def test_what_a_machine_with_a_virtio_console_has(evctl, guest):

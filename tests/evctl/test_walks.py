@@ -104,8 +104,8 @@ def test_a_forwarded_port_added_while_it_runs(evctl, guest):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     evctl("forward", "add", "web", f"{port}:80")
-    with socket.create_connection(("127.0.0.1", port), 20) as client:
-        client.settimeout(20)
+    with socket.create_connection(("127.0.0.1", port), 120) as client:
+        client.settimeout(120)
         assert client.recv(16) == b"hello\n"
     assert evctl("forward", "list", "web", "--json").json() == [
         {"nic": "net0", "protocol": "tcp", "host": f"127.0.0.1:{port}", "guest": "80"}]
@@ -200,7 +200,7 @@ def test_a_stop_that_waits_gives_way_to_force(evctl, guest):
                 "--quiet")
     waiting = evctl.start_process("stop", "web", "--timeout", "60")
     evctl("stop", "--force", "web")
-    waiting.communicate(timeout=30)
+    waiting.communicate(timeout=120)
     assert evctl.state("web") == "stopped"
 
 

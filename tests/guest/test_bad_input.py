@@ -15,7 +15,7 @@ def refuse(evisor, kernel, tmp_path):
     """refuse(*arguments, words=...): evisor must end at once, with one line that has the words."""
     def check(*arguments, words=(), environment=None):
         done = subprocess.run([str(evisor), "-display", "none", "-serial", "null", "-nic", "none",
-                               *map(str, arguments)], capture_output=True, text=True, timeout=30,
+                               *map(str, arguments)], capture_output=True, text=True, timeout=120,
                               check=False, cwd=tmp_path, env={**os.environ, **(environment or {})})
         lines = done.stderr.strip().split("\n")
         assert done.returncode == 1, done

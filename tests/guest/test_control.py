@@ -76,9 +76,9 @@ def test_a_client_that_never_reads_is_dropped(machine):
     deaf = socket.socket(socket.AF_UNIX)
     deaf.connect(str(machine.socket))
     deaf.sendall(b'{"execute":"qmp_capabilities"}')
-    deaf.settimeout(20)
+    deaf.settimeout(120)
     sent = 0
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionError):
         while sent < 200000:
             deaf.sendall(b'{"execute":"query-commands"}' * 50)
             sent += 50

@@ -67,7 +67,7 @@ def test_a_machine_that_is_stopped_does_not_hold_up_its_peer(pair):
     first.check("ping -c 1 -W 10 192.168.9.2")
     second.qmp.execute("stop")
     first.check("ping -c 3 -W 1 192.168.9.2 || true")
-    first.check("uname -a", 5)
+    first.check("uname -a")
     second.qmp.execute("cont")
     first.check("ping -c 3 -W 10 192.168.9.2")
 

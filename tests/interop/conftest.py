@@ -14,7 +14,7 @@ BUILD = pathlib.Path(os.environ.get("EVISOR_BUILD", REPOSITORY / "build"))
 if not BUILD.is_absolute():
     BUILD = REPOSITORY / BUILD
 EVISOR_IMG = str(BUILD / "evisor-img")
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 
 def pytest_collection_modifyitems(items):

@@ -177,7 +177,7 @@ def test_host_out_of_space(tmp_path, words):
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (5 << 20, 5 << 20))
     done = subprocess.run([EVISOR_IMG, "convert", *words, noise, tmp_path / "out"],
-                          preexec_fn=limit, capture_output=True, text=True, timeout=30, check=False)
+                          preexec_fn=limit, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done
     assert done.stderr.startswith("evisor-img: ") and done.stderr.count("\n") == 1, done
     assert not (tmp_path / "out").exists()

@@ -23,7 +23,7 @@ def qemu_io_holds(path, *options):
             assert line, "qemu-io did not open the image"
         yield
         process.stdin.close()
-        process.wait(timeout=10)
+        process.wait(timeout=120)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class Image:
                             if word is not None)
             self.log.append(("disk_driver", line))
             done = subprocess.run([DRIVER, "-f", "qcow2", self.path], input=line + "\nflush\n",
-                                  text=True, capture_output=True, timeout=30, check=False,
+                                  text=True, capture_output=True, timeout=120, check=False,
                                   cwd=self.folder)
             assert done.returncode == 0, f"{self.log}\n{done.stderr}"
             return
@@ -119,7 +119,7 @@ class Image:
             self.log.append(("disk_driver", long, name))
             done = subprocess.run([DRIVER, "-f", "qcow2", self.path],
                                   input=f"{long} {name}\nflush\n", text=True,
-                                  capture_output=True, timeout=30, check=False)
+                                  capture_output=True, timeout=120, check=False)
             assert done.returncode == 0, f"{self.log}\n{done.stderr}"
         else:
             self.tool("snapshot", verb, name, self.path)

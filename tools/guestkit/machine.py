@@ -13,6 +13,7 @@ import time
 from . import qmp
 
 PROMPT = "guest# "
+PATIENCE_S = 180  # with a busy host; who is told of a failure at once does not wait
 
 
 class Timeout(Exception):
@@ -84,7 +85,7 @@ class Machine:
             self._echo(text)
         return bool(piece)
 
-    def expect(self, pattern, timeout=60):
+    def expect(self, pattern, timeout=PATIENCE_S):
         """Waits until the console, from where the last expect ended, matches; returns the match."""
         deadline = time.monotonic() + timeout
         while True:
@@ -107,7 +108,7 @@ class Machine:
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
 
-    def shell(self, command, timeout=60):
+    def shell(self, command, timeout=PATIENCE_S):
         """Runs a command in the guest's shell: (exit status, its output)."""
         self._commands += 1
         self.type(f'{command}; echo "<{self._commands}:$?>"\n')
@@ -117,17 +118,17 @@ class Machine:
         output = self.output[start:match.start()]
         return int(match.group(1)), output.split(f"<{self._commands}:$?>\"\n")[-1]
 
-    def check(self, command, timeout=60):
+    def check(self, command, timeout=PATIENCE_S):
         """As shell, but a command that fails is an error; returns its output."""
         status, output = self.shell(command, timeout)
         if status:
             raise AssertionError(f"in the guest, {command!r} ended with {status}: {output}")
         return output.strip()
 
-    def wait_shell(self, timeout=120):
+    def wait_shell(self, timeout=PATIENCE_S):
         self.expect(re.escape(PROMPT), timeout)
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=PATIENCE_S):
         """Waits for evisor's end; returns its exit status."""
         deadline = time.monotonic() + timeout
         while self._pump(max(deadline - time.monotonic(), 0)):

@@ -15,7 +15,7 @@ class Error(Exception):
 
 
 class Client:
-    def __init__(self, path, timeout=30):
+    def __init__(self, path, timeout=120):
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout)
         deadline = time.monotonic() + timeout
@@ -59,7 +59,7 @@ class Client:
             else:
                 return reply["return"]
 
-    def wait_event(self, name, timeout=60):
+    def wait_event(self, name, timeout=180):
         """The first event of that name, taken out of .events or waited for."""
         deadline = time.monotonic() + timeout
         while True:
