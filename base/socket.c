@@ -145,3 +145,10 @@ int socket_accept(int listener)
     close(fd);
     return -EPERM;
 }
+
+void socket_break_off(int fd)
+{
+    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+    if (connect(fd, &nobody, sizeof(nobody)) < 0)
+        shutdown(fd, SHUT_RDWR);
+}

@@ -26,4 +26,8 @@ int must_check socket_listen_tcp(const char *host, uint16_t port, struct error *
  */
 int must_check socket_accept(int listener);
 
+/* Whoever is at the other end hears a reset, or the end on a unix socket, which knows none. The
+ * descriptor stays open. */
+void socket_break_off(int fd);
+
 #endif

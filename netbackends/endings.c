@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/socket.h"
 
 enum { STATE_CLOSED = 7 }; /* of struct tcp_info: TCP_CLOSE, which <netinet/tcp.h> names */
 
@@ -273,14 +274,12 @@ uint32_t endings_ready(const struct endings *endings, int fd, uint32_t ready)
 
 void endings_break_off(struct endings *endings, int fd)
 {
-    const struct sockaddr nobody = {.sa_family = AF_UNSPEC};
     struct ending *ending = fd > 0 && fd < endings->end ? &endings->by_fd[fd] : NULL;
     if (ending && ending->is_used && !ending->is_broken_off) {
         ending->is_broken_off = true;
         endings->broken_off++;
     }
-    if (connect(fd, &nobody, sizeof(nobody)) < 0)
-        shutdown(fd, SHUT_RDWR); /* local sockets know no reset */
+    socket_break_off(fd);
 }
 
 struct ending_reset *endings_next_reset(struct endings *endings)

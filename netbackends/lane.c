@@ -26,11 +26,12 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/socket.h"
 
 enum {
     ROOM_LEAST = 64 * 1024, /* free in the ring, for the socket to be watched */
-    TIMEOUTS_MAX = 12,
-    TIMEOUTS_SHUT = 5, /* a guest that answers probes is waited for */
+    TIMEOUTS_MAX = 30,      /* eight minutes, as libslirp */
+    TIMEOUTS_SHUT = 5,      /* a guest that answers probes is waited for */
     DUPLICATES = 3,
     CWND_SEGMENTS = 10, /* after a timeout */
     IP_BYTES_MAX = 65535,
@@ -570,10 +571,11 @@ uint64_t lanes_deadline(const struct lane_set *set)
     return result;
 }
 
-/* The guest is gone, or has not answered for minutes: libslirp ends the connection. */
+/* The guest is gone, or has not answered for minutes. Neither side may take what it has for all:
+ * both hear a reset, the guest from libslirp, which finds the socket broken. */
 static void give_up(struct lane *lane)
 {
-    shutdown(lane->fd, SHUT_RD);
+    socket_break_off(lane->fd);
     lane->is_ending = true;
     lane->held = lane->max - lane->una;
     lane->state = LANE_RELEASED;

@@ -149,8 +149,9 @@ static int list_parts(struct tap_backend *self, uint8_t *header, const struct ne
     self->iov[count++] = (struct iovec){self->frame, NET_HEAD_BYTES};
     memcpy(self->iov + count, room->iov, room->iov_count * sizeof(*room->iov));
     count += room->iov_count;
-    self->iov[count++] =
-        (struct iovec){self->frame + NET_HEAD_BYTES, sizeof(self->frame) - NET_HEAD_BYTES};
+    size_t rest = sizeof(self->frame) - NET_HEAD_BYTES;
+    rest -= MIN(rest, room->bytes); /* all of it together must find its place in `frame` */
+    self->iov[count++] = (struct iovec){self->frame + NET_HEAD_BYTES, rest};
     return (int)count;
 }
 

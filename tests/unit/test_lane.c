@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -493,12 +494,48 @@ static void test_the_end_of_a_very_long_text(void **state)
     }
 }
 
+/* A cable that is out for minutes ends nothing. */
+static void test_a_guest_that_comes_back(void **state)
+{
+    (void)state;
+    open_world(7, 300000);
+    shake_hands();
+    world->lost_percent = 100;
+    const uint64_t back_ns = world->now_ns + UINT64_C(300) * 1000000000;
+    while (world->now_ns < back_ns)
+        one_round();
+    world->lost_percent = 0;
+    for (unsigned i = 0; i < 100000 && !world->is_ended; i++)
+        one_round();
+    assert_true(world->is_ended);
+    assert_memory_equal(world->got, world->sent, world->total);
+}
+
+static void use_tcp(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof(address);
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
+    close(world->lane_fd);
+    close(world->host_fd);
+    world->host_fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    world->lane_fd = fd;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    close(listener);
+}
+
 /* A guest that never answers does not hold the host's end for ever; one that is paused does. */
 static void test_a_dead_guest_is_given_up(void **state)
 {
     (void)state;
     for (int is_paused = 0; is_paused < 2; is_paused++) {
-        open_world(6, 200000);
+        open_world(6, TOTAL_MAX);
+        use_tcp();
         world->lost_percent = 100;
         shake_hands();
         host_writes();
@@ -513,6 +550,13 @@ static void test_a_dead_guest_is_given_up(void **state)
         assert_int_equal(is_over, !is_paused);
         uint32_t seen = lanes_ready(&world->set, world->lane_fd, EPOLLIN);
         assert_int_equal(seen, is_paused ? 0 : EPOLLIN);
+        char byte;
+        if (!is_paused) { /* both hear a reset, and no end */
+            assert_int_equal(recv(world->lane_fd, &byte, 1, MSG_DONTWAIT), -1);
+            assert_int_equal(errno, ECONNRESET);
+            assert_int_equal(recv(world->host_fd, &byte, 1, MSG_DONTWAIT), -1);
+            assert_int_equal(errno, ECONNRESET);
+        }
         tear_down(NULL);
     }
     open_world(1, 10);
@@ -584,6 +628,7 @@ int main(void)
         lane_test(test_duplicates_bring_the_lost_frame),
         lane_test(test_hostile_acknowledgements),
         lane_test(test_the_end_of_a_very_long_text),
+        lane_test(test_a_guest_that_comes_back),
         lane_test(test_a_dead_guest_is_given_up),
         lane_test(test_lanes_run_out),
         lane_test(test_pages_are_given_back),
