@@ -121,6 +121,12 @@ def test_nbd(pair):
     assert_same(pair, "nbd_server_stop")
 
 
+def test_memory_in_numbers(pair):
+    assert_same(pair, "xp", "xp/2zw 0", "xp/2xw zz", "xp/2xb 0xffffffffffff", "xp/3xw 0x1000",
+                "xp/8xg 0x10", "xp/3dh 0", "xp/17xb 0", "xp/5ow 0x10", "xp/3ug 0", "xp/1xw 16",
+                "x/4xw 0x1000", "x/2dg 0x1000", "xp/4cb 0x1000", "info iothreads")
+
+
 def test_a_ring(pair):
     assert_same(pair, r'ringbuf_write ring "a\\b\nc d"', "ringbuf_read ring 3", "ringbuf_read ring 99",
                 "ringbuf_read ring 1", "ringbuf_write ring plain", "ringbuf_read ring 99")

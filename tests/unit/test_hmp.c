@@ -154,6 +154,29 @@ static void test_commands_act_on_the_machine(void **state)
     close(fd);
 }
 
+/* The formats as QEMU 7.2 prints the same bytes. */
+static void test_memory(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = {0x41, 0x0a, 0xff, 0x27, 0x00, 0x00, 0x00, 0x80};
+    int fd = open_monitor();
+    memcpy(machine.ram + 0x100, bytes, sizeof(bytes));
+    assert_string_equal(ask(fd, "xp/2xw 0x100"), "0000000000000100: 0x27ff0a41 0x80000000\r\n");
+    assert_string_equal(ask(fd, "xp 0x100"), "0000000000000100: 0x27ff0a41\r\n");
+    assert_string_equal(ask(fd, "xp/2dw 256"), "0000000000000100:  671025729 -2147483648\r\n");
+    assert_string_equal(ask(fd, "xp/1ug 0x100"), "0000000000000100:  9223372037525801537\r\n");
+    assert_string_equal(ask(fd, "xp/3oh 0x100"), "0000000000000100:  05101 023777      0\r\n");
+    assert_string_equal(ask(fd, "xp/5c 0x100"),
+                        "0000000000000100: 'A' '\\n' '\\xff' '\\'' '\\x00'\r\n");
+    assert_string_equal(ask(fd, "xp/9xb 0xfff8"),
+                        "000000000000fff8: 0x00 0x00 0x00 0x00 0x00 0x00 0x00 0x00\r\n"
+                        "0000000000010000: Cannot access memory\r\n");
+    assert_non_null(strstr(ask(fd, "xp/99999999xg 0"), "at most"));
+    assert_non_null(strstr(ask(fd, "xp/99999999999999999999xg 0"), "at most"));
+    assert_non_null(strstr(ask(fd, "x/4xw 0"), "stop it first"));
+    close(fd);
+}
+
 static void test_info(void **state)
 {
     (void)state;
@@ -426,6 +449,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_commands_act_on_the_machine),
+        TEST(test_memory),
         TEST(test_info),
         TEST(test_snapshots),
         TEST(test_too_many_words),

@@ -154,6 +154,10 @@ const struct hmp_command hmp_commands[] = {
     {"netdev_del", "id", "close a network", hmp_netdev_del},
     {"object_add", "rng-random,id=id", "make a source of random numbers", hmp_object_add},
     {"object_del", "id", "remove an object", hmp_object_del},
+    {"x", "address", "memory at a virtual address of the first CPU: x/8xg; the guest is stopped",
+     hmp_dump},
+    {"xp", "address", "memory at a physical address: xp/COUNT, x d u o or c, and b h w or g",
+     hmp_dump},
     {"quit|q", NULL, "end the machine at once", run_quit},
 };
 const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
@@ -217,6 +221,11 @@ static void info_chardev(struct hmp_call *call)
     }
 }
 
+static void info_nothing(struct hmp_call *call)
+{
+    (void)call;
+}
+
 static void print_stat(void *opaque, const char *group, const char *name, uint64_t value)
 {
     FILE *out = opaque;
@@ -237,6 +246,7 @@ const struct hmp_command hmp_infos[] = {
     {"cpus", NULL, "the CPUs and their threads", info_cpus},
     {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
      hmp_info_hotpluggable_cpus},
+    {"iothreads", NULL, "there are none: one loop serves all devices", info_nothing},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
     {"memory-devices", NULL, "memory that grows and shrinks", hmp_info_memory_devices},
     {"memory_size_summary", NULL, "memory from the start, and plugged since",

@@ -47,6 +47,9 @@ hmp_handler_fn hmp_device_add, hmp_device_del, hmp_netdev_add, hmp_netdev_del, h
 hmp_handler_fn hmp_set_link, hmp_hostfwd_add, hmp_hostfwd_remove, hmp_info_network,
     hmp_info_usernet;
 
+/* hmp_memory.c */
+hmp_handler_fn hmp_dump;
+
 /* hmp_qmp.c: commands that QMP has too, by the name in the first word. */
 hmp_handler_fn hmp_by_qmp, hmp_nbd_server_start, hmp_ringbuf_read;
 /* False: it has been said what is wrong with the word, which may be NULL. */
