@@ -154,7 +154,7 @@ static void test_commands_act_on_the_machine(void **state)
     close(fd);
 }
 
-/* The formats as QEMU 7.2 prints the same bytes. */
+/* As QEMU 7.2 prints the same bytes, except that d has a sign, as its manual says. */
 static void test_memory(void **state)
 {
     (void)state;
