@@ -112,8 +112,10 @@ static int delete_named(struct io_file *file, const char *path, const char *name
         return result;
     result = qcow2_snapshots_read(file, &header, &snapshots, err);
     qcow2_header_fini(&header);
-    if (result)
+    if (result) {
+        error_prefix(err, "image '%s'", path);
         return result;
+    }
     for (size_t i = 0; i < snapshots.count && !id; i++)
         if (!strcmp(snapshots.list[i].name, name))
             id = strdup(snapshots.list[i].id);
