@@ -119,7 +119,8 @@ static int clear_autoclear(struct qcow2 *q, const struct disk_options *options, 
         q->header.autoclear = kept;
     }
     if (result)
-        return error_set_errno(err, -result, "cannot read or update the header of '%s'", options->path);
+        return error_set_errno(err, -result, "cannot read or update the header of '%s'",
+                               options->path);
     return 0;
 }
 
