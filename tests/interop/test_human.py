@@ -127,6 +127,17 @@ def test_memory_in_numbers(pair):
                 "x/4xw 0x1000", "x/2dg 0x1000", "xp/4cb 0x1000", "info iothreads")
 
 
+def test_the_tree_of_objects(pair):
+    assert_same(pair, "info qom-tree /nope", "info qom-tree zz")
+    ours, theirs = (say(monitor, "info qom-tree").splitlines() for monitor in pair)
+    # QEMU's has more in each; what evisor has stands in the same places.
+    assert ours[0] == theirs[0] == "/machine (pc-q35-7.2-machine)"
+    devices = [line for line in ours if line.startswith("    /") and "device[" not in line]
+    assert len(devices) > 5 and set(devices) <= set(theirs)
+    assert "  /peripheral (container)" in ours
+    assert say(pair[0], "info qom-tree disk1") == "/disk1 (virtio-blk-pci)\r\n"
+
+
 def test_a_ring(pair):
     assert_same(pair, r'ringbuf_write ring "a\\b\nc d"', "ringbuf_read ring 3", "ringbuf_read ring 99",
                 "ringbuf_read ring 1", "ringbuf_write ring plain", "ringbuf_read ring 99")

@@ -254,6 +254,7 @@ const struct hmp_command hmp_infos[] = {
     {"name", NULL, "the machine's name", info_name},
     {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
     {"pci", NULL, "the functions on the PCI bus", hmp_info_pci},
+    {"qom-tree", "[path]", "the objects of the machine", hmp_info_qom_tree},
     {"snapshots", NULL, "snapshots that all disks have", hmp_info_snapshots},
     {"stats", NULL, "all counters", info_stats},
     {"status", NULL, "whether the guest runs", info_status},

@@ -123,15 +123,60 @@ struct listing {
     const char *parent;
 };
 
+/* What the object is called in its parent; NULL if that is another. */
+static const char *name_in(const char *parent, const struct qom_object *object)
+{
+    size_t length = strcmp(parent, "/") == 0 ? 0 : strlen(parent);
+    const char *rest = object->path + length;
+    bool is_child = strncmp(object->path, parent, length) == 0 && *rest == '/' && rest[1] &&
+                    !strchr(rest + 1, '/');
+    return is_child ? rest + 1 : NULL;
+}
+
 static bool print_child(void *opaque, const struct qom_object *object)
 {
     const struct listing *listing = opaque;
-    size_t length = strcmp(listing->parent, "/") == 0 ? 0 : strlen(listing->parent);
-    const char *rest = object->path + length;
-    if (strncmp(object->path, listing->parent, length) == 0 && *rest == '/' && rest[1] &&
-        !strchr(rest + 1, '/'))
-        fprintf(listing->out, "%s (child<%s>)\r\n", rest + 1, object->type->name);
+    const char *name = name_in(listing->parent, object);
+    if (name)
+        fprintf(listing->out, "%s (child<%s>)\r\n", name, object->type->name);
     return true;
+}
+
+struct branch {
+    struct hmp_call *call;
+    const char *parent;
+    int depth;
+};
+
+/* The tree is few levels deep, and is walked anew for each object in it. */
+static bool print_branch(void *opaque, const struct qom_object *object)
+{
+    const struct branch *branch = opaque;
+    const char *name = name_in(branch->parent, object);
+    if (!name)
+        return true;
+    fprintf(branch->call->out, "%*s/%s (%s)\r\n", 2 * branch->depth, "", name, object->type->name);
+    struct branch below = {branch->call, object->path, branch->depth + 1};
+    qom_walk(branch->call->control->machine, print_branch, &below);
+    return true;
+}
+
+void hmp_info_qom_tree(struct hmp_call *call)
+{
+    struct qom_object object;
+    bool is_ambiguous;
+    const char *path = call->words[1] ? call->words[1] : "/machine";
+    if (!qom_find(call->control->machine, path, &object, &is_ambiguous)) {
+        fprintf(call->out,
+                is_ambiguous ? "Path '%s' is ambiguous.\r\n"
+                             : "Path '%s' could not be resolved.\r\n",
+                path);
+        return;
+    }
+    const char *name = strrchr(object.path, '/');
+    fprintf(call->out, "%s (%s)\r\n", name, object.type->name);
+    struct branch below = {call, object.path, 1};
+    qom_walk(call->control->machine, print_branch, &below);
 }
 
 void hmp_qom_list(struct hmp_call *call)

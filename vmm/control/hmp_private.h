@@ -58,7 +58,7 @@ bool must_check hmp_read_number(struct hmp_call *call, const char *word, int64_t
 /* hmp_guest.c */
 hmp_handler_fn hmp_balloon, hmp_info_balloon, hmp_info_memory_devices, hmp_info_memory_size_summary,
     hmp_no_vmstate, hmp_system_wakeup, hmp_getfd, hmp_closefd, hmp_qom_list, hmp_qom_get,
-    hmp_qom_set;
+    hmp_qom_set, hmp_info_qom_tree;
 
 /* hmp_block.c, hmp_pci.c */
 hmp_handler_fn hmp_info_block, hmp_info_block_jobs, hmp_info_blockstats, hmp_info_snapshots,
