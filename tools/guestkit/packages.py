@@ -16,7 +16,7 @@ GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap",
          "libnbd-bin", "fio", "xz-utils", "nftables", "dnsmasq-base", "passt", "iputils-ping",
-         "ethtool", "iperf3", "python3-pytest-xdist",
+         "ethtool", "iperf3", "inetutils-telnet", "python3-pytest-xdist",
          "procps", "socat", "strace", "zsh", "genisoimage", "python3-matplotlib"]
 
 
