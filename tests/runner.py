@@ -20,7 +20,7 @@ import iotests  # noqa: E402
 
 BUILD = TOP / "build"
 RESULTS = BUILD / "test-results"
-WORKERS = 2  # that run pytest files side by side; many a test has two busy threads itself
+WORKERS = 2  # that run tests side by side; many a test has two busy threads itself
 
 
 class Tally:
@@ -151,21 +151,32 @@ def build(tally):
     before = len(tally.failed)
     run_command(tally, "configure", ["./configure"], 120)
     run_command(tally, "ninja", ["ninja", "programs", "tests"], 3600)
+    return len(tally.failed) == before
+
+
+def compile_more(tally):
+    """What no other stage needs before the last, and the second compiler."""
+    stage(tally, "build: fuzzers, TSan, clang")
     run_command(tally, "ninja: fuzzers and TSan",
                 ["ninja", "soft-tests", "tsan-tests", "fuzzers"], 3600)
-    if len(tally.failed) > before:
-        return False
     run_command(tally, "no warnings with clang", ["tests/clang-build"], 1800)
-    return True
 
 
 def unit(tally):
     stage(tally, "rules of the house")
     run_command(tally, "check_rules", ["python3", "-B", "tests/check_rules.py"], 60)
     stage(tally, "unit tests, under ASan and UBSan")
-    for program in sorted((BUILD / "tests").glob("test_*")):
-        if os.access(program, os.X_OK) and program.is_file() and not program.suffix:
-            run_cmocka(tally, program)
+    programs = [program for program in sorted((BUILD / "tests").glob("test_*"))
+                if os.access(program, os.X_OK) and program.is_file() and not program.suffix]
+
+    def run(program):
+        part = Tally(is_held=True)
+        run_cmocka(part, program)
+        return part
+
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as workers:
+        for part in workers.map(run, programs):
+            tally.take(part)
 
 
 def guests(tally):
@@ -276,10 +287,10 @@ def fuzz_images(tally, kind):
         "-rss_limit_mb=1024", "-max_total_time=30", corpus], 240)
 
 
-STAGES = {"unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
+STAGES = {"compile": compile_more, "unit": unit, "interop": interop, "iotests": qemu_iotests, "evctl": evctl,
           "net": networks, "crash": crash, "guest": guests, "kvm": kvm, "proof": proof}
-# Run together: neither of the two keeps both cores busy by itself.
-SIDE_BY_SIDE = [("unit",), ("interop", "iotests"), ("evctl", "net"), ("crash",), ("guest",),
+# Run together: none of a group keeps both cores busy by itself. (Only one of a group may run ninja.)
+SIDE_BY_SIDE = [("unit", "compile"), ("interop", "iotests"), ("evctl", "net", "crash"), ("guest",),
                 ("kvm", "proof")]
 
 
@@ -329,7 +340,7 @@ def main():
     tally = Tally()
     began = time.monotonic()
     if build(tally):
-        run_stages(tally, options.stage or STAGES)
+        run_stages(tally, ["compile", *options.stage] if options.stage else STAGES)
     for name in tally.failed:
         print(f"failed: {name}")
     print(f"\nin {time.monotonic() - began:.0f} s")
