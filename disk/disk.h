@@ -18,6 +18,7 @@
 #include "base/loop.h"
 
 struct disk;
+struct io_thread;
 struct node;
 struct throttle_limits;
 
@@ -238,6 +239,13 @@ int must_check disk_add_bitmap(struct disk *disk, const char *name, uint64_t gra
  * the resident map into its caches. A hint: changes nothing, starts no I/O.
  */
 void disk_expect(const struct disk *disk, uint64_t offset);
+
+/*
+ * The host's part of the disk's I/O is done by that thread from now on, or by the loop again
+ * (NULL). Images that become part of the disk later follow. The thread counts users until they are
+ * closed (disk/io_thread.h).
+ */
+void disk_set_io_thread(struct disk *disk, struct io_thread *thread);
 
 /*
  * The loop's requests have their data in this memory, which stays resident until it is forgotten:

@@ -92,8 +92,9 @@ int disk_make_views(struct disk *disk)
 }
 
 /* Views only show things: without memory for them the chain looks shorter than it is. */
-static void renew_views(struct disk *disk)
+static void chain_changed(struct disk *disk)
 {
+    disk_use_io_thread(disk);
     if (disk_make_views(disk))
         log_error("image '%s': no memory to show all of its chain", disk->top->path);
 }
@@ -206,7 +207,7 @@ int graph_push(struct disk *disk, struct disk *above, struct error *err)
     node->backing = disk->top;
     disk->top = node;
     share_frozen(node->backing);
-    renew_views(disk);
+    chain_changed(disk);
     loop_task_cancel(&above->advance);
     disk_drop_views(above);
     free(above);
@@ -219,8 +220,8 @@ void graph_swap(struct disk *a, struct disk *b)
     CHECK(a->is_exclusive && !b->pending);
     a->top = b->top;
     b->top = top;
-    renew_views(a);
-    renew_views(b);
+    chain_changed(a);
+    chain_changed(b);
 }
 
 struct drop {
@@ -263,7 +264,7 @@ void graph_drop_to(struct disk *disk, struct node *node, struct node *base,
         node->backing = base;
     else
         disk->top = base;
-    renew_views(disk);
+    chain_changed(disk);
     drop_next(drop);
 }
 
@@ -337,7 +338,7 @@ int graph_reopen_begin(struct disk *disk, struct node *node, bool read_only,
 void graph_reopen_commit(struct disk *disk, struct node *node, struct node *new)
 {
     take_place(disk, node, new);
-    renew_views(disk);
+    chain_changed(disk);
     node->backing = NULL;
     node->ops->close(node, on_reopened_closed, NULL);
 }

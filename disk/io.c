@@ -19,6 +19,7 @@
 #include "base/fdset.h"
 #include "base/iov.h"
 #include "disk/io_host.h"
+#include "disk/io_thread.h"
 
 #define IO_ALIGNMENT_MAX 4096u
 
@@ -61,7 +62,9 @@ static void start(struct io_host *host, struct io_request *request)
         !host->direct || !is_transfer(request) ||
         (place_is_aligned(host, request) && memory_is_aligned(request, host->alignment));
     bool by_pool = request->kind == IO_TRUNCATE || (request->kind == IO_SYNC && host->no_sync);
-    if (host->ring && as_it_is && !by_pool)
+    if (host->ring && host->thread && as_it_is && !by_pool)
+        io_thread_submit(host->thread, request);
+    else if (host->ring && as_it_is && !by_pool)
         io_ring_submit(host->ring, request);
     else
         io_pool_submit(request);
@@ -95,6 +98,20 @@ void io_host_finish(struct io_request *request, int result)
         start(host, next);
     }
     request->on_done(request, result);
+}
+
+void io_host_answer(struct io_request *request, int result)
+{
+    bool is_transfer = request->kind == IO_READ || request->kind == IO_WRITE;
+    bool is_short = is_transfer && result >= 0 && (uint64_t)result < request->bytes;
+    bool may_work_there = result == -EINTR || result == -EAGAIN ||
+                          (result < 0 && !is_transfer && request->kind != IO_SYNC);
+    if (is_short || may_work_there) {
+        request->done_bytes = is_short ? (uint64_t)result : 0;
+        io_pool_submit(request);
+    } else {
+        io_host_finish(request, MIN(result, 0));
+    }
 }
 
 static int host_now(struct io_file *file, enum io_kind kind, void *buffer, uint64_t offset,
@@ -138,6 +155,8 @@ static void on_close_done(struct loop_job *job)
     struct io_host *host = container_of(job, struct io_host, closing);
     void (*on_closed)(void *) = host->on_closed;
     void *opaque = host->opaque;
+    if (host->thread)
+        io_thread_put(host->thread);
     if (host->ring)
         io_ring_put(host->ring);
     free(host);
@@ -295,6 +314,18 @@ int io_change_mode(struct io_file *file, bool direct, bool no_sync)
     }
     host->no_sync = no_sync;
     return 0;
+}
+
+void io_set_thread(struct io_file *file, struct io_thread *thread)
+{
+    if (file->ops != &host_ops)
+        return;
+    struct io_host *host = host_of(file);
+    if (thread)
+        io_thread_get(thread);
+    if (host->thread)
+        io_thread_put(host->thread);
+    host->thread = thread;
 }
 
 void io_submit(struct io_file *file, struct io_request *request)

@@ -20,6 +20,8 @@
 #include "base/loop.h"
 #include "disk/disk.h"
 
+struct io_thread;
+
 enum io_kind {
     IO_READ,     /* what lies past the end of the file reads as zeroes */
     IO_WRITE,    /* extends the file if need be */
@@ -88,6 +90,12 @@ int must_check io_open(struct loop *loop, const char *path, const struct io_opti
  * change could harm. On failure nothing has changed.
  */
 int must_check io_change_mode(struct io_file *file, bool direct, bool no_sync);
+
+/*
+ * Requests submitted from now on are the thread's work, or the loop's own again (NULL). Files that
+ * are not served by io_uring stay as they are.
+ */
+void io_set_thread(struct io_file *file, struct io_thread *thread);
 
 void io_submit(struct io_file *file, struct io_request *request);
 /* `on_closed` may be NULL. */

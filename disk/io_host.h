@@ -7,11 +7,13 @@
 #include "disk/io.h"
 
 struct io_ring;
+struct io_thread;
 
 struct io_host {
     struct io_file file;
-    struct io_ring *ring; /* NULL: the pool */
-    bool direct;          /* opened with O_DIRECT */
+    struct io_ring *ring;     /* NULL: the pool */
+    struct io_thread *thread; /* in place of the ring, where there is one; or NULL */
+    bool direct;              /* opened with O_DIRECT */
     bool no_sync;
     uint32_t alignment; /* of offsets, lengths and memory under O_DIRECT */
     unsigned in_flight; /* requests handed to an engine */
@@ -30,6 +32,9 @@ void io_pool_submit(struct io_request *request);
 
 /* Ends a request: takes it off the books, tells its owner, lets held ones go. */
 void io_host_finish(struct io_request *request, int result);
+
+/* The kernel's answer (a length, 0 or -errno): the end, or the pool goes on where it stopped. */
+void io_host_answer(struct io_request *request, int result);
 
 /* A ring shared by all files of one loop; NULL with *result = -errno where the host has none. */
 struct io_ring *io_ring_get(struct loop *loop, int *result);
