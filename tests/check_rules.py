@@ -32,7 +32,7 @@ RESERVED = {
     r"linux/kvm\.h": r"^(vmm/|tests/|tools/bench/bare_exit\.c$)",
     r"libslirp\.h": r"^netbackends/slirp(_forward\.c|_private\.h|\.c)$",
     r"uv\.h": r"^(base/loop\.h|tests/)",
-    r"liburing\.h": r"^disk/io_uring\.c$",
+    r"liburing\.h": r"^disk/io_queue\.h$",
     r"jansson\.h": r"^(vmm|tools|tests)/",
 }
 
