@@ -207,6 +207,41 @@ def test_one_loop_for_several_disks_stands_beside_a_loop_for_each(tmp_path):
     assert "its loop was busy for" in done.stdout
 
 
+@pytest.mark.parametrize("kind,format_name,count", [("kick", "raw", 2), ("blk", "qcow2", 2),
+                                                    ("disk", "qcow2", 1)])
+def test_what_io_threads_wrote_is_there_and_their_time_is_told(kind, format_name, count, tmp_path):
+    images = [tmp_path / name for name in "ab"[:count]]
+    for image in images:
+        subprocess.run(["qemu-img", "create", "-q", "-f", format_name, image, "16M"], check=True)
+    done = path(kind, *(word for image in images for word in ("--image", image)), "--format",
+                format_name, "--write", "--random", "--verify", "--depth", 8, "--seconds", 1,
+                "--iothreads")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    # What a thread without work takes to start is far below what handing on a request takes.
+    assert 20 * figures["operations"] < figures["iothread-cpu-ns"] < figures["elapsed-ns"] * count
+    assert figures["host-operations"] > 0
+    assert sum(cost for _, cost in figures["latency-ns"]["buckets"]) == figures["operations"] > 0
+    for image in images:
+        assert image.stat().st_blocks > 0
+        subprocess.run(["qemu-img", "check", "-q", image] if format_name == "qcow2" else ["true"],
+                       check=True)
+
+
+def test_io_threads_stand_beside_the_one_loop(tmp_path):
+    out = tmp_path / "out.json"
+    done = bench("kick", "--disks", 2, "--iothreads", "--image-mib", 8, "--depth", 8, "--random",
+                 "--seconds", 1, "--runs", 1, "--vs", "none", "--json", out)
+    assert done.returncode == 0, done.stderr
+    peers = json.loads(out.read_text())[0]["peers"]
+    assert list(peers) == ["evisor", "evisor iothreads"] and peers["evisor iothreads"]["ratio"] > 0
+    assert list(peers["evisor"]["cpu-ns-per-operation"]) == ["loop", "driver", "pool"]
+    assert peers["evisor iothreads"]["cpu-ns-per-operation"]["iothread"] > 20
+    assert re.search(r"evisor iothreads CPU time an operation: loop \d+ ns, I/O threads [1-9]",
+                     done.stdout)
+    assert done.stdout.count("its loop was busy for") == 2
+
+
 def test_the_storage_daemon_of_qemu_is_a_peer(tmp_path):
     out = tmp_path / "out.json"
     done = bench("kick", "--image-mib", 16, "--depth", "1,8", "--random", "--seconds", 1, "--runs",
@@ -297,6 +332,9 @@ def test_figures_are_written(tmp_path):
     (["kick", "--image", "/etc/passwd", "--disks", "2"], "an image of its own"),
     (["kick", "--format", "null", "--disks", "8", "--depth", "64"], "at most 256 requests"),
     (["blk", "--format", "null", "--registered"], "no io_uring below the format null"),
+    (["kick", "--format", "null", "--iothreads"], "leave --iothreads out"),
+    (["blk", "--iothreads", "--registered"], "leave --iothreads or --registered out"),
+    (["nbd", "--iothreads"], "unrecognized arguments: --iothreads"),
     (["blk", "--format", "qcow2", "--vs", "fio"], "fio knows raw images only"),
     (["nbd", "--queues", "2"], "unrecognized arguments: --queues"),
     (["disk", "--registered"], "unrecognized arguments: --registered"),

@@ -37,6 +37,7 @@ static void add(struct path_result *sum, const struct path_result *one)
 {
     sum->operations += one->operations;
     sum->driver_cpu_ns += one->driver_cpu_ns;
+    sum->io_thread_cpu_ns += one->io_thread_cpu_ns;
     sum->kicks += one->kicks;
     sum->interrupts += one->interrupts;
     sum->host_operations += one->host_operations;

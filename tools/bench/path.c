@@ -9,14 +9,27 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "disk/io_thread.h"
 
 #define NULL_DISK_BYTES GIB
+
+/* In the low bits of a clock's id that names a thread: Linux's CPUCLOCK_PERTHREAD_MASK and
+ * CPUCLOCK_SCHED. */
+#define THREAD_CPU_CLOCK 6u
 
 static uint64_t clock_ns(clockid_t clock)
 {
     struct timespec now;
     CHECK(clock_gettime(clock, &now) == 0);
     return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+}
+
+/* Of a thread that others made, of which only the id is known. */
+static uint64_t io_thread_cpu_ns(const struct path_run *run)
+{
+    if (!run->io_thread)
+        return 0;
+    return clock_ns((clockid_t)(~(unsigned)io_thread_id(run->io_thread) << 3 | THREAD_CPU_CLOCK));
 }
 
 /* splitmix64 */
@@ -44,10 +57,21 @@ static int open_disk(struct path_run *run, struct error *err)
     return disk_open(run->loop, &disk_options, &run->disk, err);
 }
 
+static int give_io_thread(struct path_run *run, struct error *err)
+{
+    if (!run->options->has_io_threads)
+        return 0;
+    int result = io_thread_create(run->loop, "disk", &run->io_thread, err);
+    if (!result)
+        disk_set_io_thread(run->disk, run->io_thread);
+    return result;
+}
+
 int path_open(struct path_run *run, struct error *err)
 {
     const struct path_options *options = run->options;
     int result = open_disk(run, err);
+    result = result ? result : give_io_thread(run, err);
     if (result)
         return result;
     uint64_t size = disk_size_bytes(run->disk);
@@ -69,6 +93,7 @@ void path_begin(struct path_run *run)
 {
     run->began_turns = run->loop->turns;
     run->began_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    run->began_io_thread_ns = io_thread_cpu_ns(run);
     run->began_process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     run->began_ns = loop_now_ns();
     run->ends_ns = run->began_ns + run->options->seconds * UINT64_C(1000000000);
@@ -121,6 +146,7 @@ void path_take_figures(struct path_run *run)
 {
     struct path_result *result = run->result;
     struct disk_stats stats;
+    result->io_thread_cpu_ns = io_thread_cpu_ns(run) - run->began_io_thread_ns;
     result->process_cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - run->began_process_ns;
     result->elapsed_ns = loop_now_ns() - run->began_ns;
     result->loop_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - run->began_cpu_ns;
@@ -162,6 +188,20 @@ static int verify(struct path_run *run, struct error *err)
     return result;
 }
 
+static void on_io_thread_closed(void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+static void close_io_thread(struct path_run *run)
+{
+    bool is_closed = !run->io_thread;
+    if (run->io_thread)
+        io_thread_close(run->io_thread, on_io_thread_closed, &is_closed);
+    while (!is_closed)
+        loop_run_once(run->loop, true);
+}
+
 int path_end(struct path_run *run, struct error *err)
 {
     int result = 0;
@@ -172,6 +212,7 @@ int path_end(struct path_run *run, struct error *err)
         result = verify(run, err);
     free(run->written);
     int closed = disk_close_wait(run->disk);
+    close_io_thread(run);
     if (!result && closed)
         result = error_set_errno(err, -closed, "%s: closing failed", run->image);
     return result;

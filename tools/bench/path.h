@@ -4,8 +4,8 @@
  * the virtio-blk device with a driver's side in memory before it.
  *
  * A run keeps `depth` requests in flight for `seconds`. Everything happens on one loop's thread,
- * the driver's share included; CPU time of that thread and of all others (pool, kernel workers) is
- * told apart.
+ * the driver's share included; CPU time of that thread, of I/O threads and of all others (pool,
+ * kernel workers) is told apart.
  */
 #ifndef TOOLS_BENCH_PATH_H
 #define TOOLS_BENCH_PATH_H
@@ -30,9 +30,10 @@ struct path_options {
     const char *images[PATH_DISKS_MAX]; /* one for each disk; ignored by the format "null" */
     const char *format;                 /* "raw", "qcow2", "null", ... */
     bool is_write, is_random, is_direct;
-    bool verifies;      /* writes only: what was written is read back and compared */
-    bool is_mixed;      /* reads and writes, by `read_percent` */
-    bool is_registered; /* the driver's memory is registered with io_uring */
+    bool verifies;       /* writes only: what was written is read back and compared */
+    bool is_mixed;       /* reads and writes, by `read_percent` */
+    bool is_registered;  /* the driver's memory is registered with io_uring */
+    bool has_io_threads; /* every disk of ours has one of its own */
     unsigned read_percent;
     unsigned disks;  /* at once, each with its own device, driver and depth; virtio only */
     unsigned queues; /* of a disk, over which its depth is spread; virtio only */
@@ -50,7 +51,8 @@ struct path_result {
     uint64_t operations, elapsed_ns;
     uint64_t loop_cpu_ns, process_cpu_ns;
     uint64_t driver_cpu_ns; /* where it has a thread of its own */
-    uint64_t received;      /* frames */
+    uint64_t io_thread_cpu_ns;
+    uint64_t received; /* frames */
     uint64_t loop_turns;
     uint64_t kicks, interrupts; /* virtio only */
     uint64_t host_operations;   /* reads, writes and flushes of the host's files */
@@ -64,9 +66,11 @@ struct path_run {
     struct loop *loop;
     const char *image;
     struct disk *disk;
+    struct io_thread *io_thread; /* or NULL */
     uint64_t blocks, next_block, random;
     uint8_t *written; /* by block, if it verifies */
     uint64_t began_ns, ends_ns, began_cpu_ns, began_process_ns, began_turns;
+    uint64_t began_io_thread_ns;
     int failure; /* -errno of the first request that failed */
 };
 
@@ -98,7 +102,7 @@ bool path_next_is_write(struct path_run *run);
 void path_fill(const struct path_run *run, uint64_t offset, void *to);
 void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int result);
 void path_take_figures(struct path_run *run);
-/* No request is in flight. Takes the figures, verifies, closes the disk. */
+/* No request is in flight. Takes the figures, verifies, closes the disk and its thread. */
 int must_check path_end(struct path_run *run, struct error *err);
 
 /* null_io.c: a disk of `size_bytes` that answers at once, in the loop's next turn. */

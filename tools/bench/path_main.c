@@ -21,6 +21,7 @@ static const struct option long_options[] = {
     {"disks", required_argument, NULL, 'm'},
     {"format", required_argument, NULL, 'f'},
     {"image", required_argument, NULL, 'i'},
+    {"iothreads", no_argument, NULL, 'h'},
     {"queues", required_argument, NULL, 'q'},
     {"random", no_argument, NULL, 'r'},
     {"read-percent", required_argument, NULL, 'p'},
@@ -77,6 +78,9 @@ static int set_flag(struct path_options *options, int letter)
     switch (letter) {
     case 'g':
         options->is_registered = true;
+        return 0;
+    case 'h':
+        options->has_io_threads = true;
         return 0;
     case 'r':
         options->is_random = true;
@@ -186,6 +190,12 @@ static int check(const struct path_options *options, bool has_queue)
         wrong = "--verify compares what --write has written to an image";
     else if (options->is_mixed && options->is_write)
         wrong = "--read-percent mixes reads and writes: leave --write out";
+    else if (options->has_io_threads &&
+             (options->sockets[0] || strcmp(options->format, "null") == 0))
+        wrong =
+            "an I/O thread is for an image of ours: leave --iothreads out, or take --format raw";
+    else if (options->has_io_threads && options->is_registered)
+        wrong = "memory is registered with the loop's ring alone: leave --iothreads out";
     if (wrong)
         fprintf(stderr, "evisor-bench: %s\n", wrong);
     return wrong ? 1 : 0;
@@ -208,7 +218,7 @@ static int check_net(const struct path_options *options)
 /* The clocks are read one after the other: without other threads this may be below 0. */
 static uint64_t pool_cpu_ns(const struct path_result *result)
 {
-    uint64_t ours_ns = result->loop_cpu_ns + result->driver_cpu_ns;
+    uint64_t ours_ns = result->loop_cpu_ns + result->io_thread_cpu_ns + result->driver_cpu_ns;
     return result->process_cpu_ns > ours_ns ? result->process_cpu_ns - ours_ns : 0;
 }
 
@@ -228,13 +238,14 @@ static json_t *describe_latency(const struct histogram *latency_ns)
 static void print(const struct path_result *result)
 {
     json_t *figures = json_pack(
-        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations",
+        "{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "operations",
         (json_int_t)result->operations, "elapsed-ns", (json_int_t)result->elapsed_ns, "loop-cpu-ns",
-        (json_int_t)result->loop_cpu_ns, "driver-cpu-ns", (json_int_t)result->driver_cpu_ns,
-        "pool-cpu-ns", (json_int_t)pool_cpu_ns(result), "received", (json_int_t)result->received,
-        "loop-turns", (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks,
-        "interrupts", (json_int_t)result->interrupts, "host-operations",
-        (json_int_t)result->host_operations, "latency-ns", describe_latency(&result->latency_ns));
+        (json_int_t)result->loop_cpu_ns, "iothread-cpu-ns", (json_int_t)result->io_thread_cpu_ns,
+        "driver-cpu-ns", (json_int_t)result->driver_cpu_ns, "pool-cpu-ns",
+        (json_int_t)pool_cpu_ns(result), "received", (json_int_t)result->received, "loop-turns",
+        (json_int_t)result->loop_turns, "kicks", (json_int_t)result->kicks, "interrupts",
+        (json_int_t)result->interrupts, "host-operations", (json_int_t)result->host_operations,
+        "latency-ns", describe_latency(&result->latency_ns));
     CHECK(json_dumpf(figures, stdout, JSON_COMPACT) == 0);
     putchar('\n');
     json_decref(figures);

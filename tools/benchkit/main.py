@@ -29,6 +29,8 @@ EPILOG = """examples:
   evisor-bench blk --format null           what the device model itself costs
   evisor-bench disk --format qcow2 --write --verify
   evisor-bench kick --disks 4 --random     four disks on one loop; is it the limit?
+  evisor-bench kick --disks 4 --random --iothreads
+                                           the same, and with an I/O thread for each disk
   evisor-bench kick --vs qemu --depth 1,4,16,32 --random --plot curve.svg
   evisor-bench net --backend null --direction both --packet 64
   evisor-bench guest --accel soft          fio and iperf3 in a stock guest, beside QEMU
@@ -86,7 +88,7 @@ def add_common(command, name, runs):
 def add_disk_options(command, name):
     """What a path does not have is not offered: engine and NBD know no queues and no guest."""
     has_device = name in ("blk", "kick")
-    command.set_defaults(disks=1, queues=1, registered=False, verify=False)
+    command.set_defaults(disks=1, queues=1, iothreads=False, registered=False, verify=False)
     command.add_argument("--image", metavar="FILE", action="append", help="measure on this image"
                          + ("; again for each further disk" if has_device else "") +
                          "; --write changes it (default: made for the run)")
@@ -114,6 +116,8 @@ def add_disk_options(command, name):
              "direct": "O_DIRECT"}
     if name != "nbd":
         flags["verify"] = "read back what was written"
+        flags["iothreads"] = ("also evisor with an I/O thread for each disk, which does the host's "
+                              "part of its requests; its CPU time is told by itself")
     if has_device:
         flags["registered"] = "the guest's memory is registered with io_uring, as by -mem-prealloc"
     for flag, text in flags.items():
@@ -231,6 +235,12 @@ def check_disk(options):
     if options.registered and options.format == "null":
         raise packages.Failure("there is no io_uring below the format null to register memory with: "
                                "leave --registered out, or use raw")
+    if options.iothreads and options.format == "null":
+        raise packages.Failure("there is no I/O below the format null for a thread to do: leave "
+                               "--iothreads out, or use raw")
+    if options.iothreads and options.registered:
+        raise packages.Failure("memory is registered with the loop's io_uring, not with those of "
+                               "threads: leave --iothreads or --registered out")
     if options.vs == "qemu" and options.format == "null":
         raise packages.Failure("QEMU is not driven without an image: leave --vs out, or use raw")
     if options.queues > QUEUES_MAX:

@@ -4,7 +4,8 @@ path: the disk paths without a guest: the engine, and the engine behind virtio-b
 
 The peers: fio's io_uring engine on the same file without any VMM; qemu-img bench for the engine;
 for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user. Several
-disks at once are on one loop here, and each has an I/O thread of its own there.
+disks at once are on one loop here, and each has an I/O thread of its own there; with --iothreads
+also here, beside the one loop without them.
 """
 
 import concurrent.futures
@@ -118,6 +119,15 @@ class AsRaw(Ours):
                                                            *each("--image", images)])
 
 
+class IoThreads(Ours):
+    """The one loop, with a thread for each disk that does the host's part of its I/O."""
+    name = "evisor iothreads"
+
+    def __init__(self, kind, options, depth, images):
+        super().__init__(kind, options, depth, images)
+        self.command.append("--iothreads")
+
+
 class LoopEach(Ours):
     """What loops of their own would give: as many processes at once, each with one of the disks."""
     name = "a loop each"
@@ -175,8 +185,11 @@ def can_be_raw(options):
 
 
 def ours(kind, options, depth, images):
-    """This tree's path; of qcow2 also without the format, of several disks also apart."""
+    """This tree's path; with I/O threads where asked for, of qcow2 also without the format, of
+    several disks also apart."""
     found = [Ours(kind, options, depth, images)]
+    if options.iothreads:
+        found.append(IoThreads(kind, options, depth, images))
     if can_be_raw(options):
         found.append(AsRaw(kind, options, depth, images))
     if options.disks > 1 and options.vs != "none":
@@ -308,6 +321,9 @@ class ImgBench(Ours):
         return None
 
 
+KINDS = {"loop": "loop", "iothread": "I/O threads", "driver": "driver (as a vCPU)", "pool": "pool"}
+
+
 def operations_in(output):
     return normal(json_in(output))["operations"]
 
@@ -318,9 +334,10 @@ def normal(result):
     {kind of thread: CPU seconds}, or None where that is not known, "buckets" the latencies.
     """
     if "jobs" not in result:
-        parts = {kind: result[f"{kind}-cpu-ns"] / 1e9 for kind in ("loop", "driver", "pool")}
+        parts = {kind: result[f"{kind}-cpu-ns"] / 1e9 for kind in KINDS
+                 if kind != "iothread" or result["iothread-cpu-ns"]}
         return {"operations": result["operations"], "seconds": result["elapsed-ns"] / 1e9,
-                "cpu": parts["loop"] + parts["pool"], "parts": parts,
+                "cpu": sum(parts.values()) - parts["driver"], "parts": parts,
                 "p50": result["latency-ns"]["p50"] / 1000, "p99": result["latency-ns"]["p99"] / 1000,
                 "buckets": result["latency-ns"]["buckets"], "raw": result}
     job = result["jobs"][0]
@@ -373,12 +390,11 @@ def split(got):
 
 def split_lines(results):
     """CPU time for an operation by thread, of those who tell it."""
-    kinds = {"loop": "loop", "driver": "driver (as a vCPU)", "pool": "pool"}
     for name, got in results.items():
         costs = split(got)
         if costs:
             yield f"  {name:16} CPU time an operation: " + ", ".join(
-                f"{kinds[kind]} {cost:.0f} ns" for kind, cost in costs.items())
+                f"{KINDS[kind]} {cost:.0f} ns" for kind, cost in costs.items())
 
 
 TURNS = {"loop-turns": "loop turns", "kicks": "kicks", "interrupts": "interrupts",
@@ -392,11 +408,16 @@ def turns(raw):
             "loop-busy": raw["loop-cpu-ns"] / max(raw["elapsed-ns"], 1)}
 
 
+def raw_of_one_loop(results):
+    """What the last run of each that has one loop of ours counted."""
+    last = {name: results[name][-1]["raw"] for name in (OURS, IoThreads.name) if results.get(name)}
+    return {name: raw for name, raw in last.items() if raw}
+
+
 def turn_lines(results):
-    raw = results[OURS][-1]["raw"] if results[OURS] else None
-    if raw:
+    for name, raw in raw_of_one_loop(results).items():
         found = turns(raw)
-        yield (f"  {OURS:16} for 1,000 operations: " + ", ".join(
+        yield (f"  {name:16} for 1,000 operations: " + ", ".join(
             f"{found[key]:.0f} {text}" for key, text in TURNS.items())
             + f"; its loop was busy for {100 * found['loop-busy']:.0f} % of the time")
 
@@ -405,9 +426,8 @@ def details(results):
     """What the JSON form tells beside the rates."""
     found = {name: {"cpu-ns-per-operation": split(got)} for name, got in results.items()
              if split(got)}
-    raw = results[OURS][-1]["raw"] if results[OURS] else None
-    if raw:
-        found[OURS]["per-1000-operations"] = turns(raw)
+    for name, raw in raw_of_one_loop(results).items():
+        found[name]["per-1000-operations"] = turns(raw)
     return found
 
 
