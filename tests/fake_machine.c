@@ -312,6 +312,12 @@ const struct net_filter *machine_read_filter(const struct machine *machine, unsi
     return machine->config->nics[index].has_device ? &machine->filter : NULL;
 }
 
+pid_t machine_io_thread_id(const struct machine *machine, unsigned index)
+{
+    CHECK(machine->config->guest.io_threads[index]);
+    return 200 + (pid_t)index;
+}
+
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
     return index ? NULL : machine->backend;

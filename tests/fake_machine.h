@@ -17,6 +17,7 @@
 #include "vmm/accel.h"
 #include "vmm/machine.h"
 #include "vmm/machine_guest.h"
+#include "vmm/machine_io_threads.h"
 
 #define FAKE_RAM_BYTES 65536
 

@@ -72,6 +72,7 @@ struct config_disk {
     unsigned pci_slot;  /* addr= of the device; 0: the first free one */
     unsigned boot_rank; /* 1 + bootindex= of the device; 0 if it has none */
     unsigned queue_count; /* num-queues= of the device; 0: one */
+    unsigned io_thread;   /* iothread= of the device, 1 + its place among them; 0: none */
 };
 
 enum config_net_kind {

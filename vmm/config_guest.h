@@ -10,6 +10,7 @@
 #define CONFIG_SERIAL_PORT_MAX 32
 #define CONFIG_MEM_MAX         4
 #define CONFIG_RNG_OBJECT_MAX  16
+#define CONFIG_IO_THREAD_MAX   16
 
 /* -device virtio-balloon-pci; one a machine. */
 struct config_balloon {
@@ -63,6 +64,7 @@ struct config_guest {
     unsigned mem_count;
     struct config_memory_backend memory_backends[CONFIG_MEM_MAX];
     char *rng_objects[CONFIG_RNG_OBJECT_MAX]; /* ids; NULL: free */
+    char *io_threads[CONFIG_IO_THREAD_MAX];   /* ids of -object iothread; NULL: free */
     uint64_t max_ram_bytes; /* -m maxmem=; 0: not said */
 };
 

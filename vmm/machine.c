@@ -20,6 +20,7 @@
 #include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
 #include "vmm/machine_block.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/netdev.h"
 #include "vmm/options/file_nodes.h"
@@ -434,7 +435,8 @@ static const struct {
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},
     {"PIT and RTC", make_clocks},    {"ACPI, i8042 and pvpanic", make_power_management},
     {"serial port", make_serial},    {"PCI host", make_pci_host},
-    {"hot-plug", hotplug_make},      {"virtio-blk", machine_make_disks},
+    {"hot-plug", hotplug_make},      {"I/O threads", machine_make_io_threads},
+    {"virtio-blk", machine_make_disks},
     {"virtio-net", machine_make_nics}, {"virtio-rng", machine_make_rngs},
     {"balloon, ports and memory devices", machine_make_guest},
     {"fw_cfg", machine_make_fw_cfg},

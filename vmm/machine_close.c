@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * machine_close: takes the machine apart, backwards, as a chain of asynchronous closes: devices,
- * disks, backends, chardevs, vCPUs, clock; each step starts the next from its on_closed.
+ * disks, I/O threads, backends, chardevs, vCPUs, clock; each step starts the next from its on_closed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include "disk/disk.h"
 #include "netbackends/net.h"
 #include "vmm/machine_block.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 
 static void free_machine(void *opaque)
@@ -119,7 +120,7 @@ static void close_next_disk(struct machine *machine)
         disk_close(disk, on_disk_closed, machine);
         return;
     }
-    close_next_backend(machine);
+    machine_close_io_threads(machine, close_next_backend);
 }
 
 /* Jobs may still copy what the devices left. */

@@ -7,6 +7,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/options/nic_words.h"
 
@@ -51,10 +52,12 @@ int machine_plug_disk(struct machine *machine, unsigned index, struct error *err
                                                .on_error_opaque = policy};
     struct device *device;
     int result = virtio_blk_create(&place, machine->disks[index], &options, &device, err);
-    if (!result)
-        machine->disk_slots[index] =
-            machine_add_pci_device(machine, device, hotplug_drive_removed, index);
-    return result;
+    if (result)
+        return result;
+    machine_place_disk_io(machine, index);
+    machine->disk_slots[index] =
+        machine_add_pci_device(machine, device, hotplug_drive_removed, index);
+    return 0;
 }
 
 void machine_guard_nic(struct machine *machine, unsigned index)

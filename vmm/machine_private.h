@@ -106,6 +106,8 @@ struct machine {
     struct chardev *chardevs[CONFIG_CHARDEV_MAX];
     struct disk **disks; /* DRIVE_MAX; NULL: the entry is free */
     struct disk_policy *disk_policies; /* by drive */
+    struct io_thread *io_threads[CONFIG_IO_THREAD_MAX]; /* by place in the config */
+    void (*on_io_threads_closed)(struct machine *machine);
     struct net_backend **backends; /* NIC_MAX */
     struct nic_addresses *nic_addresses; /* by NIC */
 

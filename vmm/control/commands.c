@@ -398,7 +398,7 @@ static const struct qmp_command table[] = {
      NULL,
      {{"id", QMP_STRING, false}, {"netdev", QMP_STRING, false}}},
     {"object-add",
-     "Makes a source of random numbers, for virtio-rng-pci to name.",
+     "Makes a source of random numbers, memory or an I/O thread, for a device to name.",
      qmp_object_add,
      NULL,
      {{"qom-type", QMP_STRING, false}, {"id", QMP_STRING, false}, QMP_ANY_OTHERS}},

@@ -6,6 +6,7 @@
 #include "vmm/chardev/chardev.h"
 #include "vmm/control/commands.h"
 #include "vmm/machine_guest.h"
+#include "vmm/machine_io_threads.h"
 
 /* Clients choose what they send by this version; the package says who really answers. */
 json_t *qmp_version(void)
@@ -136,7 +137,17 @@ void qmp_query_chardev(struct qmp_call *call)
 
 void qmp_query_iothreads(struct qmp_call *call)
 {
-    qmp_call_return(call, json_array());
+    const struct machine *machine = call->control->machine;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++) {
+        const char *id = machine_config(machine)->guest.io_threads[i];
+        if (id)
+            json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:i,s:i,s:i}", "id", id, "thread-id",
+                                                  machine_io_thread_id(machine, i), "poll-max-ns",
+                                                  0, "poll-grow", 0, "poll-shrink", 0,
+                                                  "aio-max-batch", 0));
+    }
+    qmp_call_return(call, list);
 }
 
 struct stats_walk {

@@ -6,6 +6,7 @@
 #include "build/config.h"
 #include "vmm/chardev/chardev.h"
 #include "vmm/control/hmp_private.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/options/keyval.h"
 
 static struct machine *machine_of(struct hmp_call *call)
@@ -152,7 +153,8 @@ const struct hmp_command hmp_commands[] = {
     {"drive_del", "id", "close an image of drive_add", hmp_drive_del},
     {"netdev_add", "type,id=id[,key=value...]", "open a network for device_add", hmp_netdev_add},
     {"netdev_del", "id", "close a network", hmp_netdev_del},
-    {"object_add", "rng-random,id=id", "make a source of random numbers", hmp_object_add},
+    {"object_add", "type,id=id", "make a source of random numbers, memory or an I/O thread",
+     hmp_object_add},
     {"object_del", "id", "remove an object", hmp_object_del},
     {"x", "address", "memory at a virtual address of the first CPU: x/8xg; the guest is stopped",
      hmp_dump},
@@ -221,9 +223,15 @@ static void info_chardev(struct hmp_call *call)
     }
 }
 
-static void info_nothing(struct hmp_call *call)
+static void info_io_threads(struct hmp_call *call)
 {
-    (void)call;
+    const struct config_guest *guest = &machine_config(machine_of(call))->guest;
+    for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
+        if (guest->io_threads[i])
+            fprintf(call->out,
+                    "%s:\r\n  thread_id=%d\r\n  poll-max-ns=0\r\n  poll-grow=0\r\n"
+                    "  poll-shrink=0\r\n  aio-max-batch=0\r\n",
+                    guest->io_threads[i], (int)machine_io_thread_id(machine_of(call), i));
 }
 
 static void print_stat(void *opaque, const char *group, const char *name, uint64_t value)
@@ -246,7 +254,7 @@ const struct hmp_command hmp_infos[] = {
     {"cpus", NULL, "the CPUs and their threads", info_cpus},
     {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
      hmp_info_hotpluggable_cpus},
-    {"iothreads", NULL, "there are none: one loop serves all devices", info_nothing},
+    {"iothreads", NULL, "the threads for disk I/O", info_io_threads},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
     {"memory-devices", NULL, "memory that grows and shrinks", hmp_info_memory_devices},
     {"memory_size_summary", NULL, "memory from the start, and plugged since",

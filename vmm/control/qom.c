@@ -106,6 +106,9 @@ void qom_walk(struct machine *machine, bool (*visit)(void *opaque, const struct 
             show(&walk, backend->path ? "memory-backend-file" : "memory-backend-ram", i,
                  "/objects/%s", backend->id);
     }
+    for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
+        if (config->guest.io_threads[i])
+            show(&walk, "iothread", i, "/objects/%s", config->guest.io_threads[i]);
     show(&walk, "pc-q35-7.2-machine", 0, "/machine");
     show(&walk, "container", 0, "/machine/peripheral");
     show(&walk, "container", 0, "/machine/peripheral-anon");

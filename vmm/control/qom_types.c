@@ -75,10 +75,21 @@ static json_t *read_bootindex(struct machine *machine, const struct qom_object *
     return json_integer((json_int_t)config_of(machine)->disks[object->index].boot_rank - 1);
 }
 
+static json_t *read_io_thread(struct machine *machine, const struct qom_object *object)
+{
+    unsigned number = config_of(machine)->disks[object->index].io_thread;
+    char path[QOM_PATH_MAX] = "";
+    if (number)
+        snprintf(path, sizeof(path), "/objects/%s",
+                 config_of(machine)->guest.io_threads[number - 1]);
+    return json_string(path);
+}
+
 static const struct qom_property blk_properties[] = {
     {"bootindex", "int32", NULL, read_bootindex, NULL, true},
     {"drive", "str", "Node name or ID of a block device to use as a backend", read_drive, NULL,
      true},
+    {"iothread", "link<iothread>", NULL, read_io_thread, NULL, true},
     {"realized", "bool", NULL, read_true, NULL, true},
     {"serial", "str", NULL, read_disk_serial, NULL, true},
     {0}};
@@ -276,6 +287,21 @@ static const struct qom_property backend_properties[] = {
     {"size", "size", NULL, read_backend_size, NULL, true},
     {0}};
 
+/* --- I/O threads --- */
+
+static json_t *read_zero(struct machine *machine, const struct qom_object *object)
+{
+    (void)machine, (void)object;
+    return json_integer(0);
+}
+
+static const struct qom_property io_thread_properties[] = {
+    {"aio-max-batch", "int", NULL, read_zero, NULL, true},
+    {"poll-grow", "int", NULL, read_zero, NULL, true},
+    {"poll-max-ns", "int", NULL, read_zero, NULL, true},
+    {"poll-shrink", "int", NULL, read_zero, NULL, true},
+    {0}};
+
 /* --- CPUs --- */
 
 static struct machine_cpu_info cpu_of(struct machine *machine, const struct qom_object *object)
@@ -314,6 +340,7 @@ const struct qom_type qom_types[] = {
     {"container", "object", false, no_properties},
     {"chardev", "object", false, no_properties},
     {"pc-q35-7.2-machine", "machine", false, machine_properties},
+    {"iothread", "object", false, io_thread_properties},
     {"max-x86_64-cpu", "x86_64-cpu", true, cpu_properties},
     {"memory-backend-file", "memory-backend", false, backend_properties},
     {"memory-backend-ram", "memory-backend", false, backend_properties},

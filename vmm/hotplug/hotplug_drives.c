@@ -14,6 +14,7 @@
 #include "vmm/drive_format.h"
 #include "vmm/hotplug/hotplug_private.h"
 #include "vmm/machine_block.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
@@ -115,6 +116,9 @@ void hotplug_drive_removed(struct machine *machine, unsigned index)
     config->qdev_id = NULL;
     config->is_attached = false;
     config->boot_rank = 0;
+    config->io_thread = 0;
+    if (machine->disks[index])
+        machine_place_disk_io(machine, index);
 }
 
 /* `config` is taken over where it succeeds. */

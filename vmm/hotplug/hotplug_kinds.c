@@ -5,9 +5,23 @@
 #include <string.h>
 
 #include "vmm/hotplug/hotplug_private.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
+
+/* iothread=, of the device; 1 + its place, or 0 without one. */
+static int find_io_thread(const struct machine *machine, const struct keyval *list,
+                          unsigned *number, struct error *err)
+{
+    const char *id = keyval_get(list, "iothread");
+    const struct config_guest *guest = &machine->config->guest;
+    if (options_read_io_thread(guest, list, number))
+        return 0;
+    if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0)
+        return error_set(err, EINVAL, "Invalid parameter type for 'iothread', expected: iothread");
+    return error_set(err, ENODEV, "Device '%s' not found", id);
+}
 
 static int plug_disk(struct machine *machine, const struct keyval *list,
                      const struct virtio_pci_place *place, struct error *err)
@@ -28,7 +42,9 @@ static int plug_disk(struct machine *machine, const struct keyval *list,
     struct config_disk before = *config;
     config->serial = text_copy(before.serial);
     config->qdev_id = NULL;
-    int result = options_drive_device(config, list, err);
+    int result = find_io_thread(machine, list, &config->io_thread, err);
+    if (!result)
+        result = options_drive_device(config, list, err);
     config->pci_slot = place->slot > 0 ? (unsigned)place->slot : 0;
     if (!result)
         result = machine_plug_disk(machine, (unsigned)index, err);
@@ -122,12 +138,26 @@ const struct hotplug_kind *hotplug_find_kind(const char *driver)
     return is_cpu ? &cpu_kind : NULL;
 }
 
+static void forget(char **id)
+{
+    free(*id);
+    *id = NULL;
+}
+
 int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
 {
     const char *id = keyval_get(list, "id");
     if (id && !keyval_is_id(id))
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
-    return options_object_load(&machine->config->guest, list, err);
+    struct config_guest *guest = &machine->config->guest;
+    int result = options_object_load(guest, list, err);
+    int thread = result ? -1 : options_find_io_thread(guest, id);
+    if (thread < 0)
+        return result;
+    result = machine_start_io_thread(machine, (unsigned)thread, err);
+    if (result)
+        forget(&guest->io_threads[thread]);
+    return result;
 }
 
 static bool rng_is_used(const struct machine *machine, int object)
@@ -153,13 +183,17 @@ int machine_object_del(struct machine *machine, const char *id, struct error *er
 {
     struct config_guest *guest = &machine->config->guest;
     int rng = options_find_rng_object(guest, id), backend = options_find_memory_backend(guest, id);
-    if (rng < 0 && backend < 0)
+    int thread = options_find_io_thread(guest, id);
+    if (rng < 0 && backend < 0 && thread < 0)
         return error_set(err, ENOENT, "object '%s' not found", id);
-    if (rng >= 0 ? rng_is_used(machine, rng) : backend_is_used(guest, id))
+    if ((rng >= 0 && rng_is_used(machine, rng)) || (backend >= 0 && backend_is_used(guest, id)) ||
+        (thread >= 0 && machine_io_thread_is_used(machine, (unsigned)thread)))
         return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);
     if (rng >= 0) {
-        free(guest->rng_objects[rng]);
-        guest->rng_objects[rng] = NULL;
+        forget(&guest->rng_objects[rng]);
+    } else if (thread >= 0) {
+        machine_end_io_thread(machine, (unsigned)thread);
+        forget(&guest->io_threads[thread]);
     } else {
         free(guest->memory_backends[backend].id);
         free(guest->memory_backends[backend].path);

@@ -30,7 +30,7 @@ static const struct keyval_known blk_known[] = {
     {"write-cache", NULL, NULL},
     {"num-queues", NULL, NULL},
     {"scsi", "off", "SCSI commands are not there; leave it out"},
-    {"iothread", "", "all disks share the one loop (docs/performance.md has its limit); leave it out"},
+    {"iothread", NULL, NULL},
     {"config-wce", "*", NULL},
     {"queue-size", "*", NULL},
     {0}};
@@ -74,7 +74,7 @@ static const struct keyval_known balloon_known[] = {
     {"guest-stats-polling-interval", NULL, NULL},
     {"free-page-hint", "off", "hints serve migration only; use free-page-reporting=on"},
     {"page-poison", "*", NULL},
-    {"iothread", "", "all disks share the one loop (docs/performance.md has its limit); leave it out"},
+    {"iothread", "", "what the host takes of the balloon is no work for a thread; leave it out"},
     {0}};
 
 static const struct keyval_known serial_bus_known[] = {
@@ -118,7 +118,7 @@ static const struct device_kind {
     const char *about;
 } kinds[] = {
     {"virtio-blk-pci|virtio-blk|virtio-blk-pci-non-transitional", blk_known, options_attach_drive,
-     "disk of a -drive if=none: drive=ID[,serial=TEXT][,num-queues=N]"},
+     "disk of a -drive if=none: drive=ID[,serial=TEXT][,num-queues=N][,iothread=ID]"},
     {"virtio-net-pci|virtio-net|virtio-net-pci-non-transitional", net_known, options_attach_net,
      "NIC of a -netdev: netdev=ID[,mac=ADDRESS]"},
     {"virtio-rng-pci|virtio-rng|virtio-rng-pci-non-transitional", rng_known, attach_rng,

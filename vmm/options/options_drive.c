@@ -511,6 +511,14 @@ static int refuse_drive(struct options *options, const struct keyval *device, co
                      suggest.best ? suggest.best : "", suggest.best ? "'?" : "");
 }
 
+static int refuse_io_thread(const struct keyval *device, struct error *err)
+{
+    const char *id = keyval_get(device, "iothread");
+    return error_set(err, ENOENT,
+                     "%s: there is no -object iothread with id=%s; add -object iothread,id=%s",
+                     device->option, id, id);
+}
+
 int options_attach_drive(struct options *options, struct keyval *device, struct error *err)
 {
     const char *id = keyval_get(device, "drive");
@@ -536,6 +544,8 @@ int options_attach_drive(struct options *options, struct keyval *device, struct 
                          device->option, id);
     if (disk->is_attached)
         return error_set(err, EBUSY, "%s: drive %s is used by another device", device->option, id);
+    if (!options_read_io_thread(&options->config->guest, device, &disk->io_thread))
+        return refuse_io_thread(device, err);
     disk->is_attached = true;
     for (unsigned i = 0; i < options->config->disk_count; i++)
         extra->order += options->config->disks[i].is_attached;

@@ -313,6 +313,8 @@ void options_guest_fini(struct config_guest *guest)
     }
     for (unsigned i = 0; i < CONFIG_RNG_OBJECT_MAX; i++)
         free(guest->rng_objects[i]);
+    for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
+        free(guest->io_threads[i]);
 }
 
 int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,

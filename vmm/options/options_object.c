@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* options_object: -object and object-add: sources of random numbers, memory for memory devices. */
+/* options_object: -object and object-add: sources of random numbers, memory, I/O threads. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +30,49 @@ static const struct keyval_known memory_known[] = {
     {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
     {0}};
 
+static const char no_polling[] = "the thread waits for the kernel and does not poll; leave it out";
+static const char no_batches[] = "what a turn of the loop brings is one batch; leave it out";
+static const char no_pool[] = "the thread has the kernel's io_uring and no pool; leave it out";
+
+/* What these values say is what the thread does in any case. */
+static const struct keyval_known io_thread_known[] = {
+    {"qom-type", NULL, NULL},
+    {"id", NULL, NULL},
+    {"poll-max-ns", "0", no_polling},
+    {"poll-grow", "0", no_polling},
+    {"poll-shrink", "0", no_polling},
+    {"aio-max-batch", "0", no_batches},
+    {"thread-pool-min", "0", no_pool},
+    {"thread-pool-max", "64", no_pool},
+    {0}};
+
+static int find_id(char *const ids[], unsigned count, const char *id)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (ids[i] && strcmp(ids[i], id) == 0)
+            return (int)i;
+    return -1;
+}
+
 int options_find_rng_object(const struct config_guest *guest, const char *id)
 {
-    for (int i = 0; i < CONFIG_RNG_OBJECT_MAX; i++)
-        if (guest->rng_objects[i] && strcmp(guest->rng_objects[i], id) == 0)
-            return i;
-    return -1;
+    return find_id(guest->rng_objects, CONFIG_RNG_OBJECT_MAX, id);
+}
+
+int options_find_io_thread(const struct config_guest *guest, const char *id)
+{
+    return find_id(guest->io_threads, CONFIG_IO_THREAD_MAX, id);
+}
+
+bool options_read_io_thread(const struct config_guest *guest, const struct keyval *device,
+                            unsigned *number)
+{
+    static const char folder[] = "/objects/";
+    const char *id = keyval_get(device, "iothread");
+    if (id && strncmp(id, folder, strlen(folder)) == 0)
+        id += strlen(folder);
+    *number = id && *id ? (unsigned)(options_find_io_thread(guest, id) + 1) : 0;
+    return *number || !id || !*id;
 }
 
 int options_find_memory_backend(const struct config_guest *guest, const char *id)
@@ -46,19 +83,20 @@ int options_find_memory_backend(const struct config_guest *guest, const char *id
     return -1;
 }
 
-static int add_rng(struct config_guest *guest, struct keyval *list, const char *id,
-                   struct error *err)
+/* An object of which the id is all that is kept. */
+static int add_id(char *ids[], unsigned count, struct keyval *list,
+                  const struct keyval_known *known, struct error *err)
 {
     unsigned i = 0;
-    int result = keyval_check(list, rng_known, err);
+    int result = keyval_check(list, known, err);
     if (result)
         return result;
-    while (i < CONFIG_RNG_OBJECT_MAX && guest->rng_objects[i])
+    while (i < count && ids[i])
         i++;
-    if (i == CONFIG_RNG_OBJECT_MAX)
-        return error_set(err, ENOSPC, "%s: there are %d such objects: remove one first",
-                         list->option, CONFIG_RNG_OBJECT_MAX);
-    guest->rng_objects[i] = text_copy(id);
+    if (i == count)
+        return error_set(err, ENOSPC, "%s: there are %u such objects: remove one first",
+                         list->option, count);
+    ids[i] = text_copy(keyval_get(list, "id"));
     return 0;
 }
 
@@ -114,18 +152,22 @@ int options_object_load(struct config_guest *guest, struct keyval *list, struct 
     const char *type = keyval_get(list, "qom-type"), *id = keyval_get(list, "id");
     if (!type)
         return error_set(err, EINVAL, "Parameter 'qom-type' is missing");
-    bool is_rng = keyval_name_index(RNG_TYPES, type) >= 0;
-    if (!is_rng && keyval_name_index(MEMORY_TYPES, type) < 0)
+    bool is_rng = keyval_name_index(RNG_TYPES, type) >= 0, is_thread = !strcmp(type, "iothread");
+    if (!is_rng && !is_thread && keyval_name_index(MEMORY_TYPES, type) < 0)
         return error_set(err, ENOTSUP,
                          "Parameter 'qom-type' does not accept value '%s': there are rng-random, "
-                         "rng-builtin, memory-backend-ram and memory-backend-file",
+                         "rng-builtin, iothread, memory-backend-ram and memory-backend-file",
                          type);
     if (!id || !*id)
         return error_set(err, EINVAL, "Parameter 'id' is missing");
-    if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0)
+    if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0 ||
+        options_find_io_thread(guest, id) >= 0)
         return error_set(err, EEXIST,
                          "attempt to add duplicate property '%s' to object (type 'container')", id);
-    return is_rng ? add_rng(guest, list, id, err) : add_memory(guest, list, id, err);
+    if (is_thread)
+        return add_id(guest->io_threads, CONFIG_IO_THREAD_MAX, list, io_thread_known, err);
+    return is_rng ? add_id(guest->rng_objects, CONFIG_RNG_OBJECT_MAX, list, rng_known, err)
+                  : add_memory(guest, list, id, err);
 }
 
 int option_object(struct options *options, const struct option_entry *entry, const char *argument,

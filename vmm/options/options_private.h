@@ -175,6 +175,10 @@ int must_check options_object_load(struct config_guest *guest, struct keyval *li
                                    struct error *err);
 int options_find_rng_object(const struct config_guest *guest, const char *id);     /* or -1 */
 int options_find_memory_backend(const struct config_guest *guest, const char *id); /* or -1 */
+int options_find_io_thread(const struct config_guest *guest, const char *id);      /* or -1 */
+/* iothread= of a device, as an id or a path: 1 + its place, or 0 without one. False: unknown. */
+bool must_check options_read_io_thread(const struct config_guest *guest,
+                                       const struct keyval *device, unsigned *number);
 option_parse_fn option_add_fd;
 int options_finish_guest(struct options *options, struct error *err);
 void options_guest_fini(struct config_guest *guest);

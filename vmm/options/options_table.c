@@ -196,10 +196,11 @@ const struct option_entry option_table[] = {
      "stand before or after it. -device help lists them.",
      option_device, NULL, NULL},
     {"object",
-     "rng-builtin,id=ID|memory-backend-ram,id=ID,size=SIZE|memory-backend-file,id=ID,size=SIZE,"
-     "mem-path=PATH[,share=on]",
+     "rng-builtin,id=ID|iothread,id=ID|memory-backend-ram,id=ID,size=SIZE|memory-backend-file,"
+     "id=ID,size=SIZE,mem-path=PATH[,share=on]",
      "A source for virtio-rng-pci,rng=ID, which is the host's getrandom in any case; the memory of "
-     "a virtio-mem-pci,memdev=ID, from a file or a folder such as a mounted hugetlbfs if wanted.",
+     "a virtio-mem-pci,memdev=ID, from a file or a folder such as a mounted hugetlbfs if wanted; a "
+     "thread that does the host's part of the I/O of disks with iothread=ID, beside the one loop.",
      option_object, NULL, NULL},
     {"add-fd", "fd=NUMBER,set=NUMBER[,opaque=TEXT]",
      "Puts a descriptor that evisor was started with into a set: /dev/fdset/SET then stands for it "
