@@ -187,6 +187,12 @@ static void test_info(void **state)
     assert_string_equal(ask(fd, "info uuid"), "00000000-0000-0000-0000-000000000000\r\n");
     assert_string_equal(ask(fd, "info cpus"),
                         "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n");
+    config.guest.io_threads[0] = (char[]){"io0"};
+    assert_string_equal(ask(fd, "info iothreads"),
+                        "io0:\r\n  thread_id=200\r\n  poll-max-ns=0\r\n  poll-grow=0\r\n"
+                        "  poll-shrink=0\r\n  aio-max-batch=0\r\n");
+    config.guest.io_threads[0] = NULL;
+    assert_string_equal(ask(fd, "info iothreads"), "");
     assert_string_equal(
         ask(fd, "info block"),
         "virtio0: /tmp/top.qcow2 (qcow2)\r\n"

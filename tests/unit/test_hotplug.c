@@ -31,9 +31,7 @@ static struct error err;
 
 /* What the machine told. */
 static char deleted[64], refused[64];
-static unsigned deletions, osts, resets;
-static unsigned address_changes;
-static unsigned dones;
+static unsigned deletions, osts, resets, address_changes, dones;
 static int done_result;
 
 static void on_named_event(void *opaque, const char *name, json_t *data)
@@ -101,9 +99,8 @@ static int set_up(void **state)
     *deleted = *refused = 0;
     err = (struct error){0};
     config.ram_bytes = 16 << 20;
-    config.cpus = 1;
+    config.cpus = config.sockets = config.threads = 1;
     config.max_cpus = config.cores = 3;
-    config.sockets = config.threads = 1;
     config.cpu_model = strdup("host");
     config.accel = strdup("soft");
     config.bios = strdup(rom);
@@ -164,9 +161,8 @@ static int run(int (*add)(struct machine *, struct keyval *, struct error *), co
 {
     struct keyval list;
     err = (struct error){0};
-    int result = keyval_parse(&list, "test", text, implied, &err);
-    assert_int_equal(result, 0);
-    result = add(machine, &list, &err);
+    assert_int_equal(keyval_parse(&list, "test", text, implied, &err), 0);
+    int result = add(machine, &list, &err);
     keyval_fini(&list);
     return result;
 }
@@ -258,13 +254,18 @@ static void let_go(uint32_t slot, const char *id)
     assert_int_equal(reg_read(ACPI_HOTPLUG_SLOTS_DOWN), 0);
 }
 
+static void unplug(uint32_t slot, const char *id)
+{
+    assert_int_equal(device_del(id), 0);
+    let_go(slot, id);
+}
+
 static void cycle(const char *device, const char *id)
 {
     if (device_add(device))
         fail_msg("%s", err.text);
     uint32_t slot = take_new();
-    assert_int_equal(device_del(id), 0);
-    let_go(slot, id);
+    unplug(slot, id);
 }
 
 static unsigned count_descriptors(void)
@@ -289,9 +290,8 @@ static void add_netdev(const char *id)
 {
     char text[256];
     snprintf(text, sizeof(text),
-             "dgram,id=%s,local.type=unix,local.path=%s/%s,"
-             "remote.type=unix,remote.path=%s/peer",
-             id, folder, id, folder);
+             "dgram,id=%s,local.type=unix,local.path=%s/%s,remote.type=unix,remote.path=%s/peer", id,
+             folder, id, folder);
     if (run(machine_netdev_add, "type", text))
         fail_msg("%s", err.text);
 }
@@ -307,7 +307,9 @@ static void del_netdev(const char *id)
 static void plug_everything_once(void)
 {
     add_node("n");
-    cycle("virtio-blk-pci,drive=n,id=d", "d");
+    assert_int_equal(run(machine_object_add, "qom-type", "iothread,id=io"), 0);
+    cycle("virtio-blk-pci,drive=n,id=d,iothread=io", "d"); /* the node stays, without it */
+    assert_int_equal(machine_object_del(machine, "io", &err), 0);
     del_node("n");
     add_netdev("net");
     cycle("virtio-net-pci,netdev=net,id=nic", "nic");
@@ -322,9 +324,14 @@ static void plug_everything_once(void)
     assert_int_equal(device_del("p"), 0);
     assert_string_equal(deleted, "p");
     assert_int_equal(device_add("virtconsole,id=q,chardev=c,bus=s.0"), 0);
-    assert_int_equal(device_del("s"), 0);
-    let_go(slot, "s");
+    unplug(slot, "s");
     assert_int_equal(device_del("q"), -ENODEV); /* it went with its bus */
+}
+
+static void wait_settled(void)
+{
+    while (machine->hotplug.closing)
+        loop_run_once(&loop, true);
 }
 
 static void add_chardev(void)
@@ -339,12 +346,13 @@ static void test_a_thousand_cycles(void **state)
     start();
     add_chardev();
     plug_everything_once();
+    wait_settled();
     unsigned descriptors = count_descriptors(), routes = count_routes();
     for (unsigned i = 0; i < CYCLES; i++)
         plug_everything_once();
+    wait_settled();
     assert_int_equal(count_descriptors(), descriptors);
     assert_int_equal(count_routes(), routes);
-    assert_int_equal(machine->hotplug.closing, 0);
     assert_true(config.disk_count <= 1 && config.nic_count <= 1);
 }
 
@@ -372,15 +380,17 @@ static void test_names_and_places_that_are_taken(void **state)
     (void)state;
     start();
     add_node("n");
-    assert_int_equal(device_add("virtio-blk-pci,drive=n,id=d,addr=5"), 0);
+    assert_int_equal(run(machine_object_add, "qom-type", "iothread,id=io"), 0);
+    expect_error(run(machine_object_add, "qom-type", "iothread,id=io"), "duplicate property 'io'");
+    assert_int_equal(device_add("virtio-blk-pci,drive=n,id=d,addr=5,iothread=/objects/io"), 0);
+    expect_error(machine_object_del(machine, "io", &err), "object 'io' is in use");
     expect_error(device_add("virtio-rng-pci,id=d"), "Duplicate device ID 'd'");
     expect_error(device_add("virtio-rng-pci,addr=5"), "slot 5 function 0 not available");
     expect_error(device_add("virtio-rng-pci,addr=40"), "a slot from 1 to 1e");
     expect_error(device_add("virtio-rng-pci,bus=pci.7"), "Bus 'pci.7' not found");
     expect_error(device_add("virtio-rng-pci,id=9"), "expects an identifier");
     expect_error(device_add("e1000"), "'e1000' is not a valid device model name");
-    expect_error(device_add("virtio-rng-pci,color=red"),
-                 "Property 'virtio-rng-pci.color' not found");
+    expect_error(device_add("virtio-rng-pci,color=red"), "'virtio-rng-pci.color' not found");
     expect_error(device_add("virtio-rng-pci,rng=r"), "can't find value 'r'");
     expect_error(device_add("virtio-blk-pci,id=e"), "drive property not set");
     expect_error(device_add("virtio-blk-pci,id=e,drive=m"), "can't find value 'm'");
@@ -388,13 +398,11 @@ static void test_names_and_places_that_are_taken(void **state)
     expect_error(device_add("virtio-net-pci,id=e,netdev=m"), "can't find value 'm'");
     assert_int_equal(device_del("nobody"), -ENODEV);
     expect_error(machine_blockdev_del(machine, "n", on_done, NULL, &err), "");
-    expect_error(blockdev_add("driver=raw,node-name=n,file.filename=/x"),
-                 "Duplicate nodes with node-name='n'");
+    expect_error(blockdev_add("driver=raw,node-name=n,file.filename=/x"), "node-name='n'");
     expect_error(blockdev_add("driver=raw,file.filename=/x"), "'node-name' must be specified");
     expect_error(blockdev_add("driver=raw,node-name=o,file.filename=/no/such"), "/no/such");
     expect_error(blockdev_add("driver=nbd,node-name=o"), "Unknown driver 'nbd'");
-    assert_int_equal(device_del("d"), 0);
-    let_go(1 << 5, "d");
+    unplug(1 << 5, "d");
     del_node("n");
 }
 
@@ -546,7 +554,8 @@ static void test_quit_while_all_is_under_way(void **state)
     (void)state;
     start();
     add_node("n");
-    assert_int_equal(device_add("virtio-blk-pci,drive=n,id=d"), 0);
+    assert_int_equal(run(machine_object_add, "qom-type", "iothread,id=io"), 0);
+    assert_int_equal(device_add("virtio-blk-pci,drive=n,id=d,iothread=io"), 0);
     uint32_t slot = take_new();
     assert_int_equal(device_add("virtio-rng-pci,id=r"), 0);
     assert_int_equal(device_del("r"), 0);
@@ -566,14 +575,14 @@ static void test_drives_go_with_their_devices(void **state)
     assert_int_equal(add_image(machine_drive_add, text), 0);
     expect_error(add_image(machine_drive_add, text), "Duplicate ID 'hd'");
     assert_non_null(machine_find_disk(machine, "hd"));
+    expect_error(device_add("virtio-blk-pci,drive=hd,id=d,iothread=m"), "Device 'm' not found");
     assert_int_equal(device_add("virtio-blk-pci,drive=hd,id=d,serial=S1"), 0);
     uint32_t slot = take_new();
     err = (struct error){0};
     expect_error(machine_drive_del(machine, "hd", on_done, NULL, &err), "in use");
     err = (struct error){0};
     expect_error(machine_blockdev_del(machine, "hd", on_done, NULL, &err), "not owned");
-    assert_int_equal(device_del("d"), 0);
-    let_go(slot, "d");
+    unplug(slot, "d");
     assert_null(machine_find_disk(machine, "hd"));
     add_node("hd"); /* its lock is free by now */
     del_node("hd");
@@ -591,16 +600,10 @@ static void test_images_over_nodes_of_files(void **state)
     assert_int_equal(blockdev_add("driver=raw,node-name=i,file=f"), 0);
     expect_error(blockdev_add("driver=raw,node-name=j,file=f"), "in use");
     expect_error(machine_blockdev_del(machine, "f", on_done, NULL, &err), "");
-    assert_int_equal(device_add("virtio-blk-pci,drive=i,id=d"), 0);
-    uint32_t slot = take_new();
-    assert_int_equal(device_del("d"), 0);
-    let_go(slot, "d");
+    cycle("virtio-blk-pci,drive=i,id=d", "d");
     del_node("i");
     /* The file itself as a disk. */
-    assert_int_equal(device_add("virtio-blk-pci,drive=f,id=d"), 0);
-    slot = take_new();
-    assert_int_equal(device_del("d"), 0);
-    let_go(slot, "d");
+    cycle("virtio-blk-pci,drive=f,id=d", "d");
     del_node("f");
     assert_int_equal(blockdev_add(text), 0);
     unsigned before = dones;
@@ -670,8 +673,7 @@ static void test_addresses_stay_behind_with_nobody(void **state)
     assert_non_null(machine_read_filter(machine, 1));
     assert_int_equal(machine_nic_set_netdev(machine, "nic", "a", &err), 0);
     learn_address("a");
-    assert_int_equal(device_del("nic"), 0);
-    let_go(slot, "nic");
+    unplug(slot, "nic");
     assert_int_equal(at_a->count, 0);
     assert_null(machine_read_filter(machine, 0));
     del_netdev("a");
@@ -696,8 +698,7 @@ static void test_nics_change_their_networks(void **state)
     assert_int_equal(machine_nic_set_netdev(machine, "nic", "a", &err), 0);
     assert_non_null(machine->backends[machine_netdev_index(machine, "a")]->peer);
     assert_int_equal(machine_nic_set_netdev(machine, "nobody", "a", &err), -ENODEV);
-    assert_int_equal(device_del("nic"), 0);
-    let_go(slot, "nic");
+    unplug(slot, "nic");
     assert_null(machine->backends[machine_netdev_index(machine, "a")]->peer);
     del_netdev("a");
     err = (struct error){0};

@@ -445,7 +445,7 @@ static void test_devices(void **state)
     refuse("-kernel k -device virtio-rng-pci,id=a -device virtio-rng-pci,id=a", "another device");
     refuse("-kernel k -object memory-backend-file,id=m", "mem-path property not set");
     refuse("-kernel k -object memory-backend-file,id=m,size=1G,mem-path=f", "share=on");
-    refuse("-kernel k -object iothread,id=m", "rng-builtin");
+    refuse("-kernel k -object iothrea,id=m", "there are rng-random, rng-builtin, iothread");
     prints("-device help", "virtio-blk-pci");
 }
 

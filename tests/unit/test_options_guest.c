@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -add-fd. */
+/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -object iothread; -add-fd. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -40,6 +40,47 @@ static void test_guest_services(void **state)
     assert_int_equal(guest->mems[0].block_bytes, 4 * MIB);
     take("-kernel k -chardev ringbuf,id=r,size=1k -serial chardev:r");
     assert_int_equal(config.chardevs[0].ring_bytes, 1024);
+}
+
+static void test_io_threads(void **state)
+{
+    (void)state;
+    take("-kernel k -device virtio-blk-pci,drive=d,iothread=io1 -drive if=none,id=d,file=d "
+         "-device virtio-blk-pci,drive=e,iothread=/objects/io0 -drive if=none,id=e,file=e "
+         "-device virtio-blk-pci,drive=f,iothread= -drive if=none,id=f,file=f "
+         "-object iothread,id=io0,poll-max-ns=0,poll-grow=0,poll-shrink=0,aio-max-batch=0,"
+         "thread-pool-min=0,thread-pool-max=64 -object '{\"qom-type\":\"iothread\",\"id\":\"io1\"}'");
+    assert_string_equal(config.guest.io_threads[0], "io0");
+    assert_string_equal(config.guest.io_threads[1], "io1");
+    assert_null(config.guest.io_threads[2]);
+    assert_int_equal(config.disks[0].io_thread, 2);
+    assert_int_equal(config.disks[1].io_thread, 1);
+    assert_int_equal(config.disks[2].io_thread, 0);
+}
+
+static void test_bad_io_threads(void **state)
+{
+    (void)state;
+    refuse("-kernel k -object iothread", "Parameter 'id' is missing");
+    refuse("-kernel k -object iothread,id=1a", "Parameter 'id' expects an identifier");
+    refuse("-kernel k -object iothread,id=a -object rng-random,id=a", "duplicate property 'a'");
+    refuse("-kernel k -object rng-random,id=a -object iothread,id=a", "duplicate property 'a'");
+    refuse("-kernel k -object iothread,id=a,poll-max-ns=32768", "does not poll; leave it out");
+    refuse("-kernel k -object iothread,id=a,poll-grow=2", "does not poll; leave it out");
+    refuse("-kernel k -object iothread,id=a,aio-max-batch=8", "one batch; leave it out");
+    refuse("-kernel k -object iothread,id=a,thread-pool-max=8", "no pool; leave it out");
+    refuse("-kernel k -object iothread,id=a,color=red", "'color' is not known");
+    refuse("-kernel k -drive if=none,id=d,file=d -device virtio-blk-pci,drive=d,iothread=io",
+           "there is no -object iothread with id=io; add -object iothread,id=io");
+    refuse("-kernel k -object rng-random,id=r -drive if=none,id=d,file=d "
+           "-device virtio-blk-pci,drive=d,iothread=r",
+           "there is no -object iothread with id=r");
+    refuse("-kernel k -object iothread,id=io -device virtio-balloon-pci,iothread=io",
+           "leave it out");
+    char line[1024] = "-kernel k";
+    for (int i = 0; i <= CONFIG_IO_THREAD_MAX; i++)
+        snprintf(line + strlen(line), sizeof(line) - strlen(line), " -object iothread,id=io%d", i);
+    refuse(line, "there are 16 such objects");
 }
 
 static void test_bad_guest_services(void **state)
@@ -104,6 +145,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_guest_services, tear_down),
         cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
+        cmocka_unit_test_teardown(test_io_threads, tear_down),
+        cmocka_unit_test_teardown(test_bad_io_threads, tear_down),
         cmocka_unit_test_teardown(test_descriptors_of_the_command_line, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

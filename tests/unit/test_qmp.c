@@ -339,6 +339,11 @@ static void test_queries(void **state)
         "\"cpu-index\": 1, \"target\": \"x86_64\"}]}");
     rig_expect_error(&client, "{'execute':'query-balloon'}", "DeviceNotActive", "No balloon");
     rig_expect(&client, "{'execute':'query-iothreads'}", "{\"return\": []}");
+    rig.config.guest.io_threads[1] = (char[]){"io1"};
+    rig_expect(&client, "{'execute':'query-iothreads'}",
+               "{\"return\": [{\"id\": \"io1\", \"thread-id\": 201, \"poll-max-ns\": 0, "
+               "\"poll-grow\": 0, \"poll-shrink\": 0, \"aio-max-batch\": 0}]}");
+    rig.config.guest.io_threads[1] = NULL;
     json_t *version = rig_ask(&client, "query-version");
     assert_non_null(strstr(json_string_value(json_object_get(version, "package")), "evisor"));
     json_decref(version);

@@ -146,12 +146,9 @@ static void forget(char **id)
 
 int machine_object_add(struct machine *machine, struct keyval *list, struct error *err)
 {
-    const char *id = keyval_get(list, "id");
-    if (id && !keyval_is_id(id))
-        return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     struct config_guest *guest = &machine->config->guest;
     int result = options_object_load(guest, list, err);
-    int thread = result ? -1 : options_find_io_thread(guest, id);
+    int thread = result ? -1 : options_find_io_thread(guest, keyval_get(list, "id"));
     if (thread < 0)
         return result;
     result = machine_start_io_thread(machine, (unsigned)thread, err);

@@ -160,6 +160,8 @@ int options_object_load(struct config_guest *guest, struct keyval *list, struct 
                          type);
     if (!id || !*id)
         return error_set(err, EINVAL, "Parameter 'id' is missing");
+    if (!keyval_is_id(id))
+        return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0 ||
         options_find_io_thread(guest, id) >= 0)
         return error_set(err, EEXIST,
