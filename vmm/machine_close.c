@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * machine_close: takes the machine apart, backwards, as a chain of asynchronous closes: devices,
- * disks, I/O threads, backends, chardevs, vCPUs, clock; each step starts the next from its on_closed.
+ * disks, I/O threads, backends, chardevs, vCPUs, clock; each step starts the next from its
+ * on_closed.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -4,6 +4,8 @@
 import hashlib
 import http.server
 import os
+import pathlib
+import re
 import socket
 import socketserver
 import threading
@@ -41,18 +43,28 @@ def test_synced_files_survive_sigkill(boot, disk, evisor_img, tmp_path):
     assert hashlib.sha256(rootfs.read_file(tmp_path / "raw", "/root/data")).hexdigest() == digest
 
 
+def wake_ups(machine, thread):
+    status = pathlib.Path(f"/proc/{machine.process.pid}/task/{thread}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+
+
 @pytest.mark.parametrize("format_name", ["raw", "qcow2"])
-def test_a_second_disk(boot, tmp_path, evisor_img, format_name):
+def test_a_second_disk_with_a_thread_of_its_own(boot, tmp_path, evisor_img, format_name):
     path = tmp_path / "second"
     evisor_img("create", "-f", format_name, path, "256M")
-    machine = boot("-nic", "none", "-drive",
-                   f"file={path},format={format_name},if=virtio,serial=SECOND-DISK,discard=unmap")
+    machine = boot("-nic", "none", "-object", "iothread,id=io0",
+                   "-drive", f"file={path},format={format_name},if=none,id=second,discard=unmap",
+                   "-device", "virtio-blk-pci,drive=second,addr=1c,serial=SECOND-DISK,iothread=io0")
+    (thread,) = machine.qmp.execute("query-iothreads")
+    assert thread["id"] == "io0"
+    before = wake_ups(machine, thread["thread-id"])
     assert machine.check("cat /sys/block/vdb/serial") == "SECOND-DISK"
     assert machine.check("cat /sys/block/vdb/size") == str(256 * 2048)
     machine.check("dd if=/dev/urandom of=/tmp/r bs=1M count=20 2>/dev/null")
     machine.check("dd if=/tmp/r of=/dev/vdb bs=1M seek=100 conv=fsync 2>/dev/null")
     machine.check("echo 3 >/proc/sys/vm/drop_caches")
     machine.check("dd if=/dev/vdb bs=1M skip=100 count=20 2>/dev/null | cmp - /tmp/r", 120)
+    assert wake_ups(machine, thread["thread-id"]) > before
     used = path.stat().st_blocks * 512
     assert used >= 20 << 20
     machine.check("blkdiscard -o $((100 << 20)) -l $((20 << 20)) /dev/vdb")

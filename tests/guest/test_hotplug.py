@@ -47,18 +47,23 @@ def wait_deleted(machine, name):
 def check_disk(machine, tmp_path):
     qmp, path = machine.qmp, tmp_path / "hot.raw"
     path.write_bytes(bytes(64 << 20))
+    qmp.execute("object-add", **{"qom-type": "iothread", "id": "io1"})
     for cycle in range(3):
-        add_disk(machine, path, serial=f"HOT{cycle}", addr="1c")
+        add_disk(machine, path, serial=f"HOT{cycle}", addr="1c", iothread="io1")
         until(machine, "test -b /dev/vdb")
         assert machine.check("cat /sys/block/vdb/serial") == f"HOT{cycle}"
         machine.check(f"dd if=/dev/urandom of=/tmp/r{cycle} bs=1M count=4 2>/dev/null")
         machine.check(f"dd if=/tmp/r{cycle} of=/dev/vdb bs=1M seek={cycle * 4} conv=fsync 2>/dev/null")
         with fails("GenericError", "Node d1-node is in use"):
             qmp.execute("blockdev-del", **{"node-name": "d1-node"})
+        with fails("GenericError", "object 'io1' is in use"):
+            qmp.execute("object-del", id="io1")
         qmp.execute("device_del", id="d1")
         assert wait_deleted(machine, "d1")["path"] == "/machine/peripheral/d1"
         until(machine, "! test -b /dev/vdb")
         qmp.execute("blockdev-del", **{"node-name": "d1-node"})
+    qmp.execute("object-del", id="io1")
+    assert not qmp.execute("query-iothreads")
     for cycle in range(3):
         digest = machine.check(f"sha256sum /tmp/r{cycle}").split()[0]
         part = path.read_bytes()[cycle * 4 << 20:(cycle + 1) * 4 << 20]

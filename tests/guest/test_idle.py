@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A machine whose guest is halted costs nothing: with a disk, a NIC and a control socket, no thread wakes."""
+"""A halted guest costs nothing: with a disk, a NIC, an I/O thread and a control socket, no thread wakes."""
 
 import pathlib
 import re
@@ -22,7 +22,8 @@ def wake_ups(pid):
 def test_an_idle_machine_never_wakes(tmp_path):
     (evisor,) = peers.machines("soft", with_others=False)
     command = machine.furnish(evisor, tmp_path)
-    command += ["-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off", *machine.tiny_boot(tmp_path)]
+    command += ["-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off", "-object", "iothread,id=io0",
+                *machine.tiny_boot(tmp_path)]
     with peers.running(command) as process:
         assert peers.await_marks(process, [b"+"])  # the last it says; it halts then, interrupts off
         counts = []

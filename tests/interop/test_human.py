@@ -28,6 +28,7 @@ def say(monitor, line):
     text = re.sub(r"^Formatting .*\r?\n", "", text, flags=re.MULTILINE)
     text = re.sub(r"Completed \d+ of \d+", "Completed", text)  # QEMU leaves out what reads as zeroes
     text = re.sub(r" \(#block\d+\):", ":", text.replace("/virtio-backend", ""))
+    text = re.sub(r"thread_id=\d+", "thread_id=N", text)
     return text.lstrip("\r\n")  # an empty line before all disks but the first
 
 

@@ -28,7 +28,7 @@ DEVICES = [
     "-device", "virtio-serial-pci,id=vs0", "-chardev", "null,id=ch0",
     "-device", "virtserialport,chardev=ch0,name=org.x.0,id=p0",
     "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,id=nic0",
-    "-device", "virtio-rng-pci,id=rng0"]
+    "-device", "virtio-rng-pci,id=rng0", "-object", "iothread,id=io0,poll-max-ns=0"]
 
 
 class Monitor:
@@ -94,7 +94,7 @@ def start(program, folder, name, *arguments):
     path = folder / f"{name}.qmp"
     process = subprocess.Popen(
         [str(program), *DEVICES, "-drive", f"file={disk},format=raw,if=none,id=d0",
-         "-device", "virtio-blk-pci,drive=d0,id=disk0", "-qmp", f"unix:{path},server=on,wait=off",
+         "-device", "virtio-blk-pci,drive=d0,id=disk0,iothread=io0", "-qmp", f"unix:{path},server=on,wait=off",
          *map(str, arguments)], stdin=subprocess.DEVNULL, cwd=folder)
     return process, path
 
@@ -221,6 +221,17 @@ SAME = [
     ("object-add", {"qom-type": "rng-random"}),
     ("object-add", {"qom-type": "rng-random", "id": "o"}),
     ("object-add", {"qom-type": "rng-random", "id": "o"}),
+    ("object-add", {"qom-type": "iothread"}),
+    ("object-add", {"qom-type": "iothread", "id": "0io"}),
+    ("object-add", {"qom-type": "iothread", "id": "io1", "poll-max-ns": 0, "aio-max-batch": 0}),
+    ("object-add", {"qom-type": "iothread", "id": "io1"}),
+    ("query-iothreads", {}),
+    ("qom-get", {"path": "/objects/io1", "property": "type"}),
+    ("qom-get", {"path": "/objects/io1", "property": "poll-max-ns"}),
+    ("qom-get", {"path": "/objects/io1", "property": "nope"}),
+    ("qom-get", {"path": "disk0", "property": "iothread"}),
+    ("object-del", {"id": "io1"}),
+    ("object-del", {"id": "io1"}),
     ("object-del", {"id": "zz"}),
     ("object-del", {"id": "mem0"}),
     ("object-del", {"id": "o"}),
@@ -308,7 +319,9 @@ def test_the_same_filters(evisor, qemu):
 TEXTS = ["info balloon", "info status", "info uuid", "info memory_size_summary", "info memory-devices",
          "balloon 100", "info balloon", "set_link zz off", "closefd zz", "system_wakeup", "info name",
          "info cpus", "qom-list /machine/nonsense", "qom-get nic0 type", "qom-get nic0 nope",
-         "info usernet", "hostfwd_remove tcp::9"]
+         "info usernet", "hostfwd_remove tcp::9", "info iothreads", "object_add iothread,id=io0",
+         "object_add iothread", "object_add iothread,id=io2,poll-max-ns=0", "object_del io2",
+         "object_del io2", "info iothreads"]
 
 
 def test_the_same_texts(evisor, qemu):

@@ -290,8 +290,8 @@ static void add_netdev(const char *id)
 {
     char text[256];
     snprintf(text, sizeof(text),
-             "dgram,id=%s,local.type=unix,local.path=%s/%s,remote.type=unix,remote.path=%s/peer", id,
-             folder, id, folder);
+             "dgram,id=%s,local.type=unix,local.path=%s/%s,remote.type=unix,remote.path=%s/peer",
+             id, folder, id, folder);
     if (run(machine_netdev_add, "type", text))
         fail_msg("%s", err.text);
 }
@@ -578,7 +578,6 @@ static void test_drives_go_with_their_devices(void **state)
     expect_error(device_add("virtio-blk-pci,drive=hd,id=d,iothread=m"), "Device 'm' not found");
     assert_int_equal(device_add("virtio-blk-pci,drive=hd,id=d,serial=S1"), 0);
     uint32_t slot = take_new();
-    err = (struct error){0};
     expect_error(machine_drive_del(machine, "hd", on_done, NULL, &err), "in use");
     err = (struct error){0};
     expect_error(machine_blockdev_del(machine, "hd", on_done, NULL, &err), "not owned");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -object iothread; -add-fd. */
+/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -object iothread;
+ * -add-fd. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -49,7 +50,8 @@ static void test_io_threads(void **state)
          "-device virtio-blk-pci,drive=e,iothread=/objects/io0 -drive if=none,id=e,file=e "
          "-device virtio-blk-pci,drive=f,iothread= -drive if=none,id=f,file=f "
          "-object iothread,id=io0,poll-max-ns=0,poll-grow=0,poll-shrink=0,aio-max-batch=0,"
-         "thread-pool-min=0,thread-pool-max=64 -object '{\"qom-type\":\"iothread\",\"id\":\"io1\"}'");
+         "thread-pool-min=0,thread-pool-max=64 -object "
+         "'{\"qom-type\":\"iothread\",\"id\":\"io1\"}'");
     assert_string_equal(config.guest.io_threads[0], "io0");
     assert_string_equal(config.guest.io_threads[1], "io1");
     assert_null(config.guest.io_threads[2]);

@@ -142,10 +142,10 @@ void qmp_query_iothreads(struct qmp_call *call)
     for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++) {
         const char *id = machine_config(machine)->guest.io_threads[i];
         if (id)
-            json_array_append_new(list, json_pack("{s:s,s:i,s:i,s:i,s:i,s:i}", "id", id, "thread-id",
-                                                  machine_io_thread_id(machine, i), "poll-max-ns",
-                                                  0, "poll-grow", 0, "poll-shrink", 0,
-                                                  "aio-max-batch", 0));
+            json_array_append_new(list,
+                                  json_pack("{s:s,s:i,s:i,s:i,s:i,s:i}", "id", id, "thread-id",
+                                            machine_io_thread_id(machine, i), "poll-max-ns", 0,
+                                            "poll-grow", 0, "poll-shrink", 0, "aio-max-batch", 0));
     }
     qmp_call_return(call, list);
 }

@@ -35,16 +35,15 @@ static const char no_batches[] = "what a turn of the loop brings is one batch; l
 static const char no_pool[] = "the thread has the kernel's io_uring and no pool; leave it out";
 
 /* What these values say is what the thread does in any case. */
-static const struct keyval_known io_thread_known[] = {
-    {"qom-type", NULL, NULL},
-    {"id", NULL, NULL},
-    {"poll-max-ns", "0", no_polling},
-    {"poll-grow", "0", no_polling},
-    {"poll-shrink", "0", no_polling},
-    {"aio-max-batch", "0", no_batches},
-    {"thread-pool-min", "0", no_pool},
-    {"thread-pool-max", "64", no_pool},
-    {0}};
+static const struct keyval_known io_thread_known[] = {{"qom-type", NULL, NULL},
+                                                      {"id", NULL, NULL},
+                                                      {"poll-max-ns", "0", no_polling},
+                                                      {"poll-grow", "0", no_polling},
+                                                      {"poll-shrink", "0", no_polling},
+                                                      {"aio-max-batch", "0", no_batches},
+                                                      {"thread-pool-min", "0", no_pool},
+                                                      {"thread-pool-max", "64", no_pool},
+                                                      {0}};
 
 static int find_id(char *const ids[], unsigned count, const char *id)
 {

@@ -183,7 +183,7 @@ const struct option_entry option_table[] = {
 
     HEADING("Devices"),
     {"device", "DRIVER[,KEY=VALUE]...",
-     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N]; "
+     "A device: virtio-blk-pci,drive=ID[,serial=TEXT][,num-queues=N][,iothread=ID]; "
      "virtio-net-pci,netdev=ID[,mac=ADDRESS][,host_mtu=N][,KEY=off] (csum, gso, host_tso4, "
      "host_tso6, host_ecn, guest_csum, guest_tso4, guest_tso6, guest_ecn, guest_announce, "
      "mrg_rxbuf: what the guest is not to have); "
