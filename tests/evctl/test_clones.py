@@ -153,6 +153,25 @@ def test_flatten_removes_nothing_while_a_machine_cannot_be_read(evctl, guest, to
     read_pattern(evctl, "one", 1)
 
 
+def test_nothing_is_deleted_while_a_machine_cannot_be_read(evctl, guest, tools):
+    evctl("create", "web", *guest.diskless, "--disk", "10M")
+    write_pattern(evctl, "web", 1)
+    evctl("clone", "web", "one", "--linked")
+    description = evctl.store / "one/machine.json"
+    text = description.read_text()
+    description.write_text("{")
+    evctl.fails(1, ["'one' builds on", "evctl info"], "delete", "web")
+    description.write_text(text)
+    read_pattern(evctl, "one", 1)
+    # The broken one itself may go, and with --force any.
+    description.write_text("{")
+    evctl("create", "other", *guest.diskless, "--disk", "10M")
+    evctl.fails(1, ["'one' builds on"], "delete", "other")
+    evctl("delete", "other", "--force")
+    evctl("delete", "one", "--force")
+    evctl("delete", "web")
+
+
 def test_flatten_merges_the_layers_that_no_clone_needs(evctl, guest, tools):
     evctl("create", "web", *guest.diskless, "--disk", "10M")
     write_pattern(evctl, "web", 1)

@@ -265,7 +265,8 @@ static int check_removal(const struct change *change, const json_t *disk, struct
     if (!change->is_live && machine_pid(change->machine.folder_fd))
         return error_set(err, EISCONN,
                          "%s is in use; stop the machine first (evctl stop), or add --live", file);
-    return disks_check_unlinked(&change->machine, "its deletion", true, err);
+    int result = disks_check_unlinked(&change->machine, "its deletion", true, err);
+    return result ? result : disks_check_known(&change->machine, err);
 }
 
 /* A new disk would be all that remains of it, were it not said where it is. */

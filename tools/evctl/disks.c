@@ -269,6 +269,31 @@ static bool builds_on(const json_t *config, const char *folder, const struct mac
     return false;
 }
 
+int disks_check_known(const struct machine *but, struct error *err)
+{
+    json_t *names = store_names(err), *item;
+    int result = names ? 0 : -err->code;
+    size_t i;
+    json_array_foreach(names, i, item)
+    {
+        struct machine other;
+        const char *name = json_string_value(item);
+        if (result || (but && strcmp(name, but->name) == 0))
+            continue;
+        int opened = machine_open(name, 0, &other, NULL);
+        if (!opened)
+            machine_close(&other);
+        else if (opened != -ENODEV) /* it is gone since its name was read */
+            result =
+                error_set(err, EBADMSG,
+                          "cannot tell whether the machine '%s' builds on these images, for it "
+                          "cannot be read; 'evctl info' says why: mend it, or remove it first",
+                          name);
+    }
+    json_decref(names);
+    return result;
+}
+
 static json_t *find_clones(const char *folder, const struct machine *machine, struct error *err)
 {
     json_t *names = store_names(err), *found = names ? json_array() : NULL, *name;

@@ -20,6 +20,9 @@ int must_check disks_add_copy(struct machine *machine, const char *image, bool i
  */
 int must_check disks_clone(const struct machine *from, struct machine *to, json_t *disk,
                            bool is_linked, struct error *err);
+/* No other machine (`but` left out; or NULL) is unreadable: what such a one builds on nobody knows,
+ * so that images must not be removed. */
+int must_check disks_check_known(const struct machine *but, struct error *err);
 /*
  * -EBUSY if disks of other machines build on images of this one that `what` would ruin: those that
  * its guest writes to, or with `is_any` any of them.

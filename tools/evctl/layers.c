@@ -147,29 +147,16 @@ static bool builds_on_others(const json_t *disk)
            (*model_text(disk, "base") || json_array_size(json_object_get(disk, "layers")));
 }
 
-/* What an unreadable machine builds on nobody knows: it must not be removed. */
-static int set_unknown(const char *name, struct error *err)
-{
-    return error_set(
-        err, EBADMSG,
-        "cannot tell whether the machine '%s' builds on these images, for it cannot be "
-        "read; 'evctl info' says why: mend it, or remove it first",
-        name);
-}
-
 /* The images of other machines that disks of others build on. NULL with err set. */
 static json_t *all_bases(struct error *err)
 {
-    json_t *names = store_names(err), *bases = names ? json_array() : NULL, *name, *disk;
+    json_t *names = disks_check_known(NULL, err) ? NULL : store_names(err), *name, *disk;
+    json_t *bases = names ? json_array() : NULL;
     size_t i, k;
-    int result = 0;
     json_array_foreach(names, i, name)
     {
         struct machine other;
-        int of_one = machine_open(json_string_value(name), 0, &other, NULL);
-        if (of_one && of_one != -ENODEV && !result)
-            result = set_unknown(json_string_value(name), err);
-        if (of_one)
+        if (machine_open(json_string_value(name), 0, &other, NULL))
             continue;
         json_array_foreach(json_object_get(other.config, "disks"), k,
                            disk) if (*model_text(disk, "base"))
@@ -177,10 +164,6 @@ static json_t *all_bases(struct error *err)
         machine_close(&other);
     }
     json_decref(names);
-    if (result) {
-        json_decref(bases);
-        return NULL;
-    }
     return bases;
 }
 

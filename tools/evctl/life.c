@@ -382,6 +382,8 @@ int cmd_delete(struct evctl_call *call, struct error *err)
     if (result)
         return result;
     result = disks_check_unlinked(&machine, "its deletion", true, err);
+    if (!result && !is_forced)
+        result = disks_check_known(&machine, err);
     if (!result && machine_pid(machine.folder_fd))
         result = end_by_force(&machine, err);
     if (!result)

@@ -54,7 +54,8 @@ static const struct evctl_option clone_options[] = {
      "must be stopped, and stays so as long as there are linked clones"},
     {0}};
 static const struct evctl_option delete_options[] = {
-    {"force", 'f', NULL, WORD_TEXT, "end it first if it runs; works on a broken description too"},
+    {"force", 'f', NULL, WORD_TEXT,
+     "end it first if it runs; works on a broken description, and beside one, too"},
     {0}};
 static const struct evctl_option list_options[] = {
     {"running", 'r', NULL, WORD_TEXT, "only those that run"},
