@@ -222,7 +222,7 @@ INTO_ITS_INPUT = [
     ["convert", "-U", "-f", "qcow2", "-O", "raw", "over", "base.raw"],
     ["convert", "-U", "-f", "qcow2", "-O", "vdi", "over", "link"],
     ["dd", "-U", "-f", "raw", "-O", "raw", "if=base.raw", "of=link"],
-    ["rebase", "-u", "-b", "./over", "-F", "qcow2", "over"],
+    ["rebase", "-b", "./over", "-F", "qcow2", "over"],
     ["rebase", "-U", "-b", "over", "-F", "qcow2", "over"],
 ]
 
