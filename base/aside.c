@@ -3,13 +3,12 @@
 #include "base/aside.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/thread.h"
 
 struct aside {
     struct aside_work work;
@@ -67,16 +66,10 @@ static void on_signal(struct loop_event *event)
 static int start_thread(struct aside *aside)
 {
     pthread_t thread;
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&thread, &attributes, thread_main, aside);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return -code;
+    int result = thread_start(&thread, thread_main, aside);
+    if (!result)
+        pthread_detach(thread);
+    return result;
 }
 
 int aside_start(struct loop *loop, const struct aside_work *work, aside_done_fn *on_done,

@@ -92,16 +92,35 @@ static bool fill(struct io_queue *queue)
     return true;
 }
 
-void io_queue_check(int result)
+static void check_submitted(int result)
 {
     CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
 }
 
-void io_queue_prepare(struct io_queue *queue)
+void io_queue_submit(struct io_queue *queue, bool waits)
 {
+    struct io_uring *uring = &queue->uring;
     int result = 0;
     while (result >= 0 && !fill(queue))
-        io_queue_check(result = io_uring_submit(&queue->uring));
+        check_submitted(result = io_uring_submit(uring));
+    if (waits)
+        check_submitted(io_uring_submit_and_wait(uring, 1));
+    else if (queue->defers)
+        check_submitted(io_uring_submit_and_get_events(uring));
+    else
+        check_submitted(io_uring_submit(uring));
+}
+
+bool io_queue_answer(struct io_queue *queue, struct io_request **request, int *result)
+{
+    struct io_uring_cqe *cqe;
+    if (io_uring_peek_cqe(&queue->uring, &cqe))
+        return false;
+    *request = io_uring_cqe_get_data(cqe);
+    *result = cqe->res;
+    io_uring_cqe_seen(&queue->uring, cqe);
+    queue->in_kernel -= *request != NULL;
+    return true;
 }
 
 void io_queue_init(struct io_queue *queue)
@@ -109,12 +128,12 @@ void io_queue_init(struct io_queue *queue)
     list_init(&queue->queued);
 }
 
-int io_queue_start(struct io_queue *queue, bool *defers)
+int io_queue_start(struct io_queue *queue)
 {
     const unsigned defer =
         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
-    *defers = io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, defer) == 0;
-    return *defers ? 0 : io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, 0);
+    queue->defers = io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, defer) == 0;
+    return queue->defers ? 0 : io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, 0);
 }
 
 #endif

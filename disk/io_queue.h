@@ -21,26 +21,24 @@ struct io_queue {
     struct io_uring uring;
     struct list queued; /* requests that the kernel has not seen */
     unsigned in_kernel;
+    bool defers;          /* answers appear only in the owner's own calls (Linux 6.1) */
     struct iovec *pieces; /* of registered memory */
     unsigned piece_count;
 };
 
 void io_queue_init(struct io_queue *queue);
 
-/*
- * Opens the instance, for the calling thread. 0 or -errno. *defers: answers appear only in that
- * thread's own calls (Linux 6.1).
- */
-int must_check io_queue_start(struct io_queue *queue, bool *defers);
+/* Opens the instance, for the calling thread. 0 or -errno. */
+int must_check io_queue_start(struct io_queue *queue);
 
 /*
- * Prepares what is queued, as far as there is room, and submits all of it but the last call's
- * share, which the caller submits together with what else that call is to do.
+ * To the kernel, in as few calls as it should be: what is queued, as far as there is room, and what
+ * the caller prepared itself. With `waits` until there is an answer.
  */
-void io_queue_prepare(struct io_queue *queue);
+void io_queue_submit(struct io_queue *queue, bool waits);
 
-/* CHECKs that a submission succeeded, or failed for reasons that pass. */
-void io_queue_check(int result);
+/* The next answer; without a request if it is to what the caller prepared. False: there is none. */
+bool io_queue_answer(struct io_queue *queue, struct io_request **request, int *result);
 
 #endif
 #endif

@@ -11,13 +11,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "disk/io_queue.h"
 
 #ifdef HAVE_IO_URING
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -42,7 +42,6 @@ struct io_thread {
     pid_t id;
     /* The thread's. */
     struct io_queue queue;
-    bool defers;
     bool awaits_wake; /* a read of wake_fd is in the kernel */
     uint64_t wakes;
     /* Both sides', under the lock. */
@@ -91,29 +90,20 @@ static void submit(struct io_thread *thread)
     struct io_queue *queue = &thread->queue;
     bool waits = list_is_empty(&queue->queued) || queue->in_kernel == IO_QUEUE_MAX;
     await_wake(thread);
-    io_queue_prepare(queue);
-    if (waits)
-        io_queue_check(io_uring_submit_and_wait(&queue->uring, 1));
-    else if (thread->defers)
-        io_queue_check(io_uring_submit_and_get_events(&queue->uring));
-    else
-        io_queue_check(io_uring_submit(&queue->uring));
+    io_queue_submit(queue, waits);
 }
 
 static void reap(struct io_thread *thread)
 {
-    struct io_uring_cqe *cqe;
+    struct io_request *request;
     struct list answers;
+    int result;
     list_init(&answers);
-    while (io_uring_peek_cqe(&thread->queue.uring, &cqe) == 0) {
-        struct io_request *request = io_uring_cqe_get_data(cqe);
-        int result = cqe->res;
-        io_uring_cqe_seen(&thread->queue.uring, cqe);
+    while (io_queue_answer(&thread->queue, &request, &result)) {
         if (!request) {
             thread->awaits_wake = false;
             continue;
         }
-        thread->queue.in_kernel--;
         request->result = result;
         list_push_back(&answers, &request->node);
     }
@@ -125,7 +115,7 @@ static void *run(void *opaque)
     struct io_thread *thread = opaque;
     pthread_setname_np(pthread_self(), thread->name);
     thread->id = gettid();
-    thread->start_result = io_queue_start(&thread->queue, &thread->defers);
+    thread->start_result = io_queue_start(&thread->queue);
     int result = thread->start_result;
     sem_post(&thread->started);
     if (result)
@@ -191,14 +181,9 @@ static void on_event_closed(struct loop_event *event)
         on_closed(opaque);
 }
 
-/* With all signals blocked: they are the loop's. */
 static int start_thread(struct io_thread *thread)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int result = -pthread_create(&thread->thread, NULL, run, thread);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int result = thread_start(&thread->thread, run, thread);
     if (result)
         return result;
     while (sem_wait(&thread->started) && errno == EINTR)

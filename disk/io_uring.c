@@ -32,7 +32,6 @@ struct io_ring {
     struct io_queue queue;
     struct loop_event completed;
     struct loop_task submit;
-    bool defers; /* completions appear only in our own calls */
     struct spinner spinner;
 };
 
@@ -41,16 +40,12 @@ static struct list rings = {&rings, &rings};
 
 static void reap(struct io_ring *ring)
 {
-    struct io_uring_cqe *cqe;
+    struct io_request *request;
+    int result;
     ring->users++;                /* a completion may close the last file */
     loop_forget_time(ring->loop); /* the kernel may have copied for long */
-    while (io_uring_peek_cqe(&ring->queue.uring, &cqe) == 0) {
-        struct io_request *request = io_uring_cqe_get_data(cqe);
-        int result = cqe->res;
-        io_uring_cqe_seen(&ring->queue.uring, cqe);
-        ring->queue.in_kernel--;
+    while (io_queue_answer(&ring->queue, &request, &result))
         io_host_answer(request, result);
-    }
     if (!list_is_empty(&ring->queue.queued))
         loop_task_queue(&ring->submit);
     io_ring_put(ring);
@@ -76,7 +71,7 @@ static bool has_answers(const struct io_ring *ring)
  */
 static void set_eventfd(struct io_ring *ring, bool on)
 {
-    if (!ring->defers)
+    if (!ring->queue.defers)
         return;
     unused_result(io_uring_cq_eventfd_toggle(&ring->queue.uring, on));
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -101,12 +96,10 @@ static void on_submit(struct loop_task *task)
     struct io_ring *ring = container_of(task, struct io_ring, submit);
     ring->users++; /* a completion may close the last file */
     set_eventfd(ring, false);
-    io_queue_prepare(&ring->queue);
-    io_queue_check(ring->defers ? io_uring_submit_and_get_events(&ring->queue.uring)
-                                : io_uring_submit(&ring->queue.uring));
+    io_queue_submit(&ring->queue, false);
     reap(ring);
     set_eventfd(ring, !ring->spinner.is_on);
-    if (io_uring_sq_ready(&ring->queue.uring) || (ring->defers && has_answers(ring)))
+    if (io_uring_sq_ready(&ring->queue.uring) || (ring->queue.defers && has_answers(ring)))
         loop_task_queue(&ring->submit);
     io_ring_put(ring);
 }
@@ -125,7 +118,7 @@ static void on_event_closed(struct loop_event *event)
 /* Undoes itself on failure, freeing the ring. */
 static int ring_start(struct io_ring *ring, struct loop *loop)
 {
-    int result = io_queue_start(&ring->queue, &ring->defers);
+    int result = io_queue_start(&ring->queue);
     if (result) {
         free(ring);
         return result;

@@ -16,10 +16,11 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "base/thread.h"
 
 enum vcpu_owner { OWNER_VCPU, OWNER_LOOP, OWNER_LOOP_VCPU_ASLEEP };
 
@@ -179,13 +180,9 @@ int vcpu_init(struct vcpu *vcpu, struct vcpu_group *group, struct accel_vm *vm, 
 
 int vcpu_start(struct vcpu *vcpu, struct error *err)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&vcpu->thread, NULL, vcpu_main, vcpu);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code)
-        return error_set_errno(err, code, "cannot start the thread of CPU %u", vcpu->index);
+    int result = thread_start(&vcpu->thread, vcpu_main, vcpu);
+    if (result)
+        return error_set_errno(err, -result, "cannot start the thread of CPU %u", vcpu->index);
     vcpu->has_thread = true;
     return 0;
 }

@@ -141,28 +141,26 @@ def test_a_linked_clone_leaves_its_original_free(evctl, guest, tools):
     assert "base" not in disk_of(evctl, "one")
 
 
-def test_flatten_removes_nothing_while_a_machine_cannot_be_read(evctl, guest, tools):
+def check_refused_beside_an_unreadable_clone(evctl, guest, *words):
+    """What "web" is asked to do would take away what its clone "one" stands on."""
     evctl("create", "web", *guest.diskless, "--disk", "10M")
     write_pattern(evctl, "web", 1)
     evctl("clone", "web", "one", "--linked")
     description = evctl.store / "one/machine.json"
     text = description.read_text()
     description.write_text("{")
-    evctl.fails(1, ["'one' builds on", "evctl info"], "disk", "flatten", "web")
+    evctl.fails(1, ["'one' builds on", "evctl info"], *words)
     description.write_text(text)
     read_pattern(evctl, "one", 1)
+    return description
+
+
+def test_flatten_removes_nothing_while_a_machine_cannot_be_read(evctl, guest, tools):
+    check_refused_beside_an_unreadable_clone(evctl, guest, "disk", "flatten", "web")
 
 
 def test_nothing_is_deleted_while_a_machine_cannot_be_read(evctl, guest, tools):
-    evctl("create", "web", *guest.diskless, "--disk", "10M")
-    write_pattern(evctl, "web", 1)
-    evctl("clone", "web", "one", "--linked")
-    description = evctl.store / "one/machine.json"
-    text = description.read_text()
-    description.write_text("{")
-    evctl.fails(1, ["'one' builds on", "evctl info"], "delete", "web")
-    description.write_text(text)
-    read_pattern(evctl, "one", 1)
+    description = check_refused_beside_an_unreadable_clone(evctl, guest, "delete", "web")
     # The broken one itself may go, and with --force any.
     description.write_text("{")
     evctl("create", "other", *guest.diskless, "--disk", "10M")
