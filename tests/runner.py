@@ -21,6 +21,7 @@ import iotests  # noqa: E402
 BUILD = TOP / "build"
 RESULTS = BUILD / "test-results"
 WORKERS = 2  # that run tests side by side; many a test has two busy threads itself
+STUCK_S = 600  # after which a test says where it is
 
 
 class Tally:
@@ -107,8 +108,8 @@ def run_pytest(tally, folder, environment=None, timeout=1800, prefix=(), select=
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = RESULTS / (folder.replace("/", "-") + ".xml")
     report.unlink(missing_ok=True)
-    command = [*prefix, "env", "PYTHONDONTWRITEBYTECODE=1", "pytest-3", "-q", "-p",
-               "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else []),
+    command = [*prefix, "env", "PYTHONDONTWRITEBYTECODE=1", "pytest-3", "-v", "-p",
+               "no:cacheprovider", "-o", f"faulthandler_timeout={STUCK_S}", f"--junitxml={report}", *(["-m", select] if select else []),
                *(["-n", str(workers), "--dist", "loadfile"] if workers else []), folder]
     began = time.monotonic()
     try:

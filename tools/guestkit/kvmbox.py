@@ -10,6 +10,7 @@ box as it would outside. Folders given as `writable` are the host's own.
 import os
 import pathlib
 import re
+import selectors
 import shlex
 import subprocess
 import sys
@@ -47,11 +48,14 @@ while read -r folder; do
     mount -t 9p -o $share,cache=none writable$index "/new$folder" || exec reboot -f
     index=$((index + 1))
 done </writable
-cp /command /new/run/command
+cp /command /hold_kvm.py /new/run/
 chroot /new /bin/bash -c '
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
     export EVISOR_IN_KVM_BOX=1
     ip link set lo up 2>/dev/null
+    ln -s /proc/self/fd /dev/fd
+    while sleep 20; do echo KVM-BOX-LIVES; done &
+    read -r held < <(python3 -IS /run/hold_kvm.py)
     . /run/command
     echo "KVM-BOX-EXIT $?"'
 sync
@@ -59,6 +63,8 @@ reboot -f
 """
 
 OWN_FOLDERS = ("/tmp/", "/run/", "/dev/shm/")  # the box's init mounts its own there
+
+SILENCE_S = 300  # far more than a loaded host needs for what the box says every 20 s
 
 APPLETS = ["sh", "mount", "insmod", "mkdir", "cat", "cp", "chroot", "reboot", "sync"]
 
@@ -77,6 +83,7 @@ def _initramfs(kernel, command, writable):
     image.file("order", " ".join(order))
     image.file("writable", "".join(f"{folder}\n" for folder in writable))
     image.file("command", command)
+    image.file("hold_kvm.py", pathlib.Path(__file__).with_name("hold_kvm.py").read_bytes())
     image.file("init", INIT, 0o755)
     return image.archive(compress=True)
 
@@ -121,20 +128,35 @@ def run(arguments, writable=(), environment=(), cpus=2, memory_mib=4096, timeout
         return _watch(qemu, timeout, output)
 
 
+def _pieces(stream):
+    """What the box prints, as it comes. It tells every 20 s that it lives: silence is its end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while selector.select(SILENCE_S):
+            piece = stream.read1().decode(errors="replace")
+            if not piece:
+                return
+            yield piece
+    raise packages.Failure(f"the KVM box stood still for {SILENCE_S} s, and its clock with it; "
+                           "run the command once more")
+
+
 def _watch(qemu, timeout, output):
-    status = None
-    process = subprocess.Popen(["timeout", str(timeout or 3600), *qemu], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(["timeout", "-k", "10", str(timeout or 3600), *qemu],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    status, rest = None, ""
     try:
-        for line in process.stdout:
-            match = re.match(r"KVM-BOX-EXIT (\d+)", line)
-            if match:
-                status = int(match.group(1))
-            elif status is None:
-                output.write(line)
+        for piece in _pieces(process.stdout):
+            rest = re.sub(r"KVM-BOX-LIVES\r?\n", "", rest + piece)
+            match = re.search(r"KVM-BOX-EXIT (\d+)\r?\n", rest)
+            end = match.start() if match else rest.rfind("\n") + 1
+            if status is None:
+                output.write(rest[:end])
                 output.flush()
+                status = int(match[1]) if match else None
+            rest = rest[end:]
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
     if status is None:
         raise packages.Failure("the KVM box ended before its command did")

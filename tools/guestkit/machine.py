@@ -58,7 +58,7 @@ class Machine:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE_S)
         self._selector.close()
         self.process.stdout.close()
         self.process.stdin.close()
