@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -270,9 +269,6 @@ def main():
         plot.prepare()
     if options.vs != "none" and options.what in {**MACHINE, **GUEST} and not shutil.which("qemu-system-x86_64"):
         print("qemu-system-x86_64 is not installed: evisor is measured alone")
-    # Whoever ends us by a signal finds nothing left behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         return run(options)
     except OSError as error:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -182,7 +183,13 @@ def _download(name, folder, options):
 
 
 def main(run):
-    """Runs `run` and turns failures into one line and exit status 1."""
+    """
+    Runs `run` and turns failures into one line and exit status 1. Whoever ends us by a signal finds
+    nothing left behind.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(run())
     except Failure as failure:
