@@ -12,6 +12,7 @@
 #include "vmm/hotplug/hotplug.h"
 #include "vmm/machine_block.h"
 #include "vmm/machine_chardev.h"
+#include "vmm/machine_inspect.h"
 #include "vmm/machine_pci.h"
 
 static void run_op(struct machine *machine, const struct fake_op *op)
@@ -261,6 +262,33 @@ void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
 {
     add_op(machine, (struct fake_op){
                         .kind = FAKE_RESET, .cause = cause, .on_done = on_done, .opaque = opaque});
+}
+
+void machine_inspect(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    add_op(machine, (struct fake_op){.kind = FAKE_INSPECT, .on_done = on_done, .opaque = opaque});
+}
+
+/* Ports remember what was written, all of them the same. */
+void machine_access_port(struct machine *machine, uint16_t port, unsigned size_bytes, bool is_write,
+                         uint64_t *value)
+{
+    if (is_write)
+        machine->port_value = *value;
+    else
+        *value = (machine->port_value + port) & ((UINT64_C(1) << 8 * size_bytes) - 1);
+}
+
+void machine_for_each_range(const struct machine *machine, enum bus_space space,
+                            void (*visit)(void *opaque, const struct machine_range *range),
+                            void *opaque)
+{
+    const struct machine_range ram = {.name = "ram-below-4g",
+                                      .size_bytes = machine->mem.regions[0].size,
+                                      .kind = MACHINE_RANGE_RAM,
+                                      .alias_of = "pc.ram"};
+    const struct machine_range port = {.name = "serial", .base = 0x3f8, .size_bytes = 8};
+    visit(opaque, space == BUS_PIO ? &port : &ram);
 }
 
 void machine_powerdown(struct machine *machine)

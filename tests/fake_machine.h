@@ -22,7 +22,7 @@
 #define FAKE_RAM_BYTES 65536
 
 struct fake_op {
-    enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT, FAKE_CLOSE } kind;
+    enum { FAKE_STOP, FAKE_CONT, FAKE_RESET, FAKE_QUIT, FAKE_CLOSE, FAKE_INSPECT } kind;
     enum machine_shutdown_cause cause;
     machine_done_fn *on_done;
     void *opaque;
@@ -86,6 +86,7 @@ struct machine {
     struct machine_balloon balloon;
     struct machine_mem mem_device;
     unsigned port_is_open; /* a bit a port */
+    uint64_t port_value;   /* as written to an I/O port */
 };
 
 void fake_machine_init(struct machine *machine, struct loop *loop, struct vm_config *config);

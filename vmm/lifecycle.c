@@ -17,6 +17,7 @@
 #include "devices/virtio_pci.h"
 #include "netbackends/net.h"
 #include "vmm/machine_block.h"
+#include "vmm/machine_inspect.h"
 #include "vmm/machine_private.h"
 
 #define IDLE_POLL_NS 1000000u /* how often a reset looks whether its devices' I/O has ended */
@@ -60,27 +61,38 @@ static void hold_networks(struct machine *machine, bool is_held)
             net_hold(machine->backends[i], is_held);
 }
 
-static bool park_all(struct machine *machine)
+static bool park_cpus(struct machine *machine)
 {
     for (unsigned i = 0; i < machine->cpu_count; i++)
         vcpu_park(&machine->cpus[i].vcpu);
-    if (machine->cpus_parked < machine->cpu_count)
+    return machine->cpus_parked == machine->cpu_count;
+}
+
+static bool park_all(struct machine *machine)
+{
+    if (!park_cpus(machine))
         return false;
     guest_clock_stop(&machine->clock);
     hold_networks(machine, true);
     return true;
 }
 
-static void resume_all(struct machine *machine)
+static void resume_cpus(struct machine *machine)
 {
-    guest_clock_start(&machine->clock);
-    hold_networks(machine, false);
+    machine->lifecycle.is_still = false;
     for (unsigned i = 0; i < machine->cpu_count; i++) {
         if (!machine->cpus[i].is_present)
             continue;
         machine->cpus_parked--;
         vcpu_resume(&machine->cpus[i].vcpu);
     }
+}
+
+static void resume_all(struct machine *machine)
+{
+    guest_clock_start(&machine->clock);
+    hold_networks(machine, false);
+    resume_cpus(machine);
 }
 
 static bool devices_are_idle(struct machine *machine)
@@ -211,6 +223,18 @@ static bool step_error(struct machine *machine)
     return true;
 }
 
+/*
+ * Only the vCPUs stand still, and they go on when nothing else is to be done: one of them may have
+ * parked for a reason of its own, whose operation comes after this one.
+ */
+static bool step_inspect(struct machine *machine)
+{
+    if (!park_cpus(machine))
+        return false;
+    machine->lifecycle.is_still = machine->lifecycle.state == MACHINE_RUNNING;
+    return true;
+}
+
 static bool step(struct machine *machine, struct lifecycle_op *op, int *result, struct error *err)
 {
     switch (op->kind) {
@@ -228,6 +252,8 @@ static bool step(struct machine *machine, struct lifecycle_op *op, int *result, 
         return step_shutdown(machine, op->cause);
     case LIFECYCLE_ERROR:
         return step_error(machine);
+    case LIFECYCLE_INSPECT:
+        return step_inspect(machine);
     }
     UNREACHABLE("lifecycle_kind");
 }
@@ -247,6 +273,8 @@ static void on_step(struct loop_task *task)
             op->on_done(op->opaque, result, &err);
         free(op);
     }
+    if (machine->lifecycle.is_still && machine->lifecycle.state == MACHINE_RUNNING)
+        resume_cpus(machine);
 }
 
 static void on_poll(struct loop_timer *timer)
@@ -396,6 +424,11 @@ void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
                    machine_done_fn *on_done, void *opaque)
 {
     enqueue(machine, LIFECYCLE_RESET, cause, on_done, opaque);
+}
+
+void machine_inspect(struct machine *machine, machine_done_fn *on_done, void *opaque)
+{
+    enqueue(machine, LIFECYCLE_INSPECT, 0, on_done, opaque);
 }
 
 void machine_powerdown(struct machine *machine)

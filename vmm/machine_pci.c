@@ -41,6 +41,7 @@ bool machine_get_pci(const struct machine *machine, unsigned slot, struct machin
         .irq = device->config[PCI_INTERRUPT_LINE],
         .irq_pin = device->config[PCI_INTERRUPT_PIN],
         .id = device->device.id,
+        .index = machine->hotplug.slots[slot].index,
     };
     for (unsigned i = 0; i < MACHINE_PCI_BARS; i++)
         describe_bar(device, i, &out->bars[i]);

@@ -51,6 +51,7 @@ enum lifecycle_kind {
     LIFECYCLE_IO_ERROR, /* a drive failed, and its policy is to stop */
     LIFECYCLE_DEBUG,    /* a breakpoint or a step of the debugger */
     LIFECYCLE_ERROR,    /* the accelerator cannot go on */
+    LIFECYCLE_INSPECT,  /* somebody looks at vCPUs */
 };
 
 struct lifecycle_op {
@@ -75,6 +76,7 @@ struct lifecycle {
     void *on_exit_opaque;
     bool is_exiting;
     bool is_io_error_queued;
+    bool is_still; /* the vCPUs of a running machine wait while somebody looks */
 };
 
 struct machine {

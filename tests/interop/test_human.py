@@ -142,3 +142,40 @@ def test_the_tree_of_objects(pair):
 def test_a_ring(pair):
     assert_same(pair, r'ringbuf_write ring "a\\b\nc d"', "ringbuf_read ring 3", "ringbuf_read ring 99",
                 "ringbuf_read ring 1", "ringbuf_write ring plain", "ringbuf_read ring 99")
+
+
+def first_names(text):
+    """Of a list of commands: "print" of "print|p /fmt expr -- ...", "info cpus"."""
+    return {re.match(r"(info )?[^ |]*", line).group(0) for line in text.splitlines()
+            if line[:1].isalpha()}
+
+
+def test_what_evisor_has_not_is_one_line(pair):
+    """Each command of QEMU's: evisor has it, or says in one line why not."""
+    ours, theirs = (first_names(say(monitor, "help")) | first_names(say(monitor, "info"))
+                    for monitor in pair)
+    assert len(theirs) > 150
+    for name in sorted(theirs - ours):
+        answer = say(pair[0], name)
+        assert answer.count("\n") == 1 and "unknown" not in answer, (name, answer)
+
+
+def test_expressions(pair):
+    assert_same(pair, "print 1+2&3", "print/x $zz", "print/d 5/0", "print", "print 1 2", "print (1",
+                "print 'a'", "print 'a", "print/x -1", "print/o 8", "print/u -1", "print/d -1",
+                "p/c 65", "p /c 10", "p/z 10", "print/x (1+2)*3", "print 1 + 2 * 3 ^ 7", "print ~0",
+                "print 0x1ffffffffffffffffff", "print 7%0", "print -7/2", "print 5 % -3",
+                "xp/2xb 0x1000 + 0x10", "xp /2xb 0x1000", "xp 0 0", "xp/9dh 0x1000", "x 0x1000",
+                "x/2xb $pc*0", "sum 0x1000 16", "sum 0x1000", "gva2gpa 0x1000", "gva2gpa",
+                "gpa2hva 0x100000000000", "info mem", "info tlb", "info mtree -z",
+                "print " + "(" * 40 + "1" + ")" * 40)
+    for monitor in pair:
+        assert re.fullmatch(r"Host virtual address for 0x1000 \(pc.ram\) is 0x[0-9a-f]+\r\n",
+                            say(monitor, "gpa2hva 0x1000"))
+    assert "too deep" in say(pair[0], "print " + "(" * 4000)
+
+
+def test_cpus_memory_and_ports(pair):
+    assert_same(pair, "cpu 5", "cpu", "cpu zz", "cpu 0", "info cpus", "info registers 7",
+                "info registers zz", "info numa", "info memdev", "i /b 0x61", "i /b 0x70.0x0f",
+                "i /b 0x70 1", "o /b 0x80 1", "o /b 0x80", "i", "i/xb 0x61")

@@ -173,7 +173,52 @@ static void test_memory(void **state)
                         "0000000000010000: Cannot access memory\r\n");
     assert_non_null(strstr(ask(fd, "xp/99999999xg 0"), "at most"));
     assert_non_null(strstr(ask(fd, "xp/99999999999999999999xg 0"), "at most"));
-    assert_non_null(strstr(ask(fd, "x/4xw 0"), "stop it first"));
+    assert_string_equal(ask(fd, "x/2xw 0xffffffff80000100"),
+                        "ffffffff80000100: 0x27ff0a41 0x80000000\r\n");
+    assert_int_equal(machine.state, MACHINE_RUNNING);
+    close(fd);
+}
+
+/* The monitor looks at one CPU, which stays its own; ports; what is not there says why. */
+static void test_cpus(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    machine.cpus[1].state.regs.rip = 0x1234;
+    machine.cpus[1].state.regs.rax = 0xabc;
+    machine.cpus[1].state.sregs.cs.base = 0x10000;
+    assert_string_equal(ask(fd, "print/x $eip"), "0\r\n");
+    assert_string_equal(ask(fd, "cpu 1"), "");
+    assert_string_equal(ask(fd, "print/x $rip + 4"), "0x1238\r\n");
+    assert_string_equal(ask(fd, "p $pc"), "0x11234\r\n");
+    assert_non_null(strstr(ask(fd, "info registers"), "\r\nCPU#1\r\nEAX=00000abc EBX="));
+    assert_non_null(strstr(ask(fd, "info cpus"), "* CPU #1: thread_id="));
+    assert_string_equal(ask(fd, "cpu 2"), "invalid CPU index\r\n");
+    assert_string_equal(ask(fd, "info registers 2"), "CPU#2 not available\r\n");
+    assert_string_equal(ask(fd, "info tlb"), "PG disabled\r\n");
+    assert_string_equal(ask(fd, "o /h 0x3f8 0x141"), "");
+    assert_int_equal(machine.port_value, 0x141);
+    assert_string_equal(ask(fd, "i /b 0x10"), "portb[0x0010] = 0x51\r\n");
+    assert_non_null(strstr(ask(fd, "migrate tcp:0:1"), "migrate: evisor does not migrate"));
+    assert_int_equal(machine.state, MACHINE_RUNNING);
+    close(fd);
+}
+
+/* Tables that lead to themselves end, with a word about it, and the client is kept. */
+static void test_endless_page_tables(void **state)
+{
+    (void)state;
+    int fd = open_monitor();
+    struct kvm_sregs *sregs = &machine.cpus[0].state.sregs;
+    sregs->cr0 = 0x80000001;
+    sregs->cr4 = 0x20;
+    sregs->efer = 0x500;
+    sregs->cr3 = 0x1000;
+    for (unsigned i = 0; i < 512; i++)
+        memcpy(machine.ram + 0x1000 + 8 * i, &(uint64_t){0x1003 + 4 * (i & 1)}, 8);
+    assert_non_null(strstr(ask(fd, "info tlb"), "... and more"));
+    assert_non_null(strstr(ask(fd, "info mem"), "... and more"));
+    assert_string_equal(ask(fd, "info name"), "box\r\n");
     close(fd);
 }
 
@@ -456,6 +501,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_commands_act_on_the_machine),
         TEST(test_memory),
+        TEST(test_cpus),
+        TEST(test_endless_page_tables),
         TEST(test_info),
         TEST(test_snapshots),
         TEST(test_too_many_words),

@@ -39,6 +39,14 @@ static void on_hmp_done(void *opaque, const char *output)
 
 void qmp_human_monitor_command(struct qmp_call *call)
 {
-    hmp_run(call->control, json_string_value(json_object_get(call->arguments, "command-line")),
-            on_hmp_done, call);
+    struct machine *machine = call->control->machine;
+    json_int_t index = json_integer_value(json_object_get(call->arguments, "cpu-index"));
+    struct machine_cpu_info cpu = {0};
+    if (index >= 0 && index < vm_config_max_cpus(machine_config(machine)))
+        machine_get_cpu(machine, (unsigned)index, &cpu);
+    if (!cpu.is_present)
+        qmp_call_fail(call, QMP_GENERIC, "Parameter 'cpu-index' expects a CPU number");
+    else
+        hmp_run(call->control, json_string_value(json_object_get(call->arguments, "command-line")),
+                (unsigned)index, on_hmp_done, call);
 }

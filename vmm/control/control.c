@@ -213,6 +213,7 @@ int control_create(struct loop *loop, struct machine *machine, struct control **
     control->machine = machine;
     list_init(&control->clients);
     list_init(&control->quits);
+    control->format = (struct hmp_format){.letter = 'x', .size = 4};
     loop_task_init(loop, &control->resume, LOOP_STAGE_DRAIN, resume_clients);
     loop_task_init(loop, &control->flush, LOOP_STAGE_NOTIFY, flush_clients);
     loop_task_init(loop, &control->ready, LOOP_STAGE_COMPLETE, run_ready);

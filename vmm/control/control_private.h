@@ -52,6 +52,12 @@ struct control_listener {
     struct loop_watch watch;
 };
 
+/* How the human monitor prints numbers where a command does not say it. */
+struct hmp_format {
+    char letter;
+    unsigned size;
+};
+
 struct control {
     struct loop *loop;
     struct machine *machine;
@@ -62,6 +68,7 @@ struct control {
     struct loop_task resume; /* clients with is_resumed go on with their input */
     struct loop_task flush;  /* output leaves once a turn */
     struct list quits;       /* calls of quit that wait for the SHUTDOWN event */
+    struct hmp_format format;
     struct loop_task ready;
     void (*on_ready)(void *opaque);
     void *ready_opaque;

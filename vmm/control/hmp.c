@@ -17,6 +17,7 @@ struct hmp_session {
     size_t length;
     bool is_too_long;
     bool has_seen_cr;
+    unsigned cpu;          /* as the command `cpu` chose it */
     struct hmp_call *call; /* under way */
 };
 
@@ -28,6 +29,7 @@ static void run_done(struct loop_task *task)
     call->on_done(call->opaque, call->output);
     free(call->output);
     free(call->line);
+    free(call->typed);
     free(call);
 }
 
@@ -63,7 +65,28 @@ static bool unquote(char **rest)
     return is_whole;
 }
 
-/* By blanks; what begins with a quote goes to the next one. "xp/8x" has a format, as in QEMU. */
+static const char *after_word(const char *text)
+{
+    text += strspn(text, " \t");
+    text += strcspn(text, " \t");
+    return text + strspn(text, " \t");
+}
+
+/* "xp/8x 0" and "xp /8x 0" have a format, as in QEMU. */
+static void take_format(struct hmp_call *call)
+{
+    char *slash = call->word_count ? strchr(call->words[0], '/') : NULL;
+    call->rest = after_word(call->typed);
+    if (slash) {
+        *slash = 0;
+        call->format = slash + 1;
+    } else if (*call->rest == '/' && call->word_count > 1) {
+        call->rest = after_word(call->rest);
+        call->format = call->words[1] + 1;
+    }
+}
+
+/* By blanks; what begins with a quote goes to the next one. */
 static bool split_words(struct hmp_call *call)
 {
     char *rest = call->line;
@@ -78,24 +101,23 @@ static bool split_words(struct hmp_call *call)
         if (*rest)
             *rest++ = 0;
     }
-    call->format = call->word_count ? strchr(call->words[0], '/') : NULL;
-    if (call->format)
-        *call->format++ = 0;
+    take_format(call);
     return true;
 }
 
 /* What is too much may be a typing error: it is not obeyed. */
-static bool check_words(struct hmp_call *call, const struct hmp_command *command, const char *what)
+static bool check_words(struct hmp_call *call)
 {
+    const struct hmp_command *command = call->command;
     unsigned limit = 1;
     for (const char *at = command->arguments; at; at = strchr(at, ' '), at += at != NULL)
         limit++;
-    if (call->word_count <= limit)
+    if (call->word_count <= limit || strstr(command->arguments ? command->arguments : "", "expr"))
         return true;
     fprintf(call->out,
             "%s: extraneous characters at the end of line\r\n"
             "Try \"help %s%s\" for more information\r\n",
-            command->names, strcmp(what, "info") == 0 ? "info " : "", call->words[0]);
+            command->names, call->prefix, call->words[0]);
     return false;
 }
 
@@ -103,31 +125,40 @@ void hmp_dispatch(struct hmp_call *call, const struct hmp_command *table, unsign
                   const char *what)
 {
     struct suggest suggest;
+    call->prefix = table == hmp_infos ? "info " : "";
     suggest_init(&suggest, call->words[0]);
     for (unsigned i = 0; i < count; i++) {
         if (keyval_name_index(table[i].names, call->words[0]) >= 0) {
-            if (check_words(call, &table[i], what))
+            call->command = &table[i];
+            if (check_words(call))
                 table[i].run(call);
             return;
         }
         if (!strchr(table[i].names, '|'))
             suggest_offer(&suggest, table[i].names);
     }
+    const char *why = hmp_why_absent(call->words[0], *call->prefix);
+    if (why) {
+        fprintf(call->out, "%s%s: %s\r\n", call->prefix, call->words[0], why);
+        return;
+    }
     fprintf(call->out, "unknown %s: '%s'%s%s%s\r\n", what, call->words[0],
             suggest.best ? "; did you mean '" : "", suggest.best ? suggest.best : "",
             suggest.best ? "'?" : "; type 'help'");
 }
 
-static struct hmp_call *start_call(struct control *control, const char *line, hmp_done_fn *on_done,
-                                   void *opaque)
+static struct hmp_call *start_call(struct control *control, const char *line, unsigned cpu,
+                                   hmp_done_fn *on_done, void *opaque)
 {
     struct hmp_call *call = calloc(1, sizeof(*call));
     CHECK(call);
     call->control = control;
     call->on_done = on_done;
     call->opaque = opaque;
+    call->cpu = cpu;
     call->line = strdup(line);
-    CHECK(call->line);
+    call->typed = strdup(line);
+    CHECK(call->line && call->typed);
     call->out = open_memstream(&call->output, &call->output_size);
     CHECK(call->out);
     loop_task_init(control->loop, &call->done, LOOP_STAGE_COMPLETE, run_done);
@@ -144,9 +175,10 @@ static void run_call(struct hmp_call *call)
         hmp_finish(call);
 }
 
-void hmp_run(struct control *control, const char *line, hmp_done_fn *on_done, void *opaque)
+void hmp_run(struct control *control, const char *line, unsigned cpu, hmp_done_fn *on_done,
+             void *opaque)
 {
-    run_call(start_call(control, line, on_done, opaque));
+    run_call(start_call(control, line, cpu, on_done, opaque));
 }
 
 static void write_text(struct control_client *client, const char *text)
@@ -191,6 +223,7 @@ static void on_command_done(void *opaque, const char *output)
 {
     struct control_client *client = opaque;
     struct hmp_session *session = client->session;
+    session->cpu = session->call->cpu;
     session->call = NULL;
     control_client_resume(client);
     write_text(client, output);
@@ -207,7 +240,8 @@ static void run_line(struct control_client *client)
         write_text(client, "the line is too long\r\n" PROMPT);
         return;
     }
-    session->call = start_call(client->control, session->line, on_command_done, client);
+    session->call =
+        start_call(client->control, session->line, session->cpu, on_command_done, client);
     client->is_busy = true;
     run_call(session->call);
 }

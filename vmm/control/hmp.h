@@ -13,9 +13,10 @@ struct control;
 typedef void hmp_done_fn(void *opaque, const char *output);
 
 /*
- * Runs one line. Answers through on_done, once, later, on the loop, after the events that the
- * command caused; lines of `output` end with "\r\n".
+ * Runs one line, which looks at that CPU. Answers through on_done, once, later, on the loop, after
+ * the events that the command caused; lines of `output` end with "\r\n".
  */
-void hmp_run(struct control *control, const char *line, hmp_done_fn *on_done, void *opaque);
+void hmp_run(struct control *control, const char *line, unsigned cpu, hmp_done_fn *on_done,
+             void *opaque);
 
 #endif

@@ -106,8 +106,10 @@ const struct hmp_command hmp_commands[] = {
     {"closefd", "name", "close a descriptor that was passed by QMP's getfd", hmp_closefd},
     {"qom-list", "path", "the properties of an object and the objects below it", hmp_qom_list},
     {"qom-get", "path property", "a property of an object", hmp_qom_get},
-    {"qom-set", "path property value", "set a property: requested-size, "
-     "guest-stats-polling-interval", hmp_qom_set},
+    {"qom-set", "path property value",
+     "set a property: requested-size, "
+     "guest-stats-polling-interval",
+     hmp_qom_set},
     {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
     {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",
      "forward a port of the host to the guest", hmp_hostfwd_add},
@@ -156,10 +158,18 @@ const struct hmp_command hmp_commands[] = {
     {"object_add", "type,id=id", "make a source of random numbers, memory or an I/O thread",
      hmp_object_add},
     {"object_del", "id", "remove an object", hmp_object_del},
-    {"x", "address", "memory at a virtual address of the first CPU: x/8xg; the guest is stopped",
+    {"cpu", "index", "the CPU that info registers, x and $registers are about", hmp_cpu},
+    {"print|p", "/fmt expr", "the value of an expression, of $registers too: print/x $rip + 8",
+     hmp_print},
+    {"x", "/fmt expr", "memory at a virtual address of the current CPU: x/8xg $rsp", hmp_dump},
+    {"xp", "/fmt expr", "memory at a physical address: xp/COUNT, x d u o or c, and b h w or g",
      hmp_dump},
-    {"xp", "address", "memory at a physical address: xp/COUNT, x d u o or c, and b h w or g",
-     hmp_dump},
+    {"sum", "expr size", "the checksum of physical memory", hmp_sum},
+    {"gva2gpa", "expr", "the physical address of a virtual one", hmp_gva2gpa},
+    {"gpa2hva", "expr", "where the host has a physical address of the guest's", hmp_gpa2hva},
+    {"i", "/fmt expr[.index]", "read a port; with an index: write that to it, and read the next",
+     hmp_in},
+    {"o", "/fmt expr value", "write to a port", hmp_out},
     {"quit|q", NULL, "end the machine at once", run_quit},
 };
 const unsigned hmp_command_count = ARRAY_SIZE(hmp_commands);
@@ -195,18 +205,6 @@ static void info_kvm(struct hmp_call *call)
 {
     bool is_kvm = strcmp(machine_accel_name(machine_of(call)), "kvm") == 0;
     fprintf(call->out, "kvm support: %s\r\n", is_kvm ? "enabled" : "disabled");
-}
-
-static void info_cpus(struct hmp_call *call)
-{
-    const struct vm_config *config = machine_config(machine_of(call));
-    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
-        struct machine_cpu_info cpu;
-        machine_get_cpu(machine_of(call), i, &cpu);
-        if (!cpu.is_present)
-            continue;
-        fprintf(call->out, "%s CPU #%u: thread_id=%d\r\n", i ? " " : "*", cpu.index, cpu.thread_id);
-    }
 }
 
 static void info_chardev(struct hmp_call *call)
@@ -251,21 +249,29 @@ const struct hmp_command hmp_infos[] = {
     {"block-jobs", NULL, "the jobs on disks and how far they are", hmp_info_block_jobs},
     {"blockstats", NULL, "counters of the disks", hmp_info_blockstats},
     {"chardev", NULL, "the terminals and sockets", info_chardev},
-    {"cpus", NULL, "the CPUs and their threads", info_cpus},
+    {"cpus", NULL, "the CPUs and their threads", hmp_info_cpus},
     {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
      hmp_info_hotpluggable_cpus},
     {"iothreads", NULL, "the threads for disk I/O", info_io_threads},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
+    {"mem", NULL, "the ranges that the current CPU's page tables map", hmp_info_mem},
+    {"memdev", NULL, "the memory backends", hmp_info_memdev},
     {"memory-devices", NULL, "memory that grows and shrinks", hmp_info_memory_devices},
     {"memory_size_summary", NULL, "memory from the start, and plugged since",
      hmp_info_memory_size_summary},
+    {"mtree", "[-f]", "what lies where in memory and ports; -f: without aliases", hmp_info_mtree},
     {"name", NULL, "the machine's name", info_name},
     {"network", NULL, "the NICs and what they are connected to", hmp_info_network},
+    {"numa", NULL, "the nodes of memory and CPUs", hmp_info_numa},
     {"pci", NULL, "the functions on the PCI bus", hmp_info_pci},
     {"qom-tree", "[path]", "the objects of the machine", hmp_info_qom_tree},
+    {"qtree", NULL, "the buses and the devices on them", hmp_info_qtree},
+    {"registers", "[-a|cpu]", "the registers of the current CPU, of another, or of all",
+     hmp_info_registers},
     {"snapshots", NULL, "snapshots that all disks have", hmp_info_snapshots},
     {"stats", NULL, "all counters", info_stats},
     {"status", NULL, "whether the guest runs", info_status},
+    {"tlb", NULL, "each page that the current CPU's page tables map", hmp_info_tlb},
     {"usernet", NULL, "forwarded ports and connections of the built-in NAT", hmp_info_usernet},
     {"uuid", NULL, "the machine's UUID", info_uuid},
     {"version", NULL, "evisor's version", info_version},

@@ -69,12 +69,58 @@ void hmp_info_memory_devices(struct hmp_call *call)
     }
 }
 
+static void print_backend(FILE *out, const char *id, uint64_t bytes, bool has_prealloc,
+                          const char *path)
+{
+    static const char *const words[] = {"false", "true"};
+    fprintf(out,
+            "memory backend: %s\r\n  size:  %llu\r\n  merge: %s\r\n  dump: true\r\n"
+            "  prealloc: %s\r\n  share: %s\r\n  reserve: true\r\n  policy: default\r\n"
+            "  host nodes: \r\n",
+            id, (unsigned long long)bytes, "true", words[has_prealloc], words[path != NULL]);
+}
+
 void hmp_info_memory_size_summary(struct hmp_call *call)
 {
     const struct machine *machine = call->control->machine;
     fprintf(call->out, "base memory: %llu\r\nplugged memory: %llu\r\n",
             (unsigned long long)machine_config(machine)->ram_bytes,
             (unsigned long long)commands_plugged_bytes(machine));
+}
+
+/* QEMU's name for the memory of -m; it is one piece. */
+void hmp_info_memdev(struct hmp_call *call)
+{
+    const struct vm_config *config = machine_config(call->control->machine);
+    print_backend(call->out, "pc.ram", config->ram_bytes, config->mem_prealloc, config->mem_path);
+    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
+        const struct config_memory_backend *backend = &config->guest.memory_backends[i];
+        if (backend->id)
+            print_backend(call->out, backend->id, backend->size_bytes, false, backend->path);
+    }
+    fprintf(call->out, "\r\n");
+}
+
+/* As in QEMU: memory that can grow makes a node, of all there is. */
+void hmp_info_numa(struct hmp_call *call)
+{
+    const struct machine *machine = call->control->machine;
+    const struct vm_config *config = machine_config(machine);
+    const uint64_t plugged = commands_plugged_bytes(machine);
+    bool has_node = config->guest.max_ram_bytes;
+    fprintf(call->out, "%d nodes\r\n", has_node);
+    if (!has_node)
+        return;
+    fprintf(call->out, "node 0 cpus:");
+    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
+        struct machine_cpu_info cpu;
+        machine_get_cpu(machine, i, &cpu);
+        if (cpu.is_present)
+            fprintf(call->out, " %u", i);
+    }
+    fprintf(call->out, "\r\nnode 0 size: %llu MB\r\nnode 0 plugged: %llu MB\r\n",
+            (unsigned long long)((config->ram_bytes + plugged) / MIB),
+            (unsigned long long)(plugged / MIB));
 }
 
 /* savevm: the state of a running machine is not saved. */

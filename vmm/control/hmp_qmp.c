@@ -164,7 +164,8 @@ static const struct translation *find(const char *name)
 static bool refuse(struct hmp_call *call, const char *what, const char *word)
 {
     fprintf(call->out, what, word);
-    fprintf(call->out, "\r\nTry \"help %s\" for more information\r\n", call->words[0]);
+    fprintf(call->out, "\r\nTry \"help %s%s\" for more information\r\n", call->prefix,
+            call->words[0]);
     return false;
 }
 

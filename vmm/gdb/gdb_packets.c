@@ -344,7 +344,7 @@ static void run_monitor(struct gdb *gdb, const char *hex)
         gdb_send_error(gdb, EINVAL);
     } else {
         gdb->is_busy = true;
-        hmp_run(gdb->control, line, on_monitor_done, gdb);
+        hmp_run(gdb->control, line, 0, on_monitor_done, gdb);
     }
     free(line);
 }
