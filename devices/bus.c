@@ -196,29 +196,19 @@ static struct bus_region *enter(struct bus *bus, enum bus_space space, uint64_t 
     return region;
 }
 
-static bool is_access_size(unsigned size)
+static uint64_t read_one(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+                         bool *has_answer)
 {
-    return size == 1 || size == 2 || size == 4 || size == 8;
-}
-
-bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
-              uint64_t *value)
-{
-    loop_check_thread(bus->loop);
-    CHECK(is_access_size(size));
     struct bus_region *region = enter(bus, space, address, size);
-    *value = bus_all_ones(size);
-    if (!region)
-        return false;
-    *value &= region->ops->read(region->device, address - region->base, size);
-    return true;
+    *has_answer |= region != NULL;
+    return region ? region->ops->read(region->device, address - region->base, size) &
+                        bus_all_ones(size)
+                  : bus_all_ones(size);
 }
 
-bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
-               uint64_t value)
+static bool write_one(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+                      uint64_t value)
 {
-    loop_check_thread(bus->loop);
-    CHECK(is_access_size(size));
     struct bus_region *region = enter(bus, space, address, size);
     if (!region)
         return false;
@@ -227,6 +217,39 @@ bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned
     if (!ring_doorbell(bus, region, offset, size, value))
         region->ops->write(region->device, offset, size, value);
     return true;
+}
+
+/* The most of `left` bytes that a device knows as one access. */
+static unsigned piece_of(unsigned left)
+{
+    return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+              uint64_t *value)
+{
+    bool has_answer = false;
+    loop_check_thread(bus->loop);
+    CHECK(size >= 1 && size <= 8);
+    *value = 0;
+    for (unsigned done = 0, piece; done < size; done += piece) {
+        piece = piece_of(size - done);
+        *value |= read_one(bus, space, address + done, piece, &has_answer) << (8 * done);
+    }
+    return has_answer;
+}
+
+bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+               uint64_t value)
+{
+    bool has_answer = false;
+    loop_check_thread(bus->loop);
+    CHECK(size >= 1 && size <= 8);
+    for (unsigned done = 0, piece; done < size; done += piece) {
+        piece = piece_of(size - done);
+        has_answer |= write_one(bus, space, address + done, piece, value >> (8 * done));
+    }
+    return has_answer;
 }
 
 void bus_for_each_count(const struct bus *bus,

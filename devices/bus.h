@@ -97,7 +97,10 @@ void bus_unmap(struct bus *bus, struct bus_region *region);
 void bus_doorbell_add(struct bus *bus, struct bus_doorbell *doorbell);
 void bus_doorbell_del(struct bus *bus, struct bus_doorbell *doorbell);
 
-/* What a vCPU exit does. True if a region answered. */
+/*
+ * What a vCPU exit does. True if a region answered. `size` is from 1 to 8: KVM hands on what lies
+ * on one side of a page's end, which may be 3 or 7 bytes; devices see these as several accesses.
+ */
 bool bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
               uint64_t *value);
 bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
