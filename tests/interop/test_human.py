@@ -179,3 +179,14 @@ def test_cpus_memory_and_ports(pair):
     assert_same(pair, "cpu 5", "cpu", "cpu zz", "cpu 0", "info cpus", "info registers 7",
                 "info registers zz", "info numa", "info memdev", "i /b 0x61", "i /b 0x70.0x0f",
                 "i /b 0x70 1", "o /b 0x80 1", "o /b 0x80", "i", "i/xb 0x61")
+
+
+def test_disks_as_nodes_and_their_images(pair):
+    qcow2_only = r"(disk size: .*\r\n)|(cluster_size: .*\r\n)|(Format specific information:\r\n(    .*\r\n)+)"
+    for line in ("info block -v d1", "info block -z", "info block d1"):
+        ours, theirs = (re.sub(qcow2_only, "", say(monitor, line)) for monitor in pair)
+        assert ours == theirs, line
+    assert "\nimage: " in say(pair[0], "info block -n -v d1")
+    name = say(pair[0], "info block -n d1").split(":")[0]
+    assert say(pair[0], f"info block -n {name}").startswith(f"{name}: ")
+    assert "Attached" not in say(pair[0], "info block -n")

@@ -132,6 +132,8 @@ qmp_handler_fn qmp_chardev_add, qmp_chardev_remove, qmp_chardev_resize, qmp_char
 qmp_handler_fn qmp_qom_list, qmp_qom_get, qmp_qom_set, qmp_qom_list_types, qmp_qom_list_properties,
     qmp_device_list_properties;
 /* commands_block.c */
+/* ImageInfo, with the images below it; NULL: a name is not UTF-8. */
+json_t *commands_image(const struct disk *disk);
 qmp_handler_fn qmp_query_block, qmp_query_blockstats, qmp_query_named_block_nodes, qmp_block_resize;
 /* commands_reopen.c */
 qmp_handler_fn qmp_blockdev_reopen;

@@ -51,6 +51,11 @@ static json_t *image_object(const struct disk *disk, unsigned depth)
     return image;
 }
 
+json_t *commands_image(const struct disk *disk)
+{
+    return image_object(disk, 0);
+}
+
 /* As throttling.* of -drive and block_set_io_throttle have them. */
 static void add_limits(json_t *node, const struct disk *disk)
 {

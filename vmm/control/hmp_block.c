@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "disk/disk.h"
+#include "vmm/control/commands.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/machine_block.h"
 #include "vmm/options/disk_path.h"
@@ -41,37 +42,109 @@ static void print_attached(FILE *out, const struct config_disk *drive, unsigned 
     fprintf(out, "    Attached to:      %s\r\n", path);
 }
 
-static void print_disk(FILE *out, const struct config_disk *drive, unsigned index,
-                       const struct disk *disk)
+struct block_look {
+    const char *wanted; /* a drive or node; NULL: all */
+    bool has_nodes, is_verbose;
+};
+
+/* As evisor-img info prints sizes. */
+static void print_size(FILE *out, const char *label, uint64_t bytes, bool has_bytes)
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double value = (double)bytes;
+    unsigned unit = 0;
+    for (; value > 999.5 && unit + 1 < ARRAY_SIZE(units); unit++)
+        value /= 1024;
+    fprintf(out, "%s: %.3g %s", label, value, units[unit]);
+    if (has_bytes)
+        fprintf(out, " (%llu bytes)", (unsigned long long)bytes);
+    fprintf(out, "\r\n");
+}
+
+static void print_member(FILE *out, const json_t *image, const char *key, const char *label)
+{
+    const char *text = json_string_value(json_object_get(image, key));
+    if (text)
+        fprintf(out, "%s: %s\r\n", label, text);
+}
+
+static void print_images(FILE *out, const json_t *image)
+{
+    fprintf(out, "\r\nImages:\r\n");
+    for (; image; image = json_object_get(image, "backing-image")) {
+        const json_t *actual = json_object_get(image, "actual-size");
+        print_member(out, image, "filename", "image");
+        print_member(out, image, "format", "file format");
+        print_size(out, "virtual size",
+                   (uint64_t)json_integer_value(json_object_get(image, "virtual-size")), true);
+        if (actual)
+            print_size(out, "disk size", (uint64_t)json_integer_value(actual), false);
+        print_member(out, image, "backing-filename", "backing file");
+        print_member(out, image, "backing-filename-format", "backing file format");
+    }
+}
+
+/* QEMU's shape: as a drive, or, with -n, as a node. */
+static void print_disk(FILE *out, const struct block_look *look, const struct config_disk *drive,
+                       unsigned index, const struct disk *disk)
 {
     const char *node = disk_node_name(disk);
-    bool has_node = *node && strcmp(node, drive->id) != 0;
-    fprintf(out, "%s%s%s%s: %s (%s%s)\r\n", drive->id, has_node ? " (" : "", has_node ? node : "",
-            has_node ? ")" : "", disk_path(disk), disk_format(disk),
-            disk_is_read_only(disk) ? ", read-only" : "");
-    print_attached(out, drive, index);
+    bool has_node = !look->has_nodes && *node && strcmp(node, drive->id) != 0;
+    fprintf(out, "%s%s%s%s: %s (%s%s)\r\n", look->has_nodes && *node ? node : drive->id,
+            has_node ? " (" : "", has_node ? node : "", has_node ? ")" : "", disk_path(disk),
+            disk_format(disk), disk_is_read_only(disk) ? ", read-only" : "");
+    if (!look->has_nodes)
+        print_attached(out, drive, index);
     fprintf(out, "    Cache mode:       %s\r\n", cache_name(&drive->options.cache));
     if (disk_backing(disk))
         fprintf(out, "    Backing file:     %s (chain depth: %u)\r\n",
                 disk_path(disk_backing(disk)), chain_depth(disk));
+    if (look->is_verbose) {
+        json_t *image = commands_image(disk);
+        print_images(out, image);
+        json_decref(image);
+    }
+}
+
+/* -n and -v in any order, then a name. */
+static bool read_look(struct hmp_call *call, struct block_look *look)
+{
+    for (unsigned i = 1; i < call->word_count; i++) {
+        const char *word = call->words[i];
+        if (*word == '-' && word[1] && !strchr("nv", word[1])) {
+            fprintf(call->out,
+                    "block: unsupported option %s\r\n"
+                    "Try \"help info block\" for more information\r\n",
+                    word);
+            return false;
+        }
+        look->has_nodes |= strcmp(word, "-n") == 0;
+        look->is_verbose |= strcmp(word, "-v") == 0;
+        if (*word != '-')
+            look->wanted = word;
+    }
+    return true;
 }
 
 void hmp_info_block(struct hmp_call *call)
 {
     const struct vm_config *config = machine_config(machine_of(call));
-    const char *wanted = call->words[1];
+    struct block_look look = {0};
     bool is_first = true;
+    if (!read_look(call, &look))
+        return;
     for (unsigned i = 0; i < config->disk_count; i++) {
         const struct config_disk *drive = &config->disks[i];
         const struct disk *disk = machine_disk(machine_of(call), i);
-        if (!disk || (wanted && strcmp(wanted, drive->id) != 0))
+        if (!disk || (look.wanted && strcmp(look.wanted, drive->id) != 0 &&
+                      !(look.has_nodes && strcmp(look.wanted, disk_node_name(disk)) == 0)))
             continue;
         fputs(is_first ? "" : "\r\n", call->out);
-        print_disk(call->out, drive, i, disk);
+        print_disk(call->out, &look, drive, i, disk);
         is_first = false;
     }
-    if (wanted && is_first)
-        fprintf(call->out, "Error: Device '%s' not found\r\n", wanted);
+    if (look.wanted && is_first)
+        fprintf(call->out, "Error: Device '%s' not found\r\n", look.wanted);
 }
 
 void hmp_info_blockstats(struct hmp_call *call)

@@ -92,7 +92,7 @@ static void run_info(struct hmp_call *call)
 
 const struct hmp_command hmp_commands[] = {
     {"help|?", "[cmd] [subcommand]", "show the commands, or one of them", run_help},
-    {"info", "[subcommand] [device]", "show something about the machine", run_info},
+    {"info", "[subcommand] [option] [option] [name]", "show something about the machine", run_info},
     {"stop|s", NULL, "stop the guest", run_stop},
     {"cont|c", NULL, "go on with the guest", run_cont},
     {"system_powerdown", NULL, "press the power button", run_powerdown},
@@ -245,7 +245,8 @@ static void info_stats(struct hmp_call *call)
 
 const struct hmp_command hmp_infos[] = {
     {"balloon", NULL, "how much memory the guest has outside its balloon", hmp_info_balloon},
-    {"block", "[device]", "the disks, or one of them", hmp_info_block},
+    {"block", "[-n] [-v] [device]", "the disks, or one of them; -n: as nodes, -v: their images too",
+     hmp_info_block},
     {"block-jobs", NULL, "the jobs on disks and how far they are", hmp_info_block_jobs},
     {"blockstats", NULL, "counters of the disks", hmp_info_blockstats},
     {"chardev", NULL, "the terminals and sockets", info_chardev},
