@@ -85,12 +85,22 @@ static uint64_t bytes_in_source(const struct job_op *op)
     return op->offset < size ? MIN(op->bytes, size - op->offset) : 0;
 }
 
+/* So may be what is committed into it: beyond its end there is nothing but zeroes to write. */
+static uint64_t bytes_in_destination(const struct job_op *op)
+{
+    uint64_t size = op->job->destination->size_bytes;
+    CHECK(op->offset < size);
+    return MIN(op->bytes, size - op->offset);
+}
+
 static void submit_to(struct job *job, struct disk *disk, struct node *node,
                       struct disk_request *request)
 {
     request->flags |= job->is_quiet && disk == job->options.disk ? DISK_IN_QUIET : 0;
     graph_submit(disk, node, request);
 }
+
+static void read_piece(struct job_op *op);
 
 static void begin(struct job *job, uint64_t offset, uint64_t bytes)
 {
@@ -108,7 +118,10 @@ static void begin(struct job *job, uint64_t offset, uint64_t bytes)
         job->allowed_ns = MAX(job->allowed_ns, now_ns) +
                           (uint64_t)((double)bytes * 1e9 / (double)job->options.speed);
     }
-    submit_to(job, job->options.disk, job->source, &op->request);
+    if (op->request.bytes)
+        submit_to(job, job->options.disk, job->source, &op->request);
+    else
+        read_piece(op);
 }
 
 bool job_overlaps_active(const struct job *job, uint64_t offset, uint64_t bytes)
@@ -174,17 +187,17 @@ static void write_piece(struct job_op *op, bool is_zero)
         .flags =
             (is_zero && job->options.unmap ? DISK_MAY_UNMAP : 0) | (streams ? DISK_IF_ABSENT : 0),
         .offset = op->offset,
-        .bytes = op->bytes,
+        .bytes = bytes_in_destination(op),
         .iov = is_zero ? NULL : &op->iov,
         .iov_count = !is_zero,
         .on_done = on_step,
     };
+    op->iov.iov_len = op->request.bytes;
     submit_to(job, job->destination_disk, job->destination, &op->request);
 }
 
 static void write_read(struct job_op *op)
 {
-    op->iov.iov_len = op->bytes;
     write_piece(op, false);
 }
 
@@ -193,6 +206,10 @@ static void read_piece(struct job_op *op)
     uint64_t bytes = bytes_in_source(op);
     memset(op->buffer + bytes, 0, op->bytes - bytes);
     op->iov = (struct iovec){op->buffer, bytes};
+    if (!bytes) {
+        write_read(op);
+        return;
+    }
     op->state = JOB_OP_READ;
     op->request = (struct disk_request){
         .op = DISK_READ,

@@ -35,13 +35,26 @@ static void scan_next(struct job *job, bool is_marked)
     scan_from(job);
 }
 
-/* Asks the next layer below, as far as one of them reaches. */
+/* A layer that is shorter than what is above it shows zeroes there, whatever lies below; without it
+ * the base would show through, as far as that reaches. */
+static void scan_beyond(struct job *job)
+{
+    const struct node *base = job->options.base;
+    bool shows = base && job->scan_at < base->size_bytes;
+    if (shows)
+        job->scan_bytes = MIN(job->scan_bytes, base->size_bytes - job->scan_at);
+    scan_next(job, shows);
+}
+
+/* Asks the next layer below. */
 static void scan_layer(struct job *job)
 {
-    while (job->scan_node != scan_end(job) && job->scan_node->size_bytes <= job->scan_at)
-        job->scan_node = job->scan_node->backing;
     if (job->scan_node == scan_end(job)) {
         scan_next(job, false);
+        return;
+    }
+    if (job->scan_node->size_bytes <= job->scan_at) {
+        scan_beyond(job);
         return;
     }
     job->scan_bytes = MIN(job->scan_bytes, job->scan_node->size_bytes - job->scan_at);
