@@ -191,6 +191,13 @@ static bool to_range(const struct virtio_blk *blk, uint64_t sector, uint64_t sec
     return true;
 }
 
+/* A driver that does not flush must find each write on stable storage (5.2.6.2). */
+static unsigned durability(const struct virtio_blk *blk, enum disk_op op)
+{
+    bool is_write = op == DISK_WRITE || op == DISK_ZERO;
+    return is_write && !virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_FLUSH) ? DISK_FUA : 0;
+}
+
 static void start_io(struct blk_request *request, enum disk_op op)
 {
     struct virtio_blk *blk = request->blk;
@@ -205,10 +212,7 @@ static void start_io(struct blk_request *request, enum disk_op op)
         reject(request, VIRTIO_BLK_S_OK);
         return;
     }
-    /* A driver that does not flush must find each write on stable storage (5.2.6.2). */
-    unsigned flags =
-        op == DISK_WRITE && !virtio_has(&blk->pci.virtio, VIRTIO_BLK_F_FLUSH) ? DISK_FUA : 0;
-    submit(request, op, flags, offset, request->data_bytes);
+    submit(request, op, durability(blk, op), offset, request->data_bytes);
 }
 
 /* DISCARD and WRITE_ZEROES: one segment, as max_discard_seg and max_write_zeroes_seg say. */
@@ -233,7 +237,8 @@ static void start_erase(struct blk_request *request, enum disk_op op)
     } else if (!sectors) {
         reject(request, VIRTIO_BLK_S_OK);
     } else {
-        submit(request, op, flags ? DISK_MAY_UNMAP : 0, offset, (uint64_t)sectors * SECTOR);
+        submit(request, op, durability(blk, op) | (flags ? DISK_MAY_UNMAP : 0), offset,
+               (uint64_t)sectors * SECTOR);
     }
 }
 

@@ -312,6 +312,9 @@ static void test_writes_are_durable_for_a_driver_that_never_flushes(void **state
     start_with(&f, VIRTIO_FEATURE(VIRTIO_F_VERSION_1), false);
     assert_int_equal(request(&f, VIRTIO_BLK_T_OUT, 0, 512, NULL), VIRTIO_BLK_S_OK);
     assert_int_equal(f.disk->flags_seen, DISK_FUA);
+    f.disk->flags_seen = 0;
+    assert_int_equal(erase(&f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 1, 0), VIRTIO_BLK_S_OK);
+    assert_int_equal(f.disk->flags_seen, DISK_FUA);
     stop(&f);
 }
 
