@@ -2,9 +2,11 @@
 /* raw: an image that is its file's bytes. Requests map one to one; holes are the host's matter. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "disk/format.h"
 
 #define RAW_SLOT_CHUNK 32
@@ -25,6 +27,7 @@ struct raw_chunk {
 struct raw {
     struct node node;
     struct list slots;
+    bool poisoned;            /* nothing may be written any more */
     struct raw_chunk *chunks; /* grow to the greatest number of requests in flight, and stay */
     struct io_request resize;
     uint64_t new_size_bytes;
@@ -54,6 +57,19 @@ static struct raw_slot *slot_get(struct raw *raw)
     return list_entry(list_pop_front(&raw->slots), struct raw_slot, node);
 }
 
+/* The host may have dropped what it could not write, and say yes the next time. */
+static int note_barrier(struct raw *raw, int result)
+{
+    if (!result)
+        return 0;
+    if (!raw->poisoned)
+        log_error("%s: the host could not bring data to the medium (%s); nothing more is written "
+                  "to this image: check the host's disk",
+                  raw->node.path, strerror(-result));
+    raw->poisoned = true;
+    return -EIO;
+}
+
 static void on_io_done(struct io_request *io, int result)
 {
     struct raw_slot *slot = container_of(io, struct raw_slot, io);
@@ -63,6 +79,8 @@ static void on_io_done(struct io_request *io, int result)
         io_submit(slot->raw->node.file, io);
         return;
     }
+    if (io->kind == IO_SYNC)
+        result = note_barrier(slot->raw, result);
     list_push_front(&slot->raw->slots, &slot->node);
     node_complete(request, result);
 }
@@ -130,9 +148,10 @@ static void submit_status(struct raw_slot *slot)
 static void raw_submit(struct node *node, struct disk_request *request)
 {
     struct raw *raw = raw_of(node);
-    struct raw_slot *slot = slot_get(raw);
+    bool is_read = request->op == DISK_READ || request->op == DISK_STATUS;
+    struct raw_slot *slot = raw->poisoned && !is_read ? NULL : slot_get(raw);
     if (!slot) {
-        node_complete_later(node, request, -ENOMEM);
+        node_complete_later(node, request, raw->poisoned ? -EIO : -ENOMEM);
         return;
     }
     slot->request = request;
@@ -154,6 +173,7 @@ static void raw_submit(struct node *node, struct disk_request *request)
 static void on_frozen(struct io_request *io, int result)
 {
     struct raw *raw = container_of(io, struct raw, resize);
+    result = note_barrier(raw, raw->poisoned ? -EIO : result);
     if (!result)
         raw->node.read_only = true;
     raw->on_closed(raw->opaque, result);
