@@ -16,6 +16,7 @@
  *   idle MS                     lets timers run
  *   shrinks BYTES               lets timers run until the image takes no more of its file system
  *   create NAME, apply NAME, delete NAME, snapshots (lists them)
+ *   refused NAME                create, which has to fail
  *   vmstate SIZE, vmwrite OFFSET LENGTH BYTE, vmis OFFSET LENGTH BYTE
  *
  * Exit status 1 and a line on standard error at the first failure.
@@ -193,6 +194,21 @@ static bool snapshot_line(struct driver *driver, const char *verb, const char *n
     return false;
 }
 
+static void refused_line(struct driver *driver, const char *name)
+{
+    struct snapshot snapshot = {.driver = driver};
+    snapshot.request = (struct disk_snapshot_request){
+        .action = DISK_SNAPSHOT_CREATE, .name = name, .on_done = on_snapshot};
+    wait_all(driver);
+    driver->in_flight++;
+    disk_snapshot(driver->disk, &snapshot.request);
+    while (driver->in_flight)
+        loop_run_once(&driver->loop, true);
+    if (!driver->failed)
+        fail("it was not refused", 0);
+    driver->failed = 0;
+}
+
 static void list_snapshots(const struct driver *driver)
 {
     for (size_t i = 0; i < disk_snapshot_count(driver->disk); i++) {
@@ -276,6 +292,8 @@ static void run_line(struct driver *driver, const char *line)
         wait_all(driver);
     } else if (!strcmp(verb, "snapshots")) {
         list_snapshots(driver);
+    } else if (!strcmp(verb, "refused")) {
+        refused_line(driver, word);
     } else if (snapshot_line(driver, verb, word) || vmstate_line(driver, verb, a, b, c)) {
         return;
     } else if (verb[0] && verb[0] != '#')

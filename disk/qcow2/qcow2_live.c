@@ -110,7 +110,7 @@ static void drop_vmstate(struct qcow2 *q)
 static bool is_harmless(int result)
 {
     return result == 0 || result == -ENOENT || result == -EINVAL || result == -EFBIG ||
-           result == -ENOMEM || result == -ENOTSUP;
+           result == -ENOMEM || result == -ENOTSUP || result == -EOVERFLOW;
 }
 
 static void on_work_done(struct loop_job *job)

@@ -101,6 +101,17 @@ def test_snapshot_that_is_not_there(tmp_path):
     assert_clean(image)
 
 
+def test_a_snapshot_that_cannot_be_counted(tmp_path):
+    """It is refused, and the disk goes on."""
+    image = tmp_path / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "refcount_bits=1", image, "1M")
+    lines = ["write 0 65536 17", "wait", "create one"]
+    assert "cannot grow" in drive(image, lines, status=1)
+    drive(image, ["refused one", "write 65536 65536 34", "flush", "wait", "is 0 65536 17"])
+    qemu_io(image, "read -P 34 65536 65536", options=("-f", "qcow2"))
+    assert_clean(image)
+
+
 def test_raw_has_no_snapshots(tmp_path):
     image = tmp_path / "image"
     image.write_bytes(bytes(65536))
