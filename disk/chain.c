@@ -180,6 +180,7 @@ static int describe_backing(const struct node *above, const struct disk_options 
     out->format = format;
     out->read_only = true;
     out->discard_unmap = false;
+    out->snapshot = NULL; /* of the image on top: the one below may have others of that name */
     out->backing_path = out->backing_format = out->data_file_path = NULL;
     return 0;
 }

@@ -202,3 +202,20 @@ def test_amend_expands_zero_clusters(tmp_path, has_backing):
         qemu_img("snapshot", "-a", name, path)
         assert contents(path) == copy
         assert_clean(path)
+
+
+def test_a_snapshot_is_of_the_image_on_top(tmp_path):
+    """The image below has one of the same name, which shows something else."""
+    base, top, out = tmp_path / "base", tmp_path / "top", tmp_path / "out"
+    evisor_img("create", "-f", "qcow2", base, "1M")
+    qemu_io(base, "write -P 1 0 64k")
+    evisor_img("snapshot", "-c", "s", base)
+    qemu_io(base, "write -P 2 0 64k")
+    evisor_img("create", "-f", "qcow2", "-b", "base", "-F", "qcow2", top)
+    qemu_io(top, "write -P 3 64k 64k")
+    for name in ("s", "t"):
+        assert evisor_img("snapshot", "-c", name, top).status == 0
+        result = evisor_img("convert", "-l", name, "-O", "raw", top, out)
+        assert result.status == 0, result
+        shown = out.read_bytes()
+        assert shown[0] == 2 and shown[65536] == 3 and not any(shown[131072:])
