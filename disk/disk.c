@@ -143,7 +143,7 @@ static void check_request(const struct disk *disk, const struct disk_request *re
 {
     bool transfers = request->op == DISK_READ || request->op == DISK_WRITE;
     CHECK(!disk->closing);
-    CHECK(!disk_changes_data(request) || !disk->top->read_only);
+    CHECK(!disk_changes_data(request) || !disk_is_read_only(disk));
     bool is_vmstate = request->flags & DISK_VMSTATE;
     CHECK(transfers || !is_vmstate);
     if (request->op != DISK_FLUSH)
@@ -183,13 +183,16 @@ void disk_admit(struct disk *disk, struct disk_request *request)
         node_complete_later(top, request, 0);
         return;
     }
-    if (disk_changes_data(request) && top->read_only) { /* since it was submitted */
-        node_complete_later(top, request, -EROFS);
+    /* While the disk is held it may change: resubmitting checks. */
+    bool is_held = !list_is_empty(&disk->exclusives);
+    int result = is_held ? 0 : disk_check_late(top, request);
+    if (result) {
+        node_complete_later(top, request, result);
         return;
     }
     if (disk_changes_data(request) && !(request->flags & DISK_VMSTATE))
         disk_mark_bitmaps(top, request);
-    if (!list_is_empty(&disk->exclusives)) {
+    if (is_held) {
         CHECK(!(request->flags & DISK_VMSTATE));
         disk->held_count++;
         list_push_back(&disk->held, &request->node);
@@ -389,7 +392,7 @@ uint64_t disk_size_bytes(const struct disk *disk)
 
 bool disk_is_read_only(const struct disk *disk)
 {
-    return disk->top->read_only;
+    return disk->top->read_only && !disk->is_frozen;
 }
 
 uint32_t disk_discard_granularity(const struct disk *disk)

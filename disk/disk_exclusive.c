@@ -13,16 +13,22 @@
 #include "disk/disk_private.h"
 #include "disk/graph.h"
 
-/* A request that was held while the disk shrank may lie outside of it now, or it may be a write to
+/* While it waited, the disk may have shrunk, so that it lies outside now, or it may be a write to
  * what is only read now. */
+int disk_check_late(const struct node *node, const struct disk_request *request)
+{
+    if (request->op != DISK_FLUSH && !(request->flags & DISK_VMSTATE) &&
+        !range_fits(request->offset, request->bytes, node->size_bytes))
+        return -EIO;
+    return disk_changes_data(request) && node->read_only ? -EROFS : 0;
+}
+
 static void resubmit(struct disk *disk, struct disk_request *request)
 {
     struct node *node = request->target ? request->target : disk->top;
-    if (request->op != DISK_FLUSH && !(request->flags & DISK_VMSTATE) &&
-        !range_fits(request->offset, request->bytes, node->size_bytes))
-        node_complete_later(node, request, -EIO);
-    else if (disk_changes_data(request) && node->read_only)
-        node_complete_later(node, request, -EROFS);
+    int result = disk_check_late(node, request);
+    if (result)
+        node_complete_later(node, request, result);
     else if (request->target || !disk->filter ||
              !disk->filter->intercept(disk->filter->opaque, request))
         node_submit(node, request);
@@ -64,7 +70,7 @@ void disk_exclusive_end(struct disk *disk, int result, const struct error *err)
     void (*on_done)(void *, int, const struct error *) = exclusive->on_done;
     void *opaque = exclusive->opaque;
     CHECK(disk->is_exclusive);
-    disk->is_exclusive = false;
+    disk->is_exclusive = disk->is_frozen = false;
     free(exclusive);
     resize_bitmaps(disk->top);
     if (list_is_empty(&disk->exclusives))

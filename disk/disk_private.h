@@ -37,6 +37,7 @@ struct disk {
     void *on_resize_opaque;
     struct list exclusives; /* struct disk_exclusive */
     bool is_exclusive;      /* the first of them runs */
+    bool is_frozen; /* the top was written to until now, and another takes its place in a moment */
     uint64_t old_size_bytes;
     struct list held;
     uint64_t held_count;
@@ -54,6 +55,8 @@ static inline bool disk_changes_data(const struct disk_request *request)
 
 /* Past the delay: to the filter, to those held, or to the node. */
 void disk_admit(struct disk *disk, struct disk_request *request);
+/* 0, or why a request that had to wait cannot be done any more. */
+int must_check disk_check_late(const struct node *node, const struct disk_request *request);
 /* Bitmaps of a node whose data changes. */
 void disk_mark_bitmaps(struct node *node, const struct disk_request *request);
 

@@ -175,10 +175,12 @@ void graph_resume(struct disk *disk)
 void graph_freeze_top(struct disk *disk, void (*on_done)(void *opaque, int result), void *opaque)
 {
     CHECK(disk->is_exclusive);
-    if (disk->top->read_only || !qcow2_rule(JOB_FREEZE_FIRST))
+    if (disk->top->read_only || !qcow2_rule(JOB_FREEZE_FIRST)) {
         on_done(opaque, 0);
-    else
-        disk->top->ops->freeze(disk->top, on_done, opaque);
+        return;
+    }
+    disk->is_frozen = true;
+    disk->top->ops->freeze(disk->top, on_done, opaque);
 }
 
 static unsigned depth_of(const struct node *node)
