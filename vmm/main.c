@@ -8,11 +8,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "base/check.h"
 #include "base/daemonize.h"
 #include "base/footprint.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "vmm/chardev/terminal.h"
 #include "vmm/control/control.h"
 #include "vmm/control/metrics.h"
 #include "vmm/gdb/gdb.h"
@@ -44,9 +47,24 @@ static void on_signal(uv_signal_t *handle, int number)
     machine_quit(program->machine, SHUTDOWN_HOST_SIGNAL);
 }
 
+/* The host has no page for what the guest, or we, have just touched: nothing can go on. */
+static void on_no_memory(int number)
+{
+    static const char text[] =
+        "evisor: a page of a mapped file is not to be had: is the file system of -mem-path or "
+        "memory-backend-file full? -mem-prealloc tells at the start\n";
+    terminal_restore();
+    unused_result(write(STDERR_FILENO, text, sizeof(text) - 1));
+    raise(number);
+}
+
 static void watch_signals(struct program *program)
 {
+    const struct sigaction no_memory = {.sa_handler = on_no_memory,
+                                        .sa_flags = SA_RESETHAND | SA_NODEFER};
+    sigaction(SIGBUS, &no_memory, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a disk's error, not our end */
     for (size_t i = 0; i < ARRAY_SIZE(ending_signals); i++) {
         uv_signal_init(&program->loop.uv, &program->signals[i]);
         program->signals[i].data = program;

@@ -31,13 +31,19 @@ static void lay_out(struct memory *memory)
 /* Takes every page now. MAP_POPULATE would not do: it comes before the advice on huge pages. */
 static int populate(struct memory *memory, struct error *err)
 {
+    const unsigned long long mib = memory->size / MIB;
     if (madvise(memory->host, memory->size, MADV_POPULATE_WRITE) == 0)
         return 0;
+    if (errno == EFAULT) /* where a touch would have been SIGBUS */
+        return error_set(err, ENOSPC,
+                         "the file system of the guest's memory has no %llu MiB for -mem-prealloc "
+                         "(prealloc=on): make it larger, or use a smaller -m",
+                         mib);
     if (errno != EINVAL) /* as before Linux 5.14 */
         return error_set(err, ENOMEM,
-                         "the host has no %llu MiB for -mem-prealloc: %s; use a smaller -m, or "
-                         "leave -mem-prealloc out",
-                         (unsigned long long)(memory->size / MIB), strerror(errno));
+                         "the host has no %llu MiB for -mem-prealloc (prealloc=on): %s; use a "
+                         "smaller -m, or leave it out",
+                         mib, strerror(errno));
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     for (uint64_t at = 0; at < memory->size; at += page)
         *((volatile char *)memory->host + at) = 0;

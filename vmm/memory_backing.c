@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,6 +31,24 @@ static int open_file(const char *path, const char *what, struct error *err)
     }
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     return fd >= 0 ? fd : error_set_errno(err, errno, "cannot open '%s' for %s", path, what);
+}
+
+/* A file's own: one of another size was made for something else, and would lose what is in it. */
+static int claim_file(const struct memory_backing *backing, const char *path, const char *what,
+                      struct error *err)
+{
+    struct stat info;
+    if (fstat(backing->fd, &info) < 0)
+        return error_set_errno(err, errno, "cannot look at '%s' for %s", path, what);
+    if (S_ISREG(info.st_mode) && info.st_size && (uint64_t)info.st_size != backing->size)
+        return error_set(err, EEXIST,
+                         "'%s' has %lld bytes, %s has %llu: name a folder, or a file that is new, "
+                         "empty or of that size",
+                         path, (long long)info.st_size, what, (unsigned long long)backing->size);
+    if (flock(backing->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return error_set(err, EBUSY, "'%s' is the memory of another machine: name another file",
+                         path);
+    return 0;
 }
 
 /* Takes more addresses than are wanted, and gives back what lies before and after. */
@@ -70,7 +89,8 @@ static int map(struct memory_backing *backing, const char *path, bool is_reserve
 {
     if (path) {
         backing->fd = open_file(path, what, err);
-        return backing->fd < 0 ? backing->fd : map_file(backing, is_reserved, what, err);
+        int result = backing->fd < 0 ? backing->fd : claim_file(backing, path, what, err);
+        return result ? result : map_file(backing, is_reserved, what, err);
     }
     backing->host = map_aligned(backing->size);
     if (backing->host == MAP_FAILED)

@@ -20,9 +20,10 @@ struct memory_backing {
 };
 
 /*
- * Takes no memory yet. `path`: a file, a folder for a file without a name (hugetlbfs), or NULL for
- * memory of the host. `is_reserved`: the host says now, not by a signal later, that a file's huge
- * pages do not suffice. `what` is named by errors.
+ * Takes no memory yet. `path`: a file, which is empty or of this size and nobody else's; a folder
+ * for a file without a name (hugetlbfs); or NULL for memory of the host. `is_reserved`: the host
+ * says now, not by a signal later, that a file's huge pages do not suffice. `what` is named by
+ * errors.
  */
 int must_check memory_backing_init(struct memory_backing *backing, uint64_t size, const char *path,
                                    bool is_reserved, const char *what, struct error *err);

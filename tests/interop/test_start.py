@@ -3,6 +3,7 @@
 
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -52,3 +53,28 @@ def test_an_input_that_has_nothing_takes_no_threads(started):
             "*/comm")]
     # The loop, the CPU and what times it: the pool, which comes with its first job, has four.
     assert len(names) < 5, names
+
+
+def test_memory_that_is_not_to_be_had_is_told(tmp_path):
+    with subprocess.Popen([BUILD / "evisor", "-accel", "soft", "-nic", "none", "-m", "64",
+                           "-display", "none", "-serial", "stdio", *machine.tiny_boot(tmp_path)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout.read(1) == "!"
+        process.send_signal(signal.SIGBUS)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == -signal.SIGBUS
+    assert "is the file system of -mem-path or memory-backend-file full?" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_file_that_may_not_grow_does_not_end_the_machine(tmp_path):
+    """By ulimit -f: its signal is left aside, so that the write fails."""
+    with subprocess.Popen([BUILD / "evisor", "-accel", "soft", "-nic", "none", "-m", "64",
+                           "-display", "none", "-serial", "stdio", *machine.tiny_boot(tmp_path)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(1) == b"!"
+        ignored = re.search(r"^SigIgn:\s*(\w+)", pathlib.Path(
+            f"/proc/{process.pid}/status").read_text(), re.M)
+        process.kill()
+    assert int(ignored.group(1), 16) >> (signal.SIGXFSZ - 1) & 1

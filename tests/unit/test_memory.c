@@ -166,6 +166,44 @@ static void test_too_little_room_is_an_error(void **state)
     unlink(path);
 }
 
+static void expect_refusal(const char *path, const char *part)
+{
+    struct memory memory;
+    struct error err = {0};
+    assert_true(memory_init(&memory, SIZE, path, false, &err) < 0);
+    if (!strstr(err.text, part))
+        fail_msg("'%s' lacks '%s'", err.text, part);
+}
+
+static void test_a_file_of_something_else_is_left_alone(void **state)
+{
+    char path[] = "/tmp/evisor-memory-XXXXXX";
+    (void)state;
+    int fd = mkstemp(path);
+    for (off_t size = 4096; size <= 2 * (off_t)SIZE; size *= 2 * SIZE / 4096) {
+        assert_int_equal(ftruncate(fd, size), 0);
+        assert_int_equal(pwrite(fd, "data", 4, size - 4), 4);
+        expect_refusal(path, "name a folder, or a file that is new, empty or of that size");
+        assert_int_equal(lseek(fd, 0, SEEK_END), size);
+    }
+    close(fd);
+    unlink(path);
+}
+
+static void test_a_file_is_one_machines(void **state)
+{
+    char path[] = "/tmp/evisor-memory-XXXXXX";
+    struct memory first;
+    (void)state;
+    close(mkstemp(path));
+    make(&first, path, false);
+    expect_refusal(path, "is the memory of another machine");
+    memory_fini(&first);
+    make(&first, path, false);
+    memory_fini(&first);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +214,8 @@ int main(void)
         cmocka_unit_test(test_the_host_maps_huge_pages),
         cmocka_unit_test(test_what_is_given_back_is_gone_and_reads_as_zero),
         cmocka_unit_test(test_too_little_room_is_an_error),
+        cmocka_unit_test(test_a_file_of_something_else_is_left_alone),
+        cmocka_unit_test(test_a_file_is_one_machines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
