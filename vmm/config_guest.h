@@ -39,11 +39,12 @@ struct config_serial_port {
     int chardev; /* index, or -1 for none */
 };
 
-/* -object memory-backend-ram and -file */
+/* -object memory-backend-ram, -memfd and -file */
 struct config_memory_backend {
     char *id;   /* NULL: the entry is free */
     char *path; /* of a file or a folder; NULL: memory of the host */
     uint64_t size_bytes;
+    bool is_shared, prealloc;
 };
 
 /* -device virtio-mem-pci */
@@ -63,6 +64,7 @@ struct config_guest {
     struct config_mem mems[CONFIG_MEM_MAX];
     unsigned mem_count;
     struct config_memory_backend memory_backends[CONFIG_MEM_MAX];
+    char *ram_backend; /* -machine memory-backend=, the id of the one that -m's memory is; or NULL */
     char *rng_objects[CONFIG_RNG_OBJECT_MAX]; /* ids; NULL: free */
     char *io_threads[CONFIG_IO_THREAD_MAX];   /* ids of -object iothread; NULL: free */
     uint64_t max_ram_bytes; /* -m maxmem=; 0: not said */

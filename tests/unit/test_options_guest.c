@@ -43,6 +43,52 @@ static void test_guest_services(void **state)
     assert_int_equal(config.chardevs[0].ring_bytes, 1024);
 }
 
+static void test_memory_of_the_machine(void **state)
+{
+    (void)state;
+    take("-kernel k -machine q35,memory-backend=pc.ram -object memory-backend-ram,id=pc.ram,"
+         "size=512M,share=on,x-use-canonical-path-for-ramblock-id=false");
+    assert_int_equal(config.ram_bytes, 512 * MIB);
+    assert_null(config.mem_path);
+    assert_false(config.mem_prealloc);
+    assert_true(config.guest.memory_backends[0].is_shared);
+    take("-kernel k -m 1G -object memory-backend-file,id=m,size=1G,mem-path=/tmp,prealloc=on,"
+         "prealloc-threads=4 -M memory-backend=m");
+    assert_int_equal(config.ram_bytes, GIB);
+    assert_string_equal(config.mem_path, "/tmp");
+    assert_true(config.mem_prealloc);
+    take("-kernel k -object memory-backend-ram,id=m,size=1G,prealloc=on");
+    assert_int_equal(config.ram_bytes, 128 * MIB);
+    assert_false(config.mem_prealloc); /* nobody uses it */
+}
+
+static void test_bad_memory_of_the_machine(void **state)
+{
+    static const char with_m[] = "-kernel k -M memory-backend=m -object memory-backend-ram,id=m,";
+    char line[256];
+    (void)state;
+    refuse("-kernel k -machine memory-backend=m",
+           "there is no such memory backend; add -object memory-backend-ram,id=m,size=SIZE");
+    snprintf(line, sizeof(line), "%ssize=1G -m 2G", with_m);
+    refuse(line, "has 1073741824 bytes, not 2147483648; leave -m out");
+    snprintf(line, sizeof(line), "%ssize=1G -mem-path /tmp", with_m);
+    refuse(line, "leave -mem-path out");
+    snprintf(line, sizeof(line), "%ssize=8M", with_m);
+    refuse(line, "from 16M to 512G");
+    snprintf(line, sizeof(line), "%ssize=20000001", with_m);
+    refuse(line, "in whole MiB");
+    snprintf(line, sizeof(line), "%ssize=1G -device virtio-mem-pci,memdev=m", with_m);
+    refuse(line, "already busy");
+    snprintf(line, sizeof(line), "%ssize=1G,host-nodes=0,policy=bind", with_m);
+    refuse(line, "start by numactl");
+    snprintf(line, sizeof(line), "%ssize=1G,prealloc=maybe", with_m);
+    refuse(line, "say on or off");
+    refuse("-kernel k -object memory-backend-memfd,id=m,size=1G,hugetlb=on", "hugetlbfs");
+    refuse("-kernel k -object memory-backend-ram,id=m,size=1G,prealloc=on "
+           "-device virtio-mem-pci,memdev=m",
+           "leave its prealloc=on out");
+}
+
 static void test_io_threads(void **state)
 {
     (void)state;
@@ -77,6 +123,12 @@ static void test_bad_io_threads(void **state)
     refuse("-kernel k -object rng-random,id=r -drive if=none,id=d,file=d "
            "-device virtio-blk-pci,drive=d,iothread=r",
            "there is no -object iothread with id=r");
+    refuse("-kernel k -object iothread,id=io -drive if=none,id=d,file=d,aio=threads "
+           "-device virtio-blk-pci,drive=d,iothread=io",
+           "leave aio= or iothread= out");
+    refuse("-kernel k -object iothread,id=io -blockdev driver=file,node-name=f,filename=d,aio=threads "
+           "-blockdev driver=raw,file=f,node-name=d -device virtio-blk-pci,drive=d,iothread=io",
+           "leave aio= or iothread= out");
     refuse("-kernel k -object iothread,id=io -device virtio-balloon-pci,iothread=io",
            "leave it out");
     char line[1024] = "-kernel k";
@@ -147,6 +199,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_guest_services, tear_down),
         cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
+        cmocka_unit_test_teardown(test_memory_of_the_machine, tear_down),
+        cmocka_unit_test_teardown(test_bad_memory_of_the_machine, tear_down),
         cmocka_unit_test_teardown(test_io_threads, tear_down),
         cmocka_unit_test_teardown(test_bad_io_threads, tear_down),
         cmocka_unit_test_teardown(test_descriptors_of_the_command_line, tear_down),

@@ -277,13 +277,30 @@ static const struct qom_property mem_properties[] = {
     {"size", "size", NULL, read_mem_size, NULL, false},
     {0}};
 
+static const struct config_memory_backend *backend_of(struct machine *machine,
+                                                      const struct qom_object *object)
+{
+    return &config_of(machine)->guest.memory_backends[object->index];
+}
+
 static json_t *read_backend_size(struct machine *machine, const struct qom_object *object)
 {
-    return json_integer((json_int_t)config_of(machine)->guest.memory_backends[object->index].size_bytes);
+    return json_integer((json_int_t)backend_of(machine, object)->size_bytes);
+}
+
+static json_t *read_share(struct machine *machine, const struct qom_object *object)
+{
+    return json_boolean(backend_of(machine, object)->is_shared);
+}
+
+static json_t *read_prealloc(struct machine *machine, const struct qom_object *object)
+{
+    return json_boolean(backend_of(machine, object)->prealloc);
 }
 
 static const struct qom_property backend_properties[] = {
-    {"share", "bool", NULL, read_true, NULL, true},
+    {"prealloc", "bool", NULL, read_prealloc, NULL, true},
+    {"share", "bool", NULL, read_share, NULL, true},
     {"size", "size", NULL, read_backend_size, NULL, true},
     {0}};
 

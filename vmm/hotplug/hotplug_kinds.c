@@ -173,7 +173,7 @@ static bool backend_is_used(const struct config_guest *guest, const char *id)
     for (unsigned i = 0; i < guest->mem_count; i++)
         if (strcmp(guest->mems[i].memdev, id) == 0)
             return true;
-    return false;
+    return guest->ram_backend && strcmp(guest->ram_backend, id) == 0;
 }
 
 int machine_object_del(struct machine *machine, const char *id, struct error *err)

@@ -207,7 +207,7 @@ static bool is_busy(const struct config_guest *guest, const char *memdev)
     for (unsigned i = 0; i < guest->mem_count; i++)
         if (strcmp(guest->mems[i].memdev, memdev) == 0)
             return true;
-    return false;
+    return guest->ram_backend && strcmp(guest->ram_backend, memdev) == 0;
 }
 
 static int read_mem(struct config_mem *mem, const struct keyval *device, struct error *err)
@@ -239,6 +239,11 @@ int options_mem_load(struct config_guest *guest, const struct keyval *device, un
     if (is_busy(guest, memdev))
         return error_set(err, EBUSY, "%s: can't use already busy memdev: %s", device->option,
                          memdev);
+    if (guest->memory_backends[backend].prealloc)
+        return error_set(err, ENOTSUP,
+                         "%s: the memory of memdev=%s is taken from the host when the guest takes "
+                         "it; leave its prealloc=on out",
+                         device->option, memdev);
     CHECK(guest->mem_count < CONFIG_MEM_MAX); /* as many as backends at most */
     struct config_mem mem = {.size_bytes = guest->memory_backends[backend].size_bytes};
     int result = read_mem(&mem, device, err);
@@ -254,6 +259,42 @@ int options_attach_mem(struct options *options, struct keyval *device, struct er
 {
     unsigned index;
     return options_mem_load(&options->config->guest, device, &index, err);
+}
+
+int options_finish_ram(struct vm_config *config, struct error *err)
+{
+    const char *id = config->guest.ram_backend;
+    int index = id ? options_find_memory_backend(&config->guest, id) : -1;
+    if (!id && !config->ram_bytes)
+        config->ram_bytes = 128 * MIB;
+    if (!id)
+        return 0;
+    if (index < 0)
+        return error_set(err, ENOENT,
+                         "-machine memory-backend=%s: there is no such memory backend; add -object "
+                         "memory-backend-ram,id=%s,size=SIZE",
+                         id, id);
+    const struct config_memory_backend *backend = &config->guest.memory_backends[index];
+    if (config->mem_path)
+        return error_set(err, EINVAL,
+                         "-mem-path %s: the memory is that of -machine memory-backend=%s; leave "
+                         "-mem-path out",
+                         config->mem_path, id);
+    if (config->ram_bytes && config->ram_bytes != backend->size_bytes)
+        return error_set(err, EINVAL,
+                         "-m: -machine memory-backend=%s has %llu bytes, not %llu; leave -m out, or "
+                         "say the same",
+                         id, (unsigned long long)backend->size_bytes,
+                         (unsigned long long)config->ram_bytes);
+    if (backend->size_bytes < RAM_MIN_MIB * MIB || backend->size_bytes > RAM_MAX_GIB * GIB ||
+        backend->size_bytes % MIB)
+        return error_set(err, EINVAL,
+                         "-machine memory-backend=%s: memory must be from %dM to %dG, in whole MiB",
+                         id, RAM_MIN_MIB, RAM_MAX_GIB);
+    config->ram_bytes = backend->size_bytes;
+    config->mem_path = text_copy(backend->path);
+    config->mem_prealloc |= backend->prealloc;
+    return 0;
 }
 
 int options_finish_guest(struct options *options, struct error *err)
@@ -315,6 +356,7 @@ void options_guest_fini(struct config_guest *guest)
         free(guest->rng_objects[i]);
     for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
         free(guest->io_threads[i]);
+    free(guest->ram_backend);
 }
 
 int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,

@@ -277,6 +277,7 @@ int option_machine(struct options *options, const struct option_entry *entry, co
                                                 {"kernel", NULL, NULL},
                                                 {"initrd", NULL, NULL},
                                                 {"append", NULL, NULL},
+                                                {"memory-backend", NULL, NULL},
                                                 {"usb", "off", no_usb},
                                                 {"vmport", "*", NULL},
                                                 {"hpet", "off", absent},
@@ -313,6 +314,7 @@ int option_machine(struct options *options, const struct option_entry *entry, co
     keyval_string(&list, "kernel", &config->kernel);
     keyval_string(&list, "initrd", &config->initrd);
     keyval_string(&list, "append", &config->append);
+    keyval_string(&list, "memory-backend", &config->guest.ram_backend);
     keyval_fini(&list);
     return result;
 }
@@ -516,8 +518,9 @@ static int settle_topology(struct options *options, struct error *err)
 int options_finish_machine(struct options *options, struct error *err)
 {
     struct vm_config *config = options->config;
-    if (!config->ram_bytes)
-        config->ram_bytes = 128 * MIB;
+    int result = options_finish_ram(config, err);
+    if (result)
+        return result;
     if (!config->cpu_model)
         set_string(&config->cpu_model, "host");
     if (!config->accel)

@@ -18,16 +18,28 @@ static const struct keyval_known rng_known[] = {
      "random numbers come from the host's getrandom; leave it out"},
     {0}};
 
+static const char no_nodes[] = "the host places the memory; leave it out, or start by numactl";
+
 static const struct keyval_known memory_known[] = {
     {"qom-type", NULL, NULL},
     {"id", NULL, NULL},
     {"size", NULL, NULL},
     {"mem-path", NULL, NULL},
     {"share", NULL, NULL},
+    {"prealloc", NULL, NULL},
+    {"prealloc-threads", "*", NULL},
     {"merge", "*", NULL},
     {"dump", "*", NULL},
     {"reserve", "*", NULL},
-    {"prealloc", "off", "memory is taken from the host when it is first used; leave it out"},
+    {"align", "*", NULL},
+    {"seal", "*", NULL},
+    {"x-use-canonical-path-for-ramblock-id", "*", NULL},
+    {"policy", "default", no_nodes},
+    {"host-nodes", "", no_nodes},
+    {"readonly", "off", "a guest writes to its memory; leave it out"},
+    {"pmem", "off", "there is no persistent memory; leave it out"},
+    {"discard-data", "off", "the file is kept; name a folder, whose file ends with the machine"},
+    {"hugetlb", "off", "use memory-backend-file with mem-path= a mounted hugetlbfs"},
     {0}};
 
 static const char no_polling[] = "the thread waits for the kernel and does not poll; leave it out";
@@ -100,13 +112,10 @@ static int add_id(char *ids[], unsigned count, struct keyval *list,
 }
 
 /* A folder's file is nobody else's; what is in another is changed, which has to be wanted. */
-static int check_file(const struct keyval *list, const char *path, struct error *err)
+static int check_file(const struct keyval *list, const char *path, bool is_shared,
+                      struct error *err)
 {
     struct stat info;
-    bool is_shared = false;
-    int result = keyval_bool(list, "share", &is_shared, err);
-    if (result)
-        return result;
     if (!path)
         return error_set(err, EINVAL, "%s: mem-path property not set", list->option);
     if (!is_shared && (stat(path, &info) || !S_ISDIR(info.st_mode)))
@@ -117,33 +126,46 @@ static int check_file(const struct keyval *list, const char *path, struct error 
     return 0;
 }
 
+static int read_memory(struct config_memory_backend *backend, const struct keyval *list,
+                       struct error *err)
+{
+    const char *path = keyval_get(list, "mem-path");
+    bool is_file = strcmp(keyval_get(list, "qom-type"), "memory-backend-file") == 0;
+    int result = keyval_bool(list, "share", &backend->is_shared, err);
+    if (!result)
+        result = keyval_bool(list, "prealloc", &backend->prealloc, err);
+    if (!result)
+        result = keyval_size(list, "size", 1, &backend->size_bytes, err);
+    if (result)
+        return result;
+    if (!backend->size_bytes)
+        return error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
+                         list->option);
+    if (is_file)
+        return check_file(list, path, backend->is_shared, err);
+    return path ? error_set(err, EINVAL, "%s: mem-path= belongs to memory-backend-file",
+                            list->option)
+                : 0;
+}
+
 static int add_memory(struct config_guest *guest, struct keyval *list, const char *id,
                       struct error *err)
 {
-    struct config_memory_backend *backend = guest->memory_backends;
-    const char *path = keyval_get(list, "mem-path");
-    bool is_file = strcmp(keyval_get(list, "qom-type"), "memory-backend-file") == 0;
+    struct config_memory_backend *backend = guest->memory_backends, read = {0};
     int result = keyval_check(list, memory_known, err);
     while (backend < guest->memory_backends + CONFIG_MEM_MAX && backend->id)
         backend++;
     if (!result && backend == guest->memory_backends + CONFIG_MEM_MAX)
         result =
             error_set(err, E2BIG, "%s: more than %d memory backends", list->option, CONFIG_MEM_MAX);
-    if (!result && is_file)
-        result = check_file(list, path, err);
-    else if (!result && path)
-        result =
-            error_set(err, EINVAL, "%s: mem-path= belongs to memory-backend-file", list->option);
-    uint64_t size = 0;
     if (!result)
-        result = keyval_size(list, "size", 1, &size, err);
-    if (!result && !size)
-        result = error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
-                           list->option);
-    if (!result)
-        *backend = (struct config_memory_backend){
-            .id = text_copy(id), .path = text_copy(path), .size_bytes = size};
-    return result;
+        result = read_memory(&read, list, err);
+    if (result)
+        return result;
+    *backend = read;
+    backend->id = text_copy(id);
+    backend->path = text_copy(keyval_get(list, "mem-path"));
+    return 0;
 }
 
 int options_object_load(struct config_guest *guest, struct keyval *list, struct error *err)

@@ -181,6 +181,8 @@ bool must_check options_read_io_thread(const struct config_guest *guest,
                                        const struct keyval *device, unsigned *number);
 option_parse_fn option_add_fd;
 int options_finish_guest(struct options *options, struct error *err);
+/* How much memory, and from where: -m, -mem-path and -machine memory-backend=. */
+int must_check options_finish_ram(struct vm_config *config, struct error *err);
 void options_guest_fini(struct config_guest *guest);
 /* options_device.c */
 option_parse_fn option_device;

@@ -40,11 +40,12 @@ static const char no_share[] = "shared folders are not there; copy files over ss
 
 const struct option_entry option_table[] = {
     HEADING("Machine"),
-    {"machine", "[type=]q35[,accel=LIST]",
+    {"machine", "[type=]q35[,accel=LIST][,memory-backend=ID]",
      "The machine. There is one: a subset of Intel's Q35 with virtio devices; pc is accepted and "
-     "means the same. accel= is as -accel. -M is short for it.",
+     "means the same. accel= is as -accel. memory-backend= names the -object that the guest's "
+     "memory is; -m may then be left out. -M is short for it.",
      option_machine, NULL, NULL},
-    ALIAS("M", "[type=]q35[,accel=LIST]", option_machine),
+    ALIAS("M", "[type=]q35[,accel=LIST][,memory-backend=ID]", option_machine),
     {"accel", "LIST",
      "What runs the guest's instructions: kvm, or soft (evisor's own CPU, also called tcg). In a "
      "list such as kvm:soft, which is the default, the first that this host can use is taken.",
@@ -66,8 +67,8 @@ const struct option_entry option_table[] = {
      "maxmem bounds it together with memory devices (-device virtio-mem-pci).",
      option_m, NULL, NULL},
     {"mem-path", "PATH",
-     "Takes the guest's memory from a file, or from files in a folder such as "
-     "a mounted hugetlbfs.",
+     "Takes the guest's memory from a file without a name in a folder such as a mounted hugetlbfs, "
+     "or from a file that is new, empty or of that size, which keeps it.",
      option_mem_path, NULL, NULL},
     {"mem-prealloc", NULL,
      "Takes all of the guest's memory from the host at the start, in huge pages where it has some, "
@@ -197,9 +198,10 @@ const struct option_entry option_table[] = {
      option_device, NULL, NULL},
     {"object",
      "rng-builtin,id=ID|iothread,id=ID|memory-backend-ram,id=ID,size=SIZE|memory-backend-file,"
-     "id=ID,size=SIZE,mem-path=PATH[,share=on]",
+     "id=ID,size=SIZE,mem-path=PATH[,share=on][,prealloc=on]",
      "A source for virtio-rng-pci,rng=ID, which is the host's getrandom in any case; the memory of "
-     "a virtio-mem-pci,memdev=ID, from a file or a folder such as a mounted hugetlbfs if wanted; a "
+     "a virtio-mem-pci,memdev=ID or, by -machine memory-backend=ID, the guest's own, from a file or "
+     "a folder such as a mounted hugetlbfs if wanted, all of it at the start with prealloc=on; a "
      "thread that does the host's part of the I/O of disks with iothread=ID, beside the one loop.",
      option_object, NULL, NULL},
     {"add-fd", "fd=NUMBER,set=NUMBER[,opaque=TEXT]",
