@@ -173,6 +173,11 @@ uint64_t map_size_bytes(const struct map *map)
     return map->layers[0].size_bytes;
 }
 
+unsigned map_layer_count(const struct map *map)
+{
+    return map->depth;
+}
+
 /* --- one layer --- */
 
 /* Asking the file system is slow: the answer is kept. */
@@ -364,6 +369,7 @@ int map_find(struct map *map, uint64_t offset, uint64_t end, unsigned depth, str
         *out = (struct map_extent){.offset = offset, .depth = i, .path = layer->path};
         if (offset >= layer->size_bytes) { /* shorter than what it backs: zeroes follow */
             out->kind = MAP_ABSENT;
+            out->is_hidden = true;
             out->bytes = end - offset;
             return 0;
         }

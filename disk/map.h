@@ -27,6 +27,7 @@ struct map_extent {
     uint64_t bytes;
     enum map_kind kind;
     unsigned depth; /* 0 is the top layer; of MAP_ABSENT the deepest one looked at */
+    bool is_hidden; /* MAP_ABSENT: a layer ends before here, and what is below it does not show */
     bool has_host;  /* a place in that layer's file: MAP_DATA, and MAP_ZERO set aside */
     uint64_t host_offset;
     const char *path; /* of the layer */
@@ -45,6 +46,7 @@ int must_check map_open(struct loop *loop, const struct map_options *options, st
 void map_close(struct map *map);
 
 uint64_t map_size_bytes(const struct map *map);
+unsigned map_layer_count(const struct map *map);
 
 /*
  * The extent that begins at `offset` (below the size), looking through the first `depth` layers; 0

@@ -219,3 +219,29 @@ def test_a_snapshot_is_of_the_image_on_top(tmp_path):
         assert result.status == 0, result
         shown = out.read_bytes()
         assert shown[0] == 2 and shown[65536] == 3 and not any(shown[131072:])
+
+
+@pytest.mark.parametrize("options", ["compat=1.1", "compat=0.10"])
+def test_a_flat_image_becomes_an_overlay(tmp_path, options):
+    """What it does not have is zero, though the backing file has something there."""
+    base, flat, top = tmp_path / "base", tmp_path / "flat", tmp_path / "top"
+    for path, written in ((base, "write -P 1 0 1M"), (flat, "write -P 2 100k 70k")):
+        evisor_img("create", "-f", "qcow2", path, "1M")
+        qemu_io(path, written)
+    assert evisor_img("convert", "-O", "qcow2", "-o", options, "-B", base, "-F", "qcow2", flat,
+                      top).status == 0
+    assert contents(top) == contents(flat)
+
+
+def test_commit_past_a_short_image(tmp_path):
+    """What lies below the end of an image does not show above it, nor where it is committed."""
+    base, middle, top = tmp_path / "base", tmp_path / "middle", tmp_path / "top"
+    evisor_img("create", "-f", "qcow2", base, "1M")
+    qemu_io(base, "write -P 1 0 1M")
+    evisor_img("create", "-f", "qcow2", "-b", "base", "-F", "qcow2", middle, "200k")
+    evisor_img("create", "-f", "qcow2", "-b", "middle", "-F", "qcow2", top, "1M")
+    qemu_io(top, "write -P 3 500k 30k")
+    before = contents(top)
+    assert evisor_img("commit", "-q", "-b", "base", top).status == 0
+    assert contents(base) == before
+    assert contents(top) == before

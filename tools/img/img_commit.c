@@ -170,7 +170,7 @@ static int copy_extent(struct commit *commit, const struct map_extent *extent, v
 {
     uint64_t end = extent->offset + extent->bytes;
     int result = 0;
-    if (extent->kind == MAP_ZERO)
+    if (extent->kind == MAP_ZERO || extent->kind == MAP_ABSENT)
         return on_disk(commit->base.disk, DISK_ZERO, extent->offset, NULL, extent->bytes);
     for (uint64_t at = extent->offset; at < end && !result; at += CHUNK_BYTES) {
         uint64_t bytes = MIN(CHUNK_BYTES, end - at);
@@ -191,7 +191,7 @@ static int copy_all(struct commit *commit)
         struct map_extent extent;
         if (map_find(commit->top.map, at, size, commit->depth, &extent, &commit->err))
             result = -commit->err.code;
-        else if (extent.kind != MAP_ABSENT)
+        else if (extent.kind != MAP_ABSENT || extent.is_hidden)
             result = copy_extent(commit, &extent, data);
         at += result ? 0 : extent.bytes;
         img_progress_report(NULL, at, size);

@@ -102,24 +102,33 @@ static struct img_copy_source *source_at(const struct img_copy *copy, uint64_t o
     return &copy->sources[i - 1];
 }
 
+/* What a source without a backing file does not have is zero, whatever the target's shows. */
+static int look_up(struct run *run, uint64_t offset, struct map_extent *out)
+{
+    struct img_copy *copy = run->copy;
+    struct img_copy_source *source = source_at(copy, offset);
+    int result = map_find(source->map, offset - source->start, map_size_bytes(source->map),
+                          copy->map_depth, out, run->err);
+    if (result)
+        run->result = result;
+    else if (copy->has_backing && out->kind == MAP_ABSENT && map_layer_count(source->map) == 1)
+        out->kind = MAP_ZERO;
+    return result;
+}
+
 /* Is the byte at `offset` data, and up to where is it as one? */
 static int find_extent(struct run *run, uint64_t offset, bool *is_data, uint64_t *end)
 {
     struct img_copy *copy = run->copy;
-    struct img_copy_source *source = source_at(copy, offset);
     struct map_extent extent;
-    uint64_t at = offset - source->start;
     if (!copy->sparse_bytes) {
         *is_data = true;
         *end = copy->size_bytes;
         return 0;
     }
-    int result =
-        map_find(source->map, at, map_size_bytes(source->map), copy->map_depth, &extent, run->err);
-    if (result) {
-        run->result = result;
+    int result = look_up(run, offset, &extent);
+    if (result)
         return result;
-    }
     *is_data = extent.kind == MAP_DATA || extent.kind == MAP_COMPRESSED;
     if (copy->has_backing && extent.kind == MAP_ZERO)
         *is_data = !copy->can_zero || !is_aligned(offset, run->unit_bytes) ||
@@ -131,17 +140,12 @@ static int find_extent(struct run *run, uint64_t offset, bool *is_data, uint64_t
 /* With a backing file of the target, what the source does not have itself is not touched. */
 static int is_untouched(struct run *run, uint64_t offset, bool *untouched)
 {
-    struct img_copy *copy = run->copy;
-    struct img_copy_source *source = source_at(copy, offset);
     struct map_extent extent;
     *untouched = false;
-    if (!copy->has_backing)
+    if (!run->copy->has_backing)
         return 0;
-    int result = map_find(source->map, offset - source->start, map_size_bytes(source->map),
-                          copy->map_depth, &extent, run->err);
-    if (result)
-        run->result = result;
-    else
+    int result = look_up(run, offset, &extent);
+    if (!result)
         *untouched = extent.kind == MAP_ABSENT;
     return result;
 }
@@ -358,8 +362,8 @@ static int place_foreign(struct piece *piece, size_t index, uint8_t *data)
     uint64_t host_offset;
     if (!bytes)
         return -ENOMEM;
-    int result = foreign_writer_place(writer, piece->offset / run->unit_bytes + index, bytes,
-                                      &host_offset);
+    int result =
+        foreign_writer_place(writer, piece->offset / run->unit_bytes + index, bytes, &host_offset);
     if (!result)
         add_write(piece, host_offset, is_packed ? piece->packed + index * run->packed_room : data,
                   bytes);
