@@ -181,6 +181,7 @@ static int describe_backing(const struct node *above, const struct disk_options 
     out->read_only = true;
     out->discard_unmap = false;
     out->snapshot = NULL; /* of the image on top: the one below may have others of that name */
+    out->cache_entry_bytes = 0; /* it may have smaller clusters */
     out->backing_path = out->backing_format = out->data_file_path = NULL;
     return 0;
 }

@@ -77,6 +77,14 @@ def test_unit_of_the_cache_must_fit(tmp_path):
         assert "power of two" in drive(image, ["size"], ("-e", entry), status=1)
 
 
+def test_unit_of_the_cache_is_of_the_image_on_top(tmp_path):
+    base, top = tmp_path / "base", tmp_path / "top"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", base, "1M")
+    qemu_io(base, "write -P 5 0 1M", options=("-f", "qcow2"))
+    qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
+    drive(top, ["is 0 1048576 5"], ("-e", "65536"))
+
+
 def test_unused_tables_leave_the_cache(tmp_path):
     image = tmp_path / "image"
     qemu_img("create", "-q", "-f", "qcow2", image, "4G")
