@@ -4,8 +4,9 @@
  * that O_DIRECT cannot take as they are.
  *
  * Under O_DIRECT a request whose memory is unaligned is copied through an aligned buffer in the
- * pool. A write whose offset or length is unaligned must read its first and last block, so it runs
- * alone: what comes after it is held until it is done, and it waits for what came before.
+ * pool. A write (of zeroes, too) whose offset or length is unaligned must read its first and last
+ * block, so it runs alone: what comes after it is held until it is done, and it waits for what came
+ * before.
  */
 #include "disk/io.h"
 
@@ -48,9 +49,12 @@ static bool place_is_aligned(const struct io_host *host, const struct io_request
     return is_aligned(request->offset | request->bytes, host->alignment);
 }
 
+/* Zeroes may turn out to be written, too. */
 static bool must_run_alone(const struct io_host *host, const struct io_request *request)
 {
-    return host->direct && request->kind == IO_WRITE && !place_is_aligned(host, request);
+    bool may_write =
+        request->kind == IO_WRITE || request->kind == IO_ZERO || request->kind == IO_PUNCH;
+    return host->direct && may_write && !place_is_aligned(host, request);
 }
 
 /* Hands a request to an engine. */

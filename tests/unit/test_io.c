@@ -25,7 +25,8 @@ struct host_habits {
     size_t most_bytes; /* that a call transfers; 0: all */
     bool interrupts;   /* every other call */
     bool has_no_fallocate;
-    unsigned calls;
+    unsigned reads_together; /* each read ends after so many have begun, or a while */
+    unsigned calls, reads;
 };
 
 static struct host_habits habits;
@@ -58,7 +59,12 @@ ssize_t __wrap_preadv(int fd, const struct iovec *iov, int count, off_t offset)
     if (is_interrupted())
         return -1;
     count = shorten(some, iov, MIN(count, 64));
-    return __real_preadv(fd, some, count, offset);
+    ssize_t result = __real_preadv(fd, some, count, offset);
+    __atomic_add_fetch(&habits.reads, 1, __ATOMIC_SEQ_CST);
+    for (unsigned ms = 0; ms < 500; ms++)
+        if (__atomic_load_n(&habits.reads, __ATOMIC_SEQ_CST) < habits.reads_together)
+            usleep(1000);
+    return result;
 }
 
 ssize_t __wrap_pwritev(int fd, const struct iovec *iov, int count, off_t offset)
@@ -253,16 +259,46 @@ static void test_zeroes(void **state)
     close_file(fixture);
 }
 
+/* Without a call that makes zeroes, blocks that zeroes share with data are read and written: one
+ * after the other, or what was zero comes back. */
+static void test_zeroes_beside_each_other(void **state)
+{
+    enum { COUNT = 4 };
+    struct outcome outcomes[COUNT] = {0};
+    struct fixture *fixture = open_file(engines[(size_t)*state].aio, false);
+    assert_int_equal(run(fixture, IO_WRITE, fixture->data, 0, FILE_BYTES), 0);
+    if (io_change_mode(fixture->file, true, false)) { /* blocks of 4 KiB from now on */
+        close_file(fixture);
+        skip();
+    }
+    habits = (struct host_habits){.has_no_fallocate = true, .reads_together = 2};
+    for (unsigned i = 0; i < COUNT; i++) {
+        outcomes[i].request = (struct io_request){.kind = i & 1 ? IO_ZERO : IO_PUNCH,
+                                                  .offset = i * 1024,
+                                                  .bytes = 512,
+                                                  .on_done = on_done};
+        memset(fixture->data + i * 1024, 0, 512);
+        io_submit(fixture->file, &outcomes[i].request);
+    }
+    for (unsigned i = 0; i < COUNT; i++) {
+        while (!outcomes[i].done)
+            loop_run_once(&fixture->loop, true);
+        assert_int_equal(outcomes[i].result, 0);
+    }
+    habits = (struct host_habits){0};
+    assert_contents(fixture);
+    close_file(fixture);
+}
+
 #define WITH(test, engine)    cmocka_unit_test_prestate(test, (void *)engine)
 #define FOR_EACH_ENGINE(test) WITH(test, 0), WITH(test, 1), WITH(test, 2), WITH(test, 3)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FOR_EACH_ENGINE(test_pieces),
-        FOR_EACH_ENGINE(test_past_the_end),
-        FOR_EACH_ENGINE(test_size_limit),
-        FOR_EACH_ENGINE(test_zeroes),
+        FOR_EACH_ENGINE(test_pieces),           FOR_EACH_ENGINE(test_past_the_end),
+        FOR_EACH_ENGINE(test_size_limit),       FOR_EACH_ENGINE(test_zeroes),
+        WITH(test_zeroes_beside_each_other, 0),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
