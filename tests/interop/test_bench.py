@@ -319,6 +319,9 @@ def test_figures_are_written(tmp_path):
     (["disk", "--format", "null", "--block", "1000"], "multiple of 512"),
     (["disk", "--format", "null", "--depth", "1000"], "--depth: '1000' is no number from 1 to 256"),
     (["disk", "--image-mib", "1000000000"], "use a smaller --image-mib"),
+    # Before there is an image: this one would be too large.
+    (["blk", "--image-mib", "1000000000", "--depth", "8,100"], "at most 85 requests"),
+    (["disk", "--image-mib", "1000000000", "--write", "--verify", "--block", "1000"], "multiple of 512"),
     (["blk", "--json", "/nowhere/x"], "--json: /nowhere/x cannot be written"),
     (["blk", "--plot", "x.txt"], "ends in .svg"),
     (["blk", "--depth", "4,x"], "'x' is no number above 0"),

@@ -32,6 +32,7 @@ struct path_options {
     bool is_write, is_random, is_direct;
     bool verifies;       /* writes only: what was written is read back and compared */
     bool is_mixed;       /* reads and writes, by `read_percent` */
+    bool is_check;       /* the options are looked at, nothing runs */
     bool is_registered;  /* the driver's memory is registered with io_uring */
     bool has_io_threads; /* every disk of ours has one of its own */
     unsigned read_percent;

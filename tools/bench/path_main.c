@@ -15,6 +15,7 @@
 
 static const struct option long_options[] = {
     {"block", required_argument, NULL, 'b'},
+    {"check", no_argument, NULL, 'c'},
     {"depth", required_argument, NULL, 'd'},
     {"direct", no_argument, NULL, 't'},
     {"direction", required_argument, NULL, 'n'},
@@ -76,6 +77,9 @@ static int add_name(const char **names, const char *name, unsigned *disks)
 static int set_flag(struct path_options *options, int letter)
 {
     switch (letter) {
+    case 'c':
+        options->is_check = true;
+        return 0;
     case 'g':
         options->is_registered = true;
         return 0;
@@ -274,6 +278,8 @@ int main(int argc, char **argv)
     bool is_net = path->run == path_run_net;
     if (is_net ? check_net(&options) : check(&options, path->has_queue))
         return 1;
+    if (options.is_check)
+        return 0;
     if (path->run(&options, &result, &err)) {
         fprintf(stderr, "evisor-bench: %s\n", err.text);
         return 1;

@@ -117,7 +117,7 @@ class BareExits:
 def measure_exit(options, folder):
     """One port exit and one memory exit: from the guest through the loop and back."""
     peers = [Exits(peer, folder) for peer in machines(options.accel, options.vs != "none")]
-    if options.accel == "kvm" and bare_exits_us() is not None:
+    if options.accel == "kvm" and options.vs == "all" and bare_exits_us() is not None:
         peers.append(BareExits())
     found = alternate(peers, options.runs, lambda peer: peer.us())
     for index, kind in enumerate(("port", "memory")):
@@ -138,7 +138,7 @@ def to_init(options, accel, folder):
     if not can_boot_stock_kernel(accel, kernel):
         return
     peers = machines(accel, options.vs != "none")
-    if accel == "kvm" and options.vs != "none" and shutil.which("lkvm"):
+    if accel == "kvm" and options.vs == "all" and shutil.which("lkvm"):
         peers.append(Lkvm())
     boot = stock_boot(kernel, folder)
     marks = alternate(peers, options.runs,

@@ -7,7 +7,6 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 
 from guestkit import packages
@@ -35,8 +34,8 @@ EPILOG = """examples:
   evisor-bench guest --accel soft          fio and iperf3 in a stock guest, beside QEMU
   evisor-bench nbd --depth 16 --random --json result.json --plot result.svg
 
-Peers run in alternation. A ratio above 1 means that evisor is better; p is the chance, by a
-permutation test, that there is no difference."""
+Peers run in alternation. A ratio above 1 means that evisor is better; p is the chance that as large
+a difference comes about where there is none, by a permutation test."""
 
 
 QUEUES_MAX, DISKS_MAX = 8, 8
@@ -84,6 +83,14 @@ def add_common(command, name, runs):
     command.add_argument("--plot", metavar="FILE.svg", help="draw them (needs matplotlib)")
 
 
+BLOCK_HELP = "size of a request (default 4096)"
+
+
+def add_seconds(command, default):
+    command.add_argument("--seconds", type=seconds, default=default, metavar="N",
+                         help=f"how long a run takes (default {default})")
+
+
 def add_disk_options(command, name):
     """What a path does not have is not offered: engine and NBD know no queues and no guest."""
     has_device = name in ("blk", "kick")
@@ -96,7 +103,7 @@ def add_disk_options(command, name):
                          if name != "nbd" else None)
     command.add_argument("--image-mib", type=positive, default=1024, metavar="N",
                          help="size of an image made for the run (default 1024)")
-    command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
+    command.add_argument("--block", type=positive, default=4096, metavar="BYTES", help=BLOCK_HELP)
     command.add_argument("--depth", type=positives, default=[32], metavar="N[,N...]",
                          help="requests in flight; several depths are measured one after the "
                          "other, and drawn as a curve (default 32)")
@@ -109,8 +116,7 @@ def add_disk_options(command, name):
                              help="virtqueues of a disk, over which its depth is spread (default 1)")
     command.add_argument("--read-percent", type=positive, default=None, metavar="N",
                          help="a mix of N %% reads, the rest writes")
-    command.add_argument("--seconds", type=seconds, default=3, metavar="N",
-                         help="how long a run takes (default 3)")
+    add_seconds(command, 3)
     flags = {"write": "writes instead of reads", "random": "at random offsets",
              "direct": "O_DIRECT"}
     if name != "nbd":
@@ -138,7 +144,7 @@ def add_net_options(command):
                          "connections at once (default 1, then 4)")
     command.add_argument("--depth", type=positives, default=[32], metavar="N",
                          help="frames that the driver has in flight, without a TCP stack (default 32)")
-    command.add_argument("--seconds", type=seconds, default=2, metavar="N")
+    add_seconds(command, 2)
 
 
 def add_guest_options(command):
@@ -146,11 +152,14 @@ def add_guest_options(command):
     command.add_argument("--image", metavar="FILE", action="append", help="the guest's second disk, "
                          "which is written (default: one made for the run)")
     command.add_argument("--format", choices=["raw", "qcow2"], default="raw")
-    command.add_argument("--image-mib", type=positive, default=256, metavar="N")
-    command.add_argument("--block", type=positive, default=4096, metavar="BYTES")
-    command.add_argument("--depth", type=positives, default=[32], metavar="N")
-    command.add_argument("--cpus", type=positive, default=1, metavar="N")
-    command.add_argument("--seconds", type=seconds, default=5, metavar="N")
+    command.add_argument("--image-mib", type=positive, default=256, metavar="N",
+                         help="size of an image made for the run (default 256)")
+    command.add_argument("--block", type=positive, default=4096, metavar="BYTES", help=BLOCK_HELP)
+    command.add_argument("--depth", type=positives, default=[32], metavar="N",
+                         help="fio's requests in flight (default 32)")
+    command.add_argument("--cpus", type=positive, default=1, metavar="N",
+                         help="of the guest (default 1)")
+    add_seconds(command, 5)
 
 
 def parser():
@@ -244,6 +253,8 @@ def check_disk(options):
         raise packages.Failure("QEMU is not driven without an image: leave --vs out, or use raw")
     if options.queues > QUEUES_MAX:
         raise packages.Failure(f"--queues is from 1 to {QUEUES_MAX}")
+    if options.what != "nbd":
+        path.check_limits(options.what, options)
 
 
 def check_disks(options):

@@ -9,7 +9,6 @@ also here, beside the one loop without them.
 """
 
 import concurrent.futures
-
 import functools
 import json
 import pathlib
@@ -23,7 +22,7 @@ from guestkit import packages
 
 from . import storage_daemon, syscalls
 from .figures import OURS, Figure, alternate, pick
-from .peers import BENCH_PATH, EVISOR_IMG, json_in, run_json
+from .peers import BENCH_PATH, EVISOR_IMG, json_in, run_json, run_program
 
 MIB = 1 << 20
 
@@ -73,6 +72,17 @@ def path_command(kind, options, depth, where):
     if options.read_percent is not None:
         command += ["--read-percent", str(options.read_percent)]
     return command
+
+
+def without_verify(command):
+    return [word for word in command if word != "--verify"]
+
+
+def check_limits(kind, options):
+    """What a run would refuse is refused before an image is made for it."""
+    for depth in options.depth:
+        run_program([*without_verify(path_command(kind, options, depth, [
+            "--format", "null", "--disks", str(options.disks)])), "--check"])
 
 
 def each(option, names):
@@ -264,8 +274,8 @@ class Vhost(Ours):
     def __init__(self, options, depth, images, folder):  # pylint: disable=super-init-not-called
         self.name = "QEMU vhost-user" if len(images) == 1 else "QEMU iothreads"
         self.daemon = storage_daemon.StorageDaemon(images, options, folder)
-        self.command = [word for word in path_command(
-            "vhost", options, depth, each("--socket", self.daemon.sockets)) if word != "--verify"]
+        self.command = without_verify(path_command("vhost", options, depth,
+                                                   each("--socket", self.daemon.sockets)))
 
     def run(self):
         with self.daemon:

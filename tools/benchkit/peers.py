@@ -86,8 +86,8 @@ def json_in(output):
     return json.loads(output[max(output.find("{"), 0):])
 
 
-def run_json(command):
-    """What a program prints, as JSON; its failure is ours."""
+def run_program(command):
+    """What a program prints; its failure is ours."""
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               check=False, timeout=PROGRAM_TIMEOUT)
@@ -99,7 +99,11 @@ def run_json(command):
         # Our own program says whose it is.
         raise packages.Failure(said.removeprefix("evisor-bench: ") if command[0] == str(BENCH_PATH)
                                else f"{command[0]}: {said}")
-    return json_in(done.stdout)
+    return done.stdout
+
+
+def run_json(command):
+    return json_in(run_program(command))
 
 
 @contextlib.contextmanager
