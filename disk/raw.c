@@ -28,6 +28,7 @@ struct raw {
     struct node node;
     struct list slots;
     bool poisoned;            /* nothing may be written any more */
+    bool unsynced;            /* something was written since the last barrier began */
     struct raw_chunk *chunks; /* grow to the greatest number of requests in flight, and stay */
     struct io_request resize;
     uint64_t new_size_bytes;
@@ -70,16 +71,25 @@ static int note_barrier(struct raw *raw, int result)
     return -EIO;
 }
 
+static void submit_barrier(struct raw *raw, struct io_request *io,
+                           void (*on_done)(struct io_request *io, int result))
+{
+    *io = (struct io_request){.kind = IO_SYNC, .on_done = on_done};
+    raw->unsynced = false;
+    io_submit(raw->node.file, io);
+}
+
 static void on_io_done(struct io_request *io, int result)
 {
     struct raw_slot *slot = container_of(io, struct raw_slot, io);
     struct disk_request *request = slot->request;
-    if (result == 0 && request->durable && io->kind != IO_SYNC) {
-        *io = (struct io_request){.kind = IO_SYNC, .on_done = on_io_done};
-        io_submit(slot->raw->node.file, io);
+    bool is_barrier = io->kind == IO_SYNC;
+    slot->raw->unsynced |= !is_barrier && io->kind != IO_READ;
+    if (result == 0 && request->durable && !is_barrier) {
+        submit_barrier(slot->raw, io, on_io_done);
         return;
     }
-    if (io->kind == IO_SYNC)
+    if (is_barrier)
         result = note_barrier(slot->raw, result);
     list_push_front(&slot->raw->slots, &slot->node);
     node_complete(request, result);
@@ -97,11 +107,10 @@ static enum io_kind io_kind_of(const struct disk_request *request)
     case DISK_DISCARD:
         return IO_PUNCH;
     case DISK_FLUSH:
-        return IO_SYNC;
     case DISK_STATUS:
         break;
     }
-    UNREACHABLE("every operation is listed");
+    UNREACHABLE("others transfer nothing");
 }
 
 /* In the pool: the file system may have to look on the medium. */
@@ -159,6 +168,10 @@ static void raw_submit(struct node *node, struct disk_request *request)
         submit_status(slot);
         return;
     }
+    if (request->op == DISK_FLUSH) {
+        submit_barrier(raw, &slot->io, on_io_done);
+        return;
+    }
     slot->io = (struct io_request){
         .kind = io_kind_of(request),
         .offset = request->offset,
@@ -184,13 +197,13 @@ static void raw_freeze(struct node *node, void (*on_done)(void *opaque, int resu
     struct raw *raw = raw_of(node);
     raw->on_closed = on_done;
     raw->opaque = opaque;
-    raw->resize = (struct io_request){.kind = IO_SYNC, .on_done = on_frozen};
-    io_submit(node->file, &raw->resize);
+    submit_barrier(raw, &raw->resize, on_frozen);
 }
 
 static void on_truncated(struct io_request *io, int result)
 {
     struct raw *raw = container_of(io, struct raw, resize);
+    raw->unsynced = true;
     if (result == 0)
         raw->node.size_bytes = raw->new_size_bytes;
     raw->on_resized(raw->opaque, result, NULL);
@@ -214,6 +227,7 @@ static void on_file_closed(void *opaque)
     struct raw *raw = opaque;
     void (*on_closed)(void *, int) = raw->on_closed;
     void *owner = raw->opaque;
+    int result = raw->poisoned ? -EIO : 0;
     while (raw->chunks) {
         struct raw_chunk *chunk = raw->chunks;
         raw->chunks = chunk->next;
@@ -221,7 +235,14 @@ static void on_file_closed(void *opaque)
     }
     node_fini(&raw->node);
     free(raw);
-    on_closed(owner, 0);
+    on_closed(owner, result);
+}
+
+static void on_close_synced(struct io_request *io, int result)
+{
+    struct raw *raw = container_of(io, struct raw, resize);
+    unused_result(note_barrier(raw, result));
+    io_close(raw->node.file, on_file_closed, raw);
 }
 
 static void raw_close(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque)
@@ -229,7 +250,10 @@ static void raw_close(struct node *node, void (*on_closed)(void *opaque, int res
     struct raw *raw = raw_of(node);
     raw->on_closed = on_closed;
     raw->opaque = opaque;
-    io_close(node->file, on_file_closed, raw);
+    if (raw->unsynced && !raw->poisoned)
+        submit_barrier(raw, &raw->resize, on_close_synced);
+    else
+        io_close(node->file, on_file_closed, raw);
 }
 
 static int raw_open(struct loop *loop, struct io_file *file, const struct disk_options *options,

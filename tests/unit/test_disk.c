@@ -245,8 +245,32 @@ static void test_a_failed_flush_is_not_forgotten(void **state)
     assert_int_equal(transfer(disk, DISK_FLUSH, 0, NULL, 0), -EIO);
     assert_int_equal(transfer(disk, DISK_WRITE, 0, data, sizeof(data)), -EIO);
     assert_int_equal(transfer(disk, DISK_READ, 0, data, sizeof(data)), 0);
-    assert_int_equal(disk_close_wait(disk), 0);
+    assert_int_equal(disk_close_wait(disk), -EIO);
     fake_io_destroy(fake);
+}
+
+static void test_what_was_written_is_safe_once_it_is_closed(void **state)
+{
+    struct fixture *fixture = *state;
+    static char data[4096];
+    const struct disk_options options = {
+        .path = "raw", .format = "raw", .cache = {.writeback = true}};
+    for (unsigned fails = 0; fails < 2; fails++) {
+        struct fake_io *fake = fake_io_create(&fixture->loop, IMAGE_BYTES, 1);
+        struct disk *disk;
+        assert_int_equal(io_truncate_now(&fake->file, IMAGE_BYTES), 0);
+        fake_io_settle(fake);
+        assert_int_equal(disk_open_file(&fixture->loop, &fake->file, NULL, &options, &disk, NULL),
+                         0);
+        memset(data, 'x', sizeof(data));
+        assert_int_equal(transfer(disk, DISK_WRITE, 8192, data, sizeof(data)), 0);
+        if (fails)
+            fake->fault = (struct fake_fault){.result = -EIO, .kinds = 1u << IO_SYNC};
+        assert_int_equal(disk_close_wait(disk), fails ? -EIO : 0);
+        if (!fails)
+            assert_memory_equal(fake->medium + 8192, data, sizeof(data));
+        fake_io_destroy(fake);
+    }
 }
 
 static int try_open(struct fixture *fixture, const char *path, const char *format,
@@ -366,6 +390,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_one_look_at_the_clock_for_a_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resize_waits_for_requests, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_failed_flush_is_not_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_written_is_safe_once_it_is_closed, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_refuses_what_is_no_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_writers_are_kept_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_image_is_tried_beside_its_writer, setup, teardown),
