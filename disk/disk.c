@@ -49,19 +49,13 @@ static void on_node_closed(void *opaque, int result)
     on_closed(owner, close_result);
 }
 
-static void on_throttle_closed(void *opaque)
+void disk_start_close(struct disk *disk)
 {
-    struct disk *disk = opaque;
+    throttle_join(&disk->throttle, NULL);
     if (disk->top)
         close_node(disk, disk->top);
     else
         on_node_closed(disk, 0);
-}
-
-void disk_start_close(struct disk *disk)
-{
-    if (!throttle_close(&disk->throttle, on_throttle_closed, disk))
-        on_throttle_closed(disk);
 }
 
 struct disk *disk_allocate(struct loop *loop)
@@ -113,11 +107,6 @@ int disk_open(struct loop *loop, const struct disk_options *options, struct disk
     if (result) {
         disk_close(disk, on_abandoned, NULL);
         return error_set(err, ENOMEM, "no memory to open '%s'", options->path);
-    }
-    result = options->limits ? disk_set_limits(disk, options->limits) : 0;
-    if (result) {
-        disk_close(disk, on_abandoned, NULL);
-        return error_set_errno(err, -result, "cannot limit '%s'", options->path);
     }
     *out = disk;
     return 0;
@@ -375,14 +364,39 @@ void disk_release_delayed(struct disk *disk)
     throttle_release(&disk->throttle);
 }
 
+void disk_set_throttle_group(struct disk *disk, struct throttle_group *group)
+{
+    throttle_join(&disk->throttle, group);
+}
+
 int disk_set_limits(struct disk *disk, const struct throttle_limits *limits)
 {
-    return throttle_set(&disk->throttle, disk->loop, limits);
+    struct throttle_group *group = disk->throttle.group;
+    if (!throttle_is_limited(limits)) {
+        throttle_join(&disk->throttle, NULL);
+        return 0;
+    }
+    if (group) {
+        throttle_group_set(group, limits);
+        return 0;
+    }
+    int result = throttle_group_create(disk->loop, NULL, &group);
+    if (result)
+        return result;
+    throttle_group_set(group, limits);
+    throttle_join(&disk->throttle, group);
+    throttle_group_put(group);
+    return 0;
 }
 
 const struct throttle_limits *disk_get_limits(const struct disk *disk)
 {
-    return &disk->throttle.limits;
+    return disk->throttle.group ? &disk->throttle.group->limits : &throttle_no_limits;
+}
+
+const char *disk_throttle_group(const struct disk *disk)
+{
+    return disk->throttle.group ? disk->throttle.group->name : NULL;
 }
 
 uint64_t disk_size_bytes(const struct disk *disk)

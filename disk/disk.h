@@ -20,7 +20,6 @@
 struct disk;
 struct io_thread;
 struct node;
-struct throttle_limits;
 
 enum disk_op {
     DISK_READ,
@@ -108,7 +107,6 @@ struct disk_options {
     bool no_data_file_name;     /* the format is a guess: do not follow such a name */
     struct disk_cache_mode cache;
     enum disk_aio aio;
-    const struct throttle_limits *limits; /* disk/throttle.h; NULL: none. Read when opening */
     /* Of qcow2; qemu(1) has the words, docs/evisor.1 what they do here. 0: the default. */
     uint64_t l2_cache_bytes;       /* QCOW2_CACHE_BYTES */
     uint64_t refcount_cache_bytes; /* in addition; four slices */

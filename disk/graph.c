@@ -211,6 +211,7 @@ int graph_push(struct disk *disk, struct disk *above, struct error *err)
     share_frozen(node->backing);
     chain_changed(disk);
     loop_task_cancel(&above->advance);
+    throttle_join(&above->throttle, NULL);
     disk_drop_views(above);
     free(above);
     return 0;

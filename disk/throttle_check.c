@@ -1,10 +1,48 @@
 /* SPDX-License-Identifier: MIT */
-/* throttle_check: which limits go together; needs no disk. */
+/* throttle_check: what limits are called, and which go together; needs no disk. */
 #include <errno.h>
+#include <string.h>
 
 #include "disk/throttle.h"
 
 #define LIMIT_MAX UINT64_C(1000000000000000)
+
+const char *const throttle_names[THROTTLE_KINDS] = {"bps-total",  "bps-read",  "bps-write",
+                                                    "iops-total", "iops-read", "iops-write"};
+
+const struct throttle_limits throttle_no_limits = {
+    .bucket = {{0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}}};
+
+void throttle_limits_init(struct throttle_limits *limits)
+{
+    *limits = throttle_no_limits;
+}
+
+uint64_t *throttle_limits_field(struct throttle_limits *limits, const char *key)
+{
+    if (strcmp(key, "iops-size") == 0)
+        return &limits->operation_bytes;
+    for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
+        size_t length = strlen(throttle_names[i]);
+        if (strncmp(key, throttle_names[i], length) != 0)
+            continue;
+        if (!key[length])
+            return &limits->bucket[i].average;
+        if (strcmp(key + length, "-max") == 0)
+            return &limits->bucket[i].burst;
+        if (strcmp(key + length, "-max-length") == 0)
+            return &limits->bucket[i].burst_s;
+    }
+    return NULL;
+}
+
+bool throttle_is_limited(const struct throttle_limits *limits)
+{
+    for (unsigned i = 0; i < THROTTLE_KINDS; i++)
+        if (limits->bucket[i].average)
+            return true;
+    return false;
+}
 
 int throttle_check(const struct throttle_limits *limits, struct error *err)
 {

@@ -346,6 +346,17 @@ pid_t machine_io_thread_id(const struct machine *machine, unsigned index)
     return 200 + (pid_t)index;
 }
 
+const struct throttle_limits *machine_throttle_limits(const struct machine *machine, unsigned index)
+{
+    return machine->config->guest.throttle_groups[index].limits;
+}
+
+void machine_set_throttle_limits(struct machine *machine, unsigned index,
+                                 const struct throttle_limits *limits)
+{
+    *machine->config->guest.throttle_groups[index].limits = *limits;
+}
+
 struct net_backend *machine_net_backend(const struct machine *machine, unsigned index)
 {
     return index ? NULL : machine->backend;
@@ -614,6 +625,12 @@ const struct throttle_limits *disk_get_limits(const struct disk *disk)
     static const struct throttle_limits none;
     (void)disk;
     return &none;
+}
+
+const char *disk_throttle_group(const struct disk *disk)
+{
+    (void)disk;
+    return NULL;
 }
 
 const struct disk_histogram *disk_get_histogram(const struct disk *disk, enum disk_op op)

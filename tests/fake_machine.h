@@ -18,6 +18,7 @@
 #include "vmm/machine.h"
 #include "vmm/machine_guest.h"
 #include "vmm/machine_io_threads.h"
+#include "vmm/machine_throttle.h"
 
 #define FAKE_RAM_BYTES 65536
 

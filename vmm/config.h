@@ -64,7 +64,8 @@ struct config_disk {
     struct disk_options options;
     enum config_on_error werror, rerror; /* default: ENOSPC, REPORT */
     char *serial;                        /* up to 20 bytes, or NULL */
-    struct throttle_limits *limits;      /* options.limits, or NULL */
+    struct throttle_limits *limits;      /* disk/throttle.h; NULL: none */
+    char *throttle_group;                /* whose limits it shares; NULL: as `id` */
     char *node_name;                     /* NULL: as `id` */
     bool is_cdrom;
     bool is_attached;   /* a device refers to it */

@@ -6,11 +6,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct throttle_limits;
+
 #define CONFIG_SERIAL_BUS_MAX  4
 #define CONFIG_SERIAL_PORT_MAX 32
 #define CONFIG_MEM_MAX         4
 #define CONFIG_RNG_OBJECT_MAX  16
 #define CONFIG_IO_THREAD_MAX   16
+#define CONFIG_THROTTLE_MAX    16
 
 /* -device virtio-balloon-pci; one a machine. */
 struct config_balloon {
@@ -55,6 +58,12 @@ struct config_mem {
     uint64_t size_bytes, block_bytes, requested_bytes;
 };
 
+/* -object throttle-group */
+struct config_throttle_group {
+    char *id;                       /* NULL: the entry is free */
+    struct throttle_limits *limits; /* at its start */
+};
+
 struct config_guest {
     struct config_balloon balloon;
     struct config_serial_bus serial_buses[CONFIG_SERIAL_BUS_MAX];
@@ -67,6 +76,7 @@ struct config_guest {
     char *ram_backend; /* -machine memory-backend=, the id of the one that -m's memory is; or NULL */
     char *rng_objects[CONFIG_RNG_OBJECT_MAX]; /* ids; NULL: free */
     char *io_threads[CONFIG_IO_THREAD_MAX];   /* ids of -object iothread; NULL: free */
+    struct config_throttle_group throttle_groups[CONFIG_THROTTLE_MAX];
     uint64_t max_ram_bytes; /* -m maxmem=; 0: not said */
 };
 

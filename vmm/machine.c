@@ -22,6 +22,7 @@
 #include "vmm/machine_block.h"
 #include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
+#include "vmm/machine_throttle.h"
 #include "vmm/netdev.h"
 #include "vmm/options/file_nodes.h"
 #include "vmm/topology.h"
@@ -185,6 +186,9 @@ static int open_disks(struct machine *machine, struct error *err)
             return result;
         const struct config_disk *disk = &config->disks[i];
         disk_set_node_name(machine->disks[i], disk->node_name ? disk->node_name : disk->id);
+        result = machine_limit_disk(machine, disk, machine->disks[i], err);
+        if (result)
+            return result;
     }
     return file_nodes_check(config, err);
 }
@@ -429,7 +433,8 @@ static const struct {
     const char *name;
     int (*make)(struct machine *machine, struct error *err);
 } parts[] = {
-    {"chardevs", open_chardevs},     {"disks", open_disks}, {"disk jobs", machine_make_block},
+    {"chardevs", open_chardevs},     {"throttle groups", machine_make_throttle_groups},
+    {"disks", open_disks},           {"disk jobs", machine_make_block},
     {"network", open_backends},      {"accelerator", make_accelerator},
     {"memory", make_memory},         {"kernel or firmware", open_boot},
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},

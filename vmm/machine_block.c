@@ -52,8 +52,14 @@ static void emit(void *opaque, const char *event, json_t *data)
 
 int machine_make_block(struct machine *machine, struct error *err)
 {
-    const struct block_host host = {disk_at,      of_device, forget, hold_file,
-                                    release_file, emit,      machine};
+    const struct block_host host = {.disk_at = disk_at,
+                                    .of_device = of_device,
+                                    .forget = forget,
+                                    .hold_file = hold_file,
+                                    .release_file = release_file,
+                                    .throttle_groups = &machine->throttle_groups,
+                                    .emit = emit,
+                                    .opaque = machine};
     return block_create(machine->loop, &host, &machine->block, err);
 }
 

@@ -13,6 +13,7 @@
 #include "vmm/machine_block.h"
 #include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
+#include "vmm/machine_throttle.h"
 
 static void free_machine(void *opaque)
 {
@@ -121,6 +122,7 @@ static void close_next_disk(struct machine *machine)
         disk_close(disk, on_disk_closed, machine);
         return;
     }
+    machine_end_throttle_groups(machine);
     machine_close_io_threads(machine, close_next_backend);
 }
 

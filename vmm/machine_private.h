@@ -16,6 +16,7 @@
 #include "devices/pci.h"
 #include "devices/pic.h"
 #include "devices/rtc.h"
+#include "disk/throttle.h"
 #include "vmm/accel.h"
 #include "vmm/boot/boot.h"
 #include "vmm/boot/firmware.h"
@@ -110,6 +111,8 @@ struct machine {
     struct disk_policy *disk_policies; /* by drive */
     struct io_thread *io_threads[CONFIG_IO_THREAD_MAX]; /* by place in the config */
     void (*on_io_threads_closed)(struct machine *machine);
+    struct throttle_groups throttle_groups;
+    struct throttle_group *throttle_objects[CONFIG_THROTTLE_MAX]; /* by place in the config */
     struct net_backend **backends; /* NIC_MAX */
     struct nic_addresses *nic_addresses; /* by NIC */
 

@@ -39,7 +39,6 @@ int opener_start(struct loop *loop, const struct disk_options *options, aside_do
     const struct aside_work work = {open_and_close, release, own};
     CHECK(own);
     *own = *options;
-    own->limits = NULL; /* the caller's, who may be gone */
     disk_options_own(own);
     int result = aside_start(loop, &work, on_done, opaque, out, err);
     if (result)

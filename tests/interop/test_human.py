@@ -79,7 +79,21 @@ def test_limits(pair):
         inserted = next(entry["inserted"] for entry in monitor.ask("query-block")["return"]
                         if entry["device"] == "d1")
         assert (inserted["bps"], inserted["iops_rd"], inserted["iops_wr"]) == (1 << 20, 7, 9)
+    assert_same(pair, "info block d1")
     assert_same(pair, "block_set_io_throttle d1 0 0 0 0 0 0")
+
+
+def test_groups_of_limits(pair):
+    assert_same(pair, "object_add throttle-group,id=tg,x-iops-total=7,limits.bps-read=3",
+                "object_add throttle-group,id=tg",
+                "object_add throttle-group,id=t2,x-iops-max=9",
+                'qom-set -j /objects/tg limits {"iops-total": 90, "iops-total-max": 99}',
+                'qom-set -j /objects/tg limits {"iops-total-max": 9}',
+                'qom-set -j /objects/tg limits {"foo": 9}', "qom-get /objects/tg x-iops-total")
+    for monitor in pair:
+        limits = monitor.ask("qom-get", path="/objects/tg", property="limits")["return"]
+        assert (limits["iops-total"], limits["iops-total-max"], limits["bps-read"]) == (90, 99, 3)
+    assert_same(pair, "object_del tg", "object_del tg")
 
 
 def test_copies_jobs_and_snapshots(pair):

@@ -603,6 +603,47 @@ def test_limits_and_histograms(machine, tmp_path):
     assert_holds(tmp_path / "top", load.model)
 
 
+def test_drives_that_share_limits(machine, tmp_path):
+    """Disks join and leave while requests wait, and the limits change: nothing is lost."""
+    make_chain(tmp_path)
+    for name in ("second", "third"):
+        qemu_img("create", "-q", "-f", "qcow2", tmp_path / name, str(SIZE))
+    box = machine("-object", "throttle-group,id=g,x-iops-total=40",
+                  *drive(more=",throttling.group=g"),
+                  "-drive", "if=virtio,id=e,file=second,format=qcow2,throttling.group=g",
+                  "-drive", "if=none,id=x,file=third,format=qcow2,throttling.group=h,"
+                  "throttling.iops-total=30")
+
+    def seen():
+        return {one["device"]: (one["inserted"].get("group"), one["inserted"]["iops"])
+                for one in box.ok("query-block")}
+
+    def limit(iops, **more):
+        box.ok("block_set_io_throttle", device="d", bps=0, bps_rd=0, bps_wr=0, iops=iops,
+               iops_rd=0, iops_wr=0, **more)
+
+    assert seen() == {"d": ("g", 40), "e": ("g", 40), "x": ("h", 30)}
+    load = Load(box)
+    load.wait_for(8)
+    limit(60, group="h")
+    assert seen() == {"d": ("h", 60), "e": ("g", 40), "x": ("h", 60)}
+    load.wait_for(8)
+    limit(0)
+    assert seen() == {"d": (None, 0), "e": ("g", 40), "x": ("h", 60)}
+    load.wait_for(8)
+    limit(70, group="g")
+    box.ok("qom-set", path="/objects/g", property="limits", value={"iops-total": 80})
+    assert seen() == {"d": ("g", 80), "e": ("g", 80), "x": ("h", 60)}
+    box.ok("system_reset")
+    load.wait_for(8)
+    box.refused("is in use", "object-del", id="g")
+    box.ok("human-monitor-command", **{"command-line": "drive_del x"})
+    load.wait_for(3)
+    load.stop()
+    box.quit()
+    assert_holds(tmp_path / "top", load.model)
+
+
 def test_metrics(machine, tmp_path):
     make_chain(tmp_path)
     box = machine(*drive(), "-metrics", "unix:metrics", "-nic", "user,id=net0")

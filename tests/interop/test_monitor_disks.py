@@ -275,6 +275,80 @@ def test_limits_by_the_name_of_the_device(monitors):
         "class": "DeviceNotFound", "desc": f"Device '{DEVICE}x' not found"}
 
 
+DEVICE2 = DEVICE.replace("disk1", "disk2")
+LIMIT_KEYS = {key + more for key in NO_LIMITS for more in ("", "_max", "_max_length")}
+
+
+def seen_limits(monitor):
+    """Of both drives, and the group's."""
+    listed = [one["inserted"] for one in monitor.ask("query-block")["return"]
+              if one["device"] in ("d1", "d2")]
+    group = monitor.ask("qom-get", path="/objects/tg", property="limits")
+    return [{key: one.get(key) for key in LIMIT_KEYS | {"iops_size", "group"}}
+            for one in listed] + [group]
+
+
+def group_object(**more):
+    return "object-add", {"qom-type": "throttle-group", **more}
+
+
+def set_group(value, name="limits", path="/objects/tg"):
+    return "qom-set", {"path": path, "property": name, "value": value}
+
+
+GROUPS = [
+    group_object(), group_object(id="9tg"), group_object(id="t2", foo=1),
+    group_object(id="t2", **{"x-iops-total": "x"}), group_object(id="t2", limits=5),
+    group_object(id="t2", limits={"foo": 1}), group_object(id="t2", limits={"iops-total": "x"}),
+    group_object(id="t2", **{"x-iops-total": 5, "x-iops-read": 5}),
+    group_object(id="t2", **{"x-iops-total-max": 5}),
+    group_object(id="t2", **{"x-iops-total": 10 ** 16}),
+    group_object(id="t2", limits={"iops-total": 7, "iops-total-max": 3}),
+    group_object(id="t2", limits={"iops-total": 7, "iops-total-max": 9,
+                                  "iops-total-max-length": 0}),
+    group_object(id="t2", limits={"iops-total-max-length": 2 ** 32}),
+    group_object(id="tg", limits={"iops-total": 7}, **{"x-bps-total": 8, "x-bps-total-max": 99}),
+    group_object(id="tg"),
+    ("qom-get", {"path": "tg", "property": "x-bps-total-max"}),
+    ("qom-get", {"path": "tg", "property": "x-iops-size"}),
+    ("qom-get", {"path": "tg", "property": "type"}),
+    ("qom-get", {"path": "tg", "property": "nope"}),
+    set_group(5), set_group("x"), set_group({"foo": 1}), set_group({"iops-total": "x"}),
+    set_group({"iops-total": -1}), set_group({"iops-total-max-length": 1 << 32}),
+    set_group({"iops-read": 5}), set_group({"iops-total-max": 1}), set_group(7, "x-iops-total"),
+    set_group("y", "x-iops-total"), set_group({"iops-total": 70, "iops-total-max": 100}),
+    set_group({}),
+    limits(id=DEVICE, iops=50, group="g1"), limits(id=DEVICE2, iops=60, iops_max=90, group="g1"),
+    limits(id=DEVICE, bps=1 << 20), limits(id=DEVICE2, iops=40, group="g2"),
+    limits(id=DEVICE, iops=33, iops_size=4096, group="tg"), limits(id=DEVICE2, bps=-1, group="tg"),
+    limits(id=DEVICE2, bps_rd=99, group="tg"), ("object-del", {"id": "tg"}),
+    limits(id=DEVICE, group="g3"), limits(id=DEVICE2), ("object-del", {"id": "t2"}),
+    limits(id=DEVICE, iops=5), group_object(id=DEVICE), limits(id=DEVICE, iops=5, group="gg"),
+    group_object(id="gg"), limits(id=DEVICE, group="gg"), group_object(id="gg"),
+    ("object-del", {"id": "gg"}), ("object-del", {"id": "tg"}), ("object-del", {"id": "tg"}),
+]
+
+
+def test_groups_of_limits(monitors):
+    """What is answered, and what is seen after each."""
+    for command, arguments in GROUPS:
+        found = list(differences(monitors, [(command, arguments)]))
+        assert not found, "\n".join(found)
+        ours, theirs = (seen_limits(monitor) for monitor in monitors)
+        assert ours == theirs, (command, arguments)
+
+
+def test_properties_of_groups(monitors):
+    for monitor in monitors:
+        command, arguments = group_object(id="tp")
+        assert monitor.ask(command, **arguments) == {"return": {}}
+    for command, arguments in (("qom-list", {"path": "/objects/tp"}),
+                               ("qom-list-properties", {"typename": "throttle-group"})):
+        ours, theirs = ({(one["name"], one["type"]) for one in
+                         monitor.ask(command, **arguments)["return"]} for monitor in monitors)
+        assert ours == theirs
+
+
 def modes(monitor):
     return {node["node-name"]: (node["ro"], node["cache"])
             for node in monitor.ask("query-named-block-nodes")["return"]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -object iothread;
- * -add-fd. */
+/* -device virtio-balloon-pci, virtio-serial-pci with ports, virtio-mem-pci; -object iothread and
+ * throttle-group; -add-fd. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/fdset.h"
+#include "disk/throttle.h"
 #include "tests/options_rig.h"
 #include "tests/unit/test.h"
 
@@ -104,6 +105,44 @@ static void test_io_threads(void **state)
     assert_int_equal(config.disks[0].io_thread, 2);
     assert_int_equal(config.disks[1].io_thread, 1);
     assert_int_equal(config.disks[2].io_thread, 0);
+}
+
+static void test_throttle_groups(void **state)
+{
+    (void)state;
+    take("-kernel k -drive if=none,id=d,file=d,throttling.group=t,throttling.iops-total=9 "
+         "-object throttle-group,id=t,x-iops-total=7,limits.bps-read=3,limits.bps-read-max=8,"
+         "limits.bps-read-max-length=2,x-iops-size=512 "
+         "-object '{\"qom-type\":\"throttle-group\",\"id\":\"u\",\"limits\":{\"bps-total\":5}}'");
+    const struct config_throttle_group *groups = config.guest.throttle_groups;
+    assert_string_equal(groups[0].id, "t");
+    assert_int_equal(groups[0].limits->bucket[THROTTLE_OPS_TOTAL].average, 7);
+    assert_int_equal(groups[0].limits->bucket[THROTTLE_BPS_READ].average, 3);
+    assert_int_equal(groups[0].limits->bucket[THROTTLE_BPS_READ].burst, 8);
+    assert_int_equal(groups[0].limits->bucket[THROTTLE_BPS_READ].burst_s, 2);
+    assert_int_equal(groups[0].limits->operation_bytes, 512);
+    assert_string_equal(groups[1].id, "u");
+    assert_int_equal(groups[1].limits->bucket[THROTTLE_BPS_TOTAL].average, 5);
+    assert_string_equal(config.disks[0].throttle_group, "t");
+    assert_int_equal(config.disks[0].limits->bucket[THROTTLE_OPS_TOTAL].average, 9);
+}
+
+static void test_bad_throttle_groups(void **state)
+{
+    (void)state;
+    refuse("-kernel k -object throttle-group", "Parameter 'id' is missing");
+    refuse("-kernel k -object throttle-group,id=a -object iothread,id=a", "duplicate property 'a'");
+    refuse("-kernel k -object throttle-group,id=a,iops-total=5",
+           "Parameter 'iops-total' is unexpected");
+    refuse("-kernel k -object throttle-group,id=a,limits=5", "expected: object");
+    refuse("-kernel k -object throttle-group,id=a,x-iops-total", "expected: integer");
+    refuse("-kernel k -object throttle-group,id=a,x-iops-total=5,limits.iops-read=5",
+           "cannot be used at the same time");
+    char line[2048] = "-kernel k";
+    for (int i = 0; i <= CONFIG_THROTTLE_MAX; i++)
+        snprintf(line + strlen(line), sizeof(line) - strlen(line), " -object throttle-group,id=t%d",
+                 i);
+    refuse(line, "there are 16 such objects");
 }
 
 static void test_bad_io_threads(void **state)
@@ -203,6 +242,8 @@ int main(void)
         cmocka_unit_test_teardown(test_bad_memory_of_the_machine, tear_down),
         cmocka_unit_test_teardown(test_io_threads, tear_down),
         cmocka_unit_test_teardown(test_bad_io_threads, tear_down),
+        cmocka_unit_test_teardown(test_throttle_groups, tear_down),
+        cmocka_unit_test_teardown(test_bad_throttle_groups, tear_down),
         cmocka_unit_test_teardown(test_descriptors_of_the_command_line, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

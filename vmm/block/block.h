@@ -27,6 +27,7 @@ struct block_host {
      * valid until then. */
     int (*hold_file)(void *opaque, const char *node, const char **path, struct error *err);
     void (*release_file)(void *opaque, const char *node);
+    struct throttle_groups *throttle_groups; /* disk/throttle.h: the machine's, by name */
     /* `data` is taken over. */
     void (*emit)(void *opaque, const char *event, json_t *data);
     void *opaque;

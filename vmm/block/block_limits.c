@@ -59,6 +59,19 @@ static void finish(struct block_call *call, int result, const struct error *err)
         block_finish(call, result, err);
 }
 
+/* A disk that is in no group yet gets one by the name that was said. */
+static int set_limits(struct block_call *call, struct disk *disk,
+                      const struct throttle_limits *limits)
+{
+    const char *group = block_text(call->args, "group");
+    const char *device = block_text(call->args, "device");
+    if (!group && !disk_throttle_group(disk))
+        group = device ? device : block_text(call->args, "id");
+    if (group && throttle_is_limited(limits))
+        return throttle_groups_limit(call->block->host.throttle_groups, disk, group, limits);
+    return disk_set_limits(disk, limits);
+}
+
 void block_set_throttle(struct block_call *call)
 {
     struct error err = {0};
@@ -69,7 +82,7 @@ void block_set_throttle(struct block_call *call)
     if (!result)
         result = throttle_check(&limits, &err);
     if (!result)
-        result = disk_set_limits(disk, &limits);
+        result = set_limits(call, disk, &limits);
     finish(call, result, &err);
 }
 

@@ -56,7 +56,7 @@ json_t *commands_image(const struct disk *disk)
     return image_object(disk, 0);
 }
 
-/* As throttling.* of -drive and block_set_io_throttle have them. */
+/* As block_set_io_throttle has them: the drive's, not its nodes'. */
 static void add_limits(json_t *node, const struct disk *disk)
 {
     static const char *const names[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
@@ -75,6 +75,8 @@ static void add_limits(json_t *node, const struct disk *disk)
     }
     if (limits->operation_bytes)
         json_object_set_new(node, "iops_size", json_integer((json_int_t)limits->operation_bytes));
+    if (disk_throttle_group(disk))
+        json_object_set_new(node, "group", json_string(disk_throttle_group(disk)));
 }
 
 /* A job's own bitmap has no name, and is nobody else's business. */
@@ -120,7 +122,6 @@ static json_t *node_object(const struct config_disk *config, const struct disk *
         cache->direct, "writeback", cache->writeback, "file", disk_path(disk));
     const struct disk *backing = disk_backing(disk);
     if (node) {
-        add_limits(node, disk);
         add_bitmaps(node, disk);
     }
     if (node && backing)
@@ -161,11 +162,13 @@ void qmp_query_block(struct qmp_call *call)
         char path[DISK_PATH_BYTES];
         if (!is_listed(machine, i, path))
             continue;
-        json_t *entry =
-            json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status", io_status(machine, i),
-                      "device", disk->is_node ? "" : disk->id, "locked", 0, "removable", 0,
-                      "inserted", node_object(disk, machine_disk(machine, i)), "qdev",
-                      disk->is_attached ? path : NULL, "type", "unknown");
+        json_t *inserted = node_object(disk, machine_disk(machine, i));
+        if (inserted)
+            add_limits(inserted, machine_disk(machine, i));
+        json_t *entry = json_pack("{s:s,s:s,s:b,s:b,s:o*,s:s*,s:s}", "io-status",
+                                  io_status(machine, i), "device", disk->is_node ? "" : disk->id,
+                                  "locked", 0, "removable", 0, "inserted", inserted, "qdev",
+                                  disk->is_attached ? path : NULL, "type", "unknown");
         if (entry)
             json_array_append_new(list, entry);
     }

@@ -93,13 +93,14 @@ void qmp_qom_get(struct qmp_call *call)
         qmp_call_return(call, property->read(call->control->machine, &object));
 }
 
-/* All properties that can be set are numbers. */
+/* All properties that can be set are numbers, but those of throttle-group, which look themselves.
+ */
 static void set_property(struct qmp_call *call, const struct qom_object *object,
                          const struct qom_property *property)
 {
     json_t *value = json_object_get(call->arguments, "value");
     struct error err = {0};
-    if (!json_is_integer(value)) {
+    if (!json_is_integer(value) && object->type->properties != qom_throttle_properties) {
         qmp_call_fail(call, QMP_GENERIC, "Invalid parameter type for '%s', expected: integer",
                       property->name);
         return;

@@ -86,7 +86,7 @@ static void take_format(struct hmp_call *call)
     }
 }
 
-/* By blanks; what begins with a quote goes to the next one. */
+/* By blanks; what begins with a quote goes to the next one, JSON to the end of the line. */
 static bool split_words(struct hmp_call *call)
 {
     char *rest = call->line;
@@ -97,7 +97,7 @@ static bool split_words(struct hmp_call *call)
                 return false;
             continue;
         }
-        rest += strcspn(rest, " \t");
+        rest += strcspn(rest, *rest == '{' ? "" : " \t");
         if (*rest)
             *rest++ = 0;
     }

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "disk/disk.h"
+#include "disk/throttle.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/hmp_private.h"
 #include "vmm/machine_block.h"
@@ -84,6 +85,25 @@ static void print_images(FILE *out, const json_t *image)
     }
 }
 
+/* As QEMU has them: the bursts' lengths are not among them. */
+static void print_limits(FILE *out, const struct disk *disk)
+{
+    static const char *const names[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
+                                                      "iops", "iops_rd", "iops_wr"};
+    const struct throttle_limits *limits = disk_get_limits(disk);
+    if (!throttle_is_limited(limits))
+        return;
+    fprintf(out, "    I/O throttling:  ");
+    for (unsigned unit = 0; unit < THROTTLE_KINDS; unit += THROTTLE_OPS_TOTAL) {
+        for (unsigned i = unit; i < unit + THROTTLE_OPS_TOTAL; i++)
+            fprintf(out, " %s=%llu", names[i], (unsigned long long)limits->bucket[i].average);
+        for (unsigned i = unit; i < unit + THROTTLE_OPS_TOTAL; i++)
+            fprintf(out, " %s_max=%llu", names[i], (unsigned long long)limits->bucket[i].burst);
+    }
+    fprintf(out, " iops_size=%llu group=%s\r\n", (unsigned long long)limits->operation_bytes,
+            disk_throttle_group(disk));
+}
+
 /* QEMU's shape: as a drive, or, with -n, as a node. */
 static void print_disk(FILE *out, const struct block_look *look, const struct config_disk *drive,
                        unsigned index, const struct disk *disk)
@@ -99,6 +119,8 @@ static void print_disk(FILE *out, const struct block_look *look, const struct co
     if (disk_backing(disk))
         fprintf(out, "    Backing file:     %s (chain depth: %u)\r\n",
                 disk_path(disk_backing(disk)), chain_depth(disk));
+    if (!look->has_nodes)
+        print_limits(out, disk);
     if (look->is_verbose) {
         json_t *image = commands_image(disk);
         print_images(out, image);

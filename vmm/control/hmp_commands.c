@@ -106,9 +106,9 @@ const struct hmp_command hmp_commands[] = {
     {"closefd", "name", "close a descriptor that was passed by QMP's getfd", hmp_closefd},
     {"qom-list", "path", "the properties of an object and the objects below it", hmp_qom_list},
     {"qom-get", "path property", "a property of an object", hmp_qom_get},
-    {"qom-set", "path property value",
+    {"qom-set", "[-j] path property value",
      "set a property: requested-size, "
-     "guest-stats-polling-interval",
+     "guest-stats-polling-interval; with -j by JSON: limits",
      hmp_qom_set},
     {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
     {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",

@@ -271,28 +271,47 @@ void hmp_qom_get(struct hmp_call *call)
     json_decref(value);
 }
 
-/* Numbers may have the usual suffixes. */
-void hmp_qom_set(struct hmp_call *call)
+/* With -j a value is JSON; else a number, which may have the usual suffixes. */
+static json_t *read_value(bool is_json, const char *text)
+{
+    uint64_t number;
+    if (is_json)
+        return json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    return keyval_text_to_size(text, 1, &number) && number <= INT64_MAX
+               ? json_integer((json_int_t)number)
+               : NULL;
+}
+
+static void set_property(struct hmp_call *call, bool is_json)
 {
     struct qom_object object;
     const struct qom_property *property;
-    uint64_t number;
-    if (call->word_count != 4) {
-        fprintf(call->out, "usage: qom-set PATH PROPERTY VALUE\r\n");
-        return;
-    }
     if (!find_object(call, &object) || !(property = find_property(call, &object)))
         return;
-    if (!property->write || !keyval_text_to_size(call->words[3], 1, &number) ||
-        number > INT64_MAX) {
-        fprintf(call->out, "Error: Property '%s.%s' %s\r\n", object.type->name, property->name,
-                property->write ? "takes a number" : "is not writable");
-        return;
-    }
+    json_t *value = read_value(is_json, call->words[3]);
     struct error err = {0};
-    json_t *value = json_integer((json_int_t)number);
-    int result = property->write(call->control->machine, &object, value, &err);
+    int result = 0;
+    bool has_limits = object.type->properties == qom_throttle_properties;
+    if (!property->write || !(json_is_integer(value) || (value && has_limits)))
+        fprintf(call->out, "Error: Property '%s.%s' %s\r\n", object.type->name, property->name,
+                !property->write ? "is not writable"
+                : has_limits     ? "takes JSON: qom-set -j"
+                                 : "takes a number");
+    else
+        result = property->write(call->control->machine, &object, value, &err);
     if (result)
         fprintf(call->out, "Error: %s\r\n", *err.text ? err.text : strerror(-result));
     json_decref(value);
+}
+
+void hmp_qom_set(struct hmp_call *call)
+{
+    bool is_json = call->word_count == 5 && strcmp(call->words[1], "-j") == 0;
+    if (!is_json && call->word_count != 4) {
+        fprintf(call->out, "usage: qom-set [-j] PATH PROPERTY VALUE\r\n");
+        return;
+    }
+    if (is_json)
+        memmove(call->words + 1, call->words + 2, 4 * sizeof(*call->words));
+    set_property(call, is_json);
 }

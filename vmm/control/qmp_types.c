@@ -43,6 +43,7 @@ const struct qmp_object_type qmp_object_types[] = {
                  {"iops_rd_max_length", "int", true},
                  {"iops_wr_max_length", "int", true},
                  {"iops_size", "int", true},
+                 {"group", "str", true},
                  {"cache", "BlockdevCacheInfo", false},
                  {"write_threshold", "int", false},
                  {"dirty-bitmaps", "[BlockDirtyInfo]", true}}},

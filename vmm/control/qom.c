@@ -109,6 +109,9 @@ void qom_walk(struct machine *machine, bool (*visit)(void *opaque, const struct 
     for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
         if (config->guest.io_threads[i])
             show(&walk, "iothread", i, "/objects/%s", config->guest.io_threads[i]);
+    for (unsigned i = 0; i < CONFIG_THROTTLE_MAX; i++)
+        if (config->guest.throttle_groups[i].id)
+            show(&walk, "throttle-group", i, "/objects/%s", config->guest.throttle_groups[i].id);
     show(&walk, "pc-q35-7.2-machine", 0, "/machine");
     show(&walk, "container", 0, "/machine/peripheral");
     show(&walk, "container", 0, "/machine/peripheral-anon");

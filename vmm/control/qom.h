@@ -26,7 +26,7 @@ struct qom_property {
     const char *kind;  /* "str", "bool", "size", "int", "uint32", "link<bus>" */
     const char *about; /* or NULL */
     json_t *(*read)(struct machine *machine, const struct qom_object *object);
-    /* NULL: it cannot be changed. Of the value's type it is sure. */
+    /* NULL: it cannot be changed. Of the value's type it is sure where the kind is a number. */
     int (*write)(struct machine *machine, const struct qom_object *object, json_t *value,
                  struct error *err);
     bool is_fixed; /* settable for a new device, not for one that is there */
@@ -39,6 +39,8 @@ struct qom_type {
     const struct qom_property *properties; /* beside "type" */
 };
 
+/* qom_throttle.c */
+extern const struct qom_property qom_throttle_properties[];
 /* qom_types.c: all types; abstract ones have no properties. */
 extern const struct qom_type qom_types[];
 extern const unsigned qom_type_count;

@@ -361,6 +361,7 @@ const struct qom_type qom_types[] = {
     {"max-x86_64-cpu", "x86_64-cpu", true, cpu_properties},
     {"memory-backend-file", "memory-backend", false, backend_properties},
     {"memory-backend-ram", "memory-backend", false, backend_properties},
+    {"throttle-group", "object", false, qom_throttle_properties},
     {"virtconsole", "virtserialport", true, port_properties},
     {"virtio-balloon-pci", "virtio-pci", true, balloon_properties},
     {"virtio-blk-pci", "virtio-pci", true, blk_properties},

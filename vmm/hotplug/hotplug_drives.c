@@ -16,6 +16,7 @@
 #include "vmm/machine_block.h"
 #include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
+#include "vmm/machine_throttle.h"
 #include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
@@ -121,6 +122,12 @@ void hotplug_drive_removed(struct machine *machine, unsigned index)
         machine_place_disk_io(machine, index);
 }
 
+static void on_refused_closed(void *opaque, int result)
+{
+    (void)result; /* nothing was written */
+    hotplug_close_ends(opaque);
+}
+
 /* `config` is taken over where it succeeds. */
 static int open_entry(struct machine *machine, struct config_disk *config, unsigned *index,
                       struct error *err)
@@ -134,6 +141,12 @@ static int open_entry(struct machine *machine, struct config_disk *config, unsig
     if (result)
         return result;
     disk_set_node_name(disk, config->id);
+    result = machine_limit_disk(machine, config, disk, err);
+    if (result) {
+        disk_close(disk, on_refused_closed, machine);
+        hotplug_close_begins(machine);
+        return result;
+    }
     machine->config->disks[*index] = *config;
     machine->disks[*index] = disk;
     return 0;

@@ -7,6 +7,7 @@
 #include "vmm/hotplug/hotplug_private.h"
 #include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
+#include "vmm/machine_throttle.h"
 #include "vmm/options/file_nodes.h"
 #include "vmm/options/options_private.h"
 
@@ -149,11 +150,16 @@ int machine_object_add(struct machine *machine, struct keyval *list, struct erro
     struct config_guest *guest = &machine->config->guest;
     int result = options_object_load(guest, list, err);
     int thread = result ? -1 : options_find_io_thread(guest, keyval_get(list, "id"));
-    if (thread < 0)
-        return result;
-    result = machine_start_io_thread(machine, (unsigned)thread, err);
-    if (result)
-        forget(&guest->io_threads[thread]);
+    int group = result ? -1 : options_find_throttle_group(guest, keyval_get(list, "id"));
+    if (thread >= 0) {
+        result = machine_start_io_thread(machine, (unsigned)thread, err);
+        if (result)
+            forget(&guest->io_threads[thread]);
+    } else if (group >= 0) {
+        result = machine_start_throttle_group(machine, (unsigned)group, err);
+        if (result)
+            options_throttle_group_fini(&guest->throttle_groups[group]);
+    }
     return result;
 }
 
@@ -181,16 +187,21 @@ int machine_object_del(struct machine *machine, const char *id, struct error *er
     struct config_guest *guest = &machine->config->guest;
     int rng = options_find_rng_object(guest, id), backend = options_find_memory_backend(guest, id);
     int thread = options_find_io_thread(guest, id);
-    if (rng < 0 && backend < 0 && thread < 0)
+    int group = options_find_throttle_group(guest, id);
+    if (rng < 0 && backend < 0 && thread < 0 && group < 0)
         return error_set(err, ENOENT, "object '%s' not found", id);
     if ((rng >= 0 && rng_is_used(machine, rng)) || (backend >= 0 && backend_is_used(guest, id)) ||
-        (thread >= 0 && machine_io_thread_is_used(machine, (unsigned)thread)))
+        (thread >= 0 && machine_io_thread_is_used(machine, (unsigned)thread)) ||
+        (group >= 0 && machine_throttle_group_is_used(machine, (unsigned)group)))
         return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);
     if (rng >= 0) {
         forget(&guest->rng_objects[rng]);
     } else if (thread >= 0) {
         machine_end_io_thread(machine, (unsigned)thread);
         forget(&guest->io_threads[thread]);
+    } else if (group >= 0) {
+        machine_end_throttle_group(machine, (unsigned)group);
+        options_throttle_group_fini(&guest->throttle_groups[group]);
     } else {
         free(guest->memory_backends[backend].id);
         free(guest->memory_backends[backend].path);

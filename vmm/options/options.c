@@ -125,6 +125,7 @@ void options_disk_fini(struct config_disk *disk)
     free(disk->serial);
     disk_options_fini(&disk->options);
     free(disk->limits);
+    free(disk->throttle_group);
     free(disk->node_name);
 }
 

@@ -44,25 +44,8 @@ static const struct keyval_known drive_known[] = {
     {"iops", NULL, NULL},
     {"iops_rd", NULL, NULL},
     {"iops_wr", NULL, NULL},
-    {"throttling.iops-size", NULL, NULL},
-    {"throttling.bps-total", NULL, NULL},
-    {"throttling.bps-total-max", NULL, NULL},
-    {"throttling.bps-total-max-length", NULL, NULL},
-    {"throttling.bps-read", NULL, NULL},
-    {"throttling.bps-read-max", NULL, NULL},
-    {"throttling.bps-read-max-length", NULL, NULL},
-    {"throttling.bps-write", NULL, NULL},
-    {"throttling.bps-write-max", NULL, NULL},
-    {"throttling.bps-write-max-length", NULL, NULL},
-    {"throttling.iops-total", NULL, NULL},
-    {"throttling.iops-total-max", NULL, NULL},
-    {"throttling.iops-total-max-length", NULL, NULL},
-    {"throttling.iops-read", NULL, NULL},
-    {"throttling.iops-read-max", NULL, NULL},
-    {"throttling.iops-read-max-length", NULL, NULL},
-    {"throttling.iops-write", NULL, NULL},
-    {"throttling.iops-write-max", NULL, NULL},
-    {"throttling.iops-write-max-length", NULL, NULL},
+    OPTIONS_LIMITS("throttling."),
+    {"throttling.group", NULL, NULL},
     {"locking", NULL, NULL},
     {"force-share", NULL, NULL},
     {"l2-cache-size", NULL, NULL},
@@ -320,37 +303,16 @@ static int set_backing(struct config_disk *disk, const struct keyval *list, stru
     return 0;
 }
 
-/* As QEMU has them, and in their old short forms. */
-static const struct {
-    const char *average, *short_form, *burst, *length;
-} throttle_keys[THROTTLE_KINDS] = {
-    {"throttling.bps-total", "bps", "throttling.bps-total-max", "throttling.bps-total-max-length"},
-    {"throttling.bps-read", "bps_rd", "throttling.bps-read-max", "throttling.bps-read-max-length"},
-    {"throttling.bps-write", "bps_wr", "throttling.bps-write-max",
-     "throttling.bps-write-max-length"},
-    {"throttling.iops-total", "iops", "throttling.iops-total-max",
-     "throttling.iops-total-max-length"},
-    {"throttling.iops-read", "iops_rd", "throttling.iops-read-max",
-     "throttling.iops-read-max-length"},
-    {"throttling.iops-write", "iops_wr", "throttling.iops-write-max",
-     "throttling.iops-write-max-length"},
-};
-
 static int read_limits(const struct keyval *list, struct throttle_limits *limits, struct error *err)
 {
-    int result = keyval_size(list, "throttling.iops-size", 1, &limits->operation_bytes, err);
-    for (unsigned i = 0; i < THROTTLE_KINDS && !result; i++) {
-        limits->bucket[i].burst_s = 1;
-        result = keyval_size(list, throttle_keys[i].short_form, 1, &limits->bucket[i].average, err);
-        if (!result)
-            result =
-                keyval_size(list, throttle_keys[i].average, 1, &limits->bucket[i].average, err);
-        if (!result)
-            result = keyval_size(list, throttle_keys[i].burst, 1, &limits->bucket[i].burst, err);
-        if (!result)
-            result = keyval_uint(list, throttle_keys[i].length, 1, UINT32_MAX,
-                                 &limits->bucket[i].burst_s, err);
-    }
+    static const char *const short_forms[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
+                                                            "iops", "iops_rd", "iops_wr"};
+    int result = 0;
+    throttle_limits_init(limits);
+    for (unsigned i = 0; i < THROTTLE_KINDS && !result; i++)
+        result = keyval_size(list, short_forms[i], 1, &limits->bucket[i].average, err);
+    if (!result)
+        result = options_read_limits(list, "throttling.", limits, err);
     return result ? result : throttle_check(limits, err);
 }
 
@@ -364,7 +326,7 @@ static int set_limits(struct config_disk *disk, const struct keyval *list, struc
         disk->node_name = text_copy(node_name);
     disk->limits = calloc(1, sizeof(*disk->limits));
     CHECK(disk->limits);
-    disk->options.limits = disk->limits;
+    keyval_string(list, "throttling.group", &disk->throttle_group);
     return read_limits(list, disk->limits, err);
 }
 

@@ -357,6 +357,8 @@ void options_guest_fini(struct config_guest *guest)
     for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
         free(guest->io_threads[i]);
     free(guest->ram_backend);
+    for (unsigned i = 0; i < CONFIG_THROTTLE_MAX; i++)
+        options_throttle_group_fini(&guest->throttle_groups[i]);
 }
 
 int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* options_object: -object and object-add: sources of random numbers, memory, I/O threads. */
+/* options_object: -object and object-add: sources of random numbers, memory, I/O threads, limits.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,14 @@ int options_find_rng_object(const struct config_guest *guest, const char *id)
 int options_find_io_thread(const struct config_guest *guest, const char *id)
 {
     return find_id(guest->io_threads, CONFIG_IO_THREAD_MAX, id);
+}
+
+int options_find_throttle_group(const struct config_guest *guest, const char *id)
+{
+    for (int i = 0; i < CONFIG_THROTTLE_MAX; i++)
+        if (guest->throttle_groups[i].id && strcmp(guest->throttle_groups[i].id, id) == 0)
+            return i;
+    return -1;
 }
 
 bool options_read_io_thread(const struct config_guest *guest, const struct keyval *device,
@@ -174,19 +183,23 @@ int options_object_load(struct config_guest *guest, struct keyval *list, struct 
     if (!type)
         return error_set(err, EINVAL, "Parameter 'qom-type' is missing");
     bool is_rng = keyval_name_index(RNG_TYPES, type) >= 0, is_thread = !strcmp(type, "iothread");
-    if (!is_rng && !is_thread && keyval_name_index(MEMORY_TYPES, type) < 0)
+    bool is_group = !strcmp(type, "throttle-group");
+    if (!is_rng && !is_thread && !is_group && keyval_name_index(MEMORY_TYPES, type) < 0)
         return error_set(err, ENOTSUP,
                          "Parameter 'qom-type' does not accept value '%s': there are rng-random, "
-                         "rng-builtin, iothread, memory-backend-ram and memory-backend-file",
+                         "rng-builtin, iothread, throttle-group, memory-backend-ram and "
+                         "memory-backend-file",
                          type);
     if (!id || !*id)
         return error_set(err, EINVAL, "Parameter 'id' is missing");
     if (!keyval_is_id(id))
         return error_set(err, EINVAL, "Parameter 'id' expects an identifier");
     if (options_find_rng_object(guest, id) >= 0 || options_find_memory_backend(guest, id) >= 0 ||
-        options_find_io_thread(guest, id) >= 0)
+        options_find_io_thread(guest, id) >= 0 || options_find_throttle_group(guest, id) >= 0)
         return error_set(err, EEXIST,
                          "attempt to add duplicate property '%s' to object (type 'container')", id);
+    if (is_group)
+        return options_throttle_group_load(guest, list, err);
     if (is_thread)
         return add_id(guest->io_threads, CONFIG_IO_THREAD_MAX, list, io_thread_known, err);
     return is_rng ? add_id(guest->rng_objects, CONFIG_RNG_OBJECT_MAX, list, rng_known, err)

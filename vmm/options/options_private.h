@@ -176,9 +176,28 @@ int must_check options_object_load(struct config_guest *guest, struct keyval *li
 int options_find_rng_object(const struct config_guest *guest, const char *id);     /* or -1 */
 int options_find_memory_backend(const struct config_guest *guest, const char *id); /* or -1 */
 int options_find_io_thread(const struct config_guest *guest, const char *id);      /* or -1 */
+int options_find_throttle_group(const struct config_guest *guest, const char *id); /* or -1 */
 /* iothread= of a device, as an id or a path: 1 + its place, or 0 without one. False: unknown. */
 bool must_check options_read_io_thread(const struct config_guest *guest,
                                        const struct keyval *device, unsigned *number);
+/* options_throttle.c: limits, whose keys begin with the prefix; the others stay as they are. */
+#define OPTIONS_LIMIT(prefix, name)                                                                \
+    {prefix name, NULL, NULL}, {prefix name "-max", NULL, NULL},                                   \
+    {                                                                                              \
+        prefix name "-max-length", NULL, NULL                                                      \
+    }
+#define OPTIONS_LIMITS(prefix)                                                                     \
+    OPTIONS_LIMIT(prefix, "bps-total"), OPTIONS_LIMIT(prefix, "bps-read"),                         \
+        OPTIONS_LIMIT(prefix, "bps-write"), OPTIONS_LIMIT(prefix, "iops-total"),                   \
+        OPTIONS_LIMIT(prefix, "iops-read"), OPTIONS_LIMIT(prefix, "iops-write"),                   \
+    {                                                                                              \
+        prefix "iops-size", NULL, NULL                                                             \
+    }
+int must_check options_read_limits(const struct keyval *list, const char *prefix,
+                                   struct throttle_limits *limits, struct error *err);
+int must_check options_throttle_group_load(struct config_guest *guest, struct keyval *list,
+                                           struct error *err);
+void options_throttle_group_fini(struct config_throttle_group *group);
 option_parse_fn option_add_fd;
 int options_finish_guest(struct options *options, struct error *err);
 /* How much memory, and from where: -m, -mem-path and -machine memory-backend=. */

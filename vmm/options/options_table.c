@@ -101,7 +101,7 @@ const struct option_entry option_table[] = {
      "file=FILE[,format=raw|qcow2|vdi|vmdk|vpc|vhdx][,if=virtio|none][,id=ID][,index=N][,media="
      "disk|cdrom]"
      "[,readonly=on|off][,cache=MODE][,discard=unmap|ignore][,aio=threads|native|io_uring]"
-     "[,node-name=NAME][,throttling.iops-total=N][,throttling.bps-total=N]"
+     "[,node-name=NAME][,throttling.iops-total=N][,throttling.bps-total=N][,throttling.group=NAME]"
      "[,werror=ACTION][,rerror=ACTION][,serial=TEXT][,file.locking=on|off]"
      "[,cache-size=SIZE][,l2-cache-size=SIZE][,refcount-cache-size=SIZE]"
      "[,l2-cache-entry-size=SIZE][,cache-clean-interval=SECONDS]"
@@ -116,6 +116,8 @@ const struct option_entry option_table[] = {
      "unmap by default: space that the guest frees goes back to the host. throttling.iops-total, "
      "-read and -write limit operations a second, throttling.bps-* bytes; "
      "with -max a burst may go so far, for -max-length seconds; iops= and bps= are short forms. "
+     "Drives with the same throttling.group share the limits that one of them, or -object "
+     "throttle-group,id=NAME, tells. "
      "werror and rerror are "
      "report, ignore, stop or enospc. A comma in a file's name is written twice. "
      "qcow2 keeps 32M of its tables in memory, enough for 256G in clusters of 64K, and drops what "
@@ -198,11 +200,13 @@ const struct option_entry option_table[] = {
      option_device, NULL, NULL},
     {"object",
      "rng-builtin,id=ID|iothread,id=ID|memory-backend-ram,id=ID,size=SIZE|memory-backend-file,"
-     "id=ID,size=SIZE,mem-path=PATH[,share=on][,prealloc=on]",
+     "id=ID,size=SIZE,mem-path=PATH[,share=on][,prealloc=on]|throttle-group,id=ID"
+     "[,x-iops-total=N][,x-bps-total=N]",
      "A source for virtio-rng-pci,rng=ID, which is the host's getrandom in any case; the memory of "
      "a virtio-mem-pci,memdev=ID or, by -machine memory-backend=ID, the guest's own, from a file or "
      "a folder such as a mounted hugetlbfs if wanted, all of it at the start with prealloc=on; a "
-     "thread that does the host's part of the I/O of disks with iothread=ID, beside the one loop.",
+     "thread that does the host's part of the I/O of disks with iothread=ID, beside the one loop; "
+     "limits, in the words of throttling.*, for the drives with throttling.group=ID.",
      option_object, NULL, NULL},
     {"add-fd", "fd=NUMBER,set=NUMBER[,opaque=TEXT]",
      "Puts a descriptor that evisor was started with into a set: /dev/fdset/SET then stands for it "
