@@ -312,11 +312,20 @@ static json_t *read_zero(struct machine *machine, const struct qom_object *objec
     return json_integer(0);
 }
 
+/* The one value of thread-pool-max= that is taken: there is no pool that could have more. */
+static json_t *read_pool_max(struct machine *machine, const struct qom_object *object)
+{
+    (void)machine, (void)object;
+    return json_integer(64);
+}
+
 static const struct qom_property io_thread_properties[] = {
     {"aio-max-batch", "int", NULL, read_zero, NULL, true},
     {"poll-grow", "int", NULL, read_zero, NULL, true},
     {"poll-max-ns", "int", NULL, read_zero, NULL, true},
     {"poll-shrink", "int", NULL, read_zero, NULL, true},
+    {"thread-pool-max", "int", NULL, read_pool_max, NULL, true},
+    {"thread-pool-min", "int", NULL, read_zero, NULL, true},
     {0}};
 
 /* --- CPUs --- */
