@@ -86,6 +86,14 @@ class Schema:
         elif kinds[0] == "enum":
             for value in set(mine["values"]) - set(peer["values"]):
                 yield f"{where}: {value} is not there"
+        elif kinds[0] == "alternate":
+            there = {other.types[member["type"]]["meta-type"]: member["type"] for member in peer["members"]}
+            for member in mine["members"]:
+                kind = self.types[member["type"]]["meta-type"]
+                if kind not in there:
+                    yield f"{where}: a {kind} is none of the alternatives"
+                elif kind == "object":
+                    yield from self.differences(other, member["type"], there[kind], where, seen)
         elif kinds[0] == "object":
             yield from self.object_differences(other, mine, peer, where, seen)
 
@@ -105,5 +113,8 @@ class Schema:
                 yield f"{where}.{name}: missing, there always"
         cases = {variant["case"]: variant["type"] for variant in peer.get("variants", [])}
         for variant in mine.get("variants", []):
+            if variant["case"] not in cases:
+                yield f"{where}({variant['case']}): no such case"
+                continue
             yield from self.differences(other, variant["type"], cases[variant["case"]],
                                         f"{where}({variant['case']})", seen)

@@ -252,7 +252,8 @@ static json_t *find_named(json_t *list, const char *name)
 static void check_members(json_t *schema, json_t *object)
 {
     assert_non_null(object);
-    assert_string_equal(json_string_value(json_object_get(object, "meta-type")), "object");
+    const char *kind = json_string_value(json_object_get(object, "meta-type"));
+    assert_true(strcmp(kind, "object") == 0 || strcmp(kind, "alternate") == 0);
     json_t *members = json_object_get(object, "members");
     for (size_t i = 0; i < json_array_size(members); i++) {
         json_t *type = json_object_get(json_array_get(members, i), "type");
@@ -444,7 +445,7 @@ static void test_query_stats(void **state)
                "{\"return\": [{\"provider\": \"evisor\", \"qom-path\": \"loop\", \"stats\": "
                "[{\"name\": \"turns\", \"value\": 9223372036854775807}]}]}");
     rig_expect_error(&client, "{'execute':'query-stats','arguments':{'target':'x'}}",
-                     "GenericError", "Invalid parameter 'x'");
+                     "GenericError", "Parameter 'target' does not accept value 'x'");
     rig_leave(&client);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/suggest.h"
+#include "vmm/control/qmp_types.h"
 
 static void query_commands(struct qmp_call *call);
 
@@ -471,7 +472,7 @@ static const struct qmp_command table[] = {
      "[HotpluggableCPU]",
      {{0}}},
     {"query-iothreads",
-     "An empty list: there are none.",
+     "The threads for disk I/O.",
      qmp_query_iothreads,
      "[IOThreadInfo]",
      {{0}}},
@@ -624,6 +625,11 @@ char *commands_check(const struct qmp_command *command, json_t *arguments, const
         else if (value && !has_type(value, argument->type))
             CHECK(asprintf(&text, "Invalid parameter type for '%s%s', expected: %s", where,
                            argument->name, types[argument->type].name) > 0);
+        else if (json_is_string(value) &&
+                 qmp_enum_refuses(qmp_argument_type(command->name, argument->name),
+                                  json_string_value(value)))
+            CHECK(asprintf(&text, "Parameter '%s' does not accept value '%.64s'", argument->name,
+                           json_string_value(value)) > 0);
         if (text)
             return text;
     }

@@ -79,14 +79,20 @@ static const char *type_name(enum qmp_type type)
     return names[type];
 }
 
-static json_t *describe_members(const struct qmp_argument *members)
+static const char *member_type(const char *owner, const struct qmp_argument *member)
+{
+    const char *type = qmp_argument_type(owner, member->name);
+    return type ? type : type_name(member->type);
+}
+
+static json_t *describe_members(const char *owner, const struct qmp_argument *members)
 {
     json_t *list = json_array();
     for (const struct qmp_argument *member = members; member->name; member++) {
         if (strcmp(member->name, "*") == 0)
             continue;
         json_t *entry =
-            json_pack("{s:s,s:s}", "name", member->name, "type", type_name(member->type));
+            json_pack("{s:s,s:s}", "name", member->name, "type", member_type(owner, member));
         if (member->is_optional)
             json_object_set_new(entry, "default", json_null());
         json_array_append_new(list, entry);
@@ -104,7 +110,7 @@ static void add_object(json_t *list, const char *owner, const struct qmp_argumen
     }
     snprintf(name, 64, "%s-arg", owner);
     json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "name", name, "meta-type", "object",
-                                          "members", describe_members(members)));
+                                          "members", describe_members(owner, members)));
 }
 
 static void add_commands(json_t *list)
@@ -113,7 +119,10 @@ static void add_commands(json_t *list)
     const struct qmp_command *table = commands_table(&count);
     for (unsigned i = 0; i < count; i++) {
         char arguments[64];
-        add_object(list, table[i].name, table[i].arguments, arguments);
+        if (qmp_arguments_type(table[i].name))
+            snprintf(arguments, sizeof(arguments), "%s", qmp_arguments_type(table[i].name));
+        else
+            add_object(list, table[i].name, table[i].arguments, arguments);
         json_array_append_new(list,
                               json_pack("{s:s,s:s,s:s,s:s}", "name", table[i].name, "meta-type",
                                         "command", "arg-type", arguments, "ret-type",
@@ -134,7 +143,7 @@ static void add_events(json_t *list)
 static void add_builtins(json_t *list)
 {
     static const char *const builtins[][2] = {
-        {"str", "string"}, {"int", "int"}, {"bool", "boolean"}, {ANY, "value"}};
+        {"str", "string"}, {"int", "int"}, {"bool", "boolean"}, {"null", "null"}, {ANY, "value"}};
     for (size_t i = 0; i < ARRAY_SIZE(builtins); i++)
         json_array_append_new(list, json_pack("{s:s,s:s,s:s}", "name", builtins[i][0], "meta-type",
                                               "builtin", "json-type", builtins[i][1]));
@@ -142,7 +151,7 @@ static void add_builtins(json_t *list)
         list, json_pack("{s:s,s:s,s:[]}", "name", EMPTY, "meta-type", "object", "members"));
 }
 
-/* --- the types of answers --- */
+/* --- types that have a name --- */
 
 static void add_enum(json_t *list, const struct qmp_enum_type *type)
 {
@@ -184,6 +193,15 @@ static void add_answer(json_t *list, const struct qmp_object_type *type)
     json_array_append_new(list, entry);
 }
 
+static void add_alternate(json_t *list, const struct qmp_alternate_type *type)
+{
+    json_t *members = json_array();
+    for (unsigned i = 0; i < ARRAY_SIZE(type->types) && type->types[i]; i++)
+        json_array_append_new(members, json_pack("{s:s}", "type", type->types[i]));
+    json_array_append_new(list, json_pack("{s:s,s:s,s:o}", "name", type->name, "meta-type",
+                                          "alternate", "members", members));
+}
+
 /* The type of a list, once, however often it is named. */
 static void add_list(json_t *list, json_t *known, const char *name)
 {
@@ -194,17 +212,27 @@ static void add_list(json_t *list, json_t *known, const char *name)
                                           "element-type", name + 1, (int)strlen(name) - 2));
 }
 
+static void add_lists_of(json_t *list, json_t *known, const struct qmp_object_type *types,
+                         size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        for (const struct qmp_member *member = types[i].members; member->name; member++)
+            add_list(list, known, member->type);
+}
+
 static void add_lists(json_t *list)
 {
     unsigned count;
     const struct qmp_command *table = commands_table(&count);
     json_t *known = json_object();
     add_list(list, known, type_name(QMP_ARRAY));
-    for (unsigned i = 0; i < count; i++)
+    for (unsigned i = 0; i < count; i++) {
         add_list(list, known, table[i].returns);
-    for (size_t i = 0; i < qmp_object_type_count; i++)
-        for (const struct qmp_member *member = qmp_object_types[i].members; member->name; member++)
-            add_list(list, known, member->type);
+        for (const struct qmp_argument *member = table[i].arguments; member->name; member++)
+            add_list(list, known, qmp_argument_type(table[i].name, member->name));
+    }
+    add_lists_of(list, known, qmp_object_types, qmp_object_type_count);
+    add_lists_of(list, known, qmp_argument_objects, qmp_argument_object_count);
     json_decref(known);
 }
 
@@ -218,6 +246,10 @@ void qmp_query_qmp_schema(struct qmp_call *call)
         add_enum(list, &qmp_enum_types[i]);
     for (size_t i = 0; i < qmp_object_type_count; i++)
         add_answer(list, &qmp_object_types[i]);
+    for (size_t i = 0; i < qmp_argument_object_count; i++)
+        add_answer(list, &qmp_argument_objects[i]);
+    for (size_t i = 0; i < qmp_alternate_type_count; i++)
+        add_alternate(list, &qmp_alternate_types[i]);
     add_lists(list);
     qmp_call_return(call, list);
 }

@@ -237,8 +237,11 @@ const struct qmp_object_type qmp_object_types[] = {
                   {"enum", "SchemaInfoEnum"},
                   {"array", "SchemaInfoArray"},
                   {"object", "SchemaInfoObject"},
+                  {"alternate", "SchemaInfoAlternate"},
                   {"command", "SchemaInfoCommand"},
                   {"event", "SchemaInfoEvent"}}},
+    {.name = "SchemaInfoAlternate", .members = {{"members", "[SchemaInfoAlternateMember]", false}}},
+    {.name = "SchemaInfoAlternateMember", .members = {{"type", "str", false}}},
     {.name = "SchemaInfoArray", .members = {{"element-type", "str", false}}},
     {.name = "SchemaInfoBuiltin", .members = {{"json-type", "JSONType", false}}},
     {.name = "SchemaInfoCommand",
@@ -324,9 +327,36 @@ WORDS(architecture, "x86_64")
 WORDS(detect_zeroes, "off")
 WORDS(export_type, "nbd")
 WORDS(io_status, "ok", "failed", "nospace")
-WORDS(json_kind, "string", "int", "boolean", "value")
+WORDS(aio_options, "threads", "native", "io_uring")
+WORDS(bitmap_sync, "on-success", "never", "always")
+WORDS(capability, "oob")
+WORDS(chardev_kind, "file", "memory", "null", "pipe", "pty", "ringbuf", "socket", "stdio")
+WORDS(completion_mode, "individual", "grouped")
+WORDS(compression, "zlib", "zstd")
+WORDS(copy_mode, "background", "write-blocking")
+WORDS(create_driver, "file", "qcow2")
+WORDS(data_format, "utf8", "base64")
+WORDS(discard_options, "ignore", "unmap")
+WORDS(driver, "file", "host_device", "qcow2", "raw", "vdi", "vhdx", "vmdk", "vpc")
+WORDS(json_kind, "string", "int", "boolean", "null", "value")
+WORDS(net_driver, "bridge", "dgram", "hostonly", "internal", "nat", "socket", "stream", "tap",
+      "user")
+WORDS(new_image_mode, "existing", "absolute-paths")
+WORDS(object_type, "iothread", "memory-backend-file", "memory-backend-ram", "rng-builtin",
+      "rng-random")
+WORDS(on_error, "report", "ignore", "enospc", "stop")
+WORDS(on_off_auto, "auto", "on", "off")
+WORDS(preallocation, "off", "metadata", "falloc", "full")
+WORDS(qcow2_version, "v2", "v3")
+WORDS(remove_mode, "safe", "hard")
+WORDS(socket_type, "inet", "unix")
+WORDS(sync_mode, "top", "full", "none", "incremental", "bitmap")
+WORDS(transaction_kind, "abort", "block-dirty-bitmap-add", "block-dirty-bitmap-clear",
+      "block-dirty-bitmap-disable", "block-dirty-bitmap-enable", "block-dirty-bitmap-merge",
+      "block-dirty-bitmap-remove", "blockdev-backup", "blockdev-snapshot",
+      "blockdev-snapshot-internal-sync", "blockdev-snapshot-sync", "drive-backup")
 WORDS(memory_device, "virtio-mem")
-WORDS(meta_type, "builtin", "enum", "array", "object", "command", "event")
+WORDS(meta_type, "builtin", "enum", "array", "object", "alternate", "command", "event")
 WORDS(rx_state, "normal", "none", "all")
 WORDS(stats_provider, "evisor")
 WORDS(stats_target, "vm", "vcpu")
@@ -334,6 +364,28 @@ WORDS(stats_type, "cumulative")
 WORDS(stats_unit, "seconds")
 
 const struct qmp_enum_type qmp_enum_types[] = {
+    {"ActionCompletionMode", completion_mode},
+    {"BitmapSyncMode", bitmap_sync},
+    {"BlockdevAioOptions", aio_options},
+    {"BlockdevCreateDriver", create_driver},
+    {"BlockdevDiscardOptions", discard_options},
+    {"BlockdevDriver", driver},
+    {"BlockdevOnError", on_error},
+    {"BlockdevQcow2Version", qcow2_version},
+    {"BlockExportRemoveMode", remove_mode},
+    {"ChardevBackendKind", chardev_kind},
+    {"DataFormat", data_format},
+    {"MirrorCopyMode", copy_mode},
+    {"MirrorSyncMode", sync_mode},
+    {"NetClientDriver", net_driver},
+    {"NewImageMode", new_image_mode},
+    {"ObjectType", object_type},
+    {"OnOffAuto", on_off_auto},
+    {"PreallocMode", preallocation},
+    {"Qcow2CompressionType", compression},
+    {"QMPCapability", capability},
+    {"SocketAddressType", socket_type},
+    {"TransactionActionKind", transaction_kind},
     {"BlockDeviceIoStatus", io_status},
     {"BlockdevDetectZeroesOptions", detect_zeroes},
     {"BlockExportType", export_type},
