@@ -218,3 +218,14 @@ def test_a_raw_file_that_ends_within_a_sector_keeps_its_last_bytes(tmp_path):
         assert tool("compare", "-f", "raw", "-F", "qcow2", "odd.raw", "odd.qcow2",
                     cwd=tmp_path).status == 0
     assert qemu_img("info", "--output=json", "odd.qcow2", cwd=tmp_path).json()["virtual-size"] == 1024
+
+
+@pytest.mark.parametrize("count", [0, 4, 5])
+def test_dd_copies_so_many_blocks(tmp_path, count):
+    """Of an image that ends within a block."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    data = random.Random(count).randbytes(4 * 65536 + 512)
+    source.write_bytes(data)
+    assert evisor_img("dd", "-f", "raw", "bs=64k", f"count={count}", f"if={source}",
+                      f"of={target}").status == 0
+    assert target.read_bytes() == data[:count * 65536]

@@ -88,7 +88,7 @@ static uint64_t range(const struct arguments *arguments, uint64_t size, uint64_t
     }
     *start = arguments->skip * bs;
     uint64_t bytes = size - *start;
-    if (arguments->has_count && arguments->count < bytes / bs)
+    if (arguments->has_count && arguments->count <= bytes / bs)
         bytes = arguments->count * bs;
     return bytes;
 }
