@@ -16,7 +16,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tools"))
-from benchkit import exits, machine, main, path as disk_path, plot, syscalls  # noqa: E402
+from benchkit import exits, guest, machine, main, path as disk_path, plot, syscalls  # noqa: E402
 from benchkit.figures import Figure, alternate, permutation_test  # noqa: E402
 from benchkit.peers import Peer, time_marks  # noqa: E402
 from guestkit import kvmbox  # noqa: E402
@@ -151,6 +151,18 @@ def test_exits_are_told_by_kind_and_by_device():
     assert text.index("serial@3f8") < text.index("rtc@70") and "2.0 us each" in text, text
     assert "QEMU q35" in text and "exits 9" in text, text
     assert told.as_json()["kinds"]["pio"] == {"count": 4, "ns": 8000}
+
+
+def test_what_failed_in_the_guest_is_no_rate_of_0():
+    fields = ["3", "fio-3.33", "job", "0", "0", *["0"] * 45]
+    fields[7], fields[48] = "1234", "56"
+    assert guest.value_of("randread", ";".join(fields)) == 1234
+    assert guest.value_of("randwrite", ";".join(fields)) == 56
+    fields[4] = "22"
+    assert guest.value_of("randread", ";".join(fields)) is None
+    assert guest.value_of("randread", "fio: no such file") is None
+    assert guest.value_of("net-up", "[  5] 0.00-1.00 sec 10 MBytes 83.9 Mbits/sec receiver") == 83.9
+    assert guest.value_of("net-up", "iperf3: error") is None
 
 
 @pytest.mark.parametrize("kind", ["blk", "kick", "disk"])
@@ -327,6 +339,7 @@ def test_figures_are_written(tmp_path):
     (["blk", "--depth", "4,x"], "'x' is no number above 0"),
     (["net", "--depth", "4,8"], "net takes one"),
     (["guest", "--image", "/nowhere"], "/nowhere: no such image"),
+    (["guest", "--block", "1000"], "multiple of 512"),
     (["kick", "--queues", "9"], "--queues is from 1 to 8"),
     (["memry"], "invalid choice: 'memry'"),
     (["kick", "--disks", "9"], "--disks is from 1 to 8"),

@@ -80,7 +80,9 @@ int path_open(struct path_run *run, struct error *err)
         MIN(size, options->span_bytes ? options->span_bytes : size) / options->block_bytes;
     run->random = options->seed;
     if (!run->blocks)
-        result = error_set(err, EINVAL, "%s: smaller than one block of %" PRIu64 " bytes",
+        result = error_set(err, EINVAL,
+                           "%s: smaller than one block of %" PRIu64
+                           " bytes: name a larger image, or use a smaller --block",
                            run->image, options->block_bytes);
     if (!result && options->verifies) {
         run->written = calloc(1, run->blocks);

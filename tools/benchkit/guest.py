@@ -26,6 +26,7 @@ from .peers import (BOOT_TIMEOUT, EVISOR, Peer, await_end, can_boot_stock_kernel
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_generic"]
 PATTERNS = ("randread", "randwrite")
+FIO_ERROR = 4  # its place in the terse form
 
 INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
@@ -149,7 +150,8 @@ def value_of(what, text):
         return float(found.group(1)) if found else None
     fields = text.split(";")
     column = {"randread": 7, "randwrite": 48}[what]
-    return float(fields[column]) if len(fields) > column else None
+    has_run = len(fields) > column and fields[FIO_ERROR] == "0"
+    return float(fields[column]) if has_run else None
 
 
 def commands(options, root, data, boot):

@@ -215,6 +215,8 @@ def check(options):
         check_disk(options)
     elif options.what in GUEST:
         check_disks(options)
+        if options.block % 512:
+            raise packages.Failure("the block size must be a multiple of 512")
     for image in getattr(options, "image", None) or []:
         check_image(image)
 
