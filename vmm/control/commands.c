@@ -168,7 +168,8 @@ static const struct qmp_command table[] = {
      NULL,
      {{"device", QMP_STRING, true}, {"node-name", QMP_STRING, true}, {"size", QMP_INT, false}}},
     {"block_set_io_throttle",
-     "Limits a disk's bytes and operations a second; 0 for no limit.",
+     "Limits the bytes and operations a second of a disk, and of all others in its group; 0 for no "
+     "limit: the disk leaves its group.",
      qmp_block,
      NULL,
      {{"device", QMP_STRING, true},
