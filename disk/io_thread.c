@@ -239,8 +239,10 @@ int io_thread_create(struct loop *loop, const char *id, struct io_thread **out, 
     loop_check_thread(loop);
     int result = make(loop, id, out);
     if (result)
-        return error_set(err, -result, "cannot start I/O thread '%s': %s; leave iothread= out", id,
-                         strerror(-result));
+        return error_set(err, -result,
+                         "cannot start I/O thread '%s', which needs io_uring: %s; leave -object "
+                         "iothread and iothread= out",
+                         id, strerror(-result));
     return 0;
 }
 
@@ -288,7 +290,7 @@ int io_thread_create(struct loop *loop, const char *id, struct io_thread **out, 
     (void)out;
     return error_set(err, ENOSYS,
                      "cannot start I/O thread '%s': this evisor was built without io_uring; leave "
-                     "iothread= out",
+                     "-object iothread and iothread= out",
                      id);
 }
 

@@ -8,11 +8,8 @@
 
 int machine_start_io_thread(struct machine *machine, unsigned index, struct error *err)
 {
-    const char *id = machine->config->guest.io_threads[index];
-    int result = io_thread_create(machine->loop, id, &machine->io_threads[index], err);
-    if (result)
-        error_prefix(err, "iothread '%s'", id);
-    return result;
+    return io_thread_create(machine->loop, machine->config->guest.io_threads[index],
+                            &machine->io_threads[index], err);
 }
 
 int machine_make_io_threads(struct machine *machine, struct error *err)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -316,6 +317,23 @@ static void test_a_short_answer_is_completed(void **state)
     free(slot);
 }
 
+static void test_a_thread_that_cannot_be_says_what_to_do(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before, none;
+    struct io_thread *thread = NULL;
+    struct error err = {0};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){0, before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int result = io_thread_create(&f->loop, "io9", &thread, &err);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_true(result < 0);
+    assert_null(thread);
+    assert_non_null(strstr(err.text, "'io9', which needs io_uring: "));
+    assert_non_null(strstr(err.text, "leave -object iothread and iothread= out"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +343,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_disk_changes_hands, setup, teardown),
         cmocka_unit_test_setup_teardown(test_images_that_come_later_follow, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_short_answer_is_completed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_thread_that_cannot_be_says_what_to_do, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
