@@ -122,12 +122,21 @@ static int translate(struct accel_vcpu *cpu, uint64_t address, uint64_t *gpa)
     return 0;
 }
 
+static void take_message(struct accel_vm *vm, uint64_t address, uint32_t data)
+{
+    struct machine *machine = container_of(vm, struct machine, vm);
+    machine->message_address = address;
+    machine->message_data = data;
+    machine->messages++;
+}
+
 static const struct accel_ops fake_accel_ops = {
     .name = "fake",
     .vcpu_get_state = get_state,
     .vcpu_set_state = set_state,
     .vcpu_set_debug = set_debug,
     .vcpu_translate = translate,
+    .msi = take_message,
 };
 
 static void init_cpus(struct machine *machine)
@@ -262,6 +271,12 @@ void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
 {
     add_op(machine, (struct fake_op){
                         .kind = FAKE_RESET, .cause = cause, .on_done = on_done, .opaque = opaque});
+}
+
+void machine_set_actions(struct machine *machine, bool no_reboot, bool no_shutdown)
+{
+    machine->config->no_reboot = no_reboot;
+    machine->config->no_shutdown = no_shutdown;
 }
 
 void machine_inspect(struct machine *machine, machine_done_fn *on_done, void *opaque)

@@ -87,6 +87,9 @@ struct machine {
     struct machine_balloon balloon;
     struct machine_mem mem_device;
     unsigned port_is_open; /* a bit a port */
+    uint64_t message_address; /* of the last message to the LAPICs */
+    uint32_t message_data;
+    unsigned messages;
     uint64_t port_value;   /* as written to an I/O port */
 };
 

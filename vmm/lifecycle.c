@@ -426,6 +426,12 @@ void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
     enqueue(machine, LIFECYCLE_RESET, cause, on_done, opaque);
 }
 
+void machine_set_actions(struct machine *machine, bool no_reboot, bool no_shutdown)
+{
+    machine->config->no_reboot = no_reboot;
+    machine->config->no_shutdown = no_shutdown;
+}
+
 void machine_inspect(struct machine *machine, machine_done_fn *on_done, void *opaque)
 {
     enqueue(machine, LIFECYCLE_INSPECT, 0, on_done, opaque);

@@ -123,6 +123,8 @@ void machine_stop(struct machine *machine, machine_done_fn *on_done, void *opaqu
 void machine_cont(struct machine *machine, machine_done_fn *on_done, void *opaque);
 void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
                    machine_done_fn *on_done, void *opaque);
+/* As -no-reboot and -no-shutdown, from now on. */
+void machine_set_actions(struct machine *machine, bool no_reboot, bool no_shutdown);
 /* Presses the ACPI power button. */
 void machine_powerdown(struct machine *machine);
 /* Ends the machine: SHUTDOWN event, then machine_on_exit's callback. */

@@ -42,6 +42,25 @@ def test_many_pauses(machine):
         client.execute("stop")
         client.execute("cont")
     assert machine.check("echo alive") == "alive"
+    looks_and_the_nmi_button(machine, client)
+
+
+def looks_and_the_nmi_button(machine, client):
+    """What a monitor shows of a running guest, which goes on; a kernel counts the NMIs that it gets."""
+    def say(line):
+        return client.execute("human-monitor-command", **{"command-line": line})
+
+    client.events.clear()
+    for _ in range(100):
+        assert "CPU#0" in say("info registers")
+    assert "GS =" in say("info registers -a") and "PG disabled" not in say("info mem")
+    assert client.execute("query-status")["running"] and not client.events
+    machine.check("mount -t proc proc /proc 2>/dev/null; true")
+    counts = "awk '/NMI:/ {print $2}' /proc/interrupts"
+    before = int(machine.check(counts))
+    client.execute("inject-nmi")
+    assert int(machine.check(counts)) == before + 1
+    assert machine.check("echo alive") == "alive"
 
 
 @pytest.mark.box

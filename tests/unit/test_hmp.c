@@ -199,6 +199,13 @@ static void test_cpus(void **state)
     assert_string_equal(ask(fd, "o /h 0x3f8 0x141"), "");
     assert_int_equal(machine.port_value, 0x141);
     assert_string_equal(ask(fd, "i /b 0x10"), "portb[0x0010] = 0x51\r\n");
+    uint8_t *lint1 = (uint8_t *)machine.cpus[1].state.lapic.regs + 0x360;
+    memcpy((uint8_t *)machine.cpus[0].state.lapic.regs + 0x360, &(uint32_t){0x10400}, 4);
+    memcpy(lint1, &(uint32_t){0x400}, 4);
+    assert_string_equal(ask(fd, "nmi"), "");
+    assert_int_equal(machine.messages, 1);
+    assert_int_equal(machine.message_address, 0xfee01000);
+    assert_int_equal(machine.message_data, 0x400);
     assert_non_null(strstr(ask(fd, "migrate tcp:0:1"), "migrate: evisor does not migrate"));
     assert_int_equal(machine.state, MACHINE_RUNNING);
     close(fd);

@@ -16,6 +16,35 @@ void qmp_query_balloon(struct qmp_call *call)
         qmp_call_fail(call, "DeviceNotActive", "%s", no_balloon);
 }
 
+static json_t *memdev(const char *id, uint64_t bytes, bool has_prealloc, const char *path)
+{
+    return json_pack("{s:s*,s:I,s:b,s:b,s:b,s:b,s:b,s:[],s:s}", "id", id, "size", (json_int_t)bytes,
+                     "merge", 1, "dump", 1, "prealloc", has_prealloc, "share", path != NULL,
+                     "reserve", 1, "host-nodes", "policy", "default");
+}
+
+/* The memory of -m under QEMU's name for it, then those of object-add. */
+void qmp_query_memdev(struct qmp_call *call)
+{
+    const struct vm_config *config = machine_config(call->control->machine);
+    json_t *list = json_array();
+    json_array_append_new(
+        list, memdev("pc.ram", config->ram_bytes, config->mem_prealloc, config->mem_path));
+    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
+        const struct config_memory_backend *backend = &config->guest.memory_backends[i];
+        if (backend->id)
+            json_array_append_new(list,
+                                  memdev(backend->id, backend->size_bytes, false, backend->path));
+    }
+    qmp_call_return(call, list);
+}
+
+/* Guests here do not sleep. */
+void qmp_query_current_machine(struct qmp_call *call)
+{
+    qmp_call_return(call, json_pack("{s:b}", "wakeup-suspend-support", 0));
+}
+
 void qmp_balloon(struct qmp_call *call)
 {
     json_int_t bytes = json_integer_value(json_object_get(call->arguments, "value"));

@@ -31,7 +31,6 @@ static const struct absent commands[] = {
     {"commit", "use QMP's block-commit and block_job_complete, or evisor-img commit while the "
                "machine is off"},
     {"memsave|pmemsave", "use xp, or gdb's dump memory with -gdb"},
-    {"nmi", "use SysRq on the serial console, or -gdb"},
     {"dumpdtb", "the machine has no device tree: the guest's tables are ACPI's"},
     {"qemu-io", "use evisor-img while the machine is off, or nbd_server_add and an NBD client"},
     {"exit_preconfig", "there is no such state: start with -S, then cont"},

@@ -110,6 +110,7 @@ const struct hmp_command hmp_commands[] = {
      "set a property: requested-size, "
      "guest-stats-polling-interval; with -j by JSON: limits",
      hmp_qom_set},
+    {"nmi", NULL, "press the NMI button", hmp_by_qmp},
     {"set_link", "netdev on|off", "plug the cable of a NIC in or out", hmp_set_link},
     {"hostfwd_add", "[netdev] tcp|udp:[address]:port-[address]:port",
      "forward a port of the host to the guest", hmp_hostfwd_add},

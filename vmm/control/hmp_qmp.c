@@ -125,6 +125,7 @@ static const struct translation table[] = {
      NULL,
      {{"all", FLAG, true, 'a'}, {"writable", FLAG, true, 'w'}, {"uri", TEXT, false, 0}}},
     {"nbd_server_stop", "nbd-server-stop", NULL, {{0}}},
+    {"nmi", "inject-nmi", NULL, {{0}}},
     {"ringbuf_read",
      "ringbuf-read",
      NULL,

@@ -286,6 +286,9 @@ static const struct {
     {NULL, "provider", "StatsProvider"},
     {NULL, "providers", "[StatsRequest]"},
     {"query-stats", "target", "StatsTarget"},
+    {"set-action", "panic", "PanicAction"},
+    {"set-action", "reboot", "RebootAction"},
+    {"set-action", "shutdown", "ShutdownAction"},
     {NULL, "sync", "MirrorSyncMode"},
 };
 

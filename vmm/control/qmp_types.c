@@ -137,6 +137,7 @@ const struct qmp_object_type qmp_object_types[] = {
                  {"die-id", "int", true},
                  {"core-id", "int", false},
                  {"thread-id", "int", false}}},
+    {.name = "CurrentMachineParams", .members = {{"wakeup-suspend-support", "bool", false}}},
     {.name = "FdsetFdInfo", .members = {{"fd", "int", false}, {"opaque", "str", true}}},
     {.name = "FdsetInfo", .members = {{"fdset-id", "int", false}, {"fds", "[FdsetFdInfo]", false}}},
     {.name = "ForwardsInfo",
@@ -173,6 +174,16 @@ const struct qmp_object_type qmp_object_types[] = {
                  {"total-progress", "int", false},
                  {"error", "str", true}}},
     {.name = "KvmInfo", .members = {{"enabled", "bool", false}, {"present", "bool", false}}},
+    {.name = "Memdev",
+     .members = {{"id", "str", true},
+                 {"size", "int", false},
+                 {"merge", "bool", false},
+                 {"dump", "bool", false},
+                 {"prealloc", "bool", false},
+                 {"share", "bool", false},
+                 {"reserve", "bool", true},
+                 {"host-nodes", "[int]", false},
+                 {"policy", "HostMemPolicy", false}}},
     {.name = "MemoryDeviceInfo",
      .members = {{"type", "MemoryDeviceInfoKind", false}},
      .tag = "type",
@@ -346,6 +357,10 @@ WORDS(object_type, "iothread", "memory-backend-file", "memory-backend-ram", "rng
       "rng-random")
 WORDS(on_error, "report", "ignore", "enospc", "stop")
 WORDS(on_off_auto, "auto", "on", "off")
+WORDS(host_policy, "default")
+WORDS(panic_action, "shutdown")
+WORDS(reboot_action, "reset", "shutdown")
+WORDS(shutdown_action, "poweroff", "pause")
 WORDS(preallocation, "off", "metadata", "falloc", "full")
 WORDS(qcow2_version, "v2", "v3")
 WORDS(remove_mode, "safe", "hard")
@@ -375,6 +390,10 @@ const struct qmp_enum_type qmp_enum_types[] = {
     {"BlockExportRemoveMode", remove_mode},
     {"ChardevBackendKind", chardev_kind},
     {"DataFormat", data_format},
+    {"HostMemPolicy", host_policy},
+    {"PanicAction", panic_action},
+    {"RebootAction", reboot_action},
+    {"ShutdownAction", shutdown_action},
     {"MirrorCopyMode", copy_mode},
     {"MirrorSyncMode", sync_mode},
     {"NetClientDriver", net_driver},
