@@ -56,7 +56,11 @@ def make_chain(folder, name, depth):
 
 
 def drive(path, name):
-    return ["-drive", f"if=virtio,id={name},file={path},format=qcow2,discard=unmap"]
+    """Every second one has its I/O done by a thread of its own, which they share."""
+    index = ord(name) - ord("a")
+    thread = ",iothread=io0" if index % 2 == 0 else ""
+    return ["-drive", f"if=none,id={name},file={path},format=qcow2,discard=unmap",
+            "-device", f"virtio-blk-pci,drive={name},addr={0x10 + index:x}{thread}"]
 
 
 class Load:
@@ -237,7 +241,7 @@ def judge_killed(machine, name, image):
 def test_jobs_under_a_guest(boot, tmp_path):
     path = make_chain(tmp_path, "a", 3)
     more = [word for name in KILLED for word in drive(make_chain(tmp_path, name, 3), name)]
-    machine = boot("-nic", "none", *drive(path, "a"), *more)
+    machine = boot("-nic", "none", "-object", "iothread,id=io0", *drive(path, "a"), *more)
     machine.type(f"cat >/tmp/load <<'END'{LOAD}END\n")
     machine.check("dd if=/dev/vdb of=/tmp/model.a bs=64k 2>/dev/null")
     jobs = Jobs(machine)
