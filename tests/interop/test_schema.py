@@ -177,6 +177,7 @@ def test_probes_as_libvirt_makes_them(evisor):
                  "transaction/arg-type/actions/+block-dirty-bitmap-merge/data/bitmaps/name",
                  "blockdev-create/arg-type/options/+qcow2/version/^v3",
                  "object-add/arg-type/+memory-backend-file/share",
+                 "object-add/arg-type/+throttle-group/limits/iops-total-max",
                  "chardev-add/arg-type/backend/+socket/data/addr/+inet/data/port",
                  "block-export-add/arg-type/bitmaps", "netdev_add/arg-type/+user/hostfwd/str"):
         wanted = path != "block-export-add/arg-type/bitmaps"  # of its variant nbd only

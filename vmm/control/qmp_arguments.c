@@ -203,7 +203,8 @@ const struct qmp_object_type qmp_argument_objects[] = {
                   {"memory-backend-file", "MemoryBackendFileProperties"},
                   {"memory-backend-ram", "MemoryBackendProperties"},
                   {"rng-builtin", "0"},
-                  {"rng-random", "RngRandomProperties"}}},
+                  {"rng-random", "RngRandomProperties"},
+                  {"throttle-group", "ThrottleGroupProperties"}}},
     {.name = "RngRandomProperties", .members = {{"filename", "str", true}}},
     {.name = "SocketAddress",
      .members = {{"type", "SocketAddressType", false}},
@@ -215,6 +216,20 @@ const struct qmp_object_type qmp_argument_objects[] = {
      .variants = {{"inet", "InetSocketAddressWrapper"}, {"unix", "UnixSocketAddressWrapper"}}},
     {.name = "StatsRequest", .members = {{"provider", "StatsProvider", false}}},
     {.name = "String", .members = {{"str", "str", false}}},
+#define LIMIT(name)                                                                                \
+    {name, "int", true}, {name "-max", "int", true},                                               \
+    {                                                                                              \
+        name "-max-length", "int", true                                                            \
+    }
+#define LIMITS(prefix)                                                                             \
+    LIMIT(prefix "iops-total"), LIMIT(prefix "iops-read"), LIMIT(prefix "iops-write"),             \
+        LIMIT(prefix "bps-total"), LIMIT(prefix "bps-read"), LIMIT(prefix "bps-write"),            \
+    {                                                                                              \
+        prefix "iops-size", "int", true                                                            \
+    }
+    {.name = "ThrottleGroupProperties",
+     .members = {{"limits", "ThrottleLimits", true}, LIMITS("x-")}},
+    {.name = "ThrottleLimits", .members = {LIMITS("")}},
     {.name = "TransactionAction",
      .members = {{"type", "TransactionActionKind", false}},
      .tag = "type",

@@ -354,7 +354,7 @@ WORDS(net_driver, "bridge", "dgram", "hostonly", "internal", "nat", "socket", "s
       "user")
 WORDS(new_image_mode, "existing", "absolute-paths")
 WORDS(object_type, "iothread", "memory-backend-file", "memory-backend-ram", "rng-builtin",
-      "rng-random")
+      "rng-random", "throttle-group")
 WORDS(on_error, "report", "ignore", "enospc", "stop")
 WORDS(on_off_auto, "auto", "on", "off")
 WORDS(host_policy, "default")
