@@ -145,16 +145,15 @@ static int read_memory(struct config_memory_backend *backend, const struct keyva
         result = keyval_bool(list, "prealloc", &backend->prealloc, err);
     if (!result)
         result = keyval_size(list, "size", 1, &backend->size_bytes, err);
-    if (result)
-        return result;
-    if (!backend->size_bytes)
-        return error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
-                         list->option);
-    if (is_file)
-        return check_file(list, path, backend->is_shared, err);
-    return path ? error_set(err, EINVAL, "%s: mem-path= belongs to memory-backend-file",
-                            list->option)
-                : 0;
+    if (!result && is_file)
+        result = check_file(list, path, backend->is_shared, err);
+    else if (!result && path)
+        result =
+            error_set(err, EINVAL, "%s: mem-path= belongs to memory-backend-file", list->option);
+    if (!result && !backend->size_bytes)
+        result = error_set(err, EINVAL, "%s: can't create backend with size 0; add size=SIZE",
+                           list->option);
+    return result;
 }
 
 static int add_memory(struct config_guest *guest, struct keyval *list, const char *id,
