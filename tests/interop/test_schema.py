@@ -6,7 +6,7 @@ import re
 import pytest
 
 from conftest import qemu_img
-from test_monitor import evisor, qemu  # pylint: disable=unused-import
+from test_monitor import commands_of_both, evisor, qemu  # pylint: disable=unused-import
 
 # What evisor alone has, or has not in QEMU's way.
 OUR_OWN = re.compile(r"(hostonly|internal|nat)(\): no such case| is not there)$|"
@@ -17,10 +17,7 @@ NOT_ACCEPTED = re.compile(r"does not accept value|: say |: zero detection is not
 
 def test_arguments_have_the_types_that_qemu_gives_them(evisor, qemu):
     found, told = [], 0
-    for entry in evisor.ask("query-commands")["return"]:
-        name = entry["name"]
-        if name not in qemu.schema.types:
-            continue
+    for name in commands_of_both(evisor, qemu):
         ours, theirs = (monitor.schema.types[name]["arg-type"] for monitor in (evisor, qemu))
         told += bool(evisor.schema.types[ours]["members"])
         found += evisor.schema.differences(qemu.schema, ours, theirs, name, set())
@@ -41,11 +38,10 @@ def test_nothing_is_called_any_that_qemu_has_a_type_for(evisor, qemu):
         if entry["meta-type"] == "array":
             yield from vague(schema, entry["element-type"], where + "[]", seen)
 
-    for entry in evisor.ask("query-commands")["return"]:
-        if entry["name"] in qemu.schema.types:
-            ours, theirs = (list(vague(monitor.schema, monitor.schema.types[entry["name"]]["arg-type"],
-                                       entry["name"], set())) for monitor in (evisor, qemu))
-            assert ours == theirs
+    for name in commands_of_both(evisor, qemu):
+        ours, theirs = (list(vague(monitor.schema, monitor.schema.types[name]["arg-type"], name, set()))
+                        for monitor in (evisor, qemu))
+        assert ours == theirs
 
 
 class Builder:
