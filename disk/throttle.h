@@ -43,6 +43,10 @@ extern const char *const throttle_names[THROTTLE_KINDS];
 /* What such a word, maybe with "-max" or "-max-length", or "iops-size" stands for; or NULL. */
 uint64_t *throttle_limits_field(struct throttle_limits *limits, const char *key);
 
+/* A number that somebody said for such a field; `shown` is what errors call it. */
+int must_check throttle_limits_put(uint64_t *field, const char *shown, int64_t number,
+                                   struct error *err);
+
 struct throttle_group {
     struct list node; /* throttle_groups.list; alone: in none */
     struct loop *loop;
@@ -89,9 +93,8 @@ const char *disk_throttle_group(const struct disk *disk);
 /* In QEMU's words. */
 int must_check throttle_check(const struct throttle_limits *limits, struct error *err);
 bool throttle_is_limited(const struct throttle_limits *limits);
-/* Bursts last for a second where there are any. */
+/* Where limits begin: bursts last for a second where there are any. */
 extern const struct throttle_limits throttle_no_limits;
-void throttle_limits_init(struct throttle_limits *limits);
 
 /* throttle_group.c: the caller becomes a user of the group, which is made if there is none. */
 void throttle_groups_init(struct throttle_groups *groups, struct loop *loop);
@@ -100,9 +103,9 @@ int must_check throttle_groups_get(struct throttle_groups *groups, const char *n
                                    struct throttle_group **out);
 int must_check throttle_group_create(struct loop *loop, const char *name,
                                      struct throttle_group **out);
-/* The disk, and all others of the group of that name, which it joins. */
-int must_check throttle_groups_limit(struct throttle_groups *groups, struct disk *disk,
-                                     const char *name, const struct throttle_limits *limits);
+/* The disk joins the group of that name. `limits` are the group's then; NULL: those it has. */
+int must_check throttle_groups_join(struct throttle_groups *groups, struct disk *disk,
+                                    const char *name, const struct throttle_limits *limits);
 /* The group ends with its last user. */
 void throttle_group_put(struct throttle_group *group);
 /* New limits, and empty buckets; what waits is looked at again. */

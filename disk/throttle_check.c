@@ -13,11 +13,6 @@ const char *const throttle_names[THROTTLE_KINDS] = {"bps-total",  "bps-read",  "
 const struct throttle_limits throttle_no_limits = {
     .bucket = {{0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}, {0, 0, 1}}};
 
-void throttle_limits_init(struct throttle_limits *limits)
-{
-    *limits = throttle_no_limits;
-}
-
 uint64_t *throttle_limits_field(struct throttle_limits *limits, const char *key)
 {
     if (strcmp(key, "iops-size") == 0)
@@ -34,6 +29,15 @@ uint64_t *throttle_limits_field(struct throttle_limits *limits, const char *key)
             return &limits->bucket[i].burst_s;
     }
     return NULL;
+}
+
+/* A negative number becomes too large, which throttle_check tells. */
+int throttle_limits_put(uint64_t *field, const char *shown, int64_t number, struct error *err)
+{
+    if (strstr(shown, "-length") && (number < 0 || number > UINT32_MAX))
+        return error_set(err, EINVAL, "%s value must be in the range [0, %u]", shown, UINT32_MAX);
+    *field = (uint64_t)number;
+    return 0;
 }
 
 bool throttle_is_limited(const struct throttle_limits *limits)

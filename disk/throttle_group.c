@@ -37,7 +37,7 @@ int throttle_group_create(struct loop *loop, const char *name, struct throttle_g
         return -ENOMEM;
     list_init(&group->node);
     list_init(&group->members);
-    throttle_limits_init(&group->limits);
+    group->limits = throttle_no_limits;
     group->users = 1;
     group->name = name ? strdup(name) : NULL;
     int result =
@@ -66,14 +66,15 @@ int throttle_groups_get(struct throttle_groups *groups, const char *name,
     return result;
 }
 
-int throttle_groups_limit(struct throttle_groups *groups, struct disk *disk, const char *name,
-                          const struct throttle_limits *limits)
+int throttle_groups_join(struct throttle_groups *groups, struct disk *disk, const char *name,
+                         const struct throttle_limits *limits)
 {
     struct throttle_group *group;
     int result = throttle_groups_get(groups, name, &group);
     if (result)
         return result;
-    throttle_group_set(group, limits);
+    if (limits)
+        throttle_group_set(group, limits);
     disk_set_throttle_group(disk, group);
     throttle_group_put(group);
     return 0;

@@ -58,27 +58,15 @@ void machine_set_throttle_limits(struct machine *machine, unsigned index,
     throttle_group_set(machine->throttle_objects[index], limits);
 }
 
-/* Named, but without limits of its own: it shares what the group has, now or later. */
-static int join(struct machine *machine, const char *name, struct disk *disk)
-{
-    struct throttle_group *group;
-    int result = throttle_groups_get(&machine->throttle_groups, name, &group);
-    if (result)
-        return result;
-    disk_set_throttle_group(disk, group);
-    throttle_group_put(group);
-    return 0;
-}
-
 int machine_limit_disk(struct machine *machine, const struct config_disk *config, struct disk *disk,
                        struct error *err)
 {
     const char *name = config->throttle_group;
-    int result = 0;
-    if (config->limits && throttle_is_limited(config->limits))
-        result = throttle_groups_limit(&machine->throttle_groups, disk, name ? name : config->id,
-                                       config->limits);
-    else if (name)
-        result = join(machine, name, disk);
+    bool is_limited = config->limits && throttle_is_limited(config->limits);
+    if (!name && !is_limited)
+        return 0;
+    /* Named, but without limits of its own: it shares what the group has, now or later. */
+    int result = throttle_groups_join(&machine->throttle_groups, disk, name ? name : config->id,
+                                      is_limited ? config->limits : NULL);
     return result ? error_set_errno(err, -result, "cannot limit '%s'", disk_path(disk)) : 0;
 }

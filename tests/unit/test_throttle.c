@@ -142,8 +142,7 @@ static unsigned fill(unsigned which)
 
 static struct throttle_limits rate(uint64_t operations)
 {
-    struct throttle_limits limits;
-    throttle_limits_init(&limits);
+    struct throttle_limits limits = throttle_no_limits;
     limits.bucket[THROTTLE_OPS_TOTAL].average = operations;
     return limits;
 }
@@ -151,7 +150,7 @@ static struct throttle_limits rate(uint64_t operations)
 static void limit(unsigned which, const char *group, uint64_t operations)
 {
     const struct throttle_limits limits = rate(operations);
-    assert_int_equal(throttle_groups_limit(&f.groups, f.members[which].disk, group, &limits), 0);
+    assert_int_equal(throttle_groups_join(&f.groups, f.members[which].disk, group, &limits), 0);
 }
 
 static uint64_t rate_of(unsigned which)

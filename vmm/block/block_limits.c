@@ -68,7 +68,7 @@ static int set_limits(struct block_call *call, struct disk *disk,
     if (!group && !disk_throttle_group(disk))
         group = device ? device : block_text(call->args, "id");
     if (group && throttle_is_limited(limits))
-        return throttle_groups_limit(call->block->host.throttle_groups, disk, group, limits);
+        return throttle_groups_join(call->block->host.throttle_groups, disk, group, limits);
     return disk_set_limits(disk, limits);
 }
 

@@ -44,11 +44,7 @@ static int set_one(struct throttle_limits *limits, const char *key, const json_t
     if (!json_is_integer(value))
         return error_set(err, EINVAL, "Invalid parameter type for 'limits.%s', expected: integer",
                          key);
-    json_int_t number = json_integer_value(value);
-    if (strstr(key, "-length") && (number < 0 || number > UINT32_MAX))
-        return error_set(err, EINVAL, "%s value must be in the range [0, %u]", key, UINT32_MAX);
-    *field = (uint64_t)number; /* a negative one becomes too large */
-    return 0;
+    return throttle_limits_put(field, key, json_integer_value(value), err);
 }
 
 /* What is not said stays. */

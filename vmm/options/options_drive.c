@@ -308,7 +308,7 @@ static int read_limits(const struct keyval *list, struct throttle_limits *limits
     static const char *const short_forms[THROTTLE_KINDS] = {"bps",  "bps_rd",  "bps_wr",
                                                             "iops", "iops_rd", "iops_wr"};
     int result = 0;
-    throttle_limits_init(limits);
+    *limits = throttle_no_limits;
     for (unsigned i = 0; i < THROTTLE_KINDS && !result; i++)
         result = keyval_size(list, short_forms[i], 1, &limits->bucket[i].average, err);
     if (!result)

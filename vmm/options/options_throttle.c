@@ -44,18 +44,14 @@ static int set_one(const struct keyval_pair *pair, struct throttle_limits *limit
         return error_set(err, EINVAL, "Invalid parameter type for '%s', expected: integer", key);
     if (number < 0 && is_own)
         return error_set(err, EINVAL, "Property values cannot be negative");
-    if (strstr(name, "-length") && (number < 0 || number > UINT32_MAX))
-        return error_set(err, EINVAL, "%s value must be in the range [0, %u]", is_own ? key : name,
-                         UINT32_MAX);
-    *field = (uint64_t)number; /* a negative one becomes too large */
-    return 0;
+    return throttle_limits_put(field, is_own ? key : name, number, err);
 }
 
 /* Properties by themselves, and members of ThrottleLimits. */
 static int read_group(const struct keyval *list, struct throttle_limits *limits, struct error *err)
 {
     int result = 0;
-    throttle_limits_init(limits);
+    *limits = throttle_no_limits;
     for (unsigned i = 0; i < list->count && !result; i++)
         if (strcmp(list->pairs[i].key, "qom-type") != 0 && strcmp(list->pairs[i].key, "id") != 0)
             result = set_one(&list->pairs[i], limits, err);
