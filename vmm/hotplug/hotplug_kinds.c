@@ -174,14 +174,6 @@ static bool rng_is_used(const struct machine *machine, int object)
     return false;
 }
 
-static bool backend_is_used(const struct config_guest *guest, const char *id)
-{
-    for (unsigned i = 0; i < guest->mem_count; i++)
-        if (strcmp(guest->mems[i].memdev, id) == 0)
-            return true;
-    return guest->ram_backend && strcmp(guest->ram_backend, id) == 0;
-}
-
 int machine_object_del(struct machine *machine, const char *id, struct error *err)
 {
     struct config_guest *guest = &machine->config->guest;
@@ -190,7 +182,8 @@ int machine_object_del(struct machine *machine, const char *id, struct error *er
     int group = options_find_throttle_group(guest, id);
     if (rng < 0 && backend < 0 && thread < 0 && group < 0)
         return error_set(err, ENOENT, "object '%s' not found", id);
-    if ((rng >= 0 && rng_is_used(machine, rng)) || (backend >= 0 && backend_is_used(guest, id)) ||
+    if ((rng >= 0 && rng_is_used(machine, rng)) ||
+        (backend >= 0 && options_memory_backend_is_used(guest, id)) ||
         (thread >= 0 && machine_io_thread_is_used(machine, (unsigned)thread)) ||
         (group >= 0 && machine_throttle_group_is_used(machine, (unsigned)group)))
         return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);

@@ -202,12 +202,12 @@ static int check_sizes(const struct config_mem *mem, const struct keyval *device
     return 0;
 }
 
-static bool is_busy(const struct config_guest *guest, const char *memdev)
+bool options_memory_backend_is_used(const struct config_guest *guest, const char *id)
 {
     for (unsigned i = 0; i < guest->mem_count; i++)
-        if (strcmp(guest->mems[i].memdev, memdev) == 0)
+        if (strcmp(guest->mems[i].memdev, id) == 0)
             return true;
-    return guest->ram_backend && strcmp(guest->ram_backend, memdev) == 0;
+    return guest->ram_backend && strcmp(guest->ram_backend, id) == 0;
 }
 
 static int read_mem(struct config_mem *mem, const struct keyval *device, struct error *err)
@@ -236,7 +236,7 @@ int options_mem_load(struct config_guest *guest, const struct keyval *device, un
     if (backend < 0)
         return error_set(err, ENOENT, "%s: there is no -object memory-backend-ram with id=%s",
                          device->option, memdev);
-    if (is_busy(guest, memdev))
+    if (options_memory_backend_is_used(guest, memdev))
         return error_set(err, EBUSY, "%s: can't use already busy memdev: %s", device->option,
                          memdev);
     if (guest->memory_backends[backend].prealloc)
@@ -251,7 +251,7 @@ int options_mem_load(struct config_guest *guest, const struct keyval *device, un
         options_mem_fini(&mem);
         return result;
     }
-    guest->mems[*index = guest->mem_count++] = mem;
+    guest->mems[ *index = guest->mem_count++] = mem;
     return 0;
 }
 
@@ -281,11 +281,11 @@ int options_finish_ram(struct vm_config *config, struct error *err)
                          "-mem-path out",
                          config->mem_path, id);
     if (config->ram_bytes && config->ram_bytes != backend->size_bytes)
-        return error_set(err, EINVAL,
-                         "-m: -machine memory-backend=%s has %llu bytes, not %llu; leave -m out, or "
-                         "say the same",
-                         id, (unsigned long long)backend->size_bytes,
-                         (unsigned long long)config->ram_bytes);
+        return error_set(
+            err, EINVAL,
+            "-m: -machine memory-backend=%s has %llu bytes, not %llu; leave -m out, or "
+            "say the same",
+            id, (unsigned long long)backend->size_bytes, (unsigned long long)config->ram_bytes);
     if (backend->size_bytes < RAM_MIN_MIB * MIB || backend->size_bytes > RAM_MAX_GIB * GIB ||
         backend->size_bytes % MIB)
         return error_set(err, EINVAL,

@@ -175,6 +175,7 @@ int must_check options_object_load(struct config_guest *guest, struct keyval *li
                                    struct error *err);
 int options_find_rng_object(const struct config_guest *guest, const char *id);     /* or -1 */
 int options_find_memory_backend(const struct config_guest *guest, const char *id); /* or -1 */
+bool options_memory_backend_is_used(const struct config_guest *guest, const char *id);
 int options_find_io_thread(const struct config_guest *guest, const char *id);      /* or -1 */
 int options_find_throttle_group(const struct config_guest *guest, const char *id); /* or -1 */
 /* iothread= of a device, as an id or a path: 1 + its place, or 0 without one. False: unknown. */
