@@ -383,12 +383,17 @@ struct chardev *machine_chardev(const struct machine *machine, unsigned index)
     return kind == CHARDEV_STDIO ? (struct chardev *)&machine->terminal : NULL;
 }
 
+bool machine_has_cpu(const struct machine *machine, int64_t index)
+{
+    return index >= 0 && index < machine->config->cpus;
+}
+
 void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out)
 {
     *out = (struct machine_cpu_info){.index = index,
                                      .core = index,
                                      .thread_id = 100 + (int)index,
-                                     .is_present = index < machine->config->cpus,
+                                     .is_present = machine_has_cpu(machine, index),
                                      .id = ""};
 }
 

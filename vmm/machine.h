@@ -162,6 +162,8 @@ struct machine_cpu_info {
 
 /* `index` is below vm_config_max_cpus. */
 void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out);
+/* Is there a CPU of that number, whatever the number? */
+bool machine_has_cpu(const struct machine *machine, int64_t index);
 
 /* Counters for query-stats: names are stable. Calls `emit` for each. */
 void machine_for_each_stat(const struct machine *machine,

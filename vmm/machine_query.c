@@ -101,6 +101,11 @@ struct chardev *machine_chardev(const struct machine *machine, unsigned index)
     return machine->chardevs[index];
 }
 
+bool machine_has_cpu(const struct machine *machine, int64_t index)
+{
+    return index >= 0 && index < machine->cpu_count && machine->cpus[index].is_present;
+}
+
 void machine_get_cpu(const struct machine *machine, unsigned index, struct machine_cpu_info *out)
 {
     const struct vm_config *config = machine->config;

@@ -121,6 +121,8 @@ qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
     qmp_query_memory_size_summary, qmp_query_memdev, qmp_query_current_machine, qmp_system_wakeup;
 /* Of all virtio-mem devices together: what the guest has plugged. */
 uint64_t commands_plugged_bytes(const struct machine *machine);
+/* As query-memdev answers: the memory of -m under QEMU's name for it, then the backends. */
+json_t *commands_memdevs(const struct machine *machine);
 /* commands_fd.c */
 qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
 /* commands_pci.c */

@@ -23,10 +23,9 @@ static json_t *memdev(const char *id, uint64_t bytes, bool has_prealloc, const c
                      "reserve", 1, "host-nodes", "policy", "default");
 }
 
-/* The memory of -m under QEMU's name for it, then those of object-add. */
-void qmp_query_memdev(struct qmp_call *call)
+json_t *commands_memdevs(const struct machine *machine)
 {
-    const struct vm_config *config = machine_config(call->control->machine);
+    const struct vm_config *config = machine_config(machine);
     json_t *list = json_array();
     json_array_append_new(
         list, memdev("pc.ram", config->ram_bytes, config->mem_prealloc, config->mem_path));
@@ -36,7 +35,12 @@ void qmp_query_memdev(struct qmp_call *call)
             json_array_append_new(list,
                                   memdev(backend->id, backend->size_bytes, false, backend->path));
     }
-    qmp_call_return(call, list);
+    return list;
+}
+
+void qmp_query_memdev(struct qmp_call *call)
+{
+    qmp_call_return(call, commands_memdevs(call->control->machine));
 }
 
 /* Guests here do not sleep. */

@@ -54,10 +54,7 @@ void qmp_human_monitor_command(struct qmp_call *call)
 {
     struct machine *machine = call->control->machine;
     json_int_t index = json_integer_value(json_object_get(call->arguments, "cpu-index"));
-    struct machine_cpu_info cpu = {0};
-    if (index >= 0 && index < vm_config_max_cpus(machine_config(machine)))
-        machine_get_cpu(machine, (unsigned)index, &cpu);
-    if (!cpu.is_present)
+    if (!machine_has_cpu(machine, index))
         qmp_call_fail(call, QMP_GENERIC, "Parameter 'cpu-index' expects a CPU number");
     else
         hmp_run(call->control, json_string_value(json_object_get(call->arguments, "command-line")),
@@ -82,12 +79,9 @@ static void on_still(void *opaque, int result, const struct error *err)
 {
     struct qmp_call *call = opaque;
     struct machine *machine = call->control->machine;
-    for (unsigned i = 0; !result && i < vm_config_max_cpus(machine_config(machine)); i++) {
-        struct machine_cpu_info cpu;
-        machine_get_cpu(machine, i, &cpu);
-        if (cpu.is_present)
+    for (unsigned i = 0; !result && i < vm_config_max_cpus(machine_config(machine)); i++)
+        if (machine_has_cpu(machine, i))
             press(machine_accel_vcpu(machine, i));
-    }
     qmp_call_done(call, result, err);
 }
 

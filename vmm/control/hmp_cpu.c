@@ -10,19 +10,9 @@
 #include "vmm/control/hmp_private.h"
 #include "vmm/machine_inspect.h"
 
-static bool is_present(struct hmp_call *call, int64_t index)
-{
-    struct machine *machine = call->control->machine;
-    struct machine_cpu_info cpu;
-    if (index < 0 || index >= vm_config_max_cpus(machine_config(machine)))
-        return false;
-    machine_get_cpu(machine, (unsigned)index, &cpu);
-    return cpu.is_present;
-}
-
 struct accel_vcpu *hmp_current_cpu(struct hmp_call *call)
 {
-    if (!is_present(call, call->cpu))
+    if (!machine_has_cpu(call->control->machine, call->cpu))
         call->cpu = 0;
     return machine_accel_vcpu(call->control->machine, call->cpu);
 }
@@ -79,7 +69,7 @@ void hmp_cpu(struct hmp_call *call)
     int64_t index;
     if (!hmp_read_number(call, call->words[1], &index))
         return;
-    if (is_present(call, index))
+    if (machine_has_cpu(call->control->machine, index))
         call->cpu = (unsigned)index;
     else
         fprintf(call->out, "invalid CPU index\r\n");
@@ -102,7 +92,7 @@ static void print_all(struct hmp_call *call)
 {
     struct machine *machine = call->control->machine;
     for (unsigned i = 0; i < vm_config_max_cpus(machine_config(machine)); i++)
-        if (is_present(call, i))
+        if (machine_has_cpu(machine, i))
             hmp_print_registers(call->out, machine_accel_vcpu(machine, i));
 }
 
@@ -115,7 +105,7 @@ static void print_current(struct hmp_call *call)
 static void print_named(struct hmp_call *call)
 {
     int64_t index = strtoll(call->words[1], NULL, 0);
-    if (is_present(call, index))
+    if (machine_has_cpu(call->control->machine, index))
         hmp_print_registers(call->out, machine_accel_vcpu(call->control->machine, (unsigned)index));
     else
         fprintf(call->out, "CPU#%lld not available\r\n", (long long)index);

@@ -69,17 +69,6 @@ void hmp_info_memory_devices(struct hmp_call *call)
     }
 }
 
-static void print_backend(FILE *out, const char *id, uint64_t bytes, bool has_prealloc,
-                          const char *path)
-{
-    static const char *const words[] = {"false", "true"};
-    fprintf(out,
-            "memory backend: %s\r\n  size:  %llu\r\n  merge: %s\r\n  dump: true\r\n"
-            "  prealloc: %s\r\n  share: %s\r\n  reserve: true\r\n  policy: default\r\n"
-            "  host nodes: \r\n",
-            id, (unsigned long long)bytes, "true", words[has_prealloc], words[path != NULL]);
-}
-
 void hmp_info_memory_size_summary(struct hmp_call *call)
 {
     const struct machine *machine = call->control->machine;
@@ -88,17 +77,28 @@ void hmp_info_memory_size_summary(struct hmp_call *call)
             (unsigned long long)commands_plugged_bytes(machine));
 }
 
-/* QEMU's name for the memory of -m; it is one piece. */
+static const char *word_of(const json_t *memdev, const char *member)
+{
+    return json_is_true(json_object_get(memdev, member)) ? "true" : "false";
+}
+
 void hmp_info_memdev(struct hmp_call *call)
 {
-    const struct vm_config *config = machine_config(call->control->machine);
-    print_backend(call->out, "pc.ram", config->ram_bytes, config->mem_prealloc, config->mem_path);
-    for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
-        const struct config_memory_backend *backend = &config->guest.memory_backends[i];
-        if (backend->id)
-            print_backend(call->out, backend->id, backend->size_bytes, false, backend->path);
+    json_t *list = commands_memdevs(call->control->machine), *one;
+    size_t i;
+    json_array_foreach(list, i, one)
+    {
+        fprintf(call->out,
+                "memory backend: %s\r\n  size:  %lld\r\n  merge: %s\r\n  dump: %s\r\n"
+                "  prealloc: %s\r\n  share: %s\r\n  reserve: %s\r\n  policy: %s\r\n"
+                "  host nodes: \r\n",
+                json_string_value(json_object_get(one, "id")),
+                (long long)json_integer_value(json_object_get(one, "size")), word_of(one, "merge"),
+                word_of(one, "dump"), word_of(one, "prealloc"), word_of(one, "share"),
+                word_of(one, "reserve"), json_string_value(json_object_get(one, "policy")));
     }
     fprintf(call->out, "\r\n");
+    json_decref(list);
 }
 
 /* As in QEMU: memory that can grow makes a node, of all there is. */
@@ -112,12 +112,9 @@ void hmp_info_numa(struct hmp_call *call)
     if (!has_node)
         return;
     fprintf(call->out, "node 0 cpus:");
-    for (unsigned i = 0; i < vm_config_max_cpus(config); i++) {
-        struct machine_cpu_info cpu;
-        machine_get_cpu(machine, i, &cpu);
-        if (cpu.is_present)
+    for (unsigned i = 0; i < vm_config_max_cpus(config); i++)
+        if (machine_has_cpu(machine, i))
             fprintf(call->out, " %u", i);
-    }
     fprintf(call->out, "\r\nnode 0 size: %llu MB\r\nnode 0 plugged: %llu MB\r\n",
             (unsigned long long)((config->ram_bytes + plugged) / MIB),
             (unsigned long long)(plugged / MIB));
