@@ -63,27 +63,27 @@ static void test_memory_of_the_machine(void **state)
     assert_false(config.mem_prealloc); /* nobody uses it */
 }
 
+/* `rest` belongs to the backend that is the machine's memory, or follows it. */
+static void refuse_of_m(const char *rest, const char *part)
+{
+    char line[256];
+    snprintf(line, sizeof(line), "-kernel k -M memory-backend=m -object memory-backend-ram,id=m,%s",
+             rest);
+    refuse(line, part);
+}
+
 static void test_bad_memory_of_the_machine(void **state)
 {
-    static const char with_m[] = "-kernel k -M memory-backend=m -object memory-backend-ram,id=m,";
-    char line[256];
     (void)state;
     refuse("-kernel k -machine memory-backend=m",
            "there is no such memory backend; add -object memory-backend-ram,id=m,size=SIZE");
-    snprintf(line, sizeof(line), "%ssize=1G -m 2G", with_m);
-    refuse(line, "has 1073741824 bytes, not 2147483648; leave -m out");
-    snprintf(line, sizeof(line), "%ssize=1G -mem-path /tmp", with_m);
-    refuse(line, "leave -mem-path out");
-    snprintf(line, sizeof(line), "%ssize=8M", with_m);
-    refuse(line, "from 16M to 512G");
-    snprintf(line, sizeof(line), "%ssize=20000001", with_m);
-    refuse(line, "in whole MiB");
-    snprintf(line, sizeof(line), "%ssize=1G -device virtio-mem-pci,memdev=m", with_m);
-    refuse(line, "already busy");
-    snprintf(line, sizeof(line), "%ssize=1G,host-nodes=0,policy=bind", with_m);
-    refuse(line, "start by numactl");
-    snprintf(line, sizeof(line), "%ssize=1G,prealloc=maybe", with_m);
-    refuse(line, "say on or off");
+    refuse_of_m("size=1G -m 2G", "has 1073741824 bytes, not 2147483648; leave -m out");
+    refuse_of_m("size=1G -mem-path /tmp", "leave -mem-path out");
+    refuse_of_m("size=8M", "from 16M to 512G");
+    refuse_of_m("size=20000001", "in whole MiB");
+    refuse_of_m("size=1G -device virtio-mem-pci,memdev=m", "already busy");
+    refuse_of_m("size=1G,host-nodes=0,policy=bind", "start by numactl");
+    refuse_of_m("size=1G,prealloc=maybe", "say on or off");
     refuse("-kernel k -object memory-backend-memfd,id=m,size=1G,hugetlb=on", "hugetlbfs");
     refuse("-kernel k -object memory-backend-ram,id=m,size=1G,prealloc=on "
            "-device virtio-mem-pci,memdev=m",
@@ -165,9 +165,10 @@ static void test_bad_io_threads(void **state)
     refuse("-kernel k -object iothread,id=io -drive if=none,id=d,file=d,aio=threads "
            "-device virtio-blk-pci,drive=d,iothread=io",
            "leave aio= or iothread= out");
-    refuse("-kernel k -object iothread,id=io -blockdev driver=file,node-name=f,filename=d,aio=threads "
-           "-blockdev driver=raw,file=f,node-name=d -device virtio-blk-pci,drive=d,iothread=io",
-           "leave aio= or iothread= out");
+    refuse(
+        "-kernel k -object iothread,id=io -blockdev driver=file,node-name=f,filename=d,aio=threads "
+        "-blockdev driver=raw,file=f,node-name=d -device virtio-blk-pci,drive=d,iothread=io",
+        "leave aio= or iothread= out");
     refuse("-kernel k -object iothread,id=io -device virtio-balloon-pci,iothread=io",
            "leave it out");
     char line[1024] = "-kernel k";
