@@ -376,6 +376,17 @@ static void store_fini(struct store *store)
     qcow2_edit_close(&store->edit);
 }
 
+/* From here on the file is not what it was, whatever fails. */
+static int change(struct store *store, struct error *err)
+{
+    int result = write_all(store, err);
+    if (!result)
+        result = switch_over(store, err);
+    if (!result)
+        result = release_old(store, err);
+    return result ? -EIO : 0;
+}
+
 int qcow2_bitmaps_store(struct io_file *file, const char *path, const struct list *bitmaps,
                         struct error *err)
 {
@@ -387,11 +398,9 @@ int qcow2_bitmaps_store(struct io_file *file, const char *path, const struct lis
     if (!result)
         result = plan(&store, bitmaps, err);
     if (!result)
-        result = write_all(&store, err);
+        result = qcow2_edit_reserve(&store.edit, err);
     if (!result)
-        result = switch_over(&store, err);
-    if (!result)
-        result = release_old(&store, err);
+        result = change(&store, err);
     store_fini(&store);
     return result;
 }

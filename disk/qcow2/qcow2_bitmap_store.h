@@ -20,7 +20,8 @@ int must_check qcow2_bitmaps_set_in_use(struct io_file *file, const struct qcow2
  * The persistent ones of `bitmaps` become the image's bitmaps, not in use; any others it had are
  * gone. Inconsistent ones stay as they are in the file. The image is otherwise closed already.
  * Whatever moment the host dies at, the image has the old directory or the new one, and leaks at
- * worst; where the two would be told apart by more than one sector, it has none in between.
+ * worst; where the two would be told apart by more than one sector, it has none in between. Where the
+ * host has no space, the file is as it was; -EIO if it may not be.
  */
 int must_check qcow2_bitmaps_store(struct io_file *file, const char *path,
                                    const struct list *bitmaps, struct error *err);

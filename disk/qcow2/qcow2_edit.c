@@ -33,7 +33,10 @@ int qcow2_edit_write(struct qcow2_edit *edit, uint64_t offset, const void *data,
 int qcow2_edit_sync(struct qcow2_edit *edit, struct error *err)
 {
     int result = io_sync_now(edit->file);
-    return result ? error_set_errno(err, -result, "Could not flush '%s'", edit->path) : 0;
+    if (!result)
+        return 0;
+    error_set_errno(err, -result, "Could not flush '%s'", edit->path);
+    return -EIO;
 }
 
 int qcow2_edit_write_header(struct qcow2_edit *edit, struct error *err)
@@ -42,8 +45,8 @@ int qcow2_edit_write_header(struct qcow2_edit *edit, struct error *err)
     edit->header.autoclear &= QCOW2_AUTOCLEAR_KNOWN;
     qcow2_header_store_fixed(&edit->header, fixed);
     int result = qcow2_rule(SNAPSHOT_HEADER_AFTER) ? qcow2_edit_sync(edit, err) : 0;
-    if (!result)
-        result = qcow2_edit_write(edit, 0, fixed, qcow2_fixed_bytes(&edit->header), err);
+    if (!result && qcow2_edit_write(edit, 0, fixed, qcow2_fixed_bytes(&edit->header), err))
+        result = -EIO;
     return result || !qcow2_rule(SNAPSHOT_HEADER_SAFE) ? result : qcow2_edit_sync(edit, err);
 }
 
@@ -97,9 +100,8 @@ static int load_block(struct qcow2_edit *edit, uint64_t index, struct error *err
 
 static int load(struct qcow2_edit *edit, struct error *err)
 {
-    uint64_t file_bytes = 0;
     uint64_t bytes = (uint64_t)edit->header.reftable_clusters << edit->header.cluster_bits;
-    int result = io_length(edit->file, &file_bytes);
+    int result = io_length(edit->file, &edit->file_bytes);
     if (result)
         return error_set_errno(err, -result, "Could not measure '%s'", edit->path);
     edit->cluster = malloc(edit->cluster_bytes);
@@ -107,7 +109,7 @@ static int load(struct qcow2_edit *edit, struct error *err)
     edit->reftable_entries = bytes / 8;
     if (!edit->cluster || !edit->reftable)
         return error_set(err, ENOMEM, "out of memory for the refcounts of '%s'", edit->path);
-    result = grow_counts(edit, (file_bytes >> edit->header.cluster_bits) + 2, err);
+    result = grow_counts(edit, (edit->file_bytes >> edit->header.cluster_bits) + 2, err);
     if (!result)
         result = qcow2_edit_read(edit, edit->header.reftable_offset, edit->reftable, bytes, err);
     for (uint64_t i = 0; i < edit->reftable_entries && !result; i++) {
@@ -154,6 +156,7 @@ void qcow2_edit_close(struct qcow2_edit *edit)
     free(edit->counts);
     free(edit->reftable);
     free(edit->is_changed);
+    free(edit->fresh);
     free(edit->cluster);
     memset(edit, 0, sizeof(*edit));
 }
@@ -189,6 +192,23 @@ int qcow2_edit_ref(struct qcow2_edit *edit, uint64_t offset, uint64_t bytes, int
     return 0;
 }
 
+/* One that follows the last is a part of it. */
+static int note_fresh(struct qcow2_edit *edit, uint64_t offset, uint64_t bytes, struct error *err)
+{
+    struct qcow2_edit_region *last = edit->fresh ? &edit->fresh[edit->fresh_count - 1] : NULL;
+    if (last && last->offset + last->bytes == offset) {
+        last->bytes += bytes;
+        return 0;
+    }
+    struct qcow2_edit_region *fresh =
+        realloc(edit->fresh, (edit->fresh_count + 1) * sizeof(fresh[0]));
+    if (!fresh)
+        return error_set(err, ENOMEM, "out of memory for the refcounts of '%s'", edit->path);
+    edit->fresh = fresh;
+    fresh[edit->fresh_count++] = (struct qcow2_edit_region){offset, bytes};
+    return 0;
+}
+
 int qcow2_edit_alloc(struct qcow2_edit *edit, uint64_t bytes, uint64_t *offset, struct error *err)
 {
     uint32_t bits = edit->header.cluster_bits;
@@ -205,7 +225,8 @@ int qcow2_edit_alloc(struct qcow2_edit *edit, uint64_t bytes, uint64_t *offset, 
     *offset = (at - count) << bits;
     if (count == 1)
         edit->cursor = at; /* all before it are taken */
-    return qcow2_edit_ref(edit, *offset, count << bits, 1, err);
+    int result = note_fresh(edit, *offset, count << bits, err);
+    return result ? result : qcow2_edit_ref(edit, *offset, count << bits, 1, err);
 }
 
 /* --- writing --- */
@@ -256,6 +277,46 @@ static int place_blocks(struct qcow2_edit *edit, struct error *err)
         i = UINT64_MAX; /* from the start: a block before may have changed */
     }
     return 0;
+}
+
+static int zero_fresh(struct qcow2_edit *edit, const struct qcow2_edit_region *region,
+                      struct error *err)
+{
+    int result = 0;
+    memset(edit->cluster, 0, edit->cluster_bytes);
+    for (uint64_t at = 0; at < region->bytes && !result; at += edit->cluster_bytes)
+        result =
+            qcow2_edit_write(edit, region->offset + at, edit->cluster, edit->cluster_bytes, err);
+    return result;
+}
+
+static void shorten(struct qcow2_edit *edit)
+{
+    uint64_t length;
+    if (!io_length(edit->file, &length) && length > edit->file_bytes &&
+        io_truncate_now(edit->file, edit->file_bytes))
+        return; /* too long a file is no harm */
+}
+
+int qcow2_edit_reserve(struct qcow2_edit *edit, struct error *err)
+{
+    int result = place_blocks(edit, err);
+    if (result)
+        return result;
+    for (size_t i = 0; i < edit->fresh_count && !result; i++)
+        result = zero_fresh(edit, &edit->fresh[i], err);
+    if (result)
+        shorten(edit);
+    return result;
+}
+
+void qcow2_edit_cut(struct qcow2_edit *edit)
+{
+    uint64_t first = align_up(edit->file_bytes, edit->cluster_bytes) >> edit->header.cluster_bits;
+    for (uint64_t i = first; i < edit->clusters; i++)
+        if (edit->counts[i])
+            return;
+    shorten(edit);
 }
 
 static int write_block(struct qcow2_edit *edit, uint64_t index, struct error *err)

@@ -13,6 +13,10 @@
 #include "disk/io.h"
 #include "disk/qcow2/qcow2_header.h"
 
+struct qcow2_edit_region {
+    uint64_t offset, bytes;
+};
+
 struct qcow2_edit {
     struct io_file *file; /* writable, not owned */
     const char *path;
@@ -28,6 +32,9 @@ struct qcow2_edit {
     uint64_t old_reftable_bytes;
     uint8_t *is_changed; /* per refcount block */
     uint64_t cursor;
+    uint64_t file_bytes;             /* as it was found */
+    struct qcow2_edit_region *fresh; /* allocated since it was found, in rising pieces */
+    size_t fresh_count;
     uint8_t *cluster; /* scratch */
 };
 
@@ -49,10 +56,18 @@ uint64_t qcow2_edit_count(const struct qcow2_edit *edit, uint64_t offset);
 int must_check qcow2_edit_alloc(struct qcow2_edit *edit, uint64_t bytes, uint64_t *offset,
                                 struct error *err);
 
+/* Makes the host give all the space that was allocated, and that writing the counts takes, before
+ * anything that counts is written: where it has too little, the file is left as it was found. */
+int must_check qcow2_edit_reserve(struct qcow2_edit *edit, struct error *err);
+
+/* Gives back what the file has grown by, if nothing of that is in use. */
+void qcow2_edit_cut(struct qcow2_edit *edit);
+
 /* Writes the counts; they are durable afterwards. */
 int must_check qcow2_edit_flush(struct qcow2_edit *edit, struct error *err);
 
-/* Writes the fixed fields of the header, between two barriers. */
+/* Writes the fixed fields of the header, between two barriers. -EIO if it fails, and for every
+ * barrier that does: nobody knows then what is on the medium. */
 int must_check qcow2_edit_write_header(struct qcow2_edit *edit, struct error *err);
 
 /* As io_*_now, with a sentence. */

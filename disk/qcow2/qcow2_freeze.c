@@ -22,6 +22,8 @@ static void on_frozen_stored(struct qcow2 *q, int result)
 {
     if (!result)
         q->node.read_only = true;
+    else if (result == -EIO && !q->poisoned)
+        q->poisoned = result; /* the file may not be what is in memory any more */
     q->freeze.on_done(q->freeze.opaque, result);
 }
 

@@ -5,9 +5,9 @@
  * Theory of operation. No request is in flight and new ones are held above. The image settles: all
  * metadata is written back, nothing is in quarantine. Then the file is what an image that nobody
  * has open is, so the code for such (qcow2_snapshot.c) changes it, in the pool. What it left is
- * loaded again, in the same job, and takes the place of what is in memory. If that cannot be, or
- * the change may have failed half-way for the medium's sake, the image is poisoned: nothing is
- * written any more.
+ * loaded again, in the same job, and takes the place of what is in memory. A change that found no
+ * space was taken back, and the image goes on. If its tables cannot be loaded, or nobody knows what
+ * the medium made of the change, the image is poisoned: nothing is written any more.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -107,10 +107,12 @@ static void drop_vmstate(struct qcow2 *q)
     qcow2_submit(&q->node, &q->resize.zero);
 }
 
+/* What is in the file is one of its states, whole. */
 static bool is_harmless(int result)
 {
     return result == 0 || result == -ENOENT || result == -EINVAL || result == -EFBIG ||
-           result == -ENOMEM || result == -ENOTSUP || result == -EOVERFLOW;
+           result == -ENOMEM || result == -ENOTSUP || result == -EOVERFLOW || result == -ENOSPC ||
+           result == -EDQUOT;
 }
 
 static void on_work_done(struct loop_job *job)

@@ -6,7 +6,8 @@
  * has one more reference. Increments become durable before anything refers to what they protect;
  * one write of the header's first sector switches; decrements come after it. The COPIED flags of
  * the active tables say "my reference is the only one": they are cleared after increments and set
- * after decrements, from the counts.
+ * after decrements, from the counts. All space is taken from the host before the first of them: a
+ * full host leaves the file as it was. What fails between there and the switch is taken back.
  */
 #include "disk/qcow2/qcow2_snapshot.h"
 
@@ -26,7 +27,8 @@
 struct session {
     struct qcow2_edit edit;
     struct qcow2_snapshots snapshots;
-    uint8_t *l2; /* scratch */
+    struct qcow2_edit_region new_l1, new_table; /* taken for this change; 0 bytes: not needed */
+    uint8_t *l2;                                /* scratch */
 };
 
 struct l1 {
@@ -178,34 +180,70 @@ static int set_copied(struct session *session, struct error *err)
 /* --- the table --- */
 
 /* Reserves room for the table as it is in memory. */
-static int reserve_table(struct session *session, uint64_t *offset, struct error *err)
+static int reserve_table(struct session *session, struct error *err)
 {
-    uint64_t bytes = qcow2_snapshots_bytes(&session->snapshots);
-    *offset = 0;
-    if (bytes > QCOW2_SNAPSHOT_TABLE_BYTES_MAX)
+    struct qcow2_edit_region *table = &session->new_table;
+    table->bytes = qcow2_snapshots_bytes(&session->snapshots);
+    if (table->bytes > QCOW2_SNAPSHOT_TABLE_BYTES_MAX)
         return error_set(err, EFBIG, "'%s': too many snapshots; delete some", session->edit.path);
-    return bytes ? qcow2_edit_alloc(&session->edit, bytes, offset, err) : 0;
+    return table->bytes ? qcow2_edit_alloc(&session->edit, table->bytes, &table->offset, err) : 0;
 }
 
-/* Writes the table, switches to it, and gives the old one back in memory. */
-static int switch_table(struct session *session, uint64_t offset, uint64_t old_bytes,
-                        struct error *err)
+static int write_table(struct session *session, struct error *err)
+{
+    const struct qcow2_edit_region *table = &session->new_table;
+    uint8_t *bytes = malloc(table->bytes + 1);
+    if (!bytes)
+        return error_set(err, ENOMEM, "out of memory for the snapshot table");
+    qcow2_snapshots_serialise(&session->snapshots, bytes);
+    int result = qcow2_edit_write(&session->edit, table->offset, bytes, table->bytes, err);
+    free(bytes);
+    return result;
+}
+
+/* Switches to the table, and gives the old one back in memory. */
+static int switch_table(struct session *session, uint64_t old_bytes, struct error *err)
 {
     struct qcow2_edit *edit = &session->edit;
-    uint64_t bytes = qcow2_snapshots_bytes(&session->snapshots);
     uint64_t old_offset = edit->header.snapshots_offset;
-    uint8_t *table = malloc(bytes + 1);
-    if (!table)
-        return error_set(err, ENOMEM, "out of memory for the snapshot table");
-    qcow2_snapshots_serialise(&session->snapshots, table);
-    int result = qcow2_edit_write(edit, offset, table, bytes, err);
-    free(table);
-    if (result)
-        return result;
-    edit->header.snapshots_offset = offset;
+    edit->header.snapshots_offset = session->new_table.offset;
     edit->header.snapshot_count = (uint32_t)session->snapshots.count;
-    result = qcow2_edit_write_header(edit, err);
+    int result = qcow2_edit_write_header(edit, err);
     return result ? result : qcow2_edit_ref(edit, old_offset, old_bytes, -1, err);
+}
+
+/* --- failing --- */
+
+/*
+ * Nothing points to what was to come: the counts that were raised for it go down again, and the
+ * flags follow. What the medium does not take of that is leaked. -EIO if nobody knows what is on
+ * the medium, which then is left alone; `result` otherwise.
+ */
+static int take_back(struct session *session, const struct l1 *l1, int result)
+{
+    struct qcow2_edit *edit = &session->edit;
+    const struct qcow2_edit_region *new_l1 = &session->new_l1, *table = &session->new_table;
+    if (result == -EIO)
+        return result;
+    int failed = l1 ? ref_all(session, l1, -1, NULL) : 0;
+    if (!failed)
+        failed = qcow2_edit_ref(edit, new_l1->offset, new_l1->bytes, -1, NULL);
+    if (!failed)
+        failed = qcow2_edit_ref(edit, table->offset, table->bytes, -1, NULL);
+    if (!failed)
+        failed = qcow2_edit_flush(edit, NULL);
+    if (!failed)
+        failed = set_copied(session, NULL);
+    if (!failed)
+        qcow2_edit_cut(edit);
+    return failed == -EIO ? failed : result;
+}
+
+/* After the switch there is no way back, and what is still to be done needs no new space: a medium
+ * that has none for it either cannot be written to at all. */
+static int after_switch(int result)
+{
+    return result == -ENOSPC || result == -EDQUOT ? -EIO : result;
 }
 
 /* --- create --- */
@@ -250,32 +288,50 @@ static int append(struct session *session, const struct qcow2_snapshot_new *new,
     return id && list[snapshots->count - 1].name ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
+/* In memory, and room for all of it on the medium. */
+static int prepare_create(struct session *session, const struct l1 *l1, struct error *err)
+{
+    struct qcow2_edit *edit = &session->edit;
+    struct qcow2_edit_region *new_l1 = &session->new_l1;
+    new_l1->bytes = MAX((uint64_t)l1->count * 8, 1);
+    int result = ref_all(session, l1, 1, err);
+    if (!result)
+        result = qcow2_edit_alloc(edit, new_l1->bytes, &new_l1->offset, err);
+    session->snapshots.list[session->snapshots.count - 1].l1_offset = new_l1->offset;
+    if (!result)
+        result = reserve_table(session, err);
+    return result ? result : qcow2_edit_reserve(edit, err);
+}
+
+/* All that must be on the medium before the header's switch. */
+static int write_create(struct session *session, const struct l1 *l1, struct error *err)
+{
+    int result = qcow2_edit_flush(&session->edit, err);
+    if (!result && qcow2_rule(SNAPSHOT_COPIED_FIRST))
+        result = set_copied(session, err);
+    if (!result)
+        result = write_l1(session, session->new_l1.offset, l1, l1->count, 0, err);
+    if (!result)
+        result = write_table(session, err);
+    return result ? take_back(session, l1, result) : 0;
+}
+
 static int create(struct session *session, const struct qcow2_snapshot_new *new, struct error *err)
 {
     struct qcow2_edit *edit = &session->edit;
     struct l1 l1 = {0};
-    uint64_t table = 0, old_bytes = session->snapshots.table_bytes;
+    uint64_t old_bytes = session->snapshots.table_bytes;
     int result = append(session, new, err);
-    if (result)
-        return result;
-    struct qcow2_snapshot *snapshot = &session->snapshots.list[session->snapshots.count - 1];
-    result = read_l1(session, edit->header.l1_offset, edit->header.l1_entries, &l1, err);
     if (!result)
-        result = ref_all(session, &l1, 1, err);
+        result = read_l1(session, edit->header.l1_offset, edit->header.l1_entries, &l1, err);
     if (!result)
-        result = qcow2_edit_alloc(edit, MAX((uint64_t)l1.count * 8, 1), &snapshot->l1_offset, err);
+        result = prepare_create(session, &l1, err);
     if (!result)
-        result = reserve_table(session, &table, err);
+        result = write_create(session, &l1, err);
     if (!result)
-        result = qcow2_edit_flush(edit, err);
-    if (!result && qcow2_rule(SNAPSHOT_COPIED_FIRST))
-        result = set_copied(session, err);
+        result = switch_table(session, old_bytes, err);
     if (!result)
-        result = write_l1(session, snapshot->l1_offset, &l1, l1.count, 0, err);
-    if (!result)
-        result = switch_table(session, table, old_bytes, err);
-    if (!result)
-        result = qcow2_edit_flush(edit, err);
+        result = after_switch(qcow2_edit_flush(edit, err));
     free(l1.entries);
     return result;
 }
@@ -301,32 +357,54 @@ int qcow2_snapshot_create(struct io_file *file, const char *path, const char *na
 
 /* --- delete --- */
 
-static int delete (struct session *session, struct qcow2_snapshot *snapshot, struct error *err)
+static void drop_from_list(struct qcow2_snapshots *snapshots, struct qcow2_snapshot *snapshot)
 {
-    struct qcow2_edit *edit = &session->edit;
-    struct qcow2_snapshots *snapshots = &session->snapshots;
-    uint64_t old_bytes = snapshots->table_bytes, table = 0;
-    uint64_t l1_offset = snapshot->l1_offset;
-    struct l1 l1 = {0};
-    int result = read_l1(session, l1_offset, snapshot->l1_entries, &l1, err);
-    qcow2_snapshot_fini(snapshot);
     size_t index = (size_t)(snapshot - snapshots->list);
+    qcow2_snapshot_fini(snapshot);
     memmove(snapshot, snapshot + 1, (snapshots->count - index - 1) * sizeof(*snapshot));
     snapshots->count--;
+}
+
+/* The table without it: all that must be on the medium before the header's switch. */
+static int write_shorter_table(struct session *session, struct error *err)
+{
+    int result = reserve_table(session, err);
     if (!result)
-        result = reserve_table(session, &table, err);
+        result = qcow2_edit_reserve(&session->edit, err);
+    if (result)
+        return result;
+    result = qcow2_edit_flush(&session->edit, err);
     if (!result)
-        result = qcow2_edit_flush(edit, err);
+        result = write_table(session, err);
+    return result ? take_back(session, NULL, result) : 0;
+}
+
+static int release(struct session *session, const struct l1 *l1, uint64_t l1_offset,
+                   struct error *err)
+{
+    struct qcow2_edit *edit = &session->edit;
+    int result = ref_all(session, l1, -1, err);
     if (!result)
-        result = switch_table(session, table, old_bytes, err);
-    if (!result)
-        result = ref_all(session, &l1, -1, err);
-    if (!result)
-        result = qcow2_edit_ref(edit, l1_offset, (uint64_t)l1.count * 8, -1, err);
+        result = qcow2_edit_ref(edit, l1_offset, (uint64_t)l1->count * 8, -1, err);
     if (!result)
         result = qcow2_edit_flush(edit, err);
     if (!result)
         result = set_copied(session, err);
+    return after_switch(result);
+}
+
+static int delete (struct session *session, struct qcow2_snapshot *snapshot, struct error *err)
+{
+    uint64_t old_bytes = session->snapshots.table_bytes, l1_offset = snapshot->l1_offset;
+    struct l1 l1 = {0};
+    int result = read_l1(session, l1_offset, snapshot->l1_entries, &l1, err);
+    drop_from_list(&session->snapshots, snapshot);
+    if (!result)
+        result = write_shorter_table(session, err);
+    if (!result)
+        result = switch_table(session, old_bytes, err);
+    if (!result)
+        result = release(session, &l1, l1_offset, err);
     free(l1.entries);
     return result;
 }
@@ -355,50 +433,68 @@ int qcow2_snapshot_delete(struct io_file *file, const char *path, const char *id
 
 /* --- apply --- */
 
-/* Makes `l1` the active table of a disk of that size. */
-static int switch_l1(struct session *session, const struct l1 *l1, uint64_t size_bytes,
-                     struct error *err)
+/* How many entries `l1` has as the active table of a disk of that size. */
+static int active_entries(struct session *session, const struct l1 *l1, uint64_t size_bytes,
+                          uint32_t *out, struct error *err)
 {
     struct qcow2_edit *edit = &session->edit;
-    struct l1 old = {0};
-    uint64_t old_offset = edit->header.l1_offset, offset = 0;
     uint64_t needed = qcow2_l1_entries_for(&edit->header, size_bytes);
     if (size_bytes > (uint64_t)INT64_MAX || needed > QCOW2_L1_BYTES_MAX / 8)
         return error_set(err, EIO, "'%s' is corrupt: bad size of a snapshot", edit->path);
-    uint32_t count = MAX((uint32_t)needed, l1->count);
-    int result = read_l1(session, old_offset, edit->header.l1_entries, &old, err);
+    *out = MAX((uint32_t)needed, l1->count);
+    return 0;
+}
+
+/* A copy of `l1`, with its references: all that must be on the medium before the switch. */
+static int write_new_l1(struct session *session, const struct l1 *l1, uint32_t count,
+                        struct error *err)
+{
+    struct qcow2_edit *edit = &session->edit;
+    struct qcow2_edit_region *new_l1 = &session->new_l1;
+    new_l1->bytes = (uint64_t)count * 8;
+    int result = ref_all(session, l1, 1, err);
     if (!result && count)
-        result = qcow2_edit_alloc(edit, (uint64_t)count * 8, &offset, err);
+        result = qcow2_edit_alloc(edit, new_l1->bytes, &new_l1->offset, err);
     if (!result)
-        result = qcow2_edit_flush(edit, err);
+        result = qcow2_edit_reserve(edit, err);
+    if (result)
+        return result;
+    result = qcow2_edit_flush(edit, err);
     if (!result)
-        result = write_l1(session, offset, l1, count, 0, err);
-    edit->header.l1_offset = offset;
+        result = write_l1(session, new_l1->offset, l1, count, 0, err);
+    return result ? take_back(session, l1, result) : 0;
+}
+
+/* Makes the new table the active one of a disk of that size. */
+static int switch_l1(struct session *session, const struct l1 *old, uint32_t count,
+                     uint64_t size_bytes, struct error *err)
+{
+    struct qcow2_edit *edit = &session->edit;
+    uint64_t old_offset = edit->header.l1_offset;
+    edit->header.l1_offset = session->new_l1.offset;
     edit->header.l1_entries = count;
     edit->header.size_bytes = size_bytes;
-    if (!result)
-        result = qcow2_edit_write_header(edit, err);
-    if (!result)
-        result = ref_all(session, &old, -1, err);
-    if (!result)
-        result = qcow2_edit_ref(edit, old_offset, (uint64_t)old.count * 8, -1, err);
-    if (!result)
-        result = qcow2_edit_flush(edit, err);
-    if (!result)
-        result = set_copied(session, err);
-    free(old.entries);
-    return result;
+    int result = qcow2_edit_write_header(edit, err);
+    return result ? result : release(session, old, old_offset, err);
 }
 
 static int apply(struct session *session, struct qcow2_snapshot *snapshot, struct error *err)
 {
-    struct l1 l1 = {0};
+    const struct qcow2_header *header = &session->edit.header;
+    uint64_t size_bytes = align_up(snapshot->disk_bytes, 512);
+    uint32_t count = 0;
+    struct l1 l1 = {0}, old = {0};
     int result = read_l1(session, snapshot->l1_offset, snapshot->l1_entries, &l1, err);
     if (!result)
-        result = ref_all(session, &l1, 1, err);
+        result = read_l1(session, header->l1_offset, header->l1_entries, &old, err);
     if (!result)
-        result = switch_l1(session, &l1, align_up(snapshot->disk_bytes, 512), err);
+        result = active_entries(session, &l1, size_bytes, &count, err);
+    if (!result)
+        result = write_new_l1(session, &l1, count, err);
+    if (!result)
+        result = switch_l1(session, &old, count, size_bytes, err);
     free(l1.entries);
+    free(old.entries);
     return result;
 }
 

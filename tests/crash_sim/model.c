@@ -126,9 +126,8 @@ static uint32_t last_size(const struct model *model)
 }
 
 /* What is cut off becomes zero, and so is what a growth adds. */
-void model_resize_begin(struct model *model, uint32_t sectors, uint32_t time)
+void model_resize_begin(struct model *model, uint32_t old, uint32_t sectors, uint32_t time)
 {
-    uint32_t old = last_size(model);
     add_version(&model->size, sectors, time);
     model_begin(model, MIN(old, sectors), UINT32_MAX, CELL_ZERO, time);
 }

@@ -85,7 +85,8 @@ void model_begin(struct model *model, uint32_t first, uint32_t count, uint32_t v
 void model_end(struct model *model, uint32_t first, uint32_t count, uint32_t began, uint32_t time,
                bool is_good, bool is_durable);
 void model_flushed(struct model *model, uint32_t submitted, uint32_t ended);
-void model_resize_begin(struct model *model, uint32_t sectors, uint32_t time);
+/* From the size that the disk says it has, which a resize that failed leaves as it was. */
+void model_resize_begin(struct model *model, uint32_t old, uint32_t sectors, uint32_t time);
 void model_resize_end(struct model *model, uint32_t began, uint32_t time, bool is_good);
 /* So many clusters more may be leaked from now on. */
 void model_may_leak(struct model *model, uint32_t time, uint64_t clusters);

@@ -82,6 +82,12 @@ static bool may_fail(const struct scene *scene)
     return scene->sim->faults || alloc_fault_has_struck();
 }
 
+/* The host had no space for a longer file, and nothing worse. */
+static bool was_only_full(const struct scene *scene)
+{
+    return scene->plan->fault.is_full && !alloc_fault_has_struck();
+}
+
 static void check_result(const struct scene *scene, int result, const char *what)
 {
     if (result && !may_fail(scene))
@@ -198,6 +204,7 @@ static int close_disk(struct scene *scene)
     simdisk_destroy(scene->base_sim);
     scene->base_sim = NULL;
     check_result(scene, closing.result, "closing");
+    scene->has_failed |= closing.result != 0;
     uint32_t ended = simdisk_note(scene->sim);
     if (!closing.result)
         model_flushed(&scene->model, began, ended);
@@ -323,7 +330,7 @@ static void resize(struct scene *scene, uint32_t sectors)
     uint32_t most = MAX(sectors, scene->sectors), least = MIN(sectors, scene->sectors);
     drain(scene, 0);
     uint32_t began = simdisk_note(scene->sim);
-    model_resize_begin(&scene->model, sectors, began);
+    model_resize_begin(&scene->model, scene->sectors, sectors, began);
     model_may_leak(&scene->model, began,
                    MIN((most - least) / origin_per_cluster(&scene->plan->config), SEEDED_MAX) +
                        LEAK_SLACK);
@@ -381,7 +388,7 @@ static int act_live(struct scene *scene, enum scene_op_kind kind, const char *na
     alloc_fault_pause();
     drain(scene, 0);
     check_result(scene, live.result, "a snapshot of a disk in use");
-    scene->is_untrusted = live.result != 0;
+    scene->is_untrusted = live.result && !was_only_full(scene);
     return live.result;
 }
 
@@ -430,7 +437,8 @@ static void do_snapshot(struct scene *scene, enum scene_op_kind kind)
         snapshot->deleted = ended;
     if (kind == SCENE_SNAPSHOT_APPLY)
         model_apply_end(&scene->model, began, ended, !result);
-    scene->has_failed |= result != 0;
+    /* On a full host it has changed nothing, so that the rest can go on. */
+    scene->has_failed |= result && !was_only_full(scene);
 }
 
 /* So that what the image holds is known before it is preserved. */
@@ -573,7 +581,7 @@ static void check_clean(struct scene *scene)
     uint32_t time = simdisk_now(scene->sim);
     if (!checker_open(checker, &scene->sim->cache))
         scene_fail(scene, "corruption after closing", checker->why, time);
-    if (may_fail(scene))
+    if (may_fail(scene) && (scene->has_failed || !was_only_full(scene)))
         return;
     snprintf(detail, sizeof(detail), "%llu clusters leaked (%llu at the start), %llu COPIED wrong",
              (unsigned long long)checker->leaks, (unsigned long long)scene->model.ballast,

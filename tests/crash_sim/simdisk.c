@@ -128,10 +128,17 @@ static uint32_t record(struct simdisk *disk, const struct io_request *request)
     return index;
 }
 
-static int strike(struct simdisk *disk, enum io_kind kind)
+static bool is_concerned(const struct simdisk *disk, const struct io_request *request)
+{
+    const struct simdisk_fault *fault = &disk->fault;
+    return fault->result && fault->kinds & 1u << request->kind &&
+           (!fault->is_full || request->offset + request->bytes > disk->cache.length_bytes);
+}
+
+static int strike(struct simdisk *disk, const struct io_request *request)
 {
     struct simdisk_fault *fault = &disk->fault;
-    if (!fault->result || !(fault->kinds & 1u << kind) || disk->operations++ < fault->after)
+    if (!is_concerned(disk, request) || disk->operations++ < fault->after)
         return 0;
     int result = fault->result;
     disk->faults++;
@@ -190,7 +197,7 @@ static void read_cache(struct simdisk *disk, struct io_request *request)
 
 static int execute(struct simdisk *disk, struct io_request *request)
 {
-    int result = strike(disk, request->kind);
+    int result = strike(disk, request);
     alloc_fault_pause();
     switch (request->kind) {
     case IO_READ:

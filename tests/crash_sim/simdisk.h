@@ -61,6 +61,7 @@ struct simdisk_fault {
     uint64_t after; /* so many operations of the kinds pass */
     bool stays;     /* every one from then on fails, not only one */
     unsigned kinds; /* 1 << enum io_kind, or-ed */
+    bool is_full;   /* only what makes the file longer: the host has no space for more */
 };
 
 struct simdisk {

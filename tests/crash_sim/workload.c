@@ -34,7 +34,7 @@ enum step {
 
 #define CONFIGS       36u
 #define PAIRS         (STEPS + STEPS * STEPS)
-#define FAULT_KINDS   11u
+#define FAULT_KINDS   12u
 #define FAULT_CONFIGS 12u
 #define RACES         50u
 #define FAULTS_MAX    400u /* places of one fault in one sequence */
@@ -207,15 +207,16 @@ static void run_sequence(struct scene_world *world, uint64_t config, const enum 
 static bool set_fault(struct scene_plan *plan, uint64_t kind, uint64_t after)
 {
     static const struct simdisk_fault faults[] = {
-        {-EIO, 0, false, 1u << IO_WRITE},
-        {-EIO, 0, true, 1u << IO_WRITE},
-        {-ENOSPC, 0, false, 1u << IO_WRITE | 1u << IO_ZERO},
-        {-ENOSPC, 0, true, 1u << IO_WRITE | 1u << IO_ZERO},
-        {-EIO, 0, false, 1u << IO_SYNC},
-        {-EIO, 0, true, 1u << IO_SYNC},
-        {-EIO, 0, false, 1u << IO_READ},
-        {-EIO, 0, true, 1u << IO_READ},
-        {-EIO, 0, false, 1u << IO_ZERO | 1u << IO_PUNCH | 1u << IO_TRUNCATE},
+        {-EIO, 0, false, 1u << IO_WRITE, false},
+        {-EIO, 0, true, 1u << IO_WRITE, false},
+        {-ENOSPC, 0, false, 1u << IO_WRITE | 1u << IO_ZERO, false},
+        {-ENOSPC, 0, true, 1u << IO_WRITE | 1u << IO_ZERO, false},
+        {-EIO, 0, false, 1u << IO_SYNC, false},
+        {-EIO, 0, true, 1u << IO_SYNC, false},
+        {-EIO, 0, false, 1u << IO_READ, false},
+        {-EIO, 0, true, 1u << IO_READ, false},
+        {-EIO, 0, false, 1u << IO_ZERO | 1u << IO_PUNCH | 1u << IO_TRUNCATE, false},
+        {-ENOSPC, 0, true, 1u << IO_WRITE, true},
     };
     if (kind < ARRAY_SIZE(faults)) {
         plan->fault = faults[kind];
@@ -228,11 +229,24 @@ static bool set_fault(struct scene_plan *plan, uint64_t kind, uint64_t after)
     return true;
 }
 
+/* On a full host what the start image has to spare is used up first, and writes go on after. */
+static void add_fault_steps(struct scene_plan *plan, enum step step)
+{
+    const enum step few[] = {step, STEP_ALLOCATE};
+    const enum step full[] = {STEP_ALLOCATE, STEP_STRADDLE,  STEP_FLUSH,
+                              step,          STEP_INTO_KEPT, STEP_OVERWRITE};
+    if (plan->fault.is_full && plan->seed >> 10 & 1)
+        make_full(&plan->config, (unsigned)(plan->seed >> 5) % 3);
+    if (plan->fault.is_full)
+        add_steps(plan, full, ARRAY_SIZE(full));
+    else
+        add_steps(plan, few, ARRAY_SIZE(few));
+}
+
 /* The n-th operation fails, for every n. */
 static void run_faults(struct scene_world *world, uint64_t config, enum step step, uint64_t kind,
                        uint64_t seed)
 {
-    const enum step steps[] = {step, STEP_ALLOCATE};
     uint64_t operations = 1;
     for (uint64_t after = 0; after < operations && after < FAULTS_MAX; after++) {
         struct scene_plan plan = {.config = config_of(config * 7 % 18), .seed = seed + after * 977};
@@ -240,7 +254,7 @@ static void run_faults(struct scene_world *world, uint64_t config, enum step ste
             .seed = plan.seed >> 3, .all_of = 1, .samples = 3, .torn = 1, .one_in = 12};
         plan.recover_one_in = 50;
         set_fault(&plan, kind, after);
-        add_steps(&plan, steps, ARRAY_SIZE(steps));
+        add_fault_steps(&plan, step);
         operations = MAX(operations, scene_run(world, &plan));
     }
 }

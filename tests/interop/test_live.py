@@ -120,6 +120,69 @@ def test_a_snapshot_that_cannot_be_counted(tmp_path):
     assert_clean(image)
 
 
+@pytest.fixture
+def small_host(tmp_path):
+    """A file system of 4 MiB, in a folder."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder], check=False,
+                          capture_output=True)
+    if made.returncode:
+        pytest.skip("needs root, to make a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill_up(folder, left):
+    with open(folder / "filler", "wb", buffering=0) as filler:
+        size = 0
+        try:
+            while True:
+                size += filler.write(bytes(4096))
+        except OSError:
+            filler.truncate(size - left)
+
+
+@pytest.mark.parametrize("options", ["cluster_size=4k", "cluster_size=512,refcount_bits=64"])
+def test_a_snapshot_on_a_host_without_space(small_host, options):
+    """However far it came: nothing has changed, and the disk goes on."""
+    image = small_host / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, "32M")
+    drive(image, ["write 0 1048576 17", "flush", "create old", "write 0 4096 18", "flush"])
+    refused = 0
+    for left in range(0, 65536, 4096):
+        before, name = image.stat().st_size, f"at-{left}"
+        fill_up(small_host, left)
+        try:
+            drive(image, [f"refused {name}", "is 0 4096 18", "write 0 4096 19", "flush", "wait",
+                          "apply old", "is 0 8192 17"] if left == 8192 else
+                  [f"refused {name}", "write 0 4096 18", "flush", "wait"])
+        except AssertionError as reason:
+            assert "was not refused" in str(reason)
+            break
+        refused += 1
+        assert_clean(image)
+        assert image.stat().st_size == before
+        (small_host / "filler").unlink()
+    assert refused
+    assert name in qemu_img("snapshot", "-l", image).out
+    assert_clean(image)
+
+
+def test_a_bitmap_on_a_host_without_space(small_host):
+    image = small_host / "image"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "32M")
+    before = image.read_bytes()
+    for left in (0, 4096):
+        fill_up(small_host, left)
+        result = evisor_img("bitmap", "--add", image, "b")
+        assert result.status == 1 and "No space left" in result.err, result
+        (small_host / "filler").unlink()
+        assert image.read_bytes() == before
+    assert evisor_img("bitmap", "--add", image, "b").status == 0
+    assert_clean(image)
+
+
 def test_raw_has_no_snapshots(tmp_path):
     image = tmp_path / "image"
     image.write_bytes(bytes(65536))
