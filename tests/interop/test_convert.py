@@ -229,3 +229,42 @@ def test_dd_copies_so_many_blocks(tmp_path, count):
     assert evisor_img("dd", "-f", "raw", "bs=64k", f"count={count}", f"if={source}",
                       f"of={target}").status == 0
     assert target.read_bytes() == data[:count * 65536]
+
+
+BLOCKS = [None, 1, 500, 512, 4096, 70000]
+HUGE = 2**62
+
+
+def dd_by_both(pair, output_format, operands):
+    results = [tool("dd", "-f", "raw", "-O", output_format, *operands, "if=in", "of=out",
+                    cwd=directory) for directory, tool in zip(pair, (evisor_img, qemu_img))]
+    assert results[0].status == results[1].status == 0, (operands, results)
+    assert results[0].err == results[1].err.replace("qemu-img", "evisor-img"), operands
+
+
+@pytest.mark.parametrize("size", [0, 512, 5000])
+def test_dd_takes_the_same_part_as_qemu_img(pair, size):
+    """Whatever the block, and however much is left out, counted, or not there."""
+    grid = [(bs, skip, count) for bs in BLOCKS for skip in (None, 0, 1, 3, 10, HUGE)
+            for count in (None, 0, 1, 3, 4, 12, HUGE)]
+    for directory in pair:
+        (directory / "in").write_bytes(random.Random(size).randbytes(size))
+    for row in random.Random(size).sample(grid, 40):
+        operands = [f"{key}={value}" for key, value in zip(("bs", "skip", "count"), row)
+                    if value is not None]
+        dd_by_both(pair, "raw", operands)
+        outputs = [directory / "out" for directory in pair]
+        assert outputs[0].read_bytes() == outputs[1].read_bytes(), operands
+        for output in outputs:
+            output.unlink()
+
+
+def test_dd_into_qcow2_takes_the_same_part_as_qemu_img(pair):
+    for directory in pair:
+        (directory / "in").write_bytes(random.Random(1).randbytes(300001))
+    dd_by_both(pair, "qcow2", ["bs=70000", "skip=1", "count=3"])
+    outputs = [directory / "out" for directory in pair]
+    sizes = [qemu_img("info", "--output=json", out).json()["virtual-size"] for out in outputs]
+    assert sizes[0] == sizes[1]
+    result = qemu_img("compare", "-f", "qcow2", "-F", "qcow2", *outputs)
+    assert result.status == 0, result

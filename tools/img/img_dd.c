@@ -77,20 +77,17 @@ static int parse(struct arguments *arguments, int argc, char **argv)
     return img_image_take(arguments->input_given, &arguments->input);
 }
 
-/* The part of the input that is copied. */
+/* The part of the input that is copied. Blocks are counted from the start of the input, those that
+ * are left out among them, as qemu-img 7.2 does. */
 static uint64_t range(const struct arguments *arguments, uint64_t size, uint64_t *start)
 {
     uint64_t bs = arguments->block_bytes;
-    if (arguments->skip > size / bs) {
+    uint64_t end =
+        arguments->has_count && arguments->count <= size / bs ? arguments->count * bs : size;
+    *start = arguments->skip <= end / bs ? arguments->skip * bs : end;
+    if (arguments->skip > end / bs)
         img_error("%s: cannot skip to specified offset", arguments->input.path);
-        *start = size;
-        return 0;
-    }
-    *start = arguments->skip * bs;
-    uint64_t bytes = size - *start;
-    if (arguments->has_count && arguments->count <= bytes / bs)
-        bytes = arguments->count * bs;
-    return bytes;
+    return end - *start;
 }
 
 static int transfer(struct disk *disk, enum disk_op op, uint64_t offset, void *data, uint64_t bytes)
@@ -191,7 +188,8 @@ const struct img_command img_dd_command = {
             "  -f FMT, -O FMT    formats of input (default: found out) and output (raw)\n"
             "  bs=SIZE           size of a block (512)\n"
             "  skip=N            leave out so many blocks at the start of the input\n"
-            "  count=N           copy so many blocks (default: all)\n"
+            "  count=N           stop after so many blocks of the input, with those left out (at "
+            "its end)\n"
             "  -U                read although another process uses the image\n"
             "Example:\n"
             "  evisor-img dd -O qcow2 bs=1M skip=1 count=100 if=disk.raw of=part.qcow2\n",
