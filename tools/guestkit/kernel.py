@@ -12,10 +12,12 @@ QUICK = "cryptomgr.notests"
 class Kernel:
     def __init__(self, package="linux-image-cloud-amd64", suite=None, architecture=None):
         self.folder = packages.unpack(package, suite, architecture)
-        self.image = next((self.folder / "boot").glob("vmlinuz-*"))
-        self.version = self.image.name[len("vmlinuz-"):]
-        roots = [self.folder / "lib/modules", self.folder / "usr/lib/modules"]
-        modules = next(path / self.version for path in roots if (path / self.version).exists())
+        modules = next(path for pattern in ("lib/modules/*", "usr/lib/modules/*")
+                       for path in self.folder.glob(pattern))
+        self.version = modules.name
+        # From Debian 14 on the image lies with its modules.
+        self.image = next(path for path in (self.folder / f"boot/vmlinuz-{self.version}",
+                                            modules / "vmlinuz") if path.exists())
         self._paths = {}
         for path in modules.rglob("*.ko*"):
             self._paths[path.name.split(".ko")[0].replace("-", "_")] = path

@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 BUILD = ["gcc", "libc6-dev", "ninja-build", "pkg-config", "libuv1-dev", "libslirp-dev",
-         "libglib2.0-dev", "zlib1g-dev", "libjansson-dev", "libexpat1-dev",
-         "liburing-dev", "libzstd-dev"]
+         "zlib1g-dev", "libjansson-dev", "libexpat1-dev",
+         "liburing-dev", "libzstd-dev", "liblz4-dev", "liblzma-dev"]
 GUEST = ["busybox-static", "e2fsprogs"]
 TESTS = ["libcmocka-dev", "python3-pytest", "qemu-utils", "qemu-system-x86", "clang",
          "libclang-rt-14-dev", "acpica-tools", "man-db", "lz4", "iproute2", "mmdebstrap",
@@ -121,15 +121,24 @@ def source_options(suite):
     return _suite_options(suite, "deb-src")
 
 
-def resolve(name, options=()):
-    """The package that a metapackage depends on, such as linux-image-cloud-amd64's kernel."""
+def _dependencies(name, options):
     depends = subprocess.run(["apt-cache", *options, "depends", name], capture_output=True,
                              text=True, check=False)
-    for line in depends.stdout.splitlines():
-        word = line.split()
-        if len(word) == 2 and word[0] == "Depends:" and word[1].startswith("linux-image-"):
-            return word[1]
-    return name
+    words = [line.split() for line in depends.stdout.splitlines()]
+    return [word[1] for word in words if len(word) == 2 and word[0] == "Depends:"]
+
+
+def resolve(name, options=()):
+    """The package that a metapackage depends on, such as linux-image-cloud-amd64's kernel."""
+    kernels = [needed for needed in _dependencies(name, options)
+               if needed.startswith("linux-image-")]
+    return kernels[0] if kernels else name
+
+
+def _parts(name, options):
+    """The packages that make up `name`: from Debian 14 on a kernel's image is only a list of them."""
+    return [name] + [needed for needed in _dependencies(name, options)
+                     if needed.startswith(("linux-binary-", "linux-modules-"))]
 
 
 def unpack(name, suite=None, architecture=None):
@@ -160,11 +169,11 @@ def _unpack_now(name, suite, architecture):
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        _download(name, work, options)
-        package = next(work.glob("*.deb"))
-        subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+        _download(_parts(name, options), work, options)
+        for package in work.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
         (work / "root").rename(folder)
-    except (subprocess.CalledProcessError, StopIteration) as error:
+    except subprocess.CalledProcessError as error:
         raise Failure(f"cannot fetch package {name} from the mirror") from error
     except OSError:
         if not folder.exists():
@@ -174,8 +183,8 @@ def _unpack_now(name, suite, architecture):
     return folder
 
 
-def _download(name, folder, options):
-    command = ["apt-get", "-qq", *options, "download", name]
+def _download(names, folder, options):
+    command = ["apt-get", "-qq", *options, "download", *names]
     if subprocess.run(command, cwd=folder, check=False, stderr=subprocess.DEVNULL).returncode:
         if not options:
             _apt("update")
