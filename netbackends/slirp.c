@@ -20,6 +20,9 @@
  * TCP's windows do the rest. What libslirp sends regardless (answers to the guest's own frames) is
  * dropped when the queue is full, as by a wire.
  *
+ * The library is loaded for the first network of the process (slirp_library.h). What it gives to be
+ * freed is the heap's: GLib has no other.
+ *
  * An idle network costs no wake-up: libslirp asks for its half-second timer even for listening
  * sockets, so after a long enough silence it does not get it while there are no TCP connections.
  */
@@ -27,7 +30,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <glib.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,14 +239,14 @@ static void poll_sockets(struct slirp_backend *self, uint64_t now_ns)
     if (has_events)
         self->last_activity_ns = now_ns;
     /* select_error set: timers only. */
-    slirp_pollfds_poll(self->slirp, !has_events, on_get_revents, self);
+    libslirp.pollfds_poll(self->slirp, !has_events, on_get_revents, self);
     if (self->ra_timer.deadline_ns <= now_ns) {
         self->ra_timer.deadline_ns = UINT64_MAX;
-        slirp_handle_timer(self->slirp, self->ra_timer.id, self->ra_timer.opaque);
+        libslirp.handle_timer(self->slirp, self->ra_timer.id, self->ra_timer.opaque);
     }
     struct ending_reset *reset;
     while ((reset = endings_next_reset(&self->endings)))
-        slirp_input(self->slirp, reset->bytes, (int)reset->length);
+        libslirp.input(self->slirp, reset->bytes, (int)reset->length);
 }
 
 static void deliver(struct slirp_backend *self)
@@ -303,12 +305,12 @@ static bool can_sleep(const char *line)
 
 static bool may_be_silent(const struct slirp_backend *self)
 {
-    char *table = slirp_connection_info(self->slirp), *rest = table;
+    char *table = libslirp.connection_info(self->slirp), *rest = table;
     bool result = true;
     strsep(&rest, "\n"); /* the heading */
     for (char *line; result && (line = strsep(&rest, "\n"));)
         result = can_sleep(line);
-    g_free(table);
+    free(table);
     return result;
 }
 
@@ -342,7 +344,7 @@ static void fill_sockets(struct slirp_backend *self, uint64_t now_ns)
 {
     uint32_t timeout_ms = UINT32_MAX;
     poll_set_begin(&self->sockets);
-    slirp_pollfds_fill(self->slirp, &timeout_ms, on_add_poll, self);
+    libslirp.pollfds_fill(self->slirp, &timeout_ms, on_add_poll, self);
     poll_set_commit(&self->sockets);
     self->widens_backlog = false;
     self->guard.refuses_new_flows =
@@ -392,7 +394,7 @@ static int input_checked(struct slirp_backend *self, uint8_t *frame, size_t leng
         return 0;
     if (is_tcp)
         endings_from_guest(&self->endings, frame, &packet);
-    slirp_input(self->slirp, frame, (int)length);
+    libslirp.input(self->slirp, frame, (int)length);
     lanes_taken(&self->lanes);
     endings_taken(&self->endings);
     return 0;
@@ -444,7 +446,7 @@ static int slirp_send(struct net_backend *backend, const struct net_meta *meta,
     /* libslirp's clock stands still between polls; new sockets count their lifetime from it. */
     if (now_ns - self->polled_ns > CLOCK_STALE_MS * NS_PER_MS) {
         self->polled_ns = now_ns;
-        slirp_pollfds_poll(self->slirp, 1, on_get_revents, self);
+        libslirp.pollfds_poll(self->slirp, 1, on_get_revents, self);
     }
     loop_task_queue(&self->task);
     int result = input_described(self, meta, length);
@@ -491,7 +493,7 @@ static int connection_of(const char *line)
 static void slirp_guest_reset(struct net_backend *backend)
 {
     struct slirp_backend *self = slirp_from_backend(backend);
-    char *table = slirp_connection_info(self->slirp), *rest = table;
+    char *table = libslirp.connection_info(self->slirp), *rest = table;
     for (char *line; (line = strsep(&rest, "\n"));) {
         int fd = connection_of(line);
         if (fd < 0)
@@ -499,7 +501,7 @@ static void slirp_guest_reset(struct net_backend *backend)
         lanes_abandon(&self->lanes, fd);
         endings_break_off(&self->endings, fd);
     }
-    g_free(table);
+    free(table);
     fill_sockets(self, loop_now_ns());
     self->sockets_ready = true;
     poll_sockets(self, loop_now_ns());
@@ -523,7 +525,7 @@ static void release(struct slirp_backend *self)
     self->is_closing = true;
     slirp_forward_release(self);
     if (self->slirp)
-        slirp_cleanup(self->slirp);
+        libslirp.cleanup(self->slirp);
     loop_task_cancel(&self->task);
     poll_set_fini(&self->sockets);
     lanes_fini(&self->lanes);
@@ -577,11 +579,7 @@ bool net_backend_is_slirp(const struct net_backend *backend)
 char *net_slirp_connections(const struct net_backend *backend)
 {
     CHECK(net_backend_is_slirp(backend));
-    char *table = slirp_connection_info(slirp_from_backend(backend)->slirp);
-    char *copy = strdup(table);
-    g_free(table);
-    CHECK(copy);
-    return copy;
+    return libslirp.connection_info(slirp_from_backend(backend)->slirp);
 }
 
 /* Making one. */
@@ -618,11 +616,13 @@ static int start_slirp(struct slirp_backend *self, const struct net_slirp_option
         .if_mtu = INPUT_MTU,
         .if_mru = SEGMENT_MTU,
     };
-    self->slirp = slirp_new(&config, &slirp_callbacks, self);
+    int result = slirp_library_load(err);
+    if (!result)
+        self->slirp = libslirp.new(&config, &slirp_callbacks, self);
     free(names_owner);
-    if (!self->slirp)
-        return error_set(err, EINVAL, "libslirp refuses the network options");
-    return 0;
+    if (!result && !self->slirp)
+        result = error_set(err, EINVAL, "libslirp refuses the network options");
+    return result;
 }
 
 static size_t count_sockets_max(void)

@@ -129,7 +129,7 @@ static int listen_on(struct slirp_backend *self, const struct net_forward *forwa
         socket_address_is_stale(&local, SOCK_STREAM))
         socket_address_unlink(&local);
     mode_t mask = where.path ? umask(0177) : 0;
-    int result = slirp_add_hostxfwd(
+    int result = libslirp.add_hostxfwd(
         self->slirp, (const struct sockaddr *)&addresses->host, addresses->host_length,
         (const struct sockaddr *)&addresses->guest, addresses->guest_length, flags);
     int code = errno;
@@ -188,8 +188,8 @@ int net_slirp_forward_remove(struct net_backend *backend, const struct net_forwa
     if (!found)
         return error_set(err, ENOENT, "%s is not forwarded by netdev '%s'", name, backend->id);
     int flags = forward->is_udp ? SLIRP_HOSTFWD_UDP : 0;
-    slirp_remove_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
-                          flags);
+    libslirp.remove_hostxfwd(self->slirp, (struct sockaddr *)&addresses.host, addresses.host_length,
+                             flags);
     list_remove(&found->node);
     free_forward(found);
     loop_task_queue(&self->task);
@@ -295,10 +295,10 @@ static int start_guest_forward(struct slirp_backend *self, struct guest_forward 
         if (result)
             return result;
     }
-    int result =
-        public->command
-            ? slirp_add_exec(self->slirp, public->command, &address, public->guest_port)
-            : slirp_add_unix(self->slirp, relay_path(forward->relay), &address, public->guest_port);
+    int result = public->command
+                     ? libslirp.add_exec(self->slirp, public->command, &address, public->guest_port)
+                     : libslirp.add_unix(self->slirp, relay_path(forward->relay), &address,
+                                         public->guest_port);
     return result < 0 ? error_set(err, EINVAL, "libslirp refuses the guest forward") : 0;
 }
 
@@ -338,7 +338,7 @@ int net_slirp_guest_forward_remove(struct net_backend *backend,
         return error_set(err, ENOENT,
                          "guest forward: netdev '%s' has none of that address and port",
                          backend->id);
-    slirp_remove_guestfwd(self->slirp, address, forward->guest_port);
+    libslirp.remove_guestfwd(self->slirp, address, forward->guest_port);
     list_remove(&found->node);
     free_guest_forward(self, found);
     loop_task_queue(&self->task);

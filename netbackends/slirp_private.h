@@ -3,8 +3,6 @@
 #ifndef NETBACKENDS_SLIRP_PRIVATE_H
 #define NETBACKENDS_SLIRP_PRIVATE_H
 
-#include <libslirp.h>
-
 #include "base/bytes.h"
 #include "base/closing.h"
 #include "base/list.h"
@@ -15,6 +13,7 @@
 #include "netbackends/merge.h"
 #include "netbackends/poll_set.h"
 #include "netbackends/slirp.h"
+#include "netbackends/slirp_library.h"
 
 /* The router advertisement timer, the only one that libslirp makes. */
 struct slirp_timer {

@@ -30,7 +30,8 @@ MAY_INCLUDE = {
 # System headers that belong to some rooms only.
 RESERVED = {
     r"linux/kvm\.h": r"^(vmm/|tests/|tools/bench/bare_exit\.c$)",
-    r"libslirp\.h": r"^netbackends/slirp(_forward\.c|_private\.h|\.c)$",
+    r"slirp/libslirp\.h": r"^netbackends/slirp_library\.h$",
+    r"dlfcn\.h": r"^base/library\.c$",
     r"uv\.h": r"^(base/loop\.h|tests/)",
     r"liburing\.h": r"^disk/io_queue\.h$",
     r"jansson\.h": r"^(vmm|tools|tests)/",
