@@ -176,10 +176,15 @@ void pci_set_intx(struct pci_device *device, bool level)
     update_intx(device);
 }
 
+const char *pci_kind(const struct pci_device *device)
+{
+    return device->device.ops ? device->device.ops->kind : device->pci_ops->kind;
+}
+
 /* For people: the id that they gave, or else the kind. */
 static const char *name_of(const struct pci_device *device)
 {
-    return *device->device.id || !device->device.ops ? device->device.id : device->device.ops->kind;
+    return *device->device.id ? device->device.id : pci_kind(device);
 }
 
 int pci_plug(struct pci_bus *pci_bus, struct pci_device *device, int slot, struct error *err)

@@ -55,6 +55,7 @@ struct pci_saved {
 };
 
 struct pci_device_ops {
+    const char *kind; /* of a function that is a part of another device; else its device says it */
     /* Optional: after any write, which is stored through its mask and acted on by then. */
     void (*config_written)(struct pci_device *device, unsigned offset, unsigned size);
     /* Optional: just before a read, so that the device can refresh a window. */
@@ -89,6 +90,9 @@ void pci_bus_init(struct pci_bus *pci_bus, struct bus *bus, struct irq_hub *irq)
 /* The functions below are for the device's create function, in this order. */
 void pci_device_init(struct pci_device *device, const struct pci_ids *ids,
                      const struct pci_device_ops *ops);
+/* "virtio-blk-pci", "mch" */
+const char *pci_kind(const struct pci_device *device);
+
 /* The region's size must be a power of two; it is mapped and moved as the guest programs the BAR.
  */
 void pci_add_bar(struct pci_device *device, unsigned index, struct bus_region *region,

@@ -9,7 +9,6 @@
 #include "base/bytes.h"
 #include "devices/acpi_pm.h"
 
-#define PORT_BASE     0xcf8
 #define ADDRESS_PORT  0
 #define RESET_OFFSET  1
 #define DATA_PORT     4
@@ -119,7 +118,8 @@ static void mch_config_written(struct pci_device *device, unsigned offset, unsig
         place_ecam(container_of(device, struct pci_host, mch));
 }
 
-static const struct pci_device_ops mch_ops = {.config_written = mch_config_written};
+static const struct pci_device_ops mch_ops = {.kind = "mch", .config_written = mch_config_written};
+static const struct pci_device_ops lpc_ops = {.kind = "ICH9-LPC"};
 
 /* As firmware would have left the two functions. */
 static void set_up_functions(struct pci_host *host)
@@ -183,7 +183,7 @@ static void init_functions(struct pci_host *host)
     static const struct pci_ids mch_ids = {0x8086, 0x29c0, 0x1af4, 0x1100, HOST_CLASS};
     static const struct pci_ids lpc_ids = {0x8086, 0x2918, 0x1af4, 0x1100, ISA_CLASS | 2};
     pci_device_init(&host->mch, &mch_ids, &mch_ops);
-    pci_device_init(&host->lpc, &lpc_ids, NULL);
+    pci_device_init(&host->lpc, &lpc_ids, &lpc_ops);
     store_le64(host->mch.write_mask + MCH_PCIEXBAR,
                ((UINT64_C(1) << 36) - PCI_HOST_ECAM_SIZE) | PCIEXBAR_SIZE | PCIEXBAR_ON);
     /* All below 1 MiB is RAM whatever these say; firmware wants to find what it wrote. */
@@ -200,7 +200,7 @@ static int plug(struct pci_host *host, struct error *err)
     result = pci_plug(host->pci_bus, &host->lpc, PCI_HOST_LPC_SLOT, err);
     if (result)
         goto unplug_mch;
-    result = bus_map(host->bus, BUS_PIO, PORT_BASE, &host->port_region);
+    result = bus_map(host->bus, BUS_PIO, PCI_HOST_ADDRESS_PORT, &host->port_region);
     if (!result)
         return 0;
     error_set(err, -result, "the PCI host bridge finds its ports taken");

@@ -69,7 +69,6 @@ enum { /* memory that firmware reads */
        CMOS_CPUS = 0x5f,
 };
 
-#define RTC_PORT    0x70
 #define NS_PER_S    INT64_C(1000000000)
 #define DAY_S       86400
 #define UPDATE_NS   244000 /* UIP announces the update that long before */
@@ -416,7 +415,7 @@ int rtc_create(struct bus *bus, struct guest_clock *clock, struct irq_hub *hub,
     guest_timer_init(clock, &rtc->second_timer, on_second);
     guest_timer_init(clock, &rtc->periodic_timer, on_period);
     rtc->region = (struct bus_region){.name = "rtc", .ops = &region_ops, .device = rtc, .size = 2};
-    int result = bus_map(bus, BUS_PIO, RTC_PORT, &rtc->region);
+    int result = bus_map(bus, BUS_PIO, RTC_INDEX_PORT, &rtc->region);
     if (result) {
         free(rtc);
         return error_set(err, -result, "the clock finds its ports taken");

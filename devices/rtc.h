@@ -15,6 +15,7 @@
 #include "devices/irq.h"
 
 #define RTC_GSI        8
+#define RTC_INDEX_PORT 0x70
 #define RTC_CMOS_BYTES 128
 
 struct rtc {

@@ -392,7 +392,8 @@ static void on_config_written(struct pci_device *pci, unsigned offset, unsigned 
                      bus_all_ones(length));
 }
 
-static const struct pci_device_ops pci_ops = {on_config_written, on_config_read};
+static const struct pci_device_ops pci_ops = {.config_written = on_config_written,
+                                              .config_read = on_config_read};
 
 static unsigned add_capability(struct virtio_pci *vp, uint8_t type, uint32_t offset,
                                uint32_t length, unsigned extra)

@@ -49,7 +49,7 @@ static void on_config_written(struct pci_device *pci, unsigned offset, unsigned 
     container_of(pci, struct gadget, pci)->configs_written++;
 }
 
-static const struct pci_device_ops pci_ops = {.config_written = on_config_written};
+static const struct pci_device_ops pci_ops = {.kind = "gadget", .config_written = on_config_written};
 
 static void init_gadget(struct fixture *f, struct gadget *gadget, int slot)
 {
@@ -438,15 +438,15 @@ static void test_slots(void **state)
     struct gadget extra[PCI_SLOT_MAX];
     start(&f);
     memset(extra, 0, sizeof(extra));
-    pci_device_init(&extra[0].pci, &(struct pci_ids){0}, NULL);
+    pci_device_init(&extra[0].pci, &(struct pci_ids){0}, &pci_ops);
     assert_int_equal(pci_plug(&f.guest.pci_bus, &extra[0].pci, 3, &err), -EBUSY);
     assert_non_null(strstr(err.text, "slot 3"));
     unsigned count = 0;
     for (; count < PCI_SLOT_MAX - 2; count++) {
-        pci_device_init(&extra[count].pci, &(struct pci_ids){0}, NULL);
+        pci_device_init(&extra[count].pci, &(struct pci_ids){0}, &pci_ops);
         assert_int_equal(pci_plug(&f.guest.pci_bus, &extra[count].pci, -1, NULL), 0);
     }
-    pci_device_init(&extra[count].pci, &(struct pci_ids){0}, NULL);
+    pci_device_init(&extra[count].pci, &(struct pci_ids){0}, &pci_ops);
     assert_int_equal(pci_plug(&f.guest.pci_bus, &extra[count].pci, -1, NULL), -ENOSPC);
     while (count--)
         pci_unplug(&extra[count].pci);
