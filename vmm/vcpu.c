@@ -86,6 +86,10 @@ static void run_once(struct vcpu *vcpu)
             park(vcpu);
         return;
     }
+    if (posted_put(&vcpu->group->posted, &vcpu->exit)) {
+        atomic_fetch_add_explicit(&vcpu->stats[vcpu->exit.reason].count, 1, memory_order_relaxed);
+        return;
+    }
     hand_over(vcpu);
     if (vcpu->exit.reason == ACCEL_EXIT_EXTINT)
         unused_result(ops->vcpu_inject_extint(vcpu->accel, vcpu->extint_vector));
@@ -111,11 +115,21 @@ static bool parks(enum accel_exit_reason reason)
            reason == ACCEL_EXIT_DEBUG || reason == ACCEL_EXIT_ERROR;
 }
 
+/* Loop: the write that nobody waits for, which came before all exits that are seen now. */
+static void make_up_posted(struct vcpu *vcpu)
+{
+    struct accel_exit exit;
+    uint32_t data;
+    if (posted_take(&vcpu->group->posted, &exit, &data))
+        vcpu->handler->on_exit(vcpu->opaque, vcpu, &exit);
+}
+
 /* Loop: handles the exit in the mailbox, if there is one. */
 static bool take_exit(struct vcpu *vcpu)
 {
     if (vcpu->is_parked || atomic_load(&vcpu->owner) < OWNER_LOOP)
         return false;
+    make_up_posted(vcpu);
     if (parks(vcpu->exit.reason)) {
         vcpu->is_parked = true;
         vcpu->handler->on_parked(vcpu->opaque, vcpu, &vcpu->exit);

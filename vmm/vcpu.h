@@ -18,6 +18,7 @@
 #include "base/loop.h"
 #include "base/spinner.h"
 #include "vmm/accel.h"
+#include "vmm/posted.h"
 
 struct vcpu;
 
@@ -46,6 +47,7 @@ struct vcpu_group {
     /* Private. */
     struct spinner spinner;
     struct list vcpus;
+    struct posted posted;
     unsigned count;
 };
 

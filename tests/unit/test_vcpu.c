@@ -19,6 +19,8 @@ struct fake_vcpu {
     uint32_t rounds;
     enum accel_exit_reason at_end;
     uint8_t injected;
+    uint32_t stale;  /* reads that did not see the write before them */
+    bool uses_index; /* writes the number of the round to 0xcf8, reads 0xcfc, and so on */
 };
 
 static struct fake_vcpu fake;
@@ -27,6 +29,7 @@ static struct vcpu_group group;
 static struct vcpu vcpu;
 static unsigned parked_with[ACCEL_EXIT_REASON_COUNT];
 static uint32_t writes_seen;
+static uint32_t latched; /* the index register */
 
 static int fake_create(struct accel_vm *vm, unsigned index, struct accel_vcpu **out,
                        struct error *err)
@@ -48,6 +51,21 @@ static void fake_kick(struct accel_vcpu *accel)
     atomic_store(&fake.kicked, true);
 }
 
+/* What was written last must be what is read; the very last write finds nobody that reads. */
+static void run_index(struct accel_exit *exit)
+{
+    uint32_t round = fake.round++;
+    if (round > 0 && round % 2 == 0)
+        fake.stale += fake.port_data != round - 2;
+    exit->reason = ACCEL_EXIT_PIO;
+    exit->pio.is_write = round % 2 == 0;
+    exit->pio.port = exit->pio.is_write ? 0xcf8 : 0xcfc;
+    exit->pio.size = 4;
+    exit->pio.count = 1;
+    exit->pio.data = &fake.port_data;
+    fake.port_data = exit->pio.is_write ? round : 0;
+}
+
 /* Alternates between reads and writes of a port, then does what `at_end` says. */
 static void fake_run(struct accel_vcpu *accel, struct accel_exit *exit)
 {
@@ -56,6 +74,10 @@ static void fake_run(struct accel_vcpu *accel, struct accel_exit *exit)
         fake.sum += fake.port_data;
     if (atomic_exchange(&fake.kicked, false)) {
         exit->reason = ACCEL_EXIT_INTR;
+        return;
+    }
+    if (fake.uses_index && fake.round < fake.rounds) {
+        run_index(exit);
         return;
     }
     if (fake.round < fake.rounds) {
@@ -101,7 +123,11 @@ static void on_exit_seen(void *opaque, struct vcpu *who, const struct accel_exit
     assert_ptr_equal(who, &vcpu);
     assert_int_equal(exit->reason, ACCEL_EXIT_PIO);
     uint32_t *data = exit->pio.data;
-    if (exit->pio.is_write)
+    if (exit->pio.port == 0xcf8)
+        latched = *data;
+    else if (exit->pio.port == 0xcfc)
+        *data = latched;
+    else if (exit->pio.is_write)
         writes_seen += *data;
     else
         *data = 3;
@@ -127,7 +153,7 @@ static int set_up(void **state)
     (void)state;
     memset(&fake, 0, sizeof(fake));
     memset(parked_with, 0, sizeof(parked_with));
-    writes_seen = 0;
+    writes_seen = latched = 0;
     fake.at_end = ACCEL_EXIT_INTR;
     assert_int_equal(loop_init(&loop), 0);
     vcpu_group_init(&group, &loop);
@@ -216,6 +242,92 @@ static void test_extint_gets_the_vector(void **state)
     vcpu_resume(&vcpu);
 }
 
+static void test_an_index_is_written_before_it_is_used(void **state)
+{
+    (void)state;
+    fake.uses_index = true;
+    fake.rounds = ROUNDS + 1;
+    fake.at_end = ACCEL_EXIT_SHUTDOWN;
+    vcpu_resume(&vcpu);
+    run_until_parked(ACCEL_EXIT_SHUTDOWN, 1);
+    assert_int_equal(fake.stale, 0);
+    assert_int_equal(latched, ROUNDS);
+    assert_int_equal(vcpu.stats[ACCEL_EXIT_PIO].count, ROUNDS + 1);
+    fake.uses_index = false;
+    fake.at_end = ACCEL_EXIT_INTR;
+    vcpu_resume(&vcpu);
+}
+
+static struct accel_exit write_of(uint16_t port, uint8_t size, uint32_t *value)
+{
+    return (struct accel_exit){.reason = ACCEL_EXIT_PIO, .pio = {port, size, true, 1, value}};
+}
+
+static void test_the_last_write_of_an_index_counts(void **state)
+{
+    (void)state;
+    struct posted posted = {0};
+    uint32_t values[] = {11, 22, 33}, data;
+    struct accel_exit writes[] = {write_of(0xcf8, 4, &values[0]), write_of(0xcf8, 4, &values[1]),
+                                  write_of(0x70, 1, &values[2])};
+    struct accel_exit taken;
+
+    assert_true(posted_put(&posted, &writes[0]));
+    assert_true(posted_put(&posted, &writes[1]));
+    assert_false(posted_put(&posted, &writes[2])); /* another's waits */
+    assert_true(posted_take(&posted, &taken, &data));
+    assert_int_equal(taken.reason, ACCEL_EXIT_PIO);
+    assert_int_equal(taken.pio.port, 0xcf8);
+    assert_int_equal(taken.pio.size, 4);
+    assert_true(taken.pio.is_write);
+    assert_int_equal(taken.pio.count, 1);
+    assert_ptr_equal(taken.pio.data, &data);
+    assert_int_equal(data, 22);
+    assert_false(posted_take(&posted, &taken, &data));
+    assert_true(posted_put(&posted, &writes[2]));
+}
+
+static void test_the_ioapics_index_can_wait_and_its_data_cannot(void **state)
+{
+    (void)state;
+    struct posted posted = {0};
+    uint32_t value = 0x10, data;
+    struct accel_exit write = {.reason = ACCEL_EXIT_MMIO, .mmio = {0xfec00000, 4, true, &value}};
+    struct accel_exit taken;
+
+    assert_true(posted_put(&posted, &write));
+    assert_true(posted_take(&posted, &taken, &data));
+    assert_int_equal(taken.reason, ACCEL_EXIT_MMIO);
+    assert_int_equal(taken.mmio.gpa, 0xfec00000);
+    assert_int_equal(taken.mmio.size, 4);
+    assert_true(taken.mmio.is_write);
+    assert_int_equal(*(uint32_t *)taken.mmio.data, 0x10);
+    write.mmio.gpa += 0x10;
+    assert_false(posted_put(&posted, &write));
+    write.mmio.gpa -= 0x10;
+    write.mmio.is_write = false;
+    assert_false(posted_put(&posted, &write));
+}
+
+static void test_what_acts_is_never_put_off(void **state)
+{
+    (void)state;
+    struct posted posted = {0};
+    uint32_t value = 6;
+    struct accel_exit reset = write_of(0xcf9, 1, &value), byte = write_of(0xcf8, 1, &value);
+    struct accel_exit data = write_of(0xcfc, 4, &value), string = write_of(0xcf8, 4, &value);
+    struct accel_exit read = string, parked = {.reason = ACCEL_EXIT_INTR};
+
+    string.pio.count = 2;
+    read.pio.is_write = false;
+    assert_false(posted_put(&posted, &reset));
+    assert_false(posted_put(&posted, &byte));
+    assert_false(posted_put(&posted, &data));
+    assert_false(posted_put(&posted, &string));
+    assert_false(posted_put(&posted, &read));
+    assert_false(posted_put(&posted, &parked));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -225,6 +337,10 @@ int main(void)
         TEST(test_parking_a_busy_vcpu_again_and_again),
         TEST(test_errors_and_debug_stops_park),
         TEST(test_extint_gets_the_vector),
+        TEST(test_an_index_is_written_before_it_is_used),
+        cmocka_unit_test(test_the_last_write_of_an_index_counts),
+        cmocka_unit_test(test_the_ioapics_index_can_wait_and_its_data_cannot),
+        cmocka_unit_test(test_what_acts_is_never_put_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
