@@ -334,6 +334,15 @@ const char *machine_accel_name(const struct machine *machine)
     return "kvm";
 }
 
+/* SSE3 is all that is there of leaf 1's ECX. */
+int machine_offered_cpuid(const struct machine *machine, struct accel_cpuid *out)
+{
+    (void)machine;
+    *out = (struct accel_cpuid){.header.nent = 1};
+    out->entries[0] = (struct kvm_cpuid_entry2){.function = 1, .ecx = 1, .edx = UINT32_MAX};
+    return 0;
+}
+
 struct disk *machine_disk(const struct machine *machine, unsigned index)
 {
     return (struct disk *)&machine->disks[index];
@@ -760,8 +769,12 @@ void chardev_send_break(struct chardev *chardev)
 bool machine_get_pci(const struct machine *machine, unsigned slot, struct machine_pci *out)
 {
     (void)machine;
-    *out = (struct machine_pci){
-        .vendor = 0x1af4, .device = 0x1041, .class = 0x0200, .irq_pin = 1, .id = "nic0"};
+    *out = (struct machine_pci){.vendor = 0x1af4,
+                                .device = 0x1000,
+                                .class = 0x0200,
+                                .irq_pin = 1,
+                                .kind = "virtio-net-pci",
+                                .id = "nic0"};
     out->bars[0] = (struct machine_pci_bar){.size_bytes = 4096, .address = UINT64_MAX};
     return slot == 3;
 }

@@ -203,6 +203,7 @@ struct vm_config {
     char *machine_type;               /* "q35" or "pc"; both give the same machine */
 
     char *kernel, *initrd, *append;
+    bool guest_unpacks; /* evisor leaves the kernel compressed */
     char *bios; /* NULL, and no kernel: SeaBIOS as installed */
     struct config_boot boot;
 

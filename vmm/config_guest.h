@@ -47,7 +47,8 @@ struct config_memory_backend {
     char *id;   /* NULL: the entry is free */
     char *path; /* of a file or a folder; NULL: memory of the host */
     uint64_t size_bytes;
-    bool is_shared, prealloc;
+    bool is_shared, prealloc; /* as asked for */
+    bool is_memfd;            /* by its name; memory of the host is one in any case */
 };
 
 /* -device virtio-mem-pci */

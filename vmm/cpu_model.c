@@ -260,6 +260,11 @@ bool cpu_model_find(const char *name, struct cpu_model *out)
     return false;
 }
 
+const char *cpu_model_name(unsigned index)
+{
+    return index < ARRAY_SIZE(models) ? models[index].name : NULL;
+}
+
 const char *cpu_model_nearest_feature(const char *name)
 {
     struct suggest suggest;
@@ -427,6 +432,23 @@ static int check_wishes(const struct cpu_model *model, const char *accel, struct
     return 0;
 }
 
+/* What programs count on at its level, and what is switched on. Other ways to save the state of AVX
+ * come with the level, but nobody counts on them. */
+static bool is_part(const struct cpu_model *model, unsigned n)
+{
+    bool is_of_level = features[n].level != NO_LEVEL && features[n].level <= model->level &&
+                       features[n].word != W_D1_EAX;
+    return !has_bit(model->off, n) && (is_of_level || has_bit(model->on, n));
+}
+
+void cpu_model_missing(const struct cpu_model *model, struct accel_cpuid *cpuid,
+                       void (*tell)(void *opaque, const char *feature), void *opaque)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(features); n++)
+        if (is_part(model, n) && !has_feature(cpuid, (int)n))
+            tell(opaque, features[n].name);
+}
+
 static bool is_everything(const struct cpu_model *model)
 {
     static const uint64_t nothing[CPU_FEATURE_WORDS];
@@ -451,4 +473,11 @@ int cpu_model_apply(const struct cpu_model *model, const char *accel, struct acc
     drop_dependents(cpuid);
     shrink_state(cpuid);
     return 0;
+}
+
+bool cpu_model_has(struct accel_cpuid *cpuid, const char *feature)
+{
+    int n = find_feature(feature);
+    CHECK(n >= 0);
+    return has_feature(cpuid, n);
 }

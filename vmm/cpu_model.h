@@ -28,6 +28,13 @@ bool must_check cpu_model_switch(struct cpu_model *model, const char *name, bool
 /* The feature whose name is nearest, or NULL. */
 const char *cpu_model_nearest_feature(const char *name);
 
+/* The models by number, in the order of the help; NULL past the last. */
+const char *cpu_model_name(unsigned index);
+
+/* Tells each feature that the model is to have and `cpuid`, the accelerator's, does not offer. */
+void cpu_model_missing(const struct cpu_model *model, struct accel_cpuid *cpuid,
+                       void (*tell)(void *opaque, const char *feature), void *opaque);
+
 /* What `-cpu help` says, to be freed. */
 char *cpu_model_help(void);
 
@@ -37,5 +44,8 @@ char *cpu_model_help(void);
  */
 int must_check cpu_model_apply(const struct cpu_model *model, const char *accel,
                                struct accel_cpuid *cpuid, struct error *err);
+
+/* Whether the CPU that `cpuid` describes has the feature of this name, which must be one. */
+bool cpu_model_has(struct accel_cpuid *cpuid, const char *feature);
 
 #endif

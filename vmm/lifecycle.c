@@ -7,7 +7,8 @@
  * something to do. An operation first parks the vCPUs and returns; each parked vCPU and, for a
  * reset, the timer that looks whether I/O is still in flight, queue the step again; when all is
  * quiet the operation acts, emits its events, then answers. So an event always precedes the reply
- * of the command that caused it.
+ * of the command that caused it. The first one has a kernel loaded, for which all wait but one: a
+ * machine that goes on is told to run at once, and its vCPUs follow, as if they did the unpacking.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -155,7 +156,7 @@ static bool step_cont(struct machine *machine, int *result, struct error *err)
     machine->lifecycle.state = MACHINE_RUNNING;
     emit(machine, MACHINE_EVENT_RESUME, 0);
     disk_policy_retry(machine);
-    resume_all(machine);
+    machine_when_loaded(machine, resume_all);
     return true;
 }
 
@@ -176,7 +177,11 @@ static bool step_reset(struct machine *machine, struct lifecycle_op *op, int *re
         loop_timer_arm(&machine->lifecycle.poll, loop_now_ns() + IDLE_POLL_NS);
         return false;
     }
-    *result = machine_set_up_boot(machine, err);
+    if (!op->is_set_up)
+        *result = machine_set_up_boot(machine, err);
+    op->is_set_up = true;
+    if (!machine_is_loaded(machine))
+        return false;
     emit(machine, MACHINE_EVENT_RESET, op->cause);
     if (machine->lifecycle.state == MACHINE_RUNNING)
         resume_all(machine);
@@ -264,6 +269,8 @@ static void on_step(struct loop_task *task)
     struct list *ops = &machine->lifecycle.ops;
     while (!list_is_empty(ops)) {
         struct lifecycle_op *op = list_entry(ops->next, struct lifecycle_op, node);
+        if (op->kind != LIFECYCLE_CONT && !machine_is_loaded(machine))
+            return;
         struct error err = {0};
         int result = 0;
         if (!step(machine, op, &result, &err))
@@ -338,8 +345,7 @@ static void on_parked(void *opaque, struct vcpu *vcpu, const struct accel_exit *
         else
             enqueue(machine, LIFECYCLE_RESET, SHUTDOWN_GUEST_TRIPLE_FAULT, NULL, NULL);
     } else if (exit->reason == ACCEL_EXIT_ERROR) {
-        log_error("%s", exit->text);
-        enqueue(machine, LIFECYCLE_ERROR, SHUTDOWN_HOST_ERROR, NULL, NULL);
+        lifecycle_fail(machine, exit->text);
     } else if (exit->reason == ACCEL_EXIT_DEBUG) {
         struct lifecycle_op *op = enqueue(machine, LIFECYCLE_DEBUG, 0, NULL, NULL);
         op->debug_cpu = vcpu->index;
@@ -390,6 +396,12 @@ void lifecycle_guest_panic(struct machine *machine)
     emit(machine, MACHINE_EVENT_GUEST_PANICKED, SHUTDOWN_GUEST_PANIC);
     machine->lifecycle.state = MACHINE_GUEST_PANICKED;
     enqueue(machine, LIFECYCLE_SHUTDOWN, SHUTDOWN_GUEST_PANIC, NULL, NULL);
+}
+
+void lifecycle_fail(struct machine *machine, const char *why)
+{
+    log_error("%s", why);
+    enqueue(machine, LIFECYCLE_ERROR, SHUTDOWN_HOST_ERROR, NULL, NULL);
 }
 
 void lifecycle_io_error(struct machine *machine)

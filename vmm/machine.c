@@ -16,7 +16,6 @@
 #include "devices/rtc.h"
 #include "devices/serial.h"
 #include "vmm/accel_select.h"
-#include "vmm/boot/acpi.h"
 #include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
 #include "vmm/machine_block.h"
@@ -299,13 +298,20 @@ static int make_memory(struct machine *machine, struct error *err)
     return memory_map(&machine->memory, machine->vm, err);
 }
 
+void machine_settle(struct machine *machine)
+{
+    memory_settle(&machine->memory);
+}
+
 static int open_boot(struct machine *machine, struct error *err)
 {
     const struct vm_config *config = machine->config;
     if (!config->kernel)
         return machine_open_firmware(machine, err);
-    return boot_open(&machine->boot, &machine->memory, config->kernel, config->initrd,
-                     config->append, err);
+    int result = boot_open(&machine->boot, &machine->memory, config->kernel, config->initrd,
+                           config->append, err);
+    machine->boot.guest_unpacks = config->guest_unpacks;
+    return result;
 }
 
 /* What a vCPU keeps outside accel_vcpu_state and must lose at a reset. */
@@ -362,62 +368,10 @@ static int make_cpus(struct machine *machine, struct error *err)
                                machine->accel_ops->name);
     result = cpu_model_apply(&machine->config->cpu_features, machine->accel_ops->name, &supported,
                              err);
+    machine->boot.has_la57 = !result && cpu_model_has(&supported, "la57");
     for (unsigned i = 0; !result && i < count; i++)
         result = make_cpu(machine, i, &supported, err);
     return result;
-}
-
-int machine_reset_cpu(struct machine *machine, struct machine_cpu *cpu)
-{
-    const struct accel_ops *ops = machine->accel_ops;
-    struct accel_vcpu_state state = cpu->power_on;
-    if (cpu->vcpu.index == 0 && machine->config->kernel)
-        boot_set_cpu(&machine->boot, &state);
-    int done = ops->vcpu_set_msrs(cpu->vcpu.accel, &cpu->power_on_msrs);
-    if (done < 0)
-        return done;
-    return ops->vcpu_set_state(cpu->vcpu.accel, ACCEL_STATE_ALL, &state);
-}
-
-int machine_write_tables(struct machine *machine, struct error *err)
-{
-    uint64_t high = memory_pci64_base(&machine->memory), present = 0;
-    for (unsigned i = 0; i < machine->cpu_count; i++)
-        present |= (uint64_t)machine->cpus[i].is_present << i;
-    const struct acpi_config config = {
-        .area_gpa =
-            machine->config->kernel ? ACPI_AREA_GPA : firmware_acpi_gpa(&machine->memory),
-        .cpus = machine->config->cpus,
-        .max_cpus = machine->cpu_count,
-        .cpus_present = present,
-        .pci_hole_gpa = MEMORY_PCI32_BASE,
-        .pci_hole_size = MEMORY_PCI32_END - MEMORY_PCI32_BASE,
-        .pci_hole64_gpa = high,
-        .pci_hole64_size = 512 * GIB,
-        .ecam_gpa = MEMORY_ECAM_BASE,
-        .has_serial = {true, false},
-        .has_pvpanic = true,
-    };
-    return acpi_build(&config, &machine->memory.guest, &machine->rsdp_gpa, err);
-}
-
-int machine_set_up_boot(struct machine *machine, struct error *err)
-{
-    int result = machine_write_tables(machine, err);
-    if (result)
-        return result;
-    if (machine->config->kernel)
-        boot_load(&machine->boot, &machine->memory, machine->rsdp_gpa);
-    else
-        result = machine_load_firmware(machine, err);
-    if (result)
-        return result;
-    for (unsigned i = 0; i < machine->cpu_count; i++) {
-        result = machine_reset_cpu(machine, &machine->cpus[i]);
-        if (result)
-            return error_set_errno(err, -result, "cannot put CPU %u at the start", i);
-    }
-    return 0;
 }
 
 static int start_threads(struct machine *machine, struct error *err)

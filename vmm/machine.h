@@ -86,8 +86,8 @@ struct machine_listener {
  * start-up. `config` must outlive the machine, whose hot-plug changes
  * its tables.
  */
-int must_check machine_create(struct loop *loop, struct vm_config *config,
-                              struct machine **out, struct error *err);
+int must_check machine_create(struct loop *loop, struct vm_config *config, struct machine **out,
+                              struct error *err);
 
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
 
@@ -125,6 +125,8 @@ void machine_reset(struct machine *machine, enum machine_shutdown_cause cause,
                    machine_done_fn *on_done, void *opaque);
 /* As -no-reboot and -no-shutdown, from now on. */
 void machine_set_actions(struct machine *machine, bool no_reboot, bool no_shutdown);
+/* A little after the start: what was put off for the guest's first instruction. */
+void machine_settle(struct machine *machine);
 /* Presses the ACPI power button. */
 void machine_powerdown(struct machine *machine);
 /* Ends the machine: SHUTDOWN event, then machine_on_exit's callback. */
@@ -138,6 +140,8 @@ void machine_close(struct machine *machine, void (*on_closed)(void *opaque), voi
 enum machine_state machine_get_state(const struct machine *machine);
 const struct vm_config *machine_config(const struct machine *machine);
 const char *machine_accel_name(const struct machine *machine);
+/* All that it can offer on this host, whatever -cpu took of it. */
+int must_check machine_offered_cpuid(const struct machine *machine, struct accel_cpuid *out);
 /* Why that is not the first accelerator of the config's list, in one line; "" if it is. */
 const char *machine_accel_why(const struct machine *machine);
 /* Disks and NICs by their places in the config's tables; NULL: the place is free at present. */
@@ -155,7 +159,7 @@ struct chardev *machine_chardev(const struct machine *machine, unsigned index);
 struct machine_cpu_info {
     unsigned index;
     unsigned socket, core, thread;
-    int thread_id; /* of the vCPU thread on the host */
+    int thread_id;   /* of the vCPU thread on the host */
     bool is_present; /* else device_add may plug it in */
     const char *id;  /* that device_add gave it, or "" */
 };

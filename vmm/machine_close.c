@@ -45,9 +45,14 @@ static void on_lifecycle_closed(struct loop_timer *poll)
     guest_clock_close(&machine->clock, free_machine, machine);
 }
 
-static void close_clock(struct machine *machine)
+static void close_lifecycle(struct machine *machine)
 {
     lifecycle_close(machine, on_lifecycle_closed);
+}
+
+static void close_clock(struct machine *machine)
+{
+    machine_stop_loading(machine, close_lifecycle);
 }
 
 static void on_cpu_closed(struct loop_event *event)

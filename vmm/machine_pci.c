@@ -40,6 +40,7 @@ bool machine_get_pci(const struct machine *machine, unsigned slot, struct machin
         .class = load_le16(device->config + PCI_CLASS_DEVICE),
         .irq = device->config[PCI_INTERRUPT_LINE],
         .irq_pin = device->config[PCI_INTERRUPT_PIN],
+        .kind = pci_kind(device),
         .id = device->device.id,
         .index = machine->hotplug.slots[slot].index,
     };

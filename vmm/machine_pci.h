@@ -16,6 +16,7 @@ struct machine_pci_bar {
 struct machine_pci {
     uint16_t vendor, device, subsystem_vendor, subsystem, class;
     uint8_t irq, irq_pin; /* pin 0: none */
+    const char *kind;     /* "virtio-blk-pci" */
     const char *id;       /* "" if it has none */
     unsigned index;       /* of what it was made from, in the config */
     struct machine_pci_bar bars[MACHINE_PCI_BARS];

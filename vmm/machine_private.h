@@ -59,7 +59,7 @@ struct lifecycle_op {
     struct list node;
     enum lifecycle_kind kind;
     enum machine_shutdown_cause cause;
-    bool has_reset_devices; /* LIFECYCLE_RESET only */
+    bool has_reset_devices, is_set_up; /* LIFECYCLE_RESET only */
     unsigned debug_cpu;     /* LIFECYCLE_DEBUG only */
     struct accel_exit debug_exit;
     machine_done_fn *on_done;
@@ -80,6 +80,15 @@ struct lifecycle {
     bool is_still; /* the vCPUs of a running machine wait while somebody looks */
 };
 
+/* A kernel on its way into memory: machine_boot.c. */
+struct machine_loading {
+    bool is_wanted, is_running;
+    struct loop_job job;
+    struct memory memory; /* as it was at the start: memory may be plugged in meanwhile */
+    void (*on_loaded)(struct machine *machine); /* machine_when_loaded's; NULL: nobody waits */
+    void (*on_stopped)(struct machine *machine);
+};
+
 struct machine {
     struct loop *loop;
     struct block *block; /* vmm/block: jobs on the disks */
@@ -95,6 +104,7 @@ struct machine {
     struct pci_bus pci_bus;
     struct guest_clock clock;
     struct boot boot;
+    struct machine_loading loading;
     struct firmware firmware; /* instead of a kernel */
     struct fw_cfg *fw_cfg;    /* NULL without firmware */
     bool has_booted;
@@ -143,6 +153,8 @@ void lifecycle_close(struct machine *machine, void (*on_closed)(struct loop_time
 void lifecycle_guest_reset(struct machine *machine);
 void lifecycle_guest_power_off(struct machine *machine);
 void lifecycle_guest_panic(struct machine *machine);
+/* It cannot go on: logs `why` and stops the machine into MACHINE_INTERNAL_ERROR. */
+void lifecycle_fail(struct machine *machine, const char *why);
 /* A drive holds requests back: stops the machine into MACHINE_IO_ERROR. */
 void lifecycle_io_error(struct machine *machine);
 
@@ -178,19 +190,31 @@ int machine_drive_index(const struct machine *machine, const char *name);
 int machine_netdev_index(const struct machine *machine, const char *id);
 int must_check machine_open_backend(struct machine *machine, unsigned index, struct error *err);
 
-/* Writes the ACPI tables to where this machine has them. */
-int must_check machine_write_tables(struct machine *machine, struct error *err);
-
 /* machine_firmware.c: the parts of a machine without -kernel; the second makes nothing with one. */
 int must_check machine_open_firmware(struct machine *machine, struct error *err);
 int must_check machine_make_fw_cfg(struct machine *machine, struct error *err);
 /* For power-on and every reset. */
 int must_check machine_load_firmware(struct machine *machine, struct error *err);
 
+/* machine_boot.c */
+/* Writes the ACPI tables to where this machine has them. */
+int must_check machine_write_tables(struct machine *machine, struct error *err);
 /* Puts a parked vCPU into the state after power-on. 0 or -errno. */
 int machine_reset_cpu(struct machine *machine, struct machine_cpu *cpu);
 
-/* Puts RAM, devices and vCPUs into the state from which the guest starts. All vCPUs are parked. */
+/*
+ * Puts RAM and vCPUs into the state from which the guest starts; all vCPUs are parked, and devices
+ * leave RAM alone. A kernel that is to be unpacked is not loaded yet.
+ */
 int must_check machine_set_up_boot(struct machine *machine, struct error *err);
+/*
+ * For whoever needs what machine_set_up_boot puts up: false while a kernel is being loaded, which
+ * begins with the first call. lifecycle.step is queued when it has ended.
+ */
+bool must_check machine_is_loaded(struct machine *machine);
+/* Calls `on_loaded`, now or later, before lifecycle.step runs again. */
+void machine_when_loaded(struct machine *machine, void (*on_loaded)(struct machine *machine));
+/* Before the machine goes: calls `on_stopped`, now or later, when nothing is being loaded. */
+void machine_stop_loading(struct machine *machine, void (*on_stopped)(struct machine *machine));
 
 #endif

@@ -56,6 +56,11 @@ const char *machine_accel_name(const struct machine *machine)
     return machine->accel_ops->name;
 }
 
+int machine_offered_cpuid(const struct machine *machine, struct accel_cpuid *out)
+{
+    return machine->accel_ops->supported_cpuid(machine->vm, out);
+}
+
 struct accel_vcpu *machine_accel_vcpu(const struct machine *machine, unsigned index)
 {
     return machine->cpus[index].vcpu.accel;

@@ -105,6 +105,7 @@ static void on_machine_exit(void *opaque, int status)
 {
     struct program *program = opaque;
     program->status = status;
+    uv_timer_stop(&program->settled);
     if (program->gdb)
         gdb_close(program->gdb, on_gdb_closed, program);
     else
@@ -113,7 +114,8 @@ static void on_machine_exit(void *opaque, int status)
 
 static void on_settled(uv_timer_t *timer)
 {
-    (void)timer;
+    const struct program *program = container_of(timer, struct program, settled);
+    machine_settle(program->machine);
     footprint_trim();
 }
 

@@ -10,6 +10,8 @@
 #include "base/bytes.h"
 #include "base/limits.h"
 
+#define MEMORY_EARLY_BYTES (2 * MIB)
+
 static void lay_out(struct memory *memory)
 {
     struct guest_mem *guest = &memory->guest;
@@ -50,6 +52,13 @@ static int populate(struct memory *memory, struct error *err)
     return 0;
 }
 
+/* A guest begins with a few pages here and there, for which it would wait until a huge one is
+ * cleared. */
+static void advise_early(struct memory *memory, int advice)
+{
+    madvise(memory->host, MIN(memory->size, MEMORY_EARLY_BYTES), advice);
+}
+
 int memory_init(struct memory *memory, uint64_t size, const char *path, bool prealloc,
                 struct error *err)
 {
@@ -59,6 +68,9 @@ int memory_init(struct memory *memory, uint64_t size, const char *path, bool pre
     if (result)
         return result;
     memory->host = memory->backing.host;
+    memory->is_early = !path && !prealloc;
+    if (memory->is_early)
+        advise_early(memory, MADV_NOHUGEPAGE);
     result = prealloc ? populate(memory, err) : 0;
     if (result) {
         memory_fini(memory);
@@ -66,6 +78,13 @@ int memory_init(struct memory *memory, uint64_t size, const char *path, bool pre
     }
     lay_out(memory);
     return 0;
+}
+
+void memory_settle(struct memory *memory)
+{
+    if (memory->is_early)
+        advise_early(memory, MADV_HUGEPAGE);
+    memory->is_early = false;
 }
 
 void memory_fini(struct memory *memory)

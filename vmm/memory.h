@@ -29,6 +29,7 @@ struct memory {
     uint64_t size;
     uint64_t device_end; /* RAM and memory devices end here, at a GiB boundary from 4 GiB on */
     struct memory_backing backing;
+    bool is_early; /* until memory_settle: the lowest 2 MiB come in small pages */
 };
 
 /*
@@ -38,6 +39,9 @@ struct memory {
 int must_check memory_init(struct memory *memory, uint64_t size, const char *path, bool prealloc,
                            struct error *err);
 void memory_fini(struct memory *memory);
+
+/* Once the guest has begun: from now on all of it may lie in huge pages. */
+void memory_settle(struct memory *memory);
 
 /* Gives all RAM to the accelerator, as memslots 0 and up. */
 int must_check memory_map(struct memory *memory, struct accel_vm *vm, struct error *err);

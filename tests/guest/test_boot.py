@@ -97,9 +97,41 @@ def test_the_machine_as_the_guest_sees_it(start, diskless):
     assert machine.check("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c") == "64"
 
 
+def kernel_place(machine):
+    """Where the kernel's code lies: virtual and physical."""
+    return (machine.check("awk '$3 == \"_text\" { print $1 }' /proc/kallsyms"),
+            machine.check("awk '/Kernel code/ { print $1 }' /proc/iomem").split("-")[0])
+
+
+def test_who_unpacks_the_kernel(start, diskless):
+    """The kernel's own unpacker tells that it works, where there is an early console."""
+    words = {"append": "nokaslr", "quick": "earlyprintk=ttyS0"}
+    machine = start(diskless, "-nic", "none", "-machine", "unpack-kernel=off", **words)
+    machine.expect("KASLR disabled", 60)
+    machine = start(diskless, "-nic", "none", **words)
+    machine.expect("GUEST-INIT", 120)
+    assert "KASLR disabled" not in machine.output
+    assert kernel_place(machine) == ("ffffffff81000000", "01000000")
+
+
+def resident_mib(machine):
+    status = pathlib.Path(f"/proc/{machine.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+
+def test_a_kernel_is_unpacked_when_somebody_asks_for_the_machine(start, diskless):
+    machine = start(diskless, "-nic", "none", "-S", append="nokaslr")
+    client = machine.qmp
+    before = resident_mib(machine)
+    registers = client.execute("human-monitor-command", **{"command-line": "info registers"})
+    assert "RIP=0000000001000000" in registers
+    assert resident_mib(machine) > before + 20
+
+
 @pytest.mark.box
 def test_reboots_as_often_as_the_guest_likes(boot):
     machine = boot("-nic", "none")
+    places = [kernel_place(machine)]
     for how in ("reboot", "echo b >/proc/sysrq-trigger", "reboot -f"):
         client = machine.qmp
         machine.type(how + "\n")
@@ -107,6 +139,10 @@ def test_reboots_as_often_as_the_guest_likes(boot):
         assert event["data"]["guest"] is True and event["data"]["reason"] == "guest-reset"
         machine.forget()
         machine.wait_shell()
+        places.append(kernel_place(machine))
+    # KASLR: four times the same place of hundreds would be no chance.
+    assert len({virtual for virtual, _ in places}) > 1
+    assert len({physical for _, physical in places}) > 1
     machine.type("poweroff\n")
     assert machine.wait() == 0
 

@@ -12,7 +12,8 @@ BLOCKS = 64
 BLOCK_BYTES = 65536
 
 
-@pytest.fixture(scope="module", params=["bullseye", "bookworm-backports", "trixie"])
+@pytest.fixture(scope="module", params=["bullseye", "bookworm-backports", "trixie",
+                                        "forky"])
 def other_kernel(request):
     try:
         return Kernel(suite=request.param)

@@ -302,6 +302,88 @@ def shape(value):
     return type(value).__name__
 
 
+def members_of(entries):
+    """Each member that any of them has, and of which type."""
+    return {(key, json.dumps(shape(value))) for entry in entries for key, value in entry.items()
+            if value != []}
+
+
+@pytest.mark.parametrize("command", ["query-machines", "query-cpu-definitions"])
+def test_what_there_is_is_told_as_qemu_tells_it(evisor, qemu, command):
+    ours, theirs = (monitor.ask(command)["return"] for monitor in (evisor, qemu))
+    needed = {key for key in theirs[0] if all(key in entry for entry in theirs)}
+    assert all(needed <= set(entry) for entry in ours), needed
+    assert members_of(ours) <= members_of(theirs)
+    assert len({entry["name"] for entry in ours}) == len(ours) > 1
+
+
+def test_options_are_told_as_qemu_tells_them(evisor, qemu):
+    """The same names in the same groups are of the same types."""
+    ours, theirs = ({entry["option"]: {one["name"]: one["type"] for one in entry["parameters"]}
+                     for entry in monitor.ask("query-command-line-options")["return"]}
+                    for monitor in (evisor, qemu))
+    assert set(ours) <= set(theirs)
+    for group, parameters in ours.items():
+        common = {name: kind for name, kind in parameters.items() if name in theirs[group]}
+        assert common == {name: theirs[group][name] for name in common}, group
+    assert {"type", "accel", "usb"} <= set(ours["machine"]) and ours["netdev"] == {}
+    assert {"throttling.iops-size", "node-name", "werror"} <= set(ours["drive"])
+    one = evisor.ask("query-command-line-options", option="smp-opts")["return"]
+    assert [entry["option"] for entry in one] == ["smp-opts"]
+    for monitor in (evisor, qemu):
+        error = monitor.ask("query-command-line-options", option="zz")["error"]
+        assert error == {"class": "GenericError", "desc": "invalid option name: zz"}
+
+
+def test_the_default_machine_has_a_cpu_that_there_is(evisor):
+    machines = evisor.ask("query-machines")["return"]
+    default, = [entry for entry in machines if entry.get("is-default")]
+    assert default["alias"] == "q35"
+    types = [entry["typename"] for entry in evisor.ask("query-cpu-definitions")["return"]]
+    plugged = {entry["type"] for entry in evisor.ask("query-hotpluggable-cpus")["return"]}
+    assert plugged == {default["default-cpu-type"]} <= set(types)
+
+
+BACKENDS = {
+    "of -m": [["-m", "64"], ["-m", "64", "-mem-prealloc"], ["-m", "64", "-mem-path", "FOLDER"]],
+    "of an object": [
+        ["-object", f"memory-backend-{words}", "-machine", "q35,memory-backend=a"] for words in (
+            "ram,id=a,size=64M,prealloc=on", "memfd,id=a,size=64M", "memfd,id=a,size=64M,share=off",
+            "ram,id=a,size=64M,share=on", "file,id=a,size=64M,mem-path=FOLDER",
+            "file,id=a,size=64M,mem-path=FOLDER/mem,share=on")],
+    "beside": [["-m", "64", "-object", "memory-backend-memfd,id=a,size=64M",
+                "-object", "memory-backend-ram,id=b,size=32M,prealloc=on",
+                "-object", "memory-backend-file,id=c,size=32M,mem-path=FOLDER,share=off"]],
+}
+
+
+@pytest.mark.parametrize("arguments", [words for kind in BACKENDS.values() for words in kind],
+                         ids=" ".join)
+def test_memory_backends_are_told_as_asked_for(tmp_path, arguments):
+    if not QEMU:
+        pytest.skip("there is no qemu-system-x86_64 to compare with")
+    told = []
+    for program, name, more in ((BUILD / "evisor", "e", []), (QEMU, "q", ["-accel", "tcg"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        words = [word.replace("FOLDER", str(folder)) for word in arguments]
+        (folder / "d").write_bytes(bytes(65536))
+        process = subprocess.Popen([str(program), "-nodefaults", "-display", "none", "-S", "-hda", "d",
+                                    "-qmp", "unix:m,server=on,wait=off", *more, *words], cwd=folder)
+        try:
+            monitor = Monitor(folder / "m")
+            memory = sorted(monitor.ask("query-memdev")["return"], key=lambda one: one["id"])
+            text = monitor.ask("human-monitor-command", **{"command-line": "info memdev"})["return"]
+            types = {item["name"]: item["type"] for item in
+                     monitor.ask("qom-list", path="/objects")["return"] if item["name"] != "type"}
+            types.pop("pc.ram", None)  # QEMU keeps its own among the objects
+            told.append((memory, sorted(part.strip() for part in text.split("memory backend: ")), types))
+        finally:
+            process.kill()
+            process.wait()
+    assert told[0] == told[1]
+
+
 def test_the_same_conversation(evisor, qemu):
     differences = []
     for command, arguments in SAME:

@@ -112,7 +112,10 @@ def test_where_things_lie(pair):
             ("info qtree", [r"^bus: main-system-bus", r"^  type System", r"^  dev: q35-pcihost",
                             r"^    bus: pcie\.0", r"^      type PCIE",
                             r'^      dev: virtio-blk-pci, id "disk0"',
-                            r'^      dev: virtio-net-pci, id "nic0"',
+                            r'^      dev: virtio-net-pci, id "nic0"', r'^      dev: virtio-rng-pci, id "rng0"',
+                            r'^      dev: virtio-mem-pci, id "vm0"', r'^      dev: virtio-serial-pci, id "vs0"',
+                            r'^      dev: virtio-balloon-pci, id "b0"', r'^      dev: mch, id ""',
+                            r'^      dev: ICH9-LPC, id ""',
                             r"^        class SCSI controller, addr 00:.*, pci id 1af4:1042 ",
                             r'^ +dev: virtserialport, id "p0"'])):
         for monitor in pair:

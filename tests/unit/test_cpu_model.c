@@ -147,6 +147,34 @@ static void test_names(void **state)
     assert_string_equal(cpu_model_nearest_feature("avz2"), "avx2");
 }
 
+#define MISSING_BYTES 1024
+
+static void on_missing(void *opaque, const char *feature)
+{
+    char *text = opaque;
+    size_t length = strlen(text);
+    snprintf(text + length, MISSING_BYTES - length, "%s ", feature);
+}
+
+static void test_what_a_model_lacks(void **state)
+{
+    struct cpu_model model;
+    char missing[MISSING_BYTES] = "";
+
+    (void)state;
+    offer_all();
+    assert_true(cpu_model_find("max", &model));
+    cpu_model_missing(&model, &cpuid, on_missing, missing);
+    assert_string_equal(missing, "");
+    assert_true(cpu_model_find("x86-64-v2", &model));
+    assert_true(cpu_model_switch(&model, "aes", true));
+    assert_true(cpu_model_switch(&model, "fxsr", false));
+    cpu_model_missing(&model, &cpuid, on_missing, missing);
+    assert_string_equal(missing, "ssse3 cx16 sse4-1 popcnt aes cx8 cmov sse syscall ");
+    for (unsigned i = 0; cpu_model_name(i); i++)
+        assert_true(cpu_model_find(cpu_model_name(i), &model));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -156,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_offered),
         cmocka_unit_test(test_the_mirrored_bits_follow),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_what_a_model_lacks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -276,6 +276,7 @@ static void test_info(void **state)
                         "    Cache mode:       writethrough, direct\r\n");
     assert_string_equal(ask(fd, "info block zz"), "Error: Device 'zz' not found\r\n");
     assert_non_null(strstr(ask(fd, "info pci"), "PCI device "));
+    assert_non_null(strstr(ask(fd, "info qtree"), "dev: virtio-net-pci, id \"nic0\""));
     close(fd);
 }
 

@@ -15,15 +15,20 @@
 
 #define SIZE (32 * MIB)
 
-static size_t resident_pages(const struct memory *memory)
+static size_t resident_pages_of(void *host, size_t size)
 {
-    size_t pages = memory->size / 4096, count = 0;
+    size_t pages = size / 4096, count = 0;
     unsigned char *map = malloc(pages);
-    assert_int_equal(mincore(memory->host, memory->size, map), 0);
+    assert_int_equal(mincore(host, size, map), 0);
     for (size_t i = 0; i < pages; i++)
         count += map[i] & 1;
     free(map);
     return count;
+}
+
+static size_t resident_pages(const struct memory *memory)
+{
+    return resident_pages_of(memory->host, memory->size);
 }
 
 static void make(struct memory *memory, const char *path, bool prealloc)
@@ -91,23 +96,38 @@ static bool huge_pages_are_offered(void)
     return is_read && !strstr(text, "[never]");
 }
 
-/* Of the mapping that begins at `host`. */
-static unsigned long huge_kib(const void *host)
+/* What smaps tells under this word of the mapping that begins at `host`. */
+static void read_smaps(const void *host, const char *word, char text[256])
 {
-    char line[256], start[32];
-    unsigned long found = 0;
+    char start[32];
     bool is_there = false;
     FILE *file = fopen("/proc/self/smaps", "r");
     assert_non_null(file);
     snprintf(start, sizeof(start), "%lx-", (unsigned long)(uintptr_t)host);
-    while (fgets(line, sizeof(line), file)) {
-        if (strchr("0123456789abcdef", line[0]))
-            is_there = strncmp(line, start, strlen(start)) == 0;
-        else if (is_there && sscanf(line, "AnonHugePages: %lu", &found) == 1)
+    while (fgets(text, 256, file)) {
+        if (strchr("0123456789abcdef", text[0]))
+            is_there = strncmp(text, start, strlen(start)) == 0;
+        else if (is_there && strncmp(text, word, strlen(word)) == 0)
             break;
     }
+    assert_false(feof(file));
     fclose(file);
+}
+
+static unsigned long huge_kib(const void *host)
+{
+    char text[256];
+    unsigned long found;
+    read_smaps(host, "AnonHugePages:", text);
+    assert_int_equal(sscanf(text, "AnonHugePages: %lu", &found), 1);
     return found;
+}
+
+static bool is_advised(const void *host, const char *flag)
+{
+    char text[256];
+    read_smaps(host, "VmFlags:", text);
+    return strstr(text, flag);
 }
 
 /* As the host does with a setting of its own only: it takes a file's memory in small pages. */
@@ -119,9 +139,28 @@ static void test_the_host_maps_huge_pages(void **state)
         skip();
     make(&memory, NULL, false);
     assert_int_equal((uintptr_t)memory.host % (2 * MIB), 0);
+    memory_settle(&memory);
     for (uint64_t at = 0; at < SIZE; at += 2 * MIB)
         ((char *)memory.host)[at] = 'x';
     assert_true(huge_kib(memory.host) > 0);
+    memory_fini(&memory);
+}
+
+static void test_the_lowest_pages_are_small_at_first(void **state)
+{
+    struct memory memory;
+    (void)state;
+    if (!huge_pages_are_offered())
+        skip();
+    make(&memory, NULL, false);
+    char *low = memory.host, *above = low + 2 * MIB;
+    *low = *above = 'x';
+    assert_int_equal(resident_pages_of(low, 2 * MIB), 1);
+    assert_int_equal(huge_kib(low), 0);
+    assert_true(huge_kib(above) > 0);
+    assert_true(is_advised(low, " nh"));
+    memory_settle(&memory);
+    assert_true(is_advised(low, " hg"));
     memory_fini(&memory);
 }
 
@@ -212,6 +251,7 @@ int main(void)
         cmocka_unit_test(test_a_folder_gives_memory_and_keeps_no_file),
         cmocka_unit_test(test_a_file_holds_the_memory),
         cmocka_unit_test(test_the_host_maps_huge_pages),
+        cmocka_unit_test(test_the_lowest_pages_are_small_at_first),
         cmocka_unit_test(test_what_is_given_back_is_gone_and_reads_as_zero),
         cmocka_unit_test(test_too_little_room_is_an_error),
         cmocka_unit_test(test_a_file_of_something_else_is_left_alone),

@@ -9,6 +9,7 @@
 #include "tests/options_rig.h"
 #include "tests/unit/random.h"
 #include "tests/unit/test.h"
+#include "vmm/options/machine_types.h"
 
 static void append(char *line, size_t size, const char *more)
 {
@@ -117,6 +118,13 @@ static void test_cpu_and_accel(void **state)
     take("-kernel k -machine pc,accel=tcg");
     assert_string_equal(config.accel, "soft");
     assert_string_equal(config.machine_type, "pc");
+    for (unsigned i = 0; i < MACHINE_TYPES; i++) {
+        char line[80];
+        snprintf(line, sizeof(line), "-kernel k -machine %s", machine_types[i].name);
+        take(line);
+        snprintf(line, sizeof(line), "-kernel k -machine %s", machine_types[i].alias);
+        take(line);
+    }
     take("-kernel k -M pc-q35-7.2,usb=off,accel=kvm:tcg -enable-kvm");
     assert_string_equal(config.accel, "kvm:soft");
     assert_string_equal(config.machine_type, "q35");

@@ -72,6 +72,18 @@ static void refuse_of_m(const char *rest, const char *part)
     refuse(line, part);
 }
 
+static void test_who_unpacks_the_kernel(void **state)
+{
+    (void)state;
+    take("-kernel k");
+    assert_false(config.guest_unpacks);
+    take("-kernel k -machine q35,unpack-kernel=off");
+    assert_true(config.guest_unpacks);
+    take("-kernel k -machine unpack-kernel=off -M unpack-kernel=on");
+    assert_false(config.guest_unpacks);
+    refuse("-kernel k -machine unpack-kernel=no-idea", "unpack-kernel");
+}
+
 static void test_bad_memory_of_the_machine(void **state)
 {
     (void)state;
@@ -240,6 +252,7 @@ int main(void)
         cmocka_unit_test_teardown(test_guest_services, tear_down),
         cmocka_unit_test_teardown(test_bad_guest_services, tear_down),
         cmocka_unit_test_teardown(test_memory_of_the_machine, tear_down),
+        cmocka_unit_test_teardown(test_who_unpacks_the_kernel, tear_down),
         cmocka_unit_test_teardown(test_bad_memory_of_the_machine, tear_down),
         cmocka_unit_test_teardown(test_io_threads, tear_down),
         cmocka_unit_test_teardown(test_bad_io_threads, tear_down),

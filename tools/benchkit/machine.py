@@ -58,14 +58,18 @@ def resident_mib(command, mark, ram_mib=256):
 
 
 def sum_smaps(pid, ram_mib):
-    total, is_ram = 0, False
-    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-        if head:
-            size = int(head.group(2), 16) - int(head.group(1), 16)
-            is_ram = size >= ram_mib << 19 and size <= ram_mib << 20
-        elif line.startswith("Rss:") and not is_ram:
-            total += int(line.split()[1])
+    """RAM is what has its size; and what lies below it, left out of dumps as it is: its first part."""
+    total, below = 0, None
+    for piece in re.split(r"^(?=[0-9a-f]+-)", pathlib.Path(f"/proc/{pid}/smaps").read_text(),
+                          flags=re.M)[1:]:
+        start, end = (int(one, 16) for one in piece.split(" ", 1)[0].split("-"))
+        rss = int(re.search(r"^Rss: +(\d+)", piece, re.M).group(1))
+        if ram_mib << 19 <= end - start <= ram_mib << 20:
+            if below and below[0] == start:
+                total -= below[1]
+        else:
+            total += rss
+            below = (end, rss) if re.search(r"^VmFlags:.* dd\b", piece, re.M) else None
     return total / 1024
 
 

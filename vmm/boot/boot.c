@@ -123,12 +123,14 @@ static void load_gdt(const struct boot *boot, const struct guest_mem *mem)
     CHECK(guest_mem_write(mem, BOOT_GDT_GPA, gdt, sizeof(gdt)));
 }
 
-/* The first 4 GiB, one to one, in 2 MiB pages. */
+/* The first 4 GiB, one to one, in 2 MiB pages; in 4 levels from the PML4 on, in 5 from the PML5. */
 static void load_page_tables(const struct guest_mem *mem)
 {
     enum { PRESENT_WRITABLE = 3, LARGE = 0x80 };
     uint64_t table[512] = {BOOT_PAGE_TABLES_GPA + 4096 + PRESENT_WRITABLE};
     CHECK(guest_mem_write(mem, BOOT_PAGE_TABLES_GPA, table, sizeof(table)));
+    table[0] = BOOT_PAGE_TABLES_GPA + PRESENT_WRITABLE;
+    CHECK(guest_mem_write(mem, BOOT_PML5_GPA, table, sizeof(table)));
     memset(table, 0, sizeof(table));
     for (uint64_t i = 0; i < 4; i++)
         table[i] = BOOT_PAGE_TABLES_GPA + (2 + i) * 4096 + PRESENT_WRITABLE;
@@ -140,7 +142,7 @@ static void load_page_tables(const struct guest_mem *mem)
     }
 }
 
-void boot_load(const struct boot *boot, const struct memory *memory, uint64_t rsdp_gpa)
+void boot_load(struct boot *boot, const struct memory *memory, uint64_t rsdp_gpa)
 {
     const struct guest_mem *mem = &memory->guest;
     load_gdt(boot, mem);
@@ -172,11 +174,11 @@ static struct kvm_segment segment(uint16_t selector, uint8_t type, bool is_long)
     };
 }
 
-static void set_long_mode(struct kvm_sregs *sregs)
+static void set_long_mode(const struct boot *boot, struct kvm_sregs *sregs)
 {
-    enum { EFER_LME = 1 << 8, EFER_LMA = 1 << 10, CR4_PAE = 1 << 5 };
-    sregs->cr3 = BOOT_PAGE_TABLES_GPA;
-    sregs->cr4 = CR4_PAE;
+    enum { EFER_LME = 1 << 8, EFER_LMA = 1 << 10, CR4_PAE = 1 << 5, CR4_LA57 = 1 << 12 };
+    sregs->cr3 = boot->uses_la57 ? BOOT_PML5_GPA : BOOT_PAGE_TABLES_GPA;
+    sregs->cr4 = CR4_PAE | (boot->uses_la57 ? CR4_LA57 : 0);
     sregs->cr0 |= 0x80000000u;
     sregs->efer = EFER_LME | EFER_LMA;
 }
@@ -192,7 +194,7 @@ void boot_set_cpu(const struct boot *boot, struct accel_vcpu_state *state)
     sregs->idt = (struct kvm_dtable){0};
     sregs->cr0 = 0x11; /* protected mode, extension type */
     if (is_long)
-        set_long_mode(sregs);
+        set_long_mode(boot, sregs);
     state->regs = (struct kvm_regs){
         .rip = boot->entry,
         .rflags = 2,

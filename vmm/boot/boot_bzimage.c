@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "vmm/boot/boot.h"
+#include "vmm/boot/unpack.h"
 
 #define SETUP_HEADER_OFFSET 0x1f1
 #define HEADER_MAGIC        0x53726448 /* "HdrS" */
@@ -57,6 +58,26 @@ static int check_size(const struct boot *boot, const struct setup_header *header
     return 0;
 }
 
+/* It counts from the end of the setup code. */
+static bool find_payload(const struct boot *boot, const struct setup_header *header,
+                         const uint8_t **payload, size_t *size)
+{
+    uint64_t at = setup_size(header) + (uint64_t)header->payload_offset;
+    if (!range_fits(at, header->payload_length, boot->kernel.size))
+        return false;
+    *payload = boot->kernel.bytes + at;
+    *size = header->payload_length;
+    return true;
+}
+
+static void find_decompressor(struct boot *boot, const struct setup_header *header)
+{
+    const uint8_t *payload;
+    size_t size;
+    if (boot->kind == BOOT_BZIMAGE && find_payload(boot, header, &payload, &size))
+        boot->decompressor = decompress_find(payload, size);
+}
+
 int boot_bzimage_parse(struct boot *boot, const char *path, struct error *err)
 {
     struct setup_header header;
@@ -72,7 +93,6 @@ int boot_bzimage_parse(struct boot *boot, const char *path, struct error *err)
         return result;
     boot->kind = has_64bit_entry(&header) ? BOOT_BZIMAGE : BOOT_BZIMAGE_32;
     boot->load_gpa = BOOT_HIGH_RAM;
-    boot->entry = boot->load_gpa + (boot->kind == BOOT_BZIMAGE ? ENTRY_64_OFFSET : 0);
     /* It unpacks at its preferred address and needs init_size bytes from there on. */
     uint64_t unpack_at = MAX(header.pref_address, boot->load_gpa);
     if (__builtin_add_overflow(unpack_at, (uint64_t)header.init_size, &boot->kernel_end))
@@ -80,6 +100,7 @@ int boot_bzimage_parse(struct boot *boot, const char *path, struct error *err)
     boot->initrd_limit = (uint64_t)header.initrd_addr_max + 1;
     if (boot->kind == BOOT_BZIMAGE && header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G)
         boot->initrd_limit = MEMORY_LOW_MAX;
+    find_decompressor(boot, &header);
     return 0;
 }
 
@@ -103,14 +124,54 @@ static void fill_e820(struct boot_params *params, const struct memory *memory)
             add_e820(params, mem->regions[i].gpa, mem->regions[i].gpa + mem->regions[i].size, RAM);
 }
 
-void boot_bzimage_load(const struct boot *boot, const struct memory *memory, uint64_t rsdp_gpa)
+bool boot_is_long(const struct boot *boot)
 {
-    const struct guest_mem *mem = &memory->guest;
+    return boot->decompressor && !boot->guest_unpacks;
+}
+
+/* Tries to spare the guest the unpacking. */
+static bool unpack_kernel(const struct boot *boot, const struct memory *memory,
+                          const struct setup_header *header, struct unpacked *out)
+{
+    struct unpack_source source = {
+        .decompressor = boot->decompressor,
+        .link_gpa = header->pref_address,
+        .alignment = header->kernel_alignment,
+        .size = header->init_size,
+        .is_movable = header->relocatable_kernel,
+        .cmdline = boot->cmdline,
+        .limit_gpa = boot->initrd.size ? boot->initrd_gpa : memory->guest.regions[0].size,
+    };
+    return boot_is_long(boot) &&
+           find_payload(boot, header, &source.payload, &source.payload_size) &&
+           unpack_is_possible(&source) && unpack(&source, &memory->guest, out);
+}
+
+static void load_kernel(struct boot *boot, const struct memory *memory, struct setup_header *header)
+{
+    struct unpacked unpacked;
+    size_t skip = setup_size(header);
+    if (unpack_kernel(boot, memory, header, &unpacked)) {
+        boot->entry = unpacked.entry_gpa;
+        boot->uses_la57 = boot->has_la57 && header->xloadflags & XLF_5LEVEL_ENABLED &&
+                          !unpack_has_word(boot->cmdline, "no5lvl");
+        if (unpacked.is_randomized)
+            header->loadflags |= KASLR_FLAG;
+        return;
+    }
+    boot->uses_la57 = false;
+    boot->entry = boot->load_gpa + (boot->kind == BOOT_BZIMAGE ? ENTRY_64_OFFSET : 0);
+    CHECK(guest_mem_write(&memory->guest, boot->load_gpa, boot->kernel.bytes + skip,
+                          boot->kernel.size - skip));
+}
+
+void boot_bzimage_load(struct boot *boot, const struct memory *memory, uint64_t rsdp_gpa)
+{
     struct boot_params params = {0};
     struct setup_header *header = &params.hdr;
     bool ok = read_header(boot, header);
     CHECK(ok);
-    size_t skip = setup_size(header);
+    load_kernel(boot, memory, header);
     header->type_of_loader = 0xff;
     header->cmd_line_ptr = BOOT_CMDLINE_GPA;
     header->ramdisk_image = (uint32_t)boot->initrd_gpa;
@@ -118,7 +179,5 @@ void boot_bzimage_load(const struct boot *boot, const struct memory *memory, uin
     header->code32_start = (uint32_t)boot->load_gpa;
     params.acpi_rsdp_addr = rsdp_gpa;
     fill_e820(&params, memory);
-    CHECK(guest_mem_write(mem, BOOT_ZERO_PAGE_GPA, &params, sizeof(params)));
-    CHECK(
-        guest_mem_write(mem, boot->load_gpa, boot->kernel.bytes + skip, boot->kernel.size - skip));
+    CHECK(guest_mem_write(&memory->guest, BOOT_ZERO_PAGE_GPA, &params, sizeof(params)));
 }

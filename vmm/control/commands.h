@@ -118,10 +118,12 @@ qmp_handler_fn qmp_query_version, qmp_query_status, qmp_query_name, qmp_query_uu
     qmp_query_target, qmp_query_cpus_fast, qmp_query_chardev, qmp_query_iothreads, qmp_query_stats;
 /* commands_guest.c */
 qmp_handler_fn qmp_balloon, qmp_query_balloon, qmp_query_memory_devices,
-    qmp_query_memory_size_summary, qmp_query_memdev, qmp_query_current_machine, qmp_system_wakeup;
+    qmp_query_memory_size_summary, qmp_query_machines, qmp_query_cpu_definitions,
+    qmp_query_command_line_options, qmp_query_memdev, qmp_query_current_machine, qmp_system_wakeup;
 /* Of all virtio-mem devices together: what the guest has plugged. */
 uint64_t commands_plugged_bytes(const struct machine *machine);
-/* As query-memdev answers: the memory of -m under QEMU's name for it, then the backends. */
+/* As query-memdev answers: the memory of -m under QEMU's name for it, where no backend is that,
+ * then the backends. */
 json_t *commands_memdevs(const struct machine *machine);
 /* commands_fd.c */
 qmp_handler_fn qmp_getfd, qmp_closefd, qmp_add_fd, qmp_remove_fd, qmp_query_fdsets;
@@ -158,7 +160,7 @@ qmp_handler_fn qmp_query_nic_addresses, qmp_query_rx_filter, qmp_set_link;
 qmp_handler_fn qmp_guestfwd_add, qmp_guestfwd_remove, qmp_hostfwd_add, qmp_hostfwd_remove,
     qmp_query_forwards;
 /* commands_run.c */
-qmp_handler_fn qmp_inject_nmi, qmp_set_action, qmp_stop, qmp_cont, qmp_system_powerdown, qmp_system_reset, qmp_quit,
-    qmp_human_monitor_command;
+qmp_handler_fn qmp_inject_nmi, qmp_set_action, qmp_stop, qmp_cont, qmp_system_powerdown,
+    qmp_system_reset, qmp_quit, qmp_human_monitor_command;
 
 #endif

@@ -16,24 +16,25 @@ void qmp_query_balloon(struct qmp_call *call)
         qmp_call_fail(call, "DeviceNotActive", "%s", no_balloon);
 }
 
-static json_t *memdev(const char *id, uint64_t bytes, bool has_prealloc, const char *path)
+static json_t *memdev(const char *id, uint64_t bytes, bool has_prealloc, bool is_shared)
 {
     return json_pack("{s:s*,s:I,s:b,s:b,s:b,s:b,s:b,s:[],s:s}", "id", id, "size", (json_int_t)bytes,
-                     "merge", 1, "dump", 1, "prealloc", has_prealloc, "share", path != NULL,
-                     "reserve", 1, "host-nodes", "policy", "default");
+                     "merge", 1, "dump", 1, "prealloc", has_prealloc, "share", is_shared, "reserve",
+                     1, "host-nodes", "policy", "default");
 }
 
 json_t *commands_memdevs(const struct machine *machine)
 {
     const struct vm_config *config = machine_config(machine);
     json_t *list = json_array();
-    json_array_append_new(
-        list, memdev("pc.ram", config->ram_bytes, config->mem_prealloc, config->mem_path));
+    if (!config->guest.ram_backend)
+        json_array_append_new(list,
+                              memdev("pc.ram", config->ram_bytes, config->mem_prealloc, false));
     for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
         const struct config_memory_backend *backend = &config->guest.memory_backends[i];
         if (backend->id)
-            json_array_append_new(list,
-                                  memdev(backend->id, backend->size_bytes, false, backend->path));
+            json_array_append_new(list, memdev(backend->id, backend->size_bytes, backend->prealloc,
+                                               backend->is_shared));
     }
     return list;
 }

@@ -81,27 +81,6 @@ void hmp_info_mtree(struct hmp_call *call)
 
 /* --- info qtree --- */
 
-static const char *pci_type(const struct machine_pci *pci)
-{
-    static const struct {
-        uint16_t vendor, device;
-        const char *name;
-    } known[] = {
-        {0x1af4, 0x1041, "virtio-net-pci"},
-        {0x1af4, 0x1042, "virtio-blk-pci"},
-        {0x1af4, 0x1043, "virtio-serial-pci"},
-        {0x1af4, 0x1044, "virtio-rng-pci"},
-        {0x1af4, 0x1045, "virtio-balloon-pci"},
-        {0x1af4, 0x1058, "virtio-mem-pci"},
-        {0x8086, 0x29c0, "mch"},
-        {0x8086, 0x2918, "ICH9-LPC"},
-    };
-    for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
-        if (known[i].vendor == pci->vendor && known[i].device == pci->device)
-            return known[i].name;
-    return "pci-device";
-}
-
 struct branch {
     struct hmp_call *call;
     const char *type;
@@ -170,7 +149,7 @@ static void print_ports(struct hmp_call *call, unsigned bus)
 
 static void print_function(struct hmp_call *call, unsigned slot, const struct machine_pci *pci)
 {
-    struct branch branch = {call, pci_type(pci), pci->index, 6};
+    struct branch branch = {call, pci->kind, pci->index, 6};
     const char *class = commands_pci_class_name(pci->class);
     print_device(&branch, pci->id);
     fprintf(call->out, "        addr = %02x.0\r\n        class ", slot);

@@ -177,19 +177,23 @@ static json_t *describe_answer(const struct qmp_object_type *type)
     return list;
 }
 
+static json_t *describe_variants(const struct qmp_variant *variant)
+{
+    json_t *list = json_array();
+    for (; variant->value; variant++)
+        json_array_append_new(
+            list, json_pack("{s:s,s:s}", "case", variant->value, "type", variant->type));
+    return list;
+}
+
 static void add_answer(json_t *list, const struct qmp_object_type *type)
 {
     json_t *entry = json_pack("{s:s,s:s,s:o}", "name", type->name, "meta-type", "object", "members",
                               describe_answer(type));
-    json_t *variants = json_array();
-    for (const struct qmp_variant *variant = type->variants; variant->value; variant++)
-        json_array_append_new(
-            variants, json_pack("{s:s,s:s}", "case", variant->value, "type", variant->type));
     if (type->tag) {
         json_object_set_new(entry, "tag", json_string(type->tag));
-        json_object_set(entry, "variants", variants);
+        json_object_set_new(entry, "variants", describe_variants(type->variants));
     }
-    json_decref(variants);
     json_array_append_new(list, entry);
 }
 

@@ -10,9 +10,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define QMP_MEMBERS_MAX  32
-#define QMP_VARIANTS_MAX 12
-
 /* A type's name is that of an entry below, or "str", "int", "bool", "any"; "[x]" is a list. */
 struct qmp_member {
     const char *name; /* NULL: no more */
@@ -21,16 +18,34 @@ struct qmp_member {
 };
 
 struct qmp_variant {
-    const char *value; /* of the tag */
+    const char *value; /* of the tag; NULL: no more */
     const char *type;  /* an object, whose members come in addition */
 };
 
 struct qmp_object_type {
     const char *name;
-    struct qmp_member members[QMP_MEMBERS_MAX + 1];
-    const char *tag; /* NULL: no variants */
-    struct qmp_variant variants[QMP_VARIANTS_MAX + 1];
+    const struct qmp_member *members;
+    const char *tag;                    /* NULL: no variants */
+    const struct qmp_variant *variants; /* where there is a tag */
 };
+
+/* Lists of as many as there are: their pointers are relocated at every start. */
+#define QMP_MEMBERS(...)                                                                           \
+    (const struct qmp_member[])                                                                    \
+    {                                                                                              \
+        __VA_ARGS__,                                                                               \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
+    }
+#define QMP_VARIANTS(...)                                                                          \
+    (const struct qmp_variant[])                                                                   \
+    {                                                                                              \
+        __VA_ARGS__,                                                                               \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
+    }
 
 struct qmp_enum_type {
     const char *name;

@@ -11,8 +11,6 @@
 #include "vmm/machine_pci.h"
 #include "vmm/options/nic_words.h"
 
-#define PCI_DEVICE_ID_RNG 0x1044
-
 struct walk {
     struct machine *machine;
     bool (*visit)(void *opaque, const struct qom_object *object);
@@ -65,7 +63,7 @@ static void show_devices(struct walk *walk)
             anonymous++;
         }
     for (unsigned slot = 0; slot < PCI_SLOT_MAX; slot++)
-        if (machine_get_pci(walk->machine, slot, &pci) && pci.device == PCI_DEVICE_ID_RNG)
+        if (machine_get_pci(walk->machine, slot, &pci) && !strcmp(pci.kind, "virtio-rng-pci"))
             show_device(walk, "virtio-rng-pci", slot, pci.id, anonymous++);
     if (machine_get_balloon(walk->machine, &balloon))
         show_device(walk, "virtio-balloon-pci", 0, guest->balloon.qdev_id, anonymous++);
@@ -74,8 +72,8 @@ static void show_devices(struct walk *walk)
             show_device(walk, "virtio-serial-pci", i, guest->serial_buses[i].qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->serial_port_count; i++)
         if (guest->serial_ports[i].is_present)
-            show_device(walk, guest->serial_ports[i].is_console ? "virtconsole" : "virtserialport", i,
-                    guest->serial_ports[i].qdev_id, anonymous++);
+            show_device(walk, guest->serial_ports[i].is_console ? "virtconsole" : "virtserialport",
+                        i, guest->serial_ports[i].qdev_id, anonymous++);
     for (unsigned i = 0; i < guest->mem_count; i++)
         show_device(walk, "virtio-mem-pci", i, guest->mems[i].qdev_id, anonymous++);
 }
@@ -93,6 +91,13 @@ static void show_cpus(struct walk *walk)
     }
 }
 
+static const char *backend_type(const struct config_memory_backend *backend)
+{
+    return backend->path       ? "memory-backend-file"
+           : backend->is_memfd ? "memory-backend-memfd"
+                               : "memory-backend-ram";
+}
+
 void qom_walk(struct machine *machine, bool (*visit)(void *opaque, const struct qom_object *object),
               void *opaque)
 {
@@ -103,8 +108,7 @@ void qom_walk(struct machine *machine, bool (*visit)(void *opaque, const struct 
     for (unsigned i = 0; i < CONFIG_MEM_MAX; i++) {
         const struct config_memory_backend *backend = &config->guest.memory_backends[i];
         if (backend->id)
-            show(&walk, backend->path ? "memory-backend-file" : "memory-backend-ram", i,
-                 "/objects/%s", backend->id);
+            show(&walk, backend_type(backend), i, "/objects/%s", backend->id);
     }
     for (unsigned i = 0; i < CONFIG_IO_THREAD_MAX; i++)
         if (config->guest.io_threads[i])

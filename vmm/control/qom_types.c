@@ -369,6 +369,7 @@ const struct qom_type qom_types[] = {
     {"iothread", "object", false, io_thread_properties},
     {"max-x86_64-cpu", "x86_64-cpu", true, cpu_properties},
     {"memory-backend-file", "memory-backend", false, backend_properties},
+    {"memory-backend-memfd", "memory-backend", false, backend_properties},
     {"memory-backend-ram", "memory-backend", false, backend_properties},
     {"throttle-group", "object", false, qom_throttle_properties},
     {"virtconsole", "virtserialport", true, port_properties},

@@ -223,9 +223,8 @@ static int check_slot(const struct machine *machine, unsigned number, const char
                          driver);
     if (!number || !other)
         return 0;
-    const char *kind = other->device.ops ? other->device.ops->kind : "the chipset";
     return error_set(err, EBUSY, "PCI: slot %u function 0 not available for %s, in use by %s,id=%s",
-                     number, driver, kind, other->device.id);
+                     number, driver, pci_kind(other), other->device.id);
 }
 
 int machine_device_add(struct machine *machine, struct keyval *list, struct error *err)

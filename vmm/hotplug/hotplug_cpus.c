@@ -89,7 +89,7 @@ int hotplug_plug_cpu(struct machine *machine, const struct keyval *list,
     snprintf(cpu->id, sizeof(cpu->id), "%s", place->id);
     cpu->is_present = true;
     count_cpus(machine);
-    if (machine->lifecycle.state == MACHINE_RUNNING) {
+    if (machine->lifecycle.state == MACHINE_RUNNING && machine_is_loaded(machine)) {
         machine->cpus_parked--;
         vcpu_resume(&cpu->vcpu);
     }

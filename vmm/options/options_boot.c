@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/options/options_groups.h"
 #include "vmm/options/options_private.h"
 
 static void set_string(char **field, const char *value)
@@ -91,16 +92,17 @@ static int set_reboot(const struct keyval *list, int *out, struct error *err)
     return result;
 }
 
+const struct keyval_known options_boot_known[] = {{"order", NULL, NULL},
+                                                  {"once", NULL, NULL},
+                                                  {"menu", NULL, NULL},
+                                                  {"splash-time", NULL, NULL},
+                                                  {"strict", NULL, NULL},
+                                                  {"reboot-timeout", NULL, NULL},
+                                                  {0}};
+
 int option_boot(struct options *options, const struct option_entry *entry, const char *argument,
                 struct error *err)
 {
-    static const struct keyval_known known[] = {{"order", NULL, NULL},
-                                                {"once", NULL, NULL},
-                                                {"menu", NULL, NULL},
-                                                {"splash-time", NULL, NULL},
-                                                {"strict", NULL, NULL},
-                                                {"reboot-timeout", NULL, NULL},
-                                                {0}};
     struct config_boot *boot = &options->config->boot;
     struct keyval list;
     uint64_t splash_ms = UINT64_MAX;
@@ -109,7 +111,7 @@ int option_boot(struct options *options, const struct option_entry *entry, const
     int result = keyval_parse(&list, option, argument, "order", err);
     if (result)
         return result;
-    result = keyval_check(&list, known, err);
+    result = keyval_check(&list, options_boot_known, err);
     if (!result)
         result = set_order(&list, "order", boot->order, err);
     if (!result)

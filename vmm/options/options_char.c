@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/suggest.h"
+#include "vmm/options/options_groups.h"
 #include "vmm/options/options_private.h"
 
 #define OTHER_BACKENDS                                                                             \
@@ -64,6 +65,9 @@ static const struct keyval_known ringbuf_known[] = {
     {"backend", NULL, NULL}, {"id", NULL, NULL},      {"size", NULL, NULL},
     {"mux", NULL, NULL},     {"logfile", NULL, NULL}, {"logappend", NULL, NULL},
     {"logsize", NULL, NULL}, {0}};
+
+const struct keyval_known *const options_chardev_known[] = {
+    socket_known, file_known, plain_known, stdio_known, pipe_known, ringbuf_known, NULL};
 
 static struct config_chardev *find_chardev(struct vm_config *config, const char *id)
 {
@@ -474,13 +478,14 @@ int option_monitor(struct options *options, const struct option_entry *entry, co
     return attach_text(options, option, argument, &user, err);
 }
 
+const struct keyval_known options_mon_known[] = {{"chardev", NULL, NULL}, {"mode", NULL, NULL},
+                                                {"pretty", NULL, NULL},  {"default", "*", NULL},
+                                                {"id", "*", NULL},       {0}};
+
 int option_mon(struct options *options, const struct option_entry *entry, const char *argument,
                struct error *err)
 {
     (void)entry;
-    static const struct keyval_known known[] = {{"chardev", NULL, NULL}, {"mode", NULL, NULL},
-                                                {"pretty", NULL, NULL},  {"default", "*", NULL},
-                                                {"id", "*", NULL},       {0}};
     struct keyval list;
     int result = keyval_parse(&list, "-mon", argument, "chardev", err);
     if (result)
@@ -488,7 +493,7 @@ int option_mon(struct options *options, const struct option_entry *entry, const 
     struct options_char_user user = {0};
     unsigned mode = 0;
     const char *id = keyval_get(&list, "chardev");
-    result = keyval_check(&list, known, err);
+    result = keyval_check(&list, options_mon_known, err);
     if (!result && !id)
         result = error_set(err, EINVAL, "%s: say which chardev: chardev=ID", list.option);
     if (!result)

@@ -12,12 +12,13 @@
 #include "base/suggest.h"
 #include "disk/throttle.h"
 #include "vmm/options/file_nodes.h"
+#include "vmm/options/options_groups.h"
 #include "vmm/options/options_private.h"
 
 static const char no_bus[] = "evisor has virtio disks only; use if=virtio (the guest then sees "
                              "/dev/vda), or if=none with -device virtio-blk-pci";
 
-static const struct keyval_known drive_known[] = {
+const struct keyval_known options_drive_known[] = {
     {"file", NULL, NULL},
     {"file.filename", NULL, NULL},
     {"format", NULL, NULL},
@@ -369,7 +370,7 @@ static int set_identity(struct options *options, struct config_disk *disk,
 
 int options_drive_read(struct config_disk *disk, struct keyval *list, struct error *err)
 {
-    int result = keyval_check(list, drive_known, err);
+    int result = keyval_check(list, options_drive_known, err);
     if (!result)
         result = set_path(disk, list, err);
     if (!result)

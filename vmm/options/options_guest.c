@@ -12,6 +12,7 @@
 #include "base/fdset.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_mem.h"
+#include "vmm/options/options_groups.h"
 #include "vmm/options/options_private.h"
 
 int options_balloon_load(struct config_guest *guest, const struct keyval *device, struct error *err)
@@ -274,7 +275,7 @@ int options_finish_ram(struct vm_config *config, struct error *err)
                          "-machine memory-backend=%s: there is no such memory backend; add -object "
                          "memory-backend-ram,id=%s,size=SIZE",
                          id, id);
-    const struct config_memory_backend *backend = &config->guest.memory_backends[index];
+    struct config_memory_backend *backend = &config->guest.memory_backends[index];
     if (config->mem_path)
         return error_set(err, EINVAL,
                          "-mem-path %s: the memory is that of -machine memory-backend=%s; leave "
@@ -293,7 +294,8 @@ int options_finish_ram(struct vm_config *config, struct error *err)
                          id, RAM_MIN_MIB, RAM_MAX_GIB);
     config->ram_bytes = backend->size_bytes;
     config->mem_path = text_copy(backend->path);
-    config->mem_prealloc |= backend->prealloc;
+    backend->prealloc |= config->mem_prealloc;
+    config->mem_prealloc = backend->prealloc;
     return 0;
 }
 
@@ -361,18 +363,19 @@ void options_guest_fini(struct config_guest *guest)
         options_throttle_group_fini(&guest->throttle_groups[i]);
 }
 
+const struct keyval_known options_add_fd_known[] = {
+    {"fd", NULL, NULL}, {"set", NULL, NULL}, {"opaque", NULL, NULL}, {0}};
+
 int option_add_fd(struct options *options, const struct option_entry *entry, const char *argument,
                   struct error *err)
 {
     (void)options, (void)entry;
-    static const struct keyval_known known[] = {
-        {"fd", NULL, NULL}, {"set", NULL, NULL}, {"opaque", NULL, NULL}, {0}};
     struct keyval list;
     uint64_t fd = UINT64_MAX, set = UINT64_MAX;
     int copy = -1, result = keyval_parse(&list, "-add-fd", argument, NULL, err);
     if (result)
         return result;
-    result = keyval_check(&list, known, err);
+    result = keyval_check(&list, options_add_fd_known, err);
     if (!result)
         result = keyval_uint(&list, "fd", 0, INT32_MAX, &fd, err);
     if (!result)

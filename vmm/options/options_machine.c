@@ -7,6 +7,8 @@
 
 #include "base/bytes.h"
 #include "base/suggest.h"
+#include "vmm/options/machine_types.h"
+#include "vmm/options/options_groups.h"
 #include "vmm/options/options_private.h"
 
 #define ACCELS "kvm|soft"
@@ -32,13 +34,14 @@ static int read_list(struct keyval *list, const struct option_entry *entry, cons
     return result;
 }
 
+const struct keyval_known options_memory_known[] = {
+    {"size", NULL, NULL}, {"slots", "*", NULL}, {"maxmem", NULL, NULL}, {0}};
+
 int option_m(struct options *options, const struct option_entry *entry, const char *argument,
              struct error *err)
 {
-    static const struct keyval_known known[] = {
-        {"size", NULL, NULL}, {"slots", "*", NULL}, {"maxmem", NULL, NULL}, {0}};
     struct keyval list;
-    int result = read_list(&list, entry, argument, "size", known, err);
+    int result = read_list(&list, entry, argument, "size", options_memory_known, err);
     if (result)
         return result;
     uint64_t bytes = options->config->ram_bytes;
@@ -52,8 +55,8 @@ int option_m(struct options *options, const struct option_entry *entry, const ch
     if (!result)
         result = keyval_size(&list, "maxmem", MIB, &max_bytes, err);
     if (!result && max_bytes && max_bytes < bytes)
-        result = error_set(err, EINVAL, "%s: maxmem= is less than the memory there is",
-                           list.option);
+        result =
+            error_set(err, EINVAL, "%s: maxmem= is less than the memory there is", list.option);
     if (!result && max_bytes > RAM_MAX_GIB * GIB)
         result =
             error_set(err, EINVAL, "%s: maxmem= must be at most %dG", list.option, RAM_MAX_GIB);
@@ -62,24 +65,28 @@ int option_m(struct options *options, const struct option_entry *entry, const ch
     return result;
 }
 
+static const char smp_one_level[] = "topology has sockets, cores and threads; leave it out";
+const struct keyval_known options_smp_known[] = {{"cpus", NULL, NULL},
+                                                 {"sockets", NULL, NULL},
+                                                 {"cores", NULL, NULL},
+                                                 {"threads", NULL, NULL},
+                                                 {"maxcpus", NULL, NULL},
+                                                 {"dies", "1", smp_one_level},
+                                                 {"clusters", "1", smp_one_level},
+                                                 {0}};
+
 int option_smp(struct options *options, const struct option_entry *entry, const char *argument,
                struct error *err)
 {
-    static const char one_level[] = "topology has sockets, cores and threads; leave it out";
-    static const struct keyval_known known[] = {
-        {"cpus", NULL, NULL},         {"sockets", NULL, NULL},
-        {"cores", NULL, NULL},        {"threads", NULL, NULL},
-        {"maxcpus", NULL, NULL},      {"dies", "1", one_level},
-        {"clusters", "1", one_level}, {0}};
     struct keyval list;
-    int result = read_list(&list, entry, argument, "cpus", known, err);
+    int result = read_list(&list, entry, argument, "cpus", options_smp_known, err);
     if (result)
         return result;
     uint64_t *const out[] = {&options->cpus, &options->sockets, &options->cores, &options->threads};
     options->max_cpus = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(out) && !result; i++) {
         *out[i] = 0;
-        result = keyval_uint(&list, known[i].key, 1, VCPU_MAX, out[i], err);
+        result = keyval_uint(&list, options_smp_known[i].key, 1, VCPU_MAX, out[i], err);
     }
     if (!result)
         result = keyval_uint(&list, "maxcpus", 1, VCPU_MAX, &options->max_cpus, err);
@@ -120,8 +127,8 @@ static int switch_feature(struct cpu_model *model, const struct keyval_pair *pai
     bool on = pair->key[0] != '-';
 
     if (pair->value && (has_sign || keyval_name_index("on|off", pair->value) < 0))
-        return error_set(err, EINVAL, "-cpu %s: %s=%s: a feature is on or off", argument,
-                         pair->key, pair->value);
+        return error_set(err, EINVAL, "-cpu %s: %s=%s: a feature is on or off", argument, pair->key,
+                         pair->value);
     if (pair->value)
         on = strcmp(pair->value, "on") == 0;
     return cpu_model_switch(model, name, on) ? 0 : refuse_feature(argument, name, err);
@@ -218,21 +225,22 @@ static int add_accels(struct options *options, const char *names, struct error *
     return result;
 }
 
+const struct keyval_known options_accel_known[] = {
+    {"accel", NULL, NULL},
+    {"thread", "*", NULL},
+    {"tb-size", "*", NULL},
+    {"kernel-irqchip", "on|split", "the interrupt controllers are always split; leave it out"},
+    {0}};
+
 int option_accel(struct options *options, const struct option_entry *entry, const char *argument,
                  struct error *err)
 {
-    static const struct keyval_known known[] = {
-        {"accel", NULL, NULL},
-        {"thread", "*", NULL},
-        {"tb-size", "*", NULL},
-        {"kernel-irqchip", "on|split", "the interrupt controllers are always split; leave it out"},
-        {0}};
     if (strcmp(argument, "help") == 0 || strcmp(argument, "?") == 0) {
         options->text = text_copy("Accelerators supported in evisor:\nkvm\nsoft\ntcg\n");
         return 0;
     }
     struct keyval list;
-    int result = read_list(&list, entry, argument, "accel", known, err);
+    int result = read_list(&list, entry, argument, "accel", options_accel_known, err);
     if (result)
         return result;
     const char *names = keyval_get(&list, "accel");
@@ -248,15 +256,9 @@ int option_enable_kvm(struct options *options, const struct option_entry *entry,
     return add_accels(options, "kvm", err);
 }
 
-static bool is_known_machine(const char *type)
-{
-    return strcmp(type, "q35") == 0 || strcmp(type, "pc") == 0 ||
-           strncmp(type, "pc-q35-", 7) == 0 || strncmp(type, "pc-i440fx-", 10) == 0;
-}
-
 static int set_machine_type(struct options *options, const char *type, struct error *err)
 {
-    if (!is_known_machine(type))
+    if (!machine_types_has(type))
         return error_set(err, ENOTSUP,
                          "-machine %s: there is no such machine; use q35 (pc is accepted and is "
                          "the same machine)",
@@ -265,52 +267,59 @@ static int set_machine_type(struct options *options, const char *type, struct er
     return 0;
 }
 
+static const char machine_no_usb[] = "there is no USB; leave it out";
+static const char machine_always[] = "it is always there; leave it out";
+static const char machine_split[] = "the interrupt controllers are always split; leave it out";
+static const char machine_absent[] = "it is not there; leave it out";
+const struct keyval_known options_machine_known[] = {
+    {"type", NULL, NULL},
+    {"accel", NULL, NULL},
+    {"kernel", NULL, NULL},
+    {"initrd", NULL, NULL},
+    {"append", NULL, NULL},
+    {"memory-backend", NULL, NULL},
+    {"unpack-kernel", NULL, NULL},
+    {"usb", "off", machine_no_usb},
+    {"vmport", "*", NULL},
+    {"hpet", "off", machine_absent},
+    {"smm", "off|auto", machine_absent},
+    {"graphics", "*", NULL},
+    {"mem-merge", "*", NULL},
+    {"dump-guest-core", "*", NULL},
+    {"acpi", "on|auto", machine_always},
+    {"pit", "on|auto", machine_always},
+    {"pic", "on|auto", machine_always},
+    {"sata", "off", machine_absent},
+    {"i8042", "*", NULL},
+    {"kernel-irqchip", "on|machine_split", machine_split},
+    {"kernel_irqchip", "on|machine_split", machine_split},
+    {"nvdimm", "off", machine_absent},
+    {0}};
+
 int option_machine(struct options *options, const struct option_entry *entry, const char *argument,
                    struct error *err)
 {
-    static const char no_usb[] = "there is no USB; leave it out";
-    static const char always[] = "it is always there; leave it out";
-    static const char split[] = "the interrupt controllers are always split; leave it out";
-    static const char absent[] = "it is not there; leave it out";
-    static const struct keyval_known known[] = {{"type", NULL, NULL},
-                                                {"accel", NULL, NULL},
-                                                {"kernel", NULL, NULL},
-                                                {"initrd", NULL, NULL},
-                                                {"append", NULL, NULL},
-                                                {"memory-backend", NULL, NULL},
-                                                {"usb", "off", no_usb},
-                                                {"vmport", "*", NULL},
-                                                {"hpet", "off", absent},
-                                                {"smm", "off|auto", absent},
-                                                {"graphics", "*", NULL},
-                                                {"mem-merge", "*", NULL},
-                                                {"dump-guest-core", "*", NULL},
-                                                {"acpi", "on|auto", always},
-                                                {"pit", "on|auto", always},
-                                                {"pic", "on|auto", always},
-                                                {"sata", "off", absent},
-                                                {"i8042", "*", NULL},
-                                                {"kernel-irqchip", "on|split", split},
-                                                {"kernel_irqchip", "on|split", split},
-                                                {"nvdimm", "off", absent},
-                                                {0}};
     struct vm_config *config = options->config;
     struct keyval list;
-    int result = read_list(&list, entry, argument, "type", known, err);
+    int result = read_list(&list, entry, argument, "type", options_machine_known, err);
     if (result)
         return result;
     const char *type = keyval_get(&list, "type");
     const char *accel = keyval_get(&list, "accel");
     if (type && (strcmp(type, "help") == 0 || strcmp(type, "?") == 0))
         options->text = text_copy("Supported machines are:\n"
-                                     "pc                   the same machine as q35\n"
-                                     "q35                  a subset of Intel's Q35 (default)\n");
+                                  "pc                   the same machine as q35\n"
+                                  "q35                  a subset of Intel's Q35 (default)\n");
     else if (type && strcmp(type, "none") == 0)
         result = 0; /* "-machine none -accel help": whoever asks for a list may say so */
     else if (type)
         result = set_machine_type(options, type, err);
     if (!result && accel)
         result = add_accels(options, accel, err);
+    bool is_unpacked = !config->guest_unpacks;
+    if (!result)
+        result = keyval_bool(&list, "unpack-kernel", &is_unpacked, err);
+    config->guest_unpacks = !is_unpacked;
     keyval_string(&list, "kernel", &config->kernel);
     keyval_string(&list, "initrd", &config->initrd);
     keyval_string(&list, "append", &config->append);
@@ -319,13 +328,14 @@ int option_machine(struct options *options, const struct option_entry *entry, co
     return result;
 }
 
+const struct keyval_known options_name_known[] = {
+    {"guest", NULL, NULL}, {"process", "*", NULL}, {"debug-threads", "*", NULL}, {0}};
+
 int option_name(struct options *options, const struct option_entry *entry, const char *argument,
                 struct error *err)
 {
-    static const struct keyval_known known[] = {
-        {"guest", NULL, NULL}, {"process", "*", NULL}, {"debug-threads", "*", NULL}, {0}};
     struct keyval list;
-    int result = read_list(&list, entry, argument, "guest", known, err);
+    int result = read_list(&list, entry, argument, "guest", options_name_known, err);
     if (result)
         return result;
     keyval_string(&list, "guest", &options->config->name);
@@ -423,17 +433,18 @@ int option_flag(struct options *options, const struct option_entry *entry, const
     UNREACHABLE("a flag of the table that no field stands for");
 }
 
+const struct keyval_known options_action_known[] = {
+    {"reboot", NULL, NULL},
+    {"shutdown", NULL, NULL},
+    {"panic", "shutdown", "evisor ends when the guest panics; leave it out"},
+    {"watchdog", "*", NULL},
+    {0}};
+
 int option_action(struct options *options, const struct option_entry *entry, const char *argument,
                   struct error *err)
 {
-    static const struct keyval_known known[] = {
-        {"reboot", NULL, NULL},
-        {"shutdown", NULL, NULL},
-        {"panic", "shutdown", "evisor ends when the guest panics; leave it out"},
-        {"watchdog", "*", NULL},
-        {0}};
     struct keyval list;
-    int result = read_list(&list, entry, argument, NULL, known, err);
+    int result = read_list(&list, entry, argument, NULL, options_action_known, err);
     if (result)
         return result;
     unsigned reboot = options->config->no_reboot, shutdown = options->config->no_shutdown;

@@ -140,6 +140,8 @@ static int read_memory(struct config_memory_backend *backend, const struct keyva
 {
     const char *path = keyval_get(list, "mem-path");
     bool is_file = strcmp(keyval_get(list, "qom-type"), "memory-backend-file") == 0;
+    backend->is_memfd = strcmp(keyval_get(list, "qom-type"), "memory-backend-memfd") == 0;
+    backend->is_shared = backend->is_memfd;
     int result = keyval_bool(list, "share", &backend->is_shared, err);
     if (!result)
         result = keyval_bool(list, "prealloc", &backend->prealloc, err);

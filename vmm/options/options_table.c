@@ -40,12 +40,15 @@ static const char no_share[] = "shared folders are not there; copy files over ss
 
 const struct option_entry option_table[] = {
     HEADING("Machine"),
-    {"machine", "[type=]q35[,accel=LIST][,memory-backend=ID]",
+    {"machine", "[type=]q35[,accel=LIST][,memory-backend=ID][,unpack-kernel=on|off]",
      "The machine. There is one: a subset of Intel's Q35 with virtio devices; pc is accepted and "
      "means the same. accel= is as -accel. memory-backend= names the -object that the guest's "
-     "memory is; -m may then be left out. -M is short for it.",
+     "memory is; -m may then be left out. unpack-kernel=off leaves a -kernel's unpacking to the "
+     "kernel's own code, which evisor does otherwise, for it is faster; KASLR is kept. -M is short "
+     "for it.",
      option_machine, NULL, NULL},
-    ALIAS("M", "[type=]q35[,accel=LIST][,memory-backend=ID]", option_machine),
+    ALIAS("M", "[type=]q35[,accel=LIST][,memory-backend=ID][,unpack-kernel=on|off]",
+          option_machine),
     {"accel", "LIST",
      "What runs the guest's instructions: kvm, or soft (evisor's own CPU, also called tcg). In a "
      "list such as kvm:soft, which is the default, the first that this host can use is taken.",
