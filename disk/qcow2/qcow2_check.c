@@ -118,7 +118,7 @@ static void report_bad_block(struct qcow2_checker *checker, uint64_t index)
 static void count_structure(struct qcow2_checker *checker)
 {
     const struct qcow2_header *header = &checker->header;
-    (void)!qcow2_checker_count(checker, header->reftable_offset,
+    (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, header->reftable_offset,
                                (uint64_t)header->reftable_clusters << header->cluster_bits);
     for (uint64_t i = 0; i < checker->reftable_entries; i++) {
         uint64_t entry = checker->reftable[i];
@@ -135,7 +135,7 @@ static void count_structure(struct qcow2_checker *checker)
             continue;
         }
         uint64_t cluster = entry >> header->cluster_bits;
-        (void)!qcow2_checker_count(checker, entry, checker->cluster_bytes);
+        (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, entry, checker->cluster_bytes);
         if (checker->counts[cluster] == 1)
             continue;
         say(checker, "ERROR refcount block %" PRIu64 " refcount=%" PRIu32, i,
@@ -355,10 +355,12 @@ static int measure_file(struct qcow2_checker *checker, struct error *err)
         return error_set_errno(err, -result, "Could not measure '%s'", checker->path);
     checker->clusters = (checker->file_bytes >> checker->header.cluster_bits) + 2;
     free(checker->counts);
+    free(checker->uses);
     free(checker->is_one);
     checker->counts = calloc(checker->clusters, sizeof(*checker->counts));
+    checker->uses = calloc(checker->clusters, sizeof(*checker->uses));
     checker->is_one = calloc(1, checker->clusters / 8 + 1);
-    if (!checker->counts || !checker->is_one)
+    if (!checker->counts || !checker->uses || !checker->is_one)
         return error_set(err, ENOMEM, "out of memory to check '%s'", checker->path);
     return 0;
 }
@@ -484,6 +486,21 @@ static int drop_counts_past_end(struct qcow2_checker *checker, struct error *err
     return 0;
 }
 
+/*
+ * Refcounts say nothing of these, if they count all references. They are looked for where there is
+ * no other corruption, whose repair may end them too; what remains cannot be repaired, for nobody
+ * knows whose the contents are.
+ */
+static void report_clashes(struct qcow2_checker *checker)
+{
+    for (uint64_t cluster = 0; cluster < checker->clusters; cluster++) {
+        if (checker->uses[cluster] != QCOW2_USE_CLASH)
+            continue;
+        say(checker, "ERROR cluster %" PRIu64 " is a table and something else at once", cluster);
+        checker->result->corruptions++;
+    }
+}
+
 static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
 {
     struct qcow2_check_result *result = checker->result;
@@ -496,6 +513,8 @@ static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
         failed = mend(checker, &before, err);
     if (!failed && repair != QCOW2_REPAIR_NONE && !result->corruptions && !result->check_errors)
         failed = drop_counts_past_end(checker, err);
+    if (!failed && !result->corruptions)
+        report_clashes(checker);
     if (failed || !checker->copied_is_wrong)
         return failed;
     bool may_repair = repair != QCOW2_REPAIR_NONE && !result->check_errors &&
@@ -570,6 +589,7 @@ static void checker_fini(struct qcow2_checker *checker)
 {
     drop_refcounts(checker);
     free(checker->counts);
+    free(checker->uses);
     free(checker->is_one);
     free(checker->table);
     free(checker->block);
@@ -607,6 +627,7 @@ static int check_counts(struct qcow2_checker *checker, uint32_t order, struct er
     int failed = compare(checker, QCOW2_REPAIR_NONE, err);
     if (failed)
         return failed;
+    report_clashes(checker);
     if (result->corruptions || result->leaks || result->check_errors)
         return error_set(err, EIO, "'%s' is not clean: run evisor-img check -r all first",
                          checker->path);

@@ -33,7 +33,15 @@ void qcow2_checker_say(struct qcow2_checker *checker, const char *format, ...)
 
 #define say qcow2_checker_say
 
-bool qcow2_checker_count(struct qcow2_checker *checker, uint64_t offset, uint64_t bytes)
+static void note_use(struct qcow2_checker *checker, uint64_t cluster, enum qcow2_use use)
+{
+    uint8_t *known = &checker->uses[cluster];
+    bool is_clash = *known && (*known != use || use == QCOW2_USE_ALONE);
+    *known = is_clash ? QCOW2_USE_CLASH : (uint8_t)use;
+}
+
+bool qcow2_checker_count(struct qcow2_checker *checker, enum qcow2_use use, uint64_t offset,
+                         uint64_t bytes)
 {
     uint32_t bits = checker->header.cluster_bits;
     uint64_t max = qcow2_refcount_max(checker->header.refcount_order);
@@ -49,6 +57,7 @@ bool qcow2_checker_count(struct qcow2_checker *checker, uint64_t offset, uint64_
         return false;
     }
     for (uint64_t cluster = offset >> bits; cluster <= (offset + bytes - 1) >> bits; cluster++) {
+        note_use(checker, cluster, use);
         if (checker->counts[cluster] >= max || checker->counts[cluster] == UINT32_MAX) {
             say(checker, "ERROR: overflow cluster offset=0x%" PRIx64, cluster << bits);
             say(checker,
@@ -133,7 +142,7 @@ static void check_compressed(struct walk *walk, uint8_t *at, uint64_t entry, uin
         checker->result->compressed_clusters++;
         checker->result->fragmented_clusters++; /* compressed clusters are fragmented by nature */
     }
-    (void)!qcow2_checker_count(checker, offset, bytes);
+    (void)!qcow2_checker_count(checker, QCOW2_USE_DATA, offset, bytes);
 }
 
 static void note_allocated(struct walk *walk, uint64_t offset)
@@ -198,7 +207,7 @@ static void check_allocated(struct walk *walk, uint8_t *at, uint64_t entry, uint
     if (walk->is_active && !is_external && !(entry & QCOW2_ENTRY_COPIED) == is_one(checker, offset))
         checker->copied_is_wrong = true;
     if (!is_external)
-        (void)!qcow2_checker_count(checker, offset, checker->cluster_bytes);
+        (void)!qcow2_checker_count(checker, QCOW2_USE_DATA, offset, checker->cluster_bytes);
 }
 
 static void check_entry(struct walk *walk, uint8_t *at)
@@ -289,7 +298,7 @@ static int check_l1_entry(struct walk *walk, uint64_t entry, struct error *err)
     }
     if (!l2_offset)
         return 0;
-    bool is_inside = qcow2_checker_count(checker, l2_offset, checker->cluster_bytes);
+    bool is_inside = qcow2_checker_count(checker, QCOW2_USE_L2, l2_offset, checker->cluster_bytes);
     if (!is_aligned(l2_offset, checker->cluster_bytes)) {
         say(checker,
             "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry corrupted",
@@ -307,7 +316,7 @@ static int check_l1(struct walk *walk, uint64_t offset, uint32_t entries, struct
     uint64_t bytes = (uint64_t)entries * 8;
     if (!bytes)
         return 0;
-    if (!qcow2_checker_count(checker, offset, bytes)) {
+    if (!qcow2_checker_count(checker, QCOW2_USE_ALONE, offset, bytes)) {
         checker->is_incomplete = true;
         return 0;
     }
@@ -361,7 +370,8 @@ static int check_snapshots(struct walk *walk, struct error *err)
     int result = 0;
     for (size_t i = 0; i < snapshots.count && !result; i++)
         result = check_snapshot(walk, &snapshots.list[i], err);
-    (void)!qcow2_checker_count(checker, checker->header.snapshots_offset, snapshots.table_bytes);
+    (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, checker->header.snapshots_offset,
+                               snapshots.table_bytes);
     qcow2_snapshots_free(&snapshots);
     return result;
 }
@@ -369,7 +379,7 @@ static int check_snapshots(struct walk *walk, struct error *err)
 static void count_bitmap(struct qcow2_checker *checker, const struct qcow2_bitmap *bitmap)
 {
     uint64_t bytes = (uint64_t)bitmap->table_entries * 8;
-    if (!bytes || !qcow2_checker_count(checker, bitmap->table_offset, bytes))
+    if (!bytes || !qcow2_checker_count(checker, QCOW2_USE_ALONE, bitmap->table_offset, bytes))
         return;
     uint8_t *table = malloc(bytes);
     if (!table || io_read_now(checker->file, bitmap->table_offset, table, bytes)) {
@@ -384,7 +394,7 @@ static void count_bitmap(struct qcow2_checker *checker, const struct qcow2_bitma
         if (entry & QCOW2_BITMAP_ENTRY_RESERVED || !is_aligned(offset, checker->cluster_bytes))
             checker->result->corruptions++;
         else if (offset)
-            (void)!qcow2_checker_count(checker, offset, checker->cluster_bytes);
+            (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, offset, checker->cluster_bytes);
     }
     free(table);
 }
@@ -395,7 +405,7 @@ static void count_bitmaps(struct qcow2_checker *checker)
     struct error why = {0};
     if (!checker->header.has_bitmaps || !(checker->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
         return;
-    if (!qcow2_checker_count(checker, checker->header.bitmaps.directory_offset,
+    if (!qcow2_checker_count(checker, QCOW2_USE_ALONE, checker->header.bitmaps.directory_offset,
                              checker->header.bitmaps.directory_bytes))
         return;
     int result = qcow2_bitmaps_read(checker->file, &checker->header, &bitmaps, &why);
@@ -420,14 +430,14 @@ int qcow2_checker_walk(struct qcow2_checker *checker, struct error *err)
         .is_active = true,
         .repair = checker->options->repair == QCOW2_REPAIR_ALL,
     };
-    (void)!qcow2_checker_count(checker, 0, checker->cluster_bytes);
+    (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, 0, checker->cluster_bytes);
     int result = check_l1(&walk, header->l1_offset, header->l1_entries, err);
     if (result)
         return result;
     walk.is_active = false;
     result = check_snapshots(&walk, err);
     if (header->has_crypto_header)
-        (void)!qcow2_checker_count(checker, header->crypto_header.offset,
+        (void)!qcow2_checker_count(checker, QCOW2_USE_ALONE, header->crypto_header.offset,
                                    header->crypto_header.bytes);
     count_bitmaps(checker);
     return result;

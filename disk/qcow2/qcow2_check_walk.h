@@ -14,6 +14,15 @@ enum qcow2_block_mark {
     QCOW2_BLOCK_RESERVED = 1 << 1, /* reserved bits of its entry are set */
 };
 
+/* What a cluster is there for. Snapshots share L2 tables and data, and nothing else is shared. */
+enum qcow2_use {
+    QCOW2_USE_NONE,
+    QCOW2_USE_L2,
+    QCOW2_USE_DATA,
+    QCOW2_USE_ALONE, /* a table or a part of one, for one reference only */
+    QCOW2_USE_CLASH, /* more than one of these: one overwrites the other some day */
+};
+
 struct qcow2_checker {
     struct io_file *file;
     const char *path;
@@ -25,6 +34,7 @@ struct qcow2_checker {
     uint64_t file_bytes;
     uint64_t clusters; /* of the file, and one more that may stick out of it */
     uint32_t *counts;  /* references found, per cluster of the file */
+    uint8_t *uses;     /* enum qcow2_use of each of them */
     /* A table could not be read: what it refers to is not in `counts`, and looks leaked. */
     bool is_incomplete;
     uint8_t *is_one; /* bit per cluster: its refcount in the file is exactly 1 */
@@ -44,7 +54,8 @@ void qcow2_checker_say(struct qcow2_checker *checker, const char *format, ...) p
 
 /* Counts a reference to every cluster of the range. A range that leaves the file is a corruption,
  * and false. */
-bool qcow2_checker_count(struct qcow2_checker *checker, uint64_t offset, uint64_t bytes);
+bool qcow2_checker_count(struct qcow2_checker *checker, enum qcow2_use use, uint64_t offset,
+                         uint64_t bytes);
 
 /* Counts all that header, L1 tables, snapshots and bitmaps refer to; repairs flags of L2 entries
  * that are wrong by themselves, if asked. Refcount structures are not counted. */

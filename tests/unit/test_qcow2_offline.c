@@ -469,6 +469,27 @@ static void test_snapshots(void **state)
     assert_int_equal(qcow2_snapshot_delete(fixture->file, "image", "n7", &err), -ENOENT);
 }
 
+/* Counted well, and still the next write to the disk would be a write into a snapshot's table. */
+static void test_a_table_with_two_purposes(void **state)
+{
+    struct fixture *fixture = *state;
+    struct qcow2_create_options options;
+    struct qcow2_header header;
+    struct error err = {0};
+    uint8_t l1_offset[8], entry[8];
+    qcow2_create_defaults(&options);
+    options.size_bytes = 1 * MIB;
+    create(fixture, &options);
+    assert_int_equal(qcow2_snapshot_create(fixture->file, "image", "a", &err), 0);
+    assert_int_equal(qcow2_header_read(fixture->file, "image", &header, &err), 0);
+    assert_int_equal(io_read_now(fixture->file, header.snapshots_offset, l1_offset, 8), 0);
+    store_be64(entry, header.l1_offset);
+    assert_int_equal(io_write_now(fixture->file, load_be64(l1_offset), entry, 8), 0);
+    for (unsigned round = 0; round < 2; round++)
+        assert_int_equal(check(fixture, QCOW2_REPAIR_ALL).corruptions, 1);
+    qcow2_header_fini(&header);
+}
+
 static void test_snapshot_overflow(void **state)
 {
     struct fixture *fixture = *state;
@@ -541,6 +562,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_new_widths_survive_one_read_that_fails, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(test_snapshots, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_table_with_two_purposes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_snapshot_overflow, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_empty_disk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_locks, set_up, tear_down),
