@@ -268,13 +268,17 @@ def proof(tally):
             run.result()
 
 
+# Of the same code the same inputs: what fails here is the change's, not the draw's.
+FUZZ_SEED = "-seed=1"
+
+
 def fuzz(tally, name):
     corpus = []
     if name == "fuzz_soft":
         corpus = [f"build/tests/corpus-{name}"]
         run_command(tally, f"{name}: seeds", ["sh", "-c", 'mkdir -p "$0" && '
                                               'build/tests/accel_table --seeds "$0"', *corpus], 60)
-    run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", "-max_total_time=20",
+    run_command(tally, f"{name}: 20 s", [f"build/tests/{name}", FUZZ_SEED, "-max_total_time=20",
                                          "-rss_limit_mb=2048", "-timeout=30", *corpus], 240)
 
 
@@ -284,7 +288,7 @@ def fuzz_images(tally, kind):
     run_command(tally, f"fuzz_{kind}: seeds",
                 ["python3", "-B", "tests/fuzz/seeds.py", kind, corpus], 120)
     run_command(tally, f"fuzz_{kind}: 30 s", [
-        f"build/tests/fuzz_{kind}", "-max_len=65536", "-timeout=10", "-malloc_limit_mb=64",
+        f"build/tests/fuzz_{kind}", FUZZ_SEED, "-max_len=65536", "-timeout=10", "-malloc_limit_mb=64",
         "-rss_limit_mb=1024", "-max_total_time=30", corpus], 240)
 
 

@@ -111,16 +111,26 @@ static void settle(void)
         loop_run_once(fuzz_loop(), false);
 }
 
+/* A COPIED flag that is missing makes the next write copy, and that is all: one is missing where
+ * two entries of the disk's own tables shared a cluster, and one of them has let go of it. */
+static void count_harmless(void *opaque, const char *line)
+{
+    const char *count = strstr(line, " refcount=");
+    if (strstr(line, "OFLAG_COPIED") && count && !strcmp(count, " refcount=1"))
+        ++*(uint64_t *)opaque;
+}
+
 static bool is_sound(struct fuzz_input *input)
 {
-    const struct qcow2_check_options options = {0};
+    uint64_t harmless = 0;
+    const struct qcow2_check_options options = {.on_message = count_harmless, .opaque = &harmless};
     struct qcow2_check_result result = {0};
     struct error err = {0};
     struct io_file *file = fuzz_file_open(fuzz_loop(), input->image, input->length, 0);
     int failed = qcow2_check(file, PATH, &options, &result, &err);
     io_close(file, NULL, NULL);
     settle();
-    return !failed && !result.corruptions && !result.check_errors;
+    return !failed && result.corruptions == harmless && !result.check_errors;
 }
 
 /* Runs operations up to one that wants the image closed; the index of the next. */
