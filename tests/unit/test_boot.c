@@ -11,47 +11,15 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "tests/boot_rig.h"
 #include "tests/unit/test.h"
 
 #define KERNEL_BYTES (64 * 1024)
 #define SETUP_BYTES  (5 * 512)
 
-static struct memory memory;
-static char path[64];
-static struct boot boot;
-static struct error err;
-
-static int set_up(void **state)
-{
-    (void)state;
-    assert_int_equal(memory_init(&memory, 64 * MIB, NULL, false, NULL), 0);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    memory_fini(&memory);
-    unlink(path);
-    return 0;
-}
-
-static void write_file(const void *bytes, size_t length)
-{
-    snprintf(path, sizeof(path), "/tmp/evisor-boot-XXXXXX");
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, bytes, length), (ssize_t)length);
-    close(fd);
-}
-
 static int open_kernel(const void *bytes, size_t length, const char *initrd)
 {
-    err = (struct error){0};
-    write_file(bytes, length);
-    int result = boot_open(&boot, &memory, path, initrd, "console=ttyS0", &err);
-    unlink(path);
-    return result;
+    return boot_rig_open(bytes, length, initrd, "console=ttyS0");
 }
 
 static void refuse(const void *bytes, size_t length, const char *why)
@@ -59,7 +27,7 @@ static void refuse(const void *bytes, size_t length, const char *why)
     assert_true(open_kernel(bytes, length, NULL) < 0);
     if (!strstr(err.text, why))
         fail_msg("expected '%s' in '%s'", why, err.text);
-    assert_non_null(strstr(err.text, path));
+    assert_non_null(strstr(err.text, boot_rig_path));
     assert_null(strchr(err.text, '\n'));
 }
 
@@ -316,7 +284,7 @@ static void test_initrd_at_the_top_of_low_ram(void **state)
     unlink(initrd);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, boot_rig_set_up, boot_rig_tear_down)
 
 int main(void)
 {
