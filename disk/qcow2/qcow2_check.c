@@ -513,13 +513,13 @@ static int judge_and_repair(struct qcow2_checker *checker, struct error *err)
         failed = mend(checker, &before, err);
     if (!failed && repair != QCOW2_REPAIR_NONE && !result->corruptions && !result->check_errors)
         failed = drop_counts_past_end(checker, err);
-    if (!failed && !result->corruptions)
-        report_clashes(checker);
-    if (failed || !checker->copied_is_wrong)
-        return failed;
     bool may_repair = repair != QCOW2_REPAIR_NONE && !result->check_errors &&
                       !result->corruptions && !result->leaks;
-    return qcow2_checker_walk_copied(checker, may_repair, err);
+    if (!failed && checker->copied_is_wrong)
+        failed = qcow2_checker_walk_copied(checker, may_repair, err);
+    if (!failed && !result->corruptions)
+        report_clashes(checker);
+    return failed;
 }
 
 /* A clean bill of health: the marks that say otherwise go. */

@@ -212,7 +212,10 @@ def test_repair(images, tmp_path, name, repair):
         path = broken(images, directory, "plain", *table_changes(tables)[name])
         results.append((tool("check", "-f", "qcow2", "-r", repair, path), path))
     (ours, path), (theirs, their_path) = results
-    assert ours.status <= theirs.status or theirs.status == 1, f"{ours}\n{theirs}"
+    if name == "entry to the L2 table":  # which qemu-img takes for whole once it is counted twice
+        assert ours.status == 2 and (repair == "leaks" or "a table and something else" in ours.err)
+    else:
+        assert ours.status <= theirs.status or theirs.status == 1, f"{ours}\n{theirs}"
     # What is left afterwards is no worse, in the eyes of either tool.
     order = {0: 0, 3: 1, 2: 2, 1: 3}
     for tool in (evisor_img, qemu_img):
