@@ -25,8 +25,10 @@
 #define SECTOR         512u
 #define QUEUE_SIZE     256
 #define IOV_MAX_A_SLOT (BLK_SEG_MAX + 2) /* data, header and status */
-#define BATCH          32 /* requests whose entries in the disk's map are fetched meanwhile */
-#define PHYSICAL_EXP   3  /* 4 KiB: what files and page cache work in */
+#define SHARE          4                 /* of what is offered, one part in so many */
+#define SHARE_MIN      4u
+#define SHARE_MAX      32u
+#define PHYSICAL_EXP   3 /* 4 KiB: what files and page cache work in */
 
 /* What each state permits. */
 enum blk_state {
@@ -353,19 +355,26 @@ static unsigned take_batch(struct virtio_blk *blk, struct virtqueue *vq, struct 
     return count;
 }
 
+/*
+ * A part of what is offered, in each turn: the driver is told of it and offers more while we are at
+ * the rest. All at once, driver and loop would take turns in sleeping, and waking costs more than a
+ * turn does.
+ */
+static unsigned share_of(struct virtqueue *vq)
+{
+    return MIN(MAX(virtqueue_offered(vq) / SHARE, SHARE_MIN), SHARE_MAX);
+}
+
 static void on_kick(struct virtio_device *vdev, unsigned queue)
 {
     struct virtio_blk *blk = to_blk(vdev);
     struct virtqueue *vq = virtio_queue(vdev, queue);
-    struct blk_request *batch[BATCH];
-    for (unsigned left = VIRTIO_DRAIN_BUDGET; left; left -= BATCH) {
-        unsigned count = take_batch(blk, vq, batch, BATCH);
-        for (unsigned i = 0; i < count; i++)
-            start(batch[i]);
-        if (count < BATCH)
-            return;
-    }
-    virtio_kick(vdev, queue);
+    struct blk_request *batch[SHARE_MAX];
+    unsigned share = share_of(vq), count = take_batch(blk, vq, batch, share);
+    for (unsigned i = 0; i < count; i++)
+        start(batch[i]);
+    if (count == share)
+        virtio_kick(vdev, queue);
 }
 
 /* Held requests need not wait for a retry that a reset makes pointless. */

@@ -219,6 +219,11 @@ bool virtqueue_has_chain(struct virtqueue *vq)
     return is_usable(vq) && (vq->avail_at != vq->avail_seen || look(vq));
 }
 
+unsigned virtqueue_offered(struct virtqueue *vq)
+{
+    return is_usable(vq) && look(vq) ? (uint16_t)(vq->avail_seen - vq->avail_at) : 0;
+}
+
 void virtqueue_set_polled(struct virtqueue *vq, bool polled)
 {
     vq->polled = polled;

@@ -146,6 +146,8 @@ void virtqueue_publish(struct virtqueue *vq);
 
 /* True if a pop would find a chain now. Leaves kicks as they are. */
 bool virtqueue_has_chain(struct virtqueue *vq);
+/* How many chains the driver offers that nobody has popped. Leaves kicks as they are. */
+unsigned virtqueue_offered(struct virtqueue *vq);
 
 /*
  * While polled, a pop that finds nothing asks for no kick: the caller looks at virtqueue_is_due
