@@ -66,12 +66,12 @@ static void start(struct io_host *host, struct io_request *request)
         !host->direct || !is_transfer(request) ||
         (place_is_aligned(host, request) && memory_is_aligned(request, host->alignment));
     bool by_pool = request->kind == IO_TRUNCATE || (request->kind == IO_SYNC && host->no_sync);
-    if (host->ring && host->thread && as_it_is && !by_pool)
-        io_thread_submit(host->thread, request);
-    else if (host->ring && as_it_is && !by_pool)
-        io_ring_submit(host->ring, request);
-    else
+    if (!host->ring || !as_it_is || by_pool)
         io_pool_submit(request);
+    else if (host->thread && !io_ring_keeps(host->ring, request))
+        io_thread_submit(host->thread, request);
+    else
+        io_ring_submit(host->ring, request);
 }
 
 static bool may_start(const struct io_host *host, const struct io_request *request)

@@ -3,8 +3,9 @@
  * io_thread: a thread that does the host's part of the I/O of the files given to it. It waits on a
  * ring of io_uring of its own, and copies from and to the page cache while the loop serves others.
  *
- * Disks and devices stay on the loop's thread, with all their state: requests cross in batches, one
- * for each loop turn, and come back in batches. Everything here is called on the loop's thread.
+ * It gets what is worth waking it for (io_ring_keeps in disk/io_host.h). Disks and devices stay on
+ * the loop's thread, with all their state: requests cross in batches, one for each loop turn, and
+ * come back in batches. Everything here is called on the loop's thread.
  */
 #ifndef DISK_IO_THREAD_H
 #define DISK_IO_THREAD_H

@@ -25,6 +25,9 @@
 
 #define BUFFER_MAX (UINT64_C(1) << 30) /* the kernel takes no longer ones */
 
+/* Beside a thread: what the host copies in the time that it takes to wake one. */
+#define KEPT_BYTES_MAX (128 * KIB)
+
 struct io_ring {
     struct list node; /* in rings */
     struct loop *loop;
@@ -33,6 +36,7 @@ struct io_ring {
     struct loop_event completed;
     struct loop_task submit;
     struct spinner spinner;
+    uint64_t kept_turn, kept_bytes; /* beside a thread, in the loop's turn of that number */
 };
 
 /* One ring for each loop, found by the loop: loops know nothing of disks. Loop thread only. */
@@ -108,6 +112,18 @@ void io_ring_submit(struct io_ring *ring, struct io_request *request)
 {
     list_push_back(&ring->queue.queued, &request->node);
     loop_task_queue(&ring->submit);
+}
+
+bool io_ring_keeps(struct io_ring *ring, const struct io_request *request)
+{
+    if (ring->kept_turn != ring->loop->turns)
+        ring->kept_bytes = 0;
+    ring->kept_turn = ring->loop->turns;
+    bool is_transfer = request->kind == IO_READ || request->kind == IO_WRITE;
+    if (!is_transfer || request->bytes > KEPT_BYTES_MAX - ring->kept_bytes)
+        return false;
+    ring->kept_bytes += request->bytes;
+    return true;
 }
 
 static void on_event_closed(struct loop_event *event)
@@ -236,6 +252,13 @@ void io_ring_put(struct io_ring *ring)
 }
 
 void io_ring_submit(struct io_ring *ring, struct io_request *request)
+{
+    (void)ring;
+    (void)request;
+    UNREACHABLE("built without io_uring");
+}
+
+bool io_ring_keeps(struct io_ring *ring, const struct io_request *request)
 {
     (void)ring;
     (void)request;

@@ -231,6 +231,31 @@ static void test_two_disks_share_a_thread(void **state)
     assert_int_equal(disk_close_wait(disk), 0);
 }
 
+/* What takes no longer than waking the thread is done by the loop, in each of its turns anew. */
+static void test_the_first_of_a_turn_stay_with_the_loop(void **state)
+{
+    struct fixture *f = *state;
+    const unsigned kept = 128 * KIB / BLOCK;
+    need_thread(f);
+    struct disk *disk = open_disk(f, f->path, "raw");
+    struct slot *slots = calloc(DEPTH, sizeof(*slots));
+    assert_non_null(slots);
+    disk_set_io_thread(disk, f->thread);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        unsigned left = DEPTH;
+        for (unsigned i = 0; i < DEPTH; i++) {
+            slots[i].f = f;
+            slots[i].left = &left;
+            submit(disk, &slots[i], DISK_READ, i);
+            assert_int_equal(io_thread_users(f->thread), i < kept ? 1 : 2 + i - kept);
+        }
+        while (left)
+            loop_run_once(&f->loop, true);
+    }
+    assert_int_equal(disk_close_wait(disk), 0);
+    free(slots);
+}
+
 /* Between the thread and the loop, with requests on their way. */
 static void test_a_disk_changes_hands(void **state)
 {
@@ -340,6 +365,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_raw, setup, teardown),
         cmocka_unit_test_setup_teardown(test_qcow2, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_disks_share_a_thread, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_first_of_a_turn_stay_with_the_loop, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_disk_changes_hands, setup, teardown),
         cmocka_unit_test_setup_teardown(test_images_that_come_later_follow, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_short_answer_is_completed, setup, teardown),

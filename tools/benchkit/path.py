@@ -393,9 +393,9 @@ def title_of(options, depth, what):
 def split(got):
     """{kind of thread: nanoseconds of CPU for an operation}, medians; empty where nobody told it."""
     known = [one for one in got if one["parts"]]
-    return {kind: statistics.median([1e9 * one["parts"][kind] / max(one["operations"], 1)
-                                     for one in known]) for kind in (known[0]["parts"] if known
-                                                                     else ())}
+    kinds = [kind for kind in KINDS if any(kind in one["parts"] for one in known)]
+    return {kind: statistics.median([1e9 * one["parts"].get(kind, 0) / max(one["operations"], 1)
+                                     for one in known]) for kind in kinds}
 
 
 def split_lines(results):
