@@ -125,6 +125,9 @@ static void test_cpu_and_accel(void **state)
         snprintf(line, sizeof(line), "-kernel k -machine %s", machine_types[i].alias);
         take(line);
     }
+    take("-kernel k -machine q35,kernel-irqchip=split -accel kvm,kernel-irqchip=split");
+    take("-kernel k -machine q35,kernel_irqchip=on");
+    refuse("-kernel k -machine q35,kernel-irqchip=off", "always split");
     take("-kernel k -M pc-q35-7.2,usb=off,accel=kvm:tcg -enable-kvm");
     assert_string_equal(config.accel, "kvm:soft");
     assert_string_equal(config.machine_type, "q35");

@@ -225,12 +225,12 @@ static int add_accels(struct options *options, const char *names, struct error *
     return result;
 }
 
-const struct keyval_known options_accel_known[] = {
-    {"accel", NULL, NULL},
-    {"thread", "*", NULL},
-    {"tb-size", "*", NULL},
-    {"kernel-irqchip", "on|split", "the interrupt controllers are always split; leave it out"},
-    {0}};
+static const char always_split[] = "the interrupt controllers are always split; leave it out";
+const struct keyval_known options_accel_known[] = {{"accel", NULL, NULL},
+                                                   {"thread", "*", NULL},
+                                                   {"tb-size", "*", NULL},
+                                                   {"kernel-irqchip", "on|split", always_split},
+                                                   {0}};
 
 int option_accel(struct options *options, const struct option_entry *entry, const char *argument,
                  struct error *err)
@@ -269,32 +269,30 @@ static int set_machine_type(struct options *options, const char *type, struct er
 
 static const char machine_no_usb[] = "there is no USB; leave it out";
 static const char machine_always[] = "it is always there; leave it out";
-static const char machine_split[] = "the interrupt controllers are always split; leave it out";
 static const char machine_absent[] = "it is not there; leave it out";
-const struct keyval_known options_machine_known[] = {
-    {"type", NULL, NULL},
-    {"accel", NULL, NULL},
-    {"kernel", NULL, NULL},
-    {"initrd", NULL, NULL},
-    {"append", NULL, NULL},
-    {"memory-backend", NULL, NULL},
-    {"unpack-kernel", NULL, NULL},
-    {"usb", "off", machine_no_usb},
-    {"vmport", "*", NULL},
-    {"hpet", "off", machine_absent},
-    {"smm", "off|auto", machine_absent},
-    {"graphics", "*", NULL},
-    {"mem-merge", "*", NULL},
-    {"dump-guest-core", "*", NULL},
-    {"acpi", "on|auto", machine_always},
-    {"pit", "on|auto", machine_always},
-    {"pic", "on|auto", machine_always},
-    {"sata", "off", machine_absent},
-    {"i8042", "*", NULL},
-    {"kernel-irqchip", "on|machine_split", machine_split},
-    {"kernel_irqchip", "on|machine_split", machine_split},
-    {"nvdimm", "off", machine_absent},
-    {0}};
+const struct keyval_known options_machine_known[] = {{"type", NULL, NULL},
+                                                     {"accel", NULL, NULL},
+                                                     {"kernel", NULL, NULL},
+                                                     {"initrd", NULL, NULL},
+                                                     {"append", NULL, NULL},
+                                                     {"memory-backend", NULL, NULL},
+                                                     {"unpack-kernel", NULL, NULL},
+                                                     {"usb", "off", machine_no_usb},
+                                                     {"vmport", "*", NULL},
+                                                     {"hpet", "off", machine_absent},
+                                                     {"smm", "off|auto", machine_absent},
+                                                     {"graphics", "*", NULL},
+                                                     {"mem-merge", "*", NULL},
+                                                     {"dump-guest-core", "*", NULL},
+                                                     {"acpi", "on|auto", machine_always},
+                                                     {"pit", "on|auto", machine_always},
+                                                     {"pic", "on|auto", machine_always},
+                                                     {"sata", "off", machine_absent},
+                                                     {"i8042", "*", NULL},
+                                                     {"kernel-irqchip", "on|split", always_split},
+                                                     {"kernel_irqchip", "on|split", always_split},
+                                                     {"nvdimm", "off", machine_absent},
+                                                     {0}};
 
 int option_machine(struct options *options, const struct option_entry *entry, const char *argument,
                    struct error *err)
