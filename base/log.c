@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,14 +82,12 @@ void log_limited(const char *format, ...)
 
 bool log_trace_is_on(const char *subsystem)
 {
-    static const char *wanted;
-    static bool asked;
-    if (!asked) {
-        wanted = getenv("EVISOR_TRACE");
-        asked = true;
-    }
-    if (likely(!wanted))
+    static atomic_bool is_off; /* any thread may be the first to ask */
+    const char *wanted = likely(is_off) ? NULL : getenv("EVISOR_TRACE");
+    if (likely(!wanted)) {
+        is_off = true;
         return false;
+    }
     size_t length = strlen(subsystem);
     for (const char *at = wanted; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
         size_t word = strcspn(at, ",");

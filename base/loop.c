@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/side_loop.h"
 #include "base/spinner.h"
 
 static void on_idle(uv_idle_t *idle)
@@ -40,7 +41,11 @@ static void run_stage(struct loop *loop, enum loop_stage stage)
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct loop *loop = prepare->data;
-    bool found = spinner_run(loop, loop->tasks_queued);
+    loop->is_changed = false;
+    bool found = side_loops_settle(loop);
+    found |= spinner_run(loop, loop->tasks_queued || found);
+    /* Those that the spinners' work took. */
+    found |= side_loops_settle(loop);
     loop_forget_time(loop);
     if (!found)
         return;
@@ -52,6 +57,7 @@ static void on_check(uv_check_t *check)
 {
     struct loop *loop = check->data;
     loop->turns++;
+    side_loops_turn(loop);
     if (loop->stays_awake && !loop->tasks_queued)
         uv_idle_stop(&loop->idle);
     loop->stays_awake = false;
@@ -67,10 +73,19 @@ static unsigned count_cpus(void)
 
 int loop_init(struct loop *loop)
 {
+    loop->uv.backend_fd = -1;
     int result = uv_loop_init(&loop->uv);
-    if (result)
+    if (result) {
+        if (loop->uv.backend_fd >= 0)
+            close(loop->uv.backend_fd); /* libuv 1.44 leaves it open */
         return result;
+    }
+    loop->residents = 0;
     loop->thread = pthread_self();
+    loop->side = NULL;
+    list_init(&loop->taken);
+    atomic_init(&loop->is_wanted, false);
+    loop->is_changed = false;
     for (int i = 0; i < LOOP_STAGE_COUNT; i++)
         list_init(&loop->tasks[i]);
     loop->tasks_queued = 0;
@@ -106,7 +121,7 @@ void loop_run_once(struct loop *loop, bool wait)
 
 void loop_fini(struct loop *loop)
 {
-    CHECK(!loop->tasks_queued && list_is_empty(&loop->spinners));
+    CHECK(!loop->tasks_queued && list_is_empty(&loop->spinners) && list_is_empty(&loop->taken));
     uv_close((uv_handle_t *)&loop->check, NULL);
     uv_close((uv_handle_t *)&loop->idle, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
@@ -114,9 +129,24 @@ void loop_fini(struct loop *loop)
     CHECK(uv_loop_close(&loop->uv) == 0);
 }
 
-void loop_check_thread(const struct loop *loop)
+bool loop_has_work(const struct loop *loop)
 {
-    CHECK(pthread_equal(loop->thread, pthread_self()));
+    /* A spinner that is on gets no signals: it must have given up before a loop sleeps. */
+    return loop->is_changed || !list_is_empty(&loop->spinners) ||
+           uv_backend_timeout(&loop->uv) == 0;
+}
+
+bool loop_is_on_thread(const struct loop *loop)
+{
+    return atomic_load_explicit(&loop->thread, memory_order_relaxed) == pthread_self();
+}
+
+void loop_check_thread(struct loop *loop)
+{
+    if (likely(loop_is_on_thread(loop)))
+        return;
+    CHECK(loop->side);
+    side_loop_take(loop->side);
 }
 
 int loop_forked(struct loop *loop)
@@ -167,9 +197,9 @@ void loop_task_queue(struct loop_task *task)
 void loop_task_cancel(struct loop_task *task)
 {
     struct loop *loop = task->loop;
+    loop_check_thread(loop);
     if (!loop_task_is_queued(task))
         return;
-    loop_check_thread(loop);
     list_remove(&task->node);
     if (--loop->tasks_queued == 0)
         uv_idle_stop(&loop->idle);
@@ -178,6 +208,13 @@ void loop_task_cancel(struct loop_task *task)
 bool loop_task_is_queued(const struct loop_task *task)
 {
     return !list_is_empty(&task->node);
+}
+
+static void poll_changes(struct loop_watch *watch)
+{
+    struct loop *loop = container_of(watch->poll.loop, struct loop, uv);
+    loop_check_thread(loop);
+    loop->is_changed = true;
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)
@@ -190,6 +227,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 int loop_watch_init(struct loop *loop, struct loop_watch *watch, int fd,
                     void (*on_ready)(struct loop_watch *watch, int events))
 {
+    loop_check_thread(loop);
     int result = uv_poll_init(&loop->uv, &watch->poll, fd);
     if (result)
         return result;
@@ -205,6 +243,7 @@ void loop_watch_set(struct loop_watch *watch, int events)
     if (events == watch->interest && stopped == !events)
         return;
     watch->interest = events;
+    poll_changes(watch);
     if (events)
         uv_poll_start(&watch->poll, events, on_poll);
     else
@@ -221,6 +260,7 @@ static void on_watch_closed(uv_handle_t *handle)
 void loop_watch_close(struct loop_watch *watch, void (*on_closed)(struct loop_watch *watch))
 {
     watch->on_closed = on_closed;
+    poll_changes(watch);
     uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
 }
 
@@ -258,6 +298,7 @@ static void timer_set(struct loop_timer *timer, uint64_t deadline_ns)
         .it_value.tv_sec = (time_t)(deadline_ns / 1000000000u),
         .it_value.tv_nsec = (long)(deadline_ns % 1000000000u),
     };
+    loop_check_thread(container_of(timer->watch.poll.loop, struct loop, uv));
     CHECK(timerfd_settime(timer->fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
 }
 

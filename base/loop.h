@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * loop: the one event loop of a machine, over libuv, and its house rules.
+ * loop: the event loop of a machine, over libuv, and its house rules.
  *
  * Callbacks enqueue; work is done once per loop turn. A `loop_task` is that "once per turn": queued
  * any number of times, it runs once, in its stage, after the poll of the turn in which it was
  * queued. A task queued again while its stage runs waits for the next turn, so nothing starves the
- * poll. Everything here belongs to the loop's thread unless its comment says otherwise.
+ * poll. Everything here belongs to the loop's thread unless its comment says otherwise. A loop may
+ * have side loops, which its thread takes for a while when it needs them (base/side_loop.h).
  *
  * Closing is asynchronous: the memory of a watch or timer may be reused only from its on_closed.
  */
@@ -13,6 +14,7 @@
 #define BASE_LOOP_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
@@ -28,10 +30,17 @@ enum loop_stage {
     LOOP_STAGE_COUNT,
 };
 
+struct side_loop;
+
 struct loop {
     uv_loop_t uv;
+    unsigned residents; /* files, and whatever else has to go before the loop may */
     /* Private. */
-    pthread_t thread;
+    _Atomic(pthread_t) thread; /* that may use it; 0: none at the moment */
+    struct side_loop *side;    /* what it is the loop of; or NULL */
+    struct list taken;         /* side loops that this one's thread has taken */
+    atomic_bool is_wanted;     /* a side loop: by the thread of its home */
+    bool is_changed;           /* what is polled: the poll does not know yet */
     uv_prepare_t prepare;
     struct list spinners; /* those that are on: base/spinner.h */
     unsigned companions, host_cpus;
@@ -61,14 +70,20 @@ void loop_run(struct loop *loop);
 /* Runs one turn; waits for an event only if `wait` and no task is queued. */
 void loop_run_once(struct loop *loop, bool wait);
 
+/* Something is to be done that no descriptor tells of: the next turn must not wait. */
+bool loop_has_work(const struct loop *loop);
 
 /* All watches and timers must be closed; runs the pending close callbacks. CHECKs that none leaked.
  */
 void loop_fini(struct loop *loop);
 
-/* CHECKs that the caller is on the loop's thread: for the choke points of every layer. */
-void loop_check_thread(const struct loop *loop);
-
+/*
+ * CHECKs that the caller is on the loop's thread: for the choke points of every layer. The thread of
+ * a side loop's home takes the side loop by it.
+ */
+void loop_check_thread(struct loop *loop);
+/* Whether the caller is on it, now. */
+bool loop_is_on_thread(const struct loop *loop);
 
 /* In the child of a fork, before anything is watched: the loop is the child's own. 0 or -errno. */
 int must_check loop_forked(struct loop *loop);

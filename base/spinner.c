@@ -3,6 +3,7 @@
 #include "base/spinner.h"
 
 #include "base/loop.h"
+#include "base/side_loop.h"
 
 #define QUICK_NS    100000u /* signals that follow each other within this are quick */
 #define WINDOW_NS   40000u  /* for which the loop waits before it sleeps */
@@ -81,15 +82,23 @@ static bool turn_all_off(struct loop *loop)
     return found;
 }
 
+/* A side loop that its home turns would keep all of the home waiting. */
+static uint64_t window_ns(const struct loop *loop)
+{
+    return loop->side && side_loop_is_taken(loop->side) ? 0 : WINDOW_NS;
+}
+
 bool spinner_run(struct loop *loop, bool is_busy)
 {
     if (list_is_empty(&loop->spinners))
         return false;
     if (is_busy)
         return poll_all(loop);
-    uint64_t deadline_ns = loop_now_ns() + WINDOW_NS;
+    uint64_t deadline_ns = loop_now_ns() + window_ns(loop);
     do {
         if (poll_all(loop))
+            return true;
+        if (atomic_load_explicit(&loop->is_wanted, memory_order_relaxed))
             return true;
         __builtin_ia32_pause();
     } while (loop_now_ns() < deadline_ns);
