@@ -14,6 +14,7 @@
 
 #define PCI_HOST_ECAM_BASE    UINT64_C(0xb0000000)
 #define PCI_HOST_ADDRESS_PORT 0xcf8
+#define PCI_HOST_PORTS        8 /* from there on */
 #define PCI_HOST_ECAM_SIZE    (UINT64_C(256) << 20)
 #define PCI_HOST_LPC_SLOT     31
 /* A guest looks at every slot of every bus that the tables name: name no more than exist. */

@@ -110,7 +110,6 @@ void pci_msix_restore(struct pci_device *device, const struct pci_saved *saved)
 
 void pci_msix_notify(struct pci_device *device, unsigned vector)
 {
-    loop_check_thread(device->pci_bus->bus->loop);
     if (vector >= device->vector_count)
         return;
     if (is_masked(device, &device->vectors[vector]))

@@ -35,7 +35,7 @@ enum blk_state {
     BLK_FREE,      /* on the free list; nothing else is valid */
     BLK_POPPED,    /* the chain is ours; nobody else knows of it */
     BLK_SUBMITTED, /* the disk works on the chain's buffers; only on_disk_done may touch it */
-    BLK_HELD,      /* failed, and on the held list; `disk` says what to submit again */
+    BLK_HELD,      /* failed, and on a list of those; `disk` says what to submit again */
 };
 
 struct blk_request {
@@ -44,6 +44,7 @@ struct blk_request {
     struct virtqueue *vq;
     struct virtqueue_chain chain;
     enum blk_state state;
+    int error;                       /* BLK_HELD: a positive errno */
     struct virtio_blk_outhdr header; /* our copy, little-endian as it came */
     struct iovec *data;              /* the chain's entries without header and status */
     unsigned data_count;
@@ -61,10 +62,10 @@ struct virtio_blk {
     struct blk_request *slots;
     struct iovec *iovs; /* IOV_MAX_A_SLOT for each slot; resident only where used */
     struct list free;
-    struct list held;
+    struct list held;      /* until virtio_blk_retry */
+    struct list undecided; /* until virtio_blk_decide */
     unsigned in_use;
-    enum virtio_blk_action (*on_error)(void *opaque, struct device *device, enum disk_op op,
-                                       int error);
+    enum virtio_blk_action (*on_error)(void *opaque, enum disk_op op, int error);
     void *on_error_opaque;
 };
 
@@ -139,10 +140,11 @@ static void fail(struct blk_request *request, int error)
     enum virtio_blk_action action = VIRTIO_BLK_REPORT;
     /* When the device is not live any more, nobody waits for the answer or for a retry. */
     if (blk->on_error && virtio_is_live(&blk->pci.virtio))
-        action = blk->on_error(blk->on_error_opaque, &blk->pci.pci.device, request->disk.op, error);
-    if (action == VIRTIO_BLK_HOLD) {
+        action = blk->on_error(blk->on_error_opaque, request->disk.op, error);
+    if (action == VIRTIO_BLK_HOLD || action == VIRTIO_BLK_ASK_AGAIN) {
         request->state = BLK_HELD;
-        list_push_back(&blk->held, &request->node);
+        request->error = error;
+        list_push_back(action == VIRTIO_BLK_HOLD ? &blk->held : &blk->undecided, &request->node);
         return;
     }
     /* A failed read may have come half way: the guest sees all of it as zeroes. */
@@ -380,9 +382,24 @@ static void on_kick(struct virtio_device *vdev, unsigned queue)
 /* Held requests need not wait for a retry that a reset makes pointless. */
 static void on_reset(struct virtio_device *vdev)
 {
+    struct virtio_blk *blk = to_blk(vdev);
     struct list *node;
-    while ((node = list_pop_front(&to_blk(vdev)->held)))
+    list_splice_back(&blk->held, &blk->undecided);
+    while ((node = list_pop_front(&blk->held)))
         finish(list_entry(node, struct blk_request, node), VIRTIO_BLK_S_IOERR, false);
+}
+
+void virtio_blk_decide(struct device *device)
+{
+    struct virtio_blk *blk = container_of(device, struct virtio_blk, pci.pci.device);
+    struct list batch, *node;
+    loop_check_thread(blk->pci.virtio.loop);
+    list_init(&batch);
+    list_splice_back(&batch, &blk->undecided);
+    while ((node = list_pop_front(&batch))) {
+        struct blk_request *request = list_entry(node, struct blk_request, node);
+        fail(request, request->error);
+    }
 }
 
 void virtio_blk_retry(struct device *device)
@@ -451,6 +468,7 @@ static void init_slots(struct virtio_blk *blk, unsigned count)
 {
     list_init(&blk->free);
     list_init(&blk->held);
+    list_init(&blk->undecided);
     blk->slot_count = count;
     blk->slots = calloc(count, sizeof(*blk->slots));
     blk->iovs = mmap(NULL, count * IOV_MAX_A_SLOT * sizeof(*blk->iovs), PROT_READ | PROT_WRITE,

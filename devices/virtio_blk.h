@@ -13,9 +13,10 @@
 
 /* What becomes of a request that the disk failed. */
 enum virtio_blk_action {
-    VIRTIO_BLK_REPORT, /* the guest gets the error */
-    VIRTIO_BLK_IGNORE, /* the guest is told that all went well; it reads zeroes */
-    VIRTIO_BLK_HOLD,   /* the request waits for virtio_blk_retry; the guest should be stopped */
+    VIRTIO_BLK_REPORT,    /* the guest gets the error */
+    VIRTIO_BLK_IGNORE,    /* the guest is told that all went well; it reads zeroes */
+    VIRTIO_BLK_HOLD,      /* the request waits for virtio_blk_retry; the guest should be stopped */
+    VIRTIO_BLK_ASK_AGAIN, /* it waits for virtio_blk_decide */
 };
 
 struct virtio_blk_options {
@@ -25,8 +26,7 @@ struct virtio_blk_options {
      * Optional; without it errors are reported. Asked while the driver waits for an answer, not
      * during a reset. `error` is a positive errno.
      */
-    enum virtio_blk_action (*on_error)(void *opaque, struct device *device, enum disk_op op,
-                                       int error);
+    enum virtio_blk_action (*on_error)(void *opaque, enum disk_op op, int error);
     void *on_error_opaque;
 };
 
@@ -38,5 +38,7 @@ int must_check virtio_blk_create(const struct virtio_pci_place *place, struct di
 
 /* Submits again, in their order, the requests that were held. Before the guest continues. */
 void virtio_blk_retry(struct device *device);
+/* Asks again, in their order, what becomes of the requests for which it was to be asked again. */
+void virtio_blk_decide(struct device *device);
 
 #endif

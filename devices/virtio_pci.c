@@ -259,6 +259,7 @@ static uint64_t on_read(void *opaque, uint64_t offset, unsigned size)
 {
     struct virtio_pci *vp = opaque;
     unsigned within = (unsigned)offset % PART_BYTES;
+    loop_check_thread(vp->virtio.loop);
     switch ((unsigned)offset - within) {
     case COMMON_AT:
         return read_common(vp, within, size);
@@ -283,6 +284,7 @@ static void on_write(void *opaque, uint64_t offset, unsigned size, uint64_t valu
 {
     struct virtio_pci *vp = opaque;
     unsigned within = (unsigned)offset % PART_BYTES;
+    loop_check_thread(vp->virtio.loop);
     switch ((unsigned)offset - within) {
     case COMMON_AT:
         write_common(vp, within, size, value);
@@ -556,6 +558,7 @@ static struct virtio_pci *from_device(const struct device *device)
 void virtio_pci_reset(struct device *device)
 {
     struct virtio_pci *vp = from_device(device);
+    loop_check_thread(vp->virtio.loop);
     pci_device_reset(&vp->pci);
     vp->dma_on = false;
     virtio_set_dma(&vp->virtio, false);
@@ -604,11 +607,20 @@ static void on_idle(struct virtio_device *vdev)
 void virtio_pci_close(struct device *device, void (*on_closed)(void *opaque), void *opaque)
 {
     struct virtio_pci *vp = from_device(device);
+    loop_check_thread(vp->virtio.loop);
     vp->closing = (struct closing){on_closed, opaque};
     for (unsigned i = 0; i < vp->virtio.queue_count; i++)
         bus_doorbell_del(vp->pci.pci_bus->bus, &vp->doorbells[i]);
     pci_unplug(&vp->pci);
     virtio_close(&vp->virtio, on_idle);
+}
+
+bool virtio_pci_is_on_its_own(const struct device *device)
+{
+    const struct virtio_pci *vp = from_device(device);
+    if (virtio_is_live(&vp->virtio))
+        return pci_msix_is_enabled(&vp->pci);
+    return vp->virtio.state < VIRTIO_STATE_LIVE;
 }
 
 bool virtio_pci_is_idle(const struct device *device)

@@ -17,7 +17,7 @@ struct virtio_pci_events;
 
 /* Where a device goes. */
 struct virtio_pci_place {
-    struct loop *loop;
+    struct loop *loop; /* of its queues; bus and configuration are the machine's */
     const struct guest_mem *mem;
     struct pci_bus *pci_bus;
     int slot;       /* -1: the first free one */
@@ -97,6 +97,12 @@ static inline struct virtio_pci *virtio_pci_of(struct virtio_device *vdev)
 
 /* No host I/O of the device touches guest memory, and no reset waits for such I/O. */
 bool virtio_pci_is_idle(const struct device *device);
+/*
+ * For a device whose place has a loop of its own (base/side_loop.h): what it does, it does there,
+ * and interrupts as messages. While this is false it must be the thread of the machine that runs
+ * it.
+ */
+bool virtio_pci_is_on_its_own(const struct device *device);
 
 /* Counters for query-stats. */
 unsigned virtio_pci_queue_count(const struct device *device);

@@ -9,11 +9,9 @@
 #include "devices/virtio_rng.h"
 #include "tests/unit/test.h"
 
-static enum virtio_blk_action on_error(void *opaque, struct device *device, enum disk_op op,
-                                       int error)
+static enum virtio_blk_action on_error(void *opaque, enum disk_op op, int error)
 {
     const struct two_drives *f = opaque;
-    (void)device;
     (void)op;
     (void)error;
     return f->on_error;

@@ -37,11 +37,9 @@ struct fixture {
     uint64_t header, data, status;
 };
 
-static enum virtio_blk_action on_error(void *opaque, struct device *device, enum disk_op op,
-                                       int error)
+static enum virtio_blk_action on_error(void *opaque, enum disk_op op, int error)
 {
     struct fixture *f = opaque;
-    assert_ptr_equal(device, f->device);
     f->policy.calls++;
     f->policy.op = op;
     f->policy.error = error;
@@ -386,6 +384,54 @@ static void test_errors_may_be_held_and_retried(void **state)
     stop(&f);
 }
 
+static void test_errors_may_be_decided_later(void **state)
+{
+    (void)state;
+    struct fixture f;
+    uint32_t used;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_ASK_AGAIN;
+    f.disk->fail = -ENOSPC;
+    uint16_t write = offer(&f, VIRTIO_BLK_T_OUT, 7, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    assert_int_equal(f.policy.calls, 1);
+    /* It is not held: nothing is submitted again. */
+    f.disk->fail = 0;
+    virtio_blk_retry(f.device);
+    fake_guest_run(&f.guest, 5);
+    assert_int_equal(fake_queue_used_index(&f.queue), 0);
+    virtio_blk_decide(f.device);
+    assert_int_equal(f.policy.calls, 2);
+    assert_int_equal(f.policy.op, DISK_WRITE);
+    assert_int_equal(f.policy.error, ENOSPC);
+    f.policy.action = VIRTIO_BLK_REPORT;
+    virtio_blk_decide(f.device);
+    assert_int_equal(fake_queue_wait(&f.queue, &used), write);
+    assert_int_equal(*status_at(&f), VIRTIO_BLK_S_IOERR);
+    virtio_blk_decide(f.device);
+    assert_int_equal(f.policy.calls, 3);
+    stop(&f);
+}
+
+static void test_a_reset_lets_go_of_undecided_requests(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f);
+    f.policy.action = VIRTIO_BLK_ASK_AGAIN;
+    f.disk->fail = -EIO;
+    offer(&f, VIRTIO_BLK_T_OUT, 0, 512);
+    fake_queue_kick(&f.queue);
+    fake_guest_run(&f.guest, 5);
+    assert_false(virtio_pci_is_idle(f.device));
+    fake_device_reset(&f.fd);
+    assert_true(virtio_pci_is_idle(f.device));
+    virtio_blk_decide(f.device);
+    assert_int_equal(f.policy.calls, 1);
+    stop(&f);
+}
+
 static void test_held_requests_and_a_disk_that_shrank(void **state)
 {
     (void)state;
@@ -717,6 +763,8 @@ int main(void)
         cmocka_unit_test(test_a_failed_read_reads_as_zeroes),
         cmocka_unit_test(test_errors_may_be_ignored),
         cmocka_unit_test(test_errors_may_be_held_and_retried),
+        cmocka_unit_test(test_errors_may_be_decided_later),
+        cmocka_unit_test(test_a_reset_lets_go_of_undecided_requests),
         cmocka_unit_test(test_held_requests_and_a_disk_that_shrank),
         cmocka_unit_test(test_reset_and_close_let_go_of_held_requests),
         cmocka_unit_test(test_configuration_and_resize),
