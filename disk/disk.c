@@ -343,22 +343,6 @@ void disk_set_resize_listener(struct disk *disk, void (*on_resize)(void *opaque)
     disk->on_resize_opaque = opaque;
 }
 
-void disk_use_io_thread(struct disk *disk)
-{
-    for (struct node *node = disk->top; node; node = node->backing) {
-        io_set_thread(node->file, disk->io_thread);
-        if (node->data_file)
-            io_set_thread(node->data_file, disk->io_thread);
-    }
-}
-
-void disk_set_io_thread(struct disk *disk, struct io_thread *thread)
-{
-    loop_check_thread(disk->loop);
-    disk->io_thread = thread;
-    disk_use_io_thread(disk);
-}
-
 void disk_release_delayed(struct disk *disk)
 {
     throttle_release(&disk->throttle);

@@ -18,7 +18,6 @@
 #include "base/loop.h"
 
 struct disk;
-struct io_thread;
 struct node;
 
 enum disk_op {
@@ -238,12 +237,20 @@ int must_check disk_add_bitmap(struct disk *disk, const char *name, uint64_t gra
  */
 void disk_expect(const struct disk *disk, uint64_t offset);
 
+/* disk_move.c: where it lives. */
+struct loop *disk_loop(const struct disk *disk);
 /*
- * The host's part of the disk's I/O is done by that thread from now on, or by the loop again
- * (NULL). Images that become part of the disk later follow. The thread counts users until they are
- * closed (disk/io_thread.h).
+ * It goes over to another loop; the caller may use both. A group of limits stays where it is.
+ * -EBUSY, and nothing has changed: it is not at rest, in what is written back, too.
  */
-void disk_set_io_thread(struct disk *disk, struct io_thread *thread);
+int must_check disk_move(struct disk *disk, struct loop *loop);
+/* Images of the chain that came from elsewhere come to the disk's loop. False: not now. */
+bool disk_gather(struct disk *disk);
+/*
+ * Nothing but requests happens on the disk: all of it is its loop's, and no job, no shared limit
+ * and no change concerns it. While that is so its loop's thread may use it alone.
+ */
+bool disk_is_alone(const struct disk *disk);
 
 /*
  * The loop's requests have their data in this memory, which stays resident until it is forgotten:

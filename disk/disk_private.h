@@ -25,7 +25,6 @@ struct disk {
     struct disk *backing; /* a view of the node below, for disk_backing */
     struct disk_cache_mode cache;
     enum disk_aio aio;
-    struct io_thread *io_thread; /* of all its files; or NULL */
     bool unmap;
     struct disk_stats stats;
     uint64_t pending; /* in flight below, or held; delayed ones are not */
@@ -59,9 +58,6 @@ void disk_admit(struct disk *disk, struct disk_request *request);
 int must_check disk_check_late(const struct node *node, const struct disk_request *request);
 /* Bitmaps of a node whose data changes. */
 void disk_mark_bitmaps(struct node *node, const struct disk_request *request);
-
-/* All images of the disk as it is now. */
-void disk_use_io_thread(struct disk *disk);
 
 /* disk_exclusive.c */
 void disk_exclusive_advance(struct loop_task *task);

@@ -74,6 +74,11 @@ struct format_ops {
     void (*set_backing)(struct node *node, const char *path, const char *format,
                         void (*on_done)(void *opaque, int result, const struct error *err),
                         void *opaque);
+    /* Nothing of the format's own is under way. Absent: as long as its files are idle. */
+    bool (*is_at_rest)(const struct node *node);
+    /* At rest: what the format has on its node's loop, but for the files, goes over. Absent: it has
+     * nothing there. */
+    void (*move)(struct node *node, struct loop *loop);
     /* No request is in flight. Writes metadata back, closes the file, frees the node (but not its
      * backing). */
     void (*close)(struct node *node, void (*on_closed)(void *opaque, int result), void *opaque);

@@ -94,7 +94,6 @@ int disk_make_views(struct disk *disk)
 /* Views only show things: without memory for them the chain looks shorter than it is. */
 static void chain_changed(struct disk *disk)
 {
-    disk_use_io_thread(disk);
     if (disk_make_views(disk))
         log_error("image '%s': no memory to show all of its chain", disk->top->path);
 }

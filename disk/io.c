@@ -13,14 +13,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/fdset.h"
 #include "base/iov.h"
+#include "base/log.h"
 #include "disk/io_host.h"
-#include "disk/io_thread.h"
 
 #define IO_ALIGNMENT_MAX 4096u
 
@@ -68,8 +69,6 @@ static void start(struct io_host *host, struct io_request *request)
     bool by_pool = request->kind == IO_TRUNCATE || (request->kind == IO_SYNC && host->no_sync);
     if (!host->ring || !as_it_is || by_pool)
         io_pool_submit(request);
-    else if (host->thread && !io_ring_keeps(host->ring, request))
-        io_thread_submit(host->thread, request);
     else
         io_ring_submit(host->ring, request);
 }
@@ -159,8 +158,7 @@ static void on_close_done(struct loop_job *job)
     struct io_host *host = container_of(job, struct io_host, closing);
     void (*on_closed)(void *) = host->on_closed;
     void *opaque = host->opaque;
-    if (host->thread)
-        io_thread_put(host->thread);
+    host->file.loop->residents--;
     if (host->ring)
         io_ring_put(host->ring);
     free(host);
@@ -296,6 +294,7 @@ int io_open(struct loop *loop, const char *path, const struct io_options *option
         free(host);
         return result;
     }
+    loop->residents++;
     *out = &host->file;
     return 0;
 }
@@ -320,16 +319,33 @@ int io_change_mode(struct io_file *file, bool direct, bool no_sync)
     return 0;
 }
 
-void io_set_thread(struct io_file *file, struct io_thread *thread)
+bool io_is_idle(const struct io_file *file)
 {
     if (file->ops != &host_ops)
-        return;
-    struct io_host *host = host_of(file);
-    if (thread)
-        io_thread_get(thread);
-    if (host->thread)
-        io_thread_put(host->thread);
-    host->thread = thread;
+        return true;
+    const struct io_host *host = container_of(file, const struct io_host, file);
+    return !host->in_flight && list_is_empty(&host->held);
+}
+
+static void move_host(struct io_host *host, struct loop *loop)
+{
+    int result = 0;
+    struct io_ring *ring = host->ring ? io_ring_get(loop, &result) : NULL;
+    if (result)
+        log_warn("an image on an I/O thread goes without io_uring: %s", strerror(-result));
+    if (host->ring)
+        io_ring_put(host->ring);
+    host->ring = ring;
+    host->file.loop->residents--;
+    loop->residents++;
+}
+
+void io_move(struct io_file *file, struct loop *loop)
+{
+    CHECK(io_is_idle(file));
+    if (file->ops == &host_ops)
+        move_host(host_of(file), loop);
+    file->loop = loop;
 }
 
 void io_submit(struct io_file *file, struct io_request *request)

@@ -20,8 +20,6 @@
 #include "base/loop.h"
 #include "disk/disk.h"
 
-struct io_thread;
-
 enum io_kind {
     IO_READ,     /* what lies past the end of the file reads as zeroes */
     IO_WRITE,    /* extends the file if need be */
@@ -91,11 +89,10 @@ int must_check io_open(struct loop *loop, const char *path, const struct io_opti
  */
 int must_check io_change_mode(struct io_file *file, bool direct, bool no_sync);
 
-/*
- * Requests submitted from now on are the thread's work, or the loop's own again (NULL). Files that
- * are not served by io_uring stay as they are.
- */
-void io_set_thread(struct io_file *file, struct io_thread *thread);
+/* No request is in flight. */
+bool io_is_idle(const struct io_file *file);
+/* An idle file goes over to another loop. Where that can have no ring the pool serves it then. */
+void io_move(struct io_file *file, struct loop *loop);
 
 void io_submit(struct io_file *file, struct io_request *request);
 /* `on_closed` may be NULL. */

@@ -7,13 +7,11 @@
 #include "disk/io.h"
 
 struct io_ring;
-struct io_thread;
 
 struct io_host {
     struct io_file file;
-    struct io_ring *ring;     /* NULL: the pool */
-    struct io_thread *thread; /* takes what the ring does not keep, where there is one; or NULL */
-    bool direct;              /* opened with O_DIRECT */
+    struct io_ring *ring; /* NULL: the pool */
+    bool direct;          /* opened with O_DIRECT */
     bool no_sync;
     uint32_t alignment; /* of offsets, lengths and memory under O_DIRECT */
     unsigned in_flight; /* requests handed to an engine */
@@ -40,10 +38,5 @@ void io_host_answer(struct io_request *request, int result);
 struct io_ring *io_ring_get(struct loop *loop, int *result);
 void io_ring_put(struct io_ring *ring);
 void io_ring_submit(struct io_ring *ring, struct io_request *request);
-/*
- * Whether a request for which there is an I/O thread had better be the ring's: the first of a loop
- * turn are, for as many bytes as the host copies while a thread would be woken.
- */
-bool io_ring_keeps(struct io_ring *ring, const struct io_request *request);
 
 #endif

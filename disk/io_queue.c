@@ -97,15 +97,13 @@ static void check_submitted(int result)
     CHECK(result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR);
 }
 
-void io_queue_submit(struct io_queue *queue, bool waits)
+void io_queue_submit(struct io_queue *queue)
 {
     struct io_uring *uring = &queue->uring;
     int result = 0;
     while (result >= 0 && !fill(queue))
         check_submitted(result = io_uring_submit(uring));
-    if (waits)
-        check_submitted(io_uring_submit_and_wait(uring, 1));
-    else if (queue->defers)
+    if (queue->defers)
         check_submitted(io_uring_submit_and_get_events(uring));
     else
         check_submitted(io_uring_submit(uring));
@@ -119,7 +117,7 @@ bool io_queue_answer(struct io_queue *queue, struct io_request **request, int *r
     *request = io_uring_cqe_get_data(cqe);
     *result = cqe->res;
     io_uring_cqe_seen(&queue->uring, cqe);
-    queue->in_kernel -= *request != NULL;
+    queue->in_kernel--;
     return true;
 }
 
@@ -128,11 +126,12 @@ void io_queue_init(struct io_queue *queue)
     list_init(&queue->queued);
 }
 
-int io_queue_start(struct io_queue *queue)
+/* The kernel defers only for one thread, for good. */
+int io_queue_start(struct io_queue *queue, bool is_shared)
 {
     const unsigned defer =
         IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
-    queue->defers = io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, defer) == 0;
+    queue->defers = !is_shared && io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, defer) == 0;
     return queue->defers ? 0 : io_uring_queue_init(IO_QUEUE_ENTRIES, &queue->uring, 0);
 }
 

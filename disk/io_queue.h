@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * io_queue: one instance of io_uring and the requests on their way into it: what the loop's ring
- * (io_uring.c) and the I/O threads (io_thread.c) have in common. It belongs to the thread that
- * started it.
- */
+/* io_queue: one instance of io_uring and the requests on their way into it. */
 #ifndef DISK_IO_QUEUE_H
 #define DISK_IO_QUEUE_H
 
@@ -28,16 +24,13 @@ struct io_queue {
 
 void io_queue_init(struct io_queue *queue);
 
-/* Opens the instance, for the calling thread. 0 or -errno. */
-int must_check io_queue_start(struct io_queue *queue);
+/* Opens the instance; `is_shared`: for other threads, too, which take turns. 0 or -errno. */
+int must_check io_queue_start(struct io_queue *queue, bool is_shared);
 
-/*
- * To the kernel, in as few calls as it should be: what is queued, as far as there is room, and what
- * the caller prepared itself. With `waits` until there is an answer.
- */
-void io_queue_submit(struct io_queue *queue, bool waits);
+/* To the kernel, in as few calls as it should be: what is queued, as far as there is room. */
+void io_queue_submit(struct io_queue *queue);
 
-/* The next answer; without a request if it is to what the caller prepared. False: there is none. */
+/* The next answer. False: there is none. */
 bool io_queue_answer(struct io_queue *queue, struct io_request **request, int *result);
 
 #endif

@@ -17,6 +17,7 @@
 
 #ifdef HAVE_IO_URING
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -24,9 +25,6 @@
 #include "base/spinner.h"
 
 #define BUFFER_MAX (UINT64_C(1) << 30) /* the kernel takes no longer ones */
-
-/* Beside a thread: what the host copies in the time that it takes to wake one. */
-#define KEPT_BYTES_MAX (128 * KIB)
 
 struct io_ring {
     struct list node; /* in rings */
@@ -36,11 +34,11 @@ struct io_ring {
     struct loop_event completed;
     struct loop_task submit;
     struct spinner spinner;
-    uint64_t kept_turn, kept_bytes; /* beside a thread, in the loop's turn of that number */
 };
 
-/* One ring for each loop, found by the loop: loops know nothing of disks. Loop thread only. */
+/* One ring for each loop, found by the loop: loops know nothing of disks. */
 static struct list rings = {&rings, &rings};
+static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void reap(struct io_ring *ring)
 {
@@ -100,7 +98,7 @@ static void on_submit(struct loop_task *task)
     struct io_ring *ring = container_of(task, struct io_ring, submit);
     ring->users++; /* a completion may close the last file */
     set_eventfd(ring, false);
-    io_queue_submit(&ring->queue, false);
+    io_queue_submit(&ring->queue);
     reap(ring);
     set_eventfd(ring, !ring->spinner.is_on);
     if (io_uring_sq_ready(&ring->queue.uring) || (ring->queue.defers && has_answers(ring)))
@@ -114,18 +112,6 @@ void io_ring_submit(struct io_ring *ring, struct io_request *request)
     loop_task_queue(&ring->submit);
 }
 
-bool io_ring_keeps(struct io_ring *ring, const struct io_request *request)
-{
-    if (ring->kept_turn != ring->loop->turns)
-        ring->kept_bytes = 0;
-    ring->kept_turn = ring->loop->turns;
-    bool is_transfer = request->kind == IO_READ || request->kind == IO_WRITE;
-    if (!is_transfer || request->bytes > KEPT_BYTES_MAX - ring->kept_bytes)
-        return false;
-    ring->kept_bytes += request->bytes;
-    return true;
-}
-
 static void on_event_closed(struct loop_event *event)
 {
     free(container_of(event, struct io_ring, completed));
@@ -134,7 +120,7 @@ static void on_event_closed(struct loop_event *event)
 /* Undoes itself on failure, freeing the ring. */
 static int ring_start(struct io_ring *ring, struct loop *loop)
 {
-    int result = io_queue_start(&ring->queue);
+    int result = io_queue_start(&ring->queue, loop->side);
     if (result) {
         free(ring);
         return result;
@@ -163,19 +149,24 @@ static struct io_ring *ring_create(struct loop *loop, int *result)
     io_queue_init(&ring->queue);
     loop_task_init(loop, &ring->submit, LOOP_STAGE_SUBMIT, on_submit);
     spinner_init(&ring->spinner, loop, poll_ring, on_turned);
+    pthread_mutex_lock(&rings_lock);
     list_push_back(&rings, &ring->node);
+    pthread_mutex_unlock(&rings_lock);
     return ring;
 }
 
 static struct io_ring *find_ring(const struct loop *loop)
 {
+    struct io_ring *found = NULL;
+    pthread_mutex_lock(&rings_lock);
     list_for_each(node, &rings)
     {
         struct io_ring *ring = list_entry(node, struct io_ring, node);
         if (ring->loop == loop)
-            return ring;
+            found = ring;
     }
-    return NULL;
+    pthread_mutex_unlock(&rings_lock);
+    return found;
 }
 
 struct io_ring *io_ring_get(struct loop *loop, int *result)
@@ -231,7 +222,9 @@ void io_ring_put(struct io_ring *ring)
     CHECK(!ring->queue.in_kernel && list_is_empty(&ring->queue.queued));
     loop_task_cancel(&ring->submit);
     spinner_fini(&ring->spinner);
+    pthread_mutex_lock(&rings_lock);
     list_remove(&ring->node);
+    pthread_mutex_unlock(&rings_lock);
     forget_memory(ring);
     io_uring_queue_exit(&ring->queue.uring);
     loop_event_close(&ring->completed, on_event_closed);
@@ -252,13 +245,6 @@ void io_ring_put(struct io_ring *ring)
 }
 
 void io_ring_submit(struct io_ring *ring, struct io_request *request)
-{
-    (void)ring;
-    (void)request;
-    UNREACHABLE("built without io_uring");
-}
-
-bool io_ring_keeps(struct io_ring *ring, const struct io_request *request)
 {
     (void)ring;
     (void)request;

@@ -47,6 +47,7 @@ int throttle_group_create(struct loop *loop, const char *name, struct throttle_g
         return result;
     }
     group->timer.opaque = group;
+    group->loop = loop;
     *out = group;
     return 0;
 }

@@ -15,7 +15,7 @@ MAY_INCLUDE = {
     "netbackends": {"base"},
     "devices": {"base", "disk/disk.h", "netbackends/net.h"},
     "vmm": {"base", "devices", "netbackends", "disk/disk.h", "disk/dirty.h",
-            "disk/histogram.h", "disk/io_thread.h", "disk/throttle.h"},
+            "disk/histogram.h", "disk/throttle.h"},
     "vmm/block": {"base", "disk"},
     "vmm/boot": {"base", "devices", "vmm/accel.h", "vmm/config.h", "vmm/memory.h"},
     "vmm/chardev": {"base", "devices/char.h", "vmm/config.h"},

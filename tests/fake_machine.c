@@ -364,6 +364,11 @@ const struct net_filter *machine_read_filter(const struct machine *machine, unsi
     return machine->config->nics[index].has_device ? &machine->filter : NULL;
 }
 
+void machine_take_io_threads(struct machine *machine)
+{
+    (void)machine;
+}
+
 pid_t machine_io_thread_id(const struct machine *machine, unsigned index)
 {
     CHECK(machine->config->guest.io_threads[index]);

@@ -257,7 +257,7 @@ def proof(tally):
     for words in (["--32"], ["--set", "vex", "--32"]):
         run_command(tally, f"soft_fuzz {' '.join(words)}: 2 million instructions",
                     ["build/tests/soft_fuzz", *words, "--cases", "2000000"], 600)
-    for name in ("tsan_soft_smp", "tsan_soft_lapic", "tsan_io_thread"):
+    for name in ("tsan_soft_smp", "tsan_soft_lapic", "tsan_side_loop", "tsan_disk_move"):
         run_cmocka(tally, BUILD / "tests" / name,
                    {"TSAN_OPTIONS": "suppressions=tests/tsan.supp"})
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as workers:

@@ -30,13 +30,16 @@ static void tell(struct machine *machine, const struct machine_block_error *erro
         listener->on_block_error(listener->opaque, error);
 }
 
-enum virtio_blk_action disk_policy_on_error(void *opaque, struct device *device, enum disk_op op,
-                                            int error)
+enum virtio_blk_action disk_policy_on_error(void *opaque, enum disk_op op, int error)
 {
     static const char *const names[] = {
         [VIRTIO_BLK_REPORT] = "report", [VIRTIO_BLK_IGNORE] = "ignore", [VIRTIO_BLK_HOLD] = "stop"};
     struct disk_policy *policy = opaque;
     struct machine *machine = policy->machine;
+    if (!loop_is_on_thread(machine->loop)) {
+        machine_call_home(machine, policy->drive);
+        return VIRTIO_BLK_ASK_AGAIN;
+    }
     const struct config_disk *config = &machine->config->disks[policy->drive];
     bool is_read = op == DISK_READ;
     enum virtio_blk_action action = choose(is_read ? config->rerror : config->werror, error);
@@ -47,7 +50,6 @@ enum virtio_blk_action disk_policy_on_error(void *opaque, struct device *device,
         log_limited("drive '%s': a %s failed (%s) and the guest stops: mend the cause, then let it "
                     "go on with 'cont'",
                     config->id, is_read ? "read" : "write", strerror(error));
-    policy->device = device;
     policy->held_error = error;
     lifecycle_io_error(machine);
     return action;

@@ -14,13 +14,12 @@ struct machine;
 struct disk_policy {
     struct machine *machine;
     unsigned drive;
-    struct device *device; /* whose requests are held */
+    struct device *device; /* the drive's; NULL: there is none */
     int held_error;        /* the errno for which requests wait for the machine to continue, or 0 */
 };
 
 /* virtio_blk_options.on_error; `opaque` is the struct disk_policy. */
-enum virtio_blk_action disk_policy_on_error(void *opaque, struct device *device, enum disk_op op,
-                                            int error);
+enum virtio_blk_action disk_policy_on_error(void *opaque, enum disk_op op, int error);
 
 /* The machine continues: submits again what was held. */
 void disk_policy_retry(struct machine *machine);

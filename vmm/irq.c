@@ -28,11 +28,15 @@ static struct machine_route *to_machine_route(struct irq_route *route)
     return (struct machine_route *)route;
 }
 
+/*
+ * On the thread of a side loop there is nothing to push: the machine's does not let go of the loop
+ * before it has.
+ */
 static void flush_routes(struct irq *irq)
 {
     struct accel_route table[GSI_MAX];
     unsigned count = 0;
-    if (!irq->routes_dirty)
+    if (!loop_is_on_thread(irq->flush.loop) || !irq->routes_dirty)
         return;
     irq->routes_dirty = false;
     for (unsigned gsi = 0; gsi < GSI_MAX; gsi++)
@@ -159,6 +163,11 @@ void irq_init(struct irq *irq, struct loop *loop, struct accel_vm *vm)
 void irq_fini(struct irq *irq)
 {
     loop_task_cancel(&irq->flush);
+}
+
+bool irq_is_settled(const struct irq *irq)
+{
+    return !irq->routes_dirty;
 }
 
 void irq_set_pins(struct irq *irq, const struct irq_pins *pins)

@@ -39,6 +39,9 @@ void irq_fini(struct irq *irq);
 /* Once PIC and IOAPIC exist. */
 void irq_set_pins(struct irq *irq, const struct irq_pins *pins);
 
+/* The accelerator has the routes as they are: no message is about to get another. */
+bool irq_is_settled(const struct irq *irq);
+
 /* The IOAPIC's pin now sends this message (for the EOIs that KVM reports); address 0: none. */
 void irq_set_ioapic_route(struct irq *irq, unsigned pin, uint64_t address, uint32_t data);
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "devices/pci_host.h"
 #include "devices/virtio_pci.h"
 #include "netbackends/net.h"
 #include "vmm/machine_block.h"
@@ -49,6 +50,7 @@ static struct lifecycle_op *enqueue(struct machine *machine, enum lifecycle_kind
     struct lifecycle_op *op = calloc(1, sizeof(*op));
     CHECK(op);
     loop_check_thread(machine->loop);
+    machine_take_io_threads(machine);
     *op = (struct lifecycle_op){.kind = kind, .cause = cause, .on_done = on_done, .opaque = opaque};
     list_push_back(&machine->lifecycle.ops, &op->node);
     loop_task_queue(&machine->lifecycle.step);
@@ -267,6 +269,7 @@ static void on_step(struct loop_task *task)
 {
     struct machine *machine = container_of(task, struct machine, lifecycle.step);
     struct list *ops = &machine->lifecycle.ops;
+    machine_take_io_threads(machine);
     while (!list_is_empty(ops)) {
         struct lifecycle_op *op = list_entry(ops->next, struct lifecycle_op, node);
         if (op->kind != LIFECYCLE_CONT && !machine_is_loaded(machine))
@@ -304,10 +307,21 @@ static void do_access(struct machine *machine, enum bus_space space, uint64_t ad
     }
 }
 
+/* May reach a device that lives on an I/O thread, through its registers or its configuration. */
+static bool may_be_pci(const struct accel_exit *exit)
+{
+    if (exit->reason == ACCEL_EXIT_MMIO)
+        return true;
+    return exit->reason == ACCEL_EXIT_PIO && exit->pio.port >= PCI_HOST_ADDRESS_PORT &&
+           exit->pio.port < PCI_HOST_ADDRESS_PORT + PCI_HOST_PORTS;
+}
+
 static void answer_exit(void *opaque, struct vcpu *vcpu, const struct accel_exit *exit)
 {
     struct machine *machine = opaque;
     (void)vcpu;
+    if (may_be_pci(exit))
+        machine_take_io_threads(machine);
     switch (exit->reason) {
     case ACCEL_EXIT_PIO:
         for (uint32_t i = 0; i < exit->pio.count; i++)

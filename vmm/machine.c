@@ -19,7 +19,6 @@
 #include "vmm/cpu_model.h"
 #include "vmm/drive_format.h"
 #include "vmm/machine_block.h"
-#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/machine_throttle.h"
 #include "vmm/netdev.h"
@@ -180,7 +179,7 @@ static int open_disks(struct machine *machine, struct error *err)
         struct disk_options options = config->disks[i].options;
         int result = options.format ? 0 : drive_format_tell(options.path, &options.format, err);
         if (!result)
-            result = disk_open(machine->loop, &options, &machine->disks[i], err);
+            result = disk_open(machine_drive_loop(machine, i), &options, &machine->disks[i], err);
         if (result)
             return result;
         const struct config_disk *disk = &config->disks[i];
@@ -282,6 +281,13 @@ static int make_accelerator(struct machine *machine, struct error *err)
     return 0;
 }
 
+static void register_memory(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        machine->has_pinned_memory |= disk_register_memory(
+            machine_drive_loop(machine, i), machine->memory.host, machine->memory.size);
+}
+
 static int make_memory(struct machine *machine, struct error *err)
 {
     const struct vm_config *config = machine->config;
@@ -293,8 +299,7 @@ static int make_memory(struct machine *machine, struct error *err)
     machine->memory.guest.opaque = machine;
     /* Registered pages are pinned: only where they are there anyway, and nobody takes any away. */
     if (config->mem_prealloc && !config->guest.balloon.is_present)
-        machine->has_pinned_memory =
-            disk_register_memory(machine->loop, machine->memory.host, machine->memory.size);
+        register_memory(machine);
     return memory_map(&machine->memory, machine->vm, err);
 }
 
@@ -388,18 +393,19 @@ static const struct {
     int (*make)(struct machine *machine, struct error *err);
 } parts[] = {
     {"chardevs", open_chardevs},     {"throttle groups", machine_make_throttle_groups},
+    {"I/O loops", machine_make_io_loops},
     {"disks", open_disks},           {"disk jobs", machine_make_block},
     {"network", open_backends},      {"accelerator", make_accelerator},
     {"memory", make_memory},         {"kernel or firmware", open_boot},
     {"processors", make_cpus},       {"IOAPIC and PIC", make_interrupt_chips},
     {"PIT and RTC", make_clocks},    {"ACPI, i8042 and pvpanic", make_power_management},
     {"serial port", make_serial},    {"PCI host", make_pci_host},
-    {"hot-plug", hotplug_make},      {"I/O threads", machine_make_io_threads},
-    {"virtio-blk", machine_make_disks},
+    {"hot-plug", hotplug_make},      {"virtio-blk", machine_make_disks},
     {"virtio-net", machine_make_nics}, {"virtio-rng", machine_make_rngs},
     {"balloon, ports and memory devices", machine_make_guest},
     {"fw_cfg", machine_make_fw_cfg},
     {"boot state", machine_set_up_boot},
+    {"I/O threads", machine_start_io_threads},
     {"vCPU threads", start_threads},
 };
 

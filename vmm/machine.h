@@ -89,6 +89,12 @@ struct machine_listener {
 int must_check machine_create(struct loop *loop, struct vm_config *config, struct machine **out,
                               struct error *err);
 
+/*
+ * The disks and devices of I/O threads belong to the caller for the rest of the loop's turn: before
+ * anything of them is looked at or changed.
+ */
+void machine_take_io_threads(struct machine *machine);
+
 void machine_set_listener(struct machine *machine, const struct machine_listener *listener);
 
 /* Tells clients of an event by its name in QMP, which qmp_schema.c knows. Takes `data` over. */

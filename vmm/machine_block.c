@@ -74,6 +74,11 @@ int machine_block_check_unused(struct machine *machine, struct disk *disk, struc
     return block_release_disk(machine->block, disk, err);
 }
 
+bool machine_block_is_busy(const struct machine *machine)
+{
+    return machine->block && block_is_busy(machine->block);
+}
+
 bool machine_block_exports(const struct machine *machine, const struct disk *disk)
 {
     return block_exports_disk(machine->block, disk);

@@ -17,6 +17,8 @@ void machine_block_command(struct machine *machine, const char *name, const json
 int must_check machine_block_check_unused(struct machine *machine, struct disk *disk,
                                           struct error *err);
 
+/* A job, an export or a command is under way. */
+bool machine_block_is_busy(const struct machine *machine);
 bool machine_block_exports(const struct machine *machine, const struct disk *disk);
 /* A node of any image in use has that name. */
 bool machine_block_has_node(struct machine *machine, const char *name);

@@ -152,6 +152,7 @@ static void close_next_device(void *opaque)
 void machine_close(struct machine *machine, void (*on_closed)(void *opaque), void *opaque)
 {
     CHECK(machine->cpus_parked == machine->cpu_count);
+    machine_take_io_threads(machine);
     machine_release_delayed(machine);
     hotplug_end_openings(machine);
     machine->closing = (struct closing){on_closed, opaque};

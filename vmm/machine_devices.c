@@ -43,20 +43,22 @@ unsigned machine_add_pci_device(struct machine *machine, struct device *device,
 int machine_plug_disk(struct machine *machine, unsigned index, struct error *err)
 {
     const struct config_disk *config = &machine->config->disks[index];
-    const struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
+    struct virtio_pci_place place = machine_place(machine, config->qdev_id, config->pci_slot);
     struct disk_policy *policy = &machine->disk_policies[index];
     *policy = (struct disk_policy){.machine = machine, .drive = index};
     const struct virtio_blk_options options = {.serial = config->serial,
                                                .queue_count = config->queue_count,
                                                .on_error = disk_policy_on_error,
                                                .on_error_opaque = policy};
-    struct device *device;
-    int result = virtio_blk_create(&place, machine->disks[index], &options, &device, err);
+    int result = machine_place_disk(machine, index, err);
     if (result)
         return result;
-    machine_place_disk_io(machine, index);
+    place.loop = machine_drive_loop(machine, index);
+    result = virtio_blk_create(&place, machine->disks[index], &options, &policy->device, err);
+    if (result)
+        return result;
     machine->disk_slots[index] =
-        machine_add_pci_device(machine, device, hotplug_drive_removed, index);
+        machine_add_pci_device(machine, policy->device, hotplug_drive_removed, index);
     return 0;
 }
 

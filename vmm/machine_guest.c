@@ -227,6 +227,7 @@ bool machine_resize_console(struct machine *machine, const char *chardev, unsign
 static bool make_usable(void *opaque, uint64_t usable_bytes)
 {
     struct machine_mem_device *mem = opaque;
+    machine_take_io_threads(mem->machine); /* they look at the memory map */
     return mem_region_extend(&mem->region, usable_bytes) == 0;
 }
 
@@ -283,6 +284,7 @@ static int make_mem(struct machine *machine, unsigned index, uint64_t gpa, struc
 {
     const struct config_mem *config = &machine->config->guest.mems[index];
     struct machine_mem_device *mem = &machine->guest.mems[index];
+    machine_take_io_threads(machine); /* they look at the memory map */
     int result = mem_region_init(&mem->region, machine->vm, &machine->memory.guest,
                                  MACHINE_MEM_SLOT + index * MEM_REGION_SLOTS, gpa,
                                  config->size_bytes, backing_path(machine, config->memdev), err);

@@ -26,6 +26,7 @@
 #include "vmm/irq.h"
 #include "vmm/machine.h"
 #include "vmm/machine_guest_private.h"
+#include "vmm/machine_io_threads.h"
 #include "vmm/memory.h"
 #include "vmm/nic_addresses.h"
 #include "vmm/vcpu.h"
@@ -119,7 +120,7 @@ struct machine {
     struct chardev *chardevs[CONFIG_CHARDEV_MAX];
     struct disk **disks; /* DRIVE_MAX; NULL: the entry is free */
     struct disk_policy *disk_policies; /* by drive */
-    struct io_thread *io_threads[CONFIG_IO_THREAD_MAX]; /* by place in the config */
+    struct machine_io_thread io_threads[CONFIG_IO_THREAD_MAX]; /* by place in the config */
     void (*on_io_threads_closed)(struct machine *machine);
     struct throttle_groups throttle_groups;
     struct throttle_group *throttle_objects[CONFIG_THROTTLE_MAX]; /* by place in the config */

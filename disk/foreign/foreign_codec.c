@@ -48,6 +48,11 @@ struct foreign_codecs *foreign_codecs_create(struct loop *loop)
     return codecs;
 }
 
+void foreign_codecs_move(struct foreign_codecs *codecs, struct loop *loop)
+{
+    codecs->loop = loop;
+}
+
 void foreign_codecs_destroy(struct foreign_codecs *codecs)
 {
     for (unsigned i = 0; codecs && i < CODECS; i++) {

@@ -13,6 +13,8 @@ struct foreign_codecs;
 /* NULL if there is no memory. */
 struct foreign_codecs *foreign_codecs_create(struct loop *loop);
 void foreign_codecs_destroy(struct foreign_codecs *codecs);
+/* Nothing is being unpacked. */
+void foreign_codecs_move(struct foreign_codecs *codecs, struct loop *loop);
 
 /*
  * The unpacked grain of a PACKED extent in *plain, until the loop's next turn. 0, -errno, or

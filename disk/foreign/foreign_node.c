@@ -239,6 +239,26 @@ static void foreign_node_close(struct node *node, void (*on_closed)(void *opaque
     foreign_close(owner->foreign, on_foreign_closed, owner);
 }
 
+static bool foreign_is_at_rest(const struct node *node)
+{
+    const struct foreign *foreign = container_of(node, const struct foreign_node, node)->foreign;
+    for (uint32_t i = 0; i < foreign->file_count; i++)
+        if (!io_is_idle(foreign->files[i].file))
+            return false;
+    return true;
+}
+
+/* The first file is the node's own, and has been moved. */
+static void foreign_move(struct node *node, struct loop *loop)
+{
+    struct foreign_node *owner = foreign_node_of(node);
+    struct foreign *foreign = owner->foreign;
+    foreign->loop = loop;
+    for (uint32_t i = 1; i < foreign->file_count; i++)
+        io_move(foreign->files[i].file, loop);
+    foreign_codecs_move(owner->codecs, loop);
+}
+
 static int refuse_writing(const struct disk_options *options, const char *format, struct error *err)
 {
     return error_set(err, EROFS,
@@ -292,6 +312,8 @@ static int open_as(const struct format_ops *ops, struct loop *loop, struct io_fi
         .open = open_##stem,                                                                       \
         .submit = foreign_submit,                                                                  \
         .resize = foreign_resize,                                                                  \
+        .is_at_rest = foreign_is_at_rest,                                                          \
+        .move = foreign_move,                                                                      \
         .close = foreign_node_close,                                                               \
     };
 

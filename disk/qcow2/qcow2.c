@@ -214,7 +214,7 @@ static int open_image(struct qcow2 *q, const struct disk_options *options, struc
     if (!result)
         result = qcow2_keeper_open(q, options->snapshot == NULL, err);
     if (!result)
-        qcow2_idle_init(q, options); /* last, because it must be closed */
+        qcow2_idle_init(q, options); /* last, because it must be undone */
     return result;
 }
 
@@ -259,8 +259,7 @@ static void on_file_closed(void *opaque)
         io_close(data_file, on_file_closed, q);
         return;
     }
-    if (qcow2_idle_close(q, on_file_closed))
-        return;
+    qcow2_idle_fini(q);
     void (*on_closed)(void *, int) = q->close.on_closed;
     void *owner = q->close.opaque;
     int result = q->close.result;
@@ -331,6 +330,20 @@ static void qcow2_close(struct node *node, void (*on_closed)(void *opaque, int r
     qcow2_settle(q, on_settled_to_close);
 }
 
+static bool qcow2_is_at_rest(const struct node *node)
+{
+    const struct qcow2 *q = container_of(node, const struct qcow2, node);
+    return list_is_empty(&q->active) && !q->copy.running && !q->live && qcow2_flush_is_idle(q) &&
+           qcow2_release_is_idle(q);
+}
+
+static void qcow2_move(struct node *node, struct loop *loop)
+{
+    struct qcow2 *q = qcow2_of(node);
+    qcow2_flush_move(q, loop);
+    qcow2_idle_move(q);
+}
+
 const struct format_ops qcow2_format = {
     .name = "qcow2",
     .has_status = true,
@@ -345,6 +358,8 @@ const struct format_ops qcow2_format = {
     .snapshot_count = qcow2_live_count,
     .snapshot_get = qcow2_live_get,
     .freeze = qcow2_freeze,
+    .is_at_rest = qcow2_is_at_rest,
+    .move = qcow2_move,
     .set_backing = qcow2_set_backing,
     .close = qcow2_close,
 };

@@ -117,12 +117,10 @@ struct qcow2_new_table {
 
 /* qcow2_idle.c: times in loop_now_ns(), UINT64_MAX for never. */
 struct qcow2_idle {
-    struct loop_timer timer;
-    bool has_timer;
+    struct loop_timer *timer; /* NULL: there is none */
     uint32_t writeback_ms;
     uint64_t interval_ns;
     uint64_t writeback_ns, clean_ns;
-    void (*on_closed)(void *opaque);
 };
 
 enum qcow2_op_state {
@@ -520,6 +518,10 @@ void qcow2_flush_request(struct qcow2 *q, struct disk_request *request);
 void qcow2_flush_wait(struct qcow2 *q, struct qcow2_waiter *waiter);
 void qcow2_flush_want(struct qcow2 *q);
 bool qcow2_flush_is_clean(const struct qcow2 *q);
+/* No cycle runs or is about to. */
+bool qcow2_flush_is_idle(const struct qcow2 *q);
+/* Idle: what runs on the loop goes over. */
+void qcow2_flush_move(struct qcow2 *q, struct loop *loop);
 
 /* qcow2_data_file.c */
 int must_check qcow2_data_file_open(struct qcow2 *q, const struct disk_options *options,
@@ -530,8 +532,9 @@ bool qcow2_data_file_resize(struct qcow2 *q,
 
 /* qcow2_idle.c */
 void qcow2_idle_init(struct qcow2 *q, const struct disk_options *options);
-/* False if there is nothing to close. */
-bool qcow2_idle_close(struct qcow2 *q, void (*on_closed)(void *opaque));
+void qcow2_idle_fini(struct qcow2 *q);
+/* The node has another loop now. */
+void qcow2_idle_move(struct qcow2 *q);
 void qcow2_idle_dirty(struct qcow2 *q);  /* something waits for writeback */
 void qcow2_idle_freed(struct qcow2 *q);  /* and with it, space that goes back to the host */
 void qcow2_idle_loaded(struct qcow2 *q); /* a table came into the cache */

@@ -553,13 +553,23 @@ static void on_start(struct loop_task *task)
     step(q);
 }
 
+bool qcow2_flush_is_idle(const struct qcow2 *q)
+{
+    return q->flush.state == QCOW2_FLUSH_IDLE && !loop_task_is_queued(&q->flush.start);
+}
+
+void qcow2_flush_move(struct qcow2 *q, struct loop *loop)
+{
+    loop_task_init(loop, &q->flush.start, LOOP_STAGE_COMPLETE, on_start);
+}
+
 void qcow2_flush_init(struct qcow2 *q)
 {
     list_init(&q->flush.waiting);
     list_init(&q->flush.served);
     list_init(&q->flush.callbacks);
     list_init(&q->flush.called);
-    loop_task_init(q->node.loop, &q->flush.start, LOOP_STAGE_COMPLETE, on_start);
+    qcow2_flush_move(q, q->node.loop);
 }
 
 void qcow2_flush_fini(struct qcow2 *q)

@@ -6,6 +6,7 @@
  *
  * One timer serves both, and is armed only while there is something that it would do.
  */
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/bytes.h"
@@ -19,15 +20,15 @@ static void arm(struct qcow2_idle *idle)
 {
     uint64_t next = MIN(idle->writeback_ns, idle->clean_ns);
     if (next == UINT64_MAX)
-        loop_timer_disarm(&idle->timer);
+        loop_timer_disarm(idle->timer);
     else
-        loop_timer_arm(&idle->timer, next);
+        loop_timer_arm(idle->timer, next);
 }
 
 static void want_writeback(struct qcow2 *q, uint64_t delay_ms)
 {
     struct qcow2_idle *idle = &q->idle;
-    if (!idle->has_timer || !idle->writeback_ms)
+    if (!idle->timer || !idle->writeback_ms)
         return;
     uint64_t at = loop_now_ns() + delay_ms * NS_PER_MS;
     if (at >= idle->writeback_ns)
@@ -49,7 +50,7 @@ void qcow2_idle_freed(struct qcow2 *q)
 void qcow2_idle_loaded(struct qcow2 *q)
 {
     struct qcow2_idle *idle = &q->idle;
-    if (!idle->has_timer || !idle->interval_ns || idle->clean_ns != UINT64_MAX)
+    if (!idle->timer || !idle->interval_ns || idle->clean_ns != UINT64_MAX)
         return;
     idle->clean_ns = loop_now_ns() + idle->interval_ns;
     arm(idle);
@@ -57,7 +58,7 @@ void qcow2_idle_loaded(struct qcow2 *q)
 
 static void on_expired(struct loop_timer *timer)
 {
-    struct qcow2 *q = container_of(timer, struct qcow2, idle.timer);
+    struct qcow2 *q = timer->opaque;
     struct qcow2_idle *idle = &q->idle;
     uint64_t now = loop_now_ns();
     if (now >= idle->writeback_ns) {
@@ -72,29 +73,45 @@ static void on_expired(struct loop_timer *timer)
     arm(idle);
 }
 
+/* Without a timer a flush of the guest does what it would have done. */
+static void make_timer(struct qcow2 *q)
+{
+    if (!q->idle.writeback_ms && !q->idle.interval_ns)
+        return;
+    struct loop_timer *timer = malloc(sizeof(*timer));
+    if (!timer || loop_timer_init(q->node.loop, timer, on_expired)) {
+        free(timer);
+        return;
+    }
+    timer->opaque = q;
+    q->idle.timer = timer;
+}
+
 void qcow2_idle_init(struct qcow2 *q, const struct disk_options *options)
 {
     struct qcow2_idle *idle = &q->idle;
     idle->writeback_ns = idle->clean_ns = UINT64_MAX;
     idle->writeback_ms = options->read_only ? 0 : options->idle_writeback_ms;
     idle->interval_ns = (uint64_t)options->cache_clean_s * 1000 * NS_PER_MS;
-    /* Without a timer a flush of the guest does what it would have done. */
-    if (idle->writeback_ms || idle->interval_ns)
-        idle->has_timer = !loop_timer_init(q->node.loop, &idle->timer, on_expired);
+    make_timer(q);
 }
 
 static void on_timer_closed(struct loop_timer *timer)
 {
-    struct qcow2 *q = container_of(timer, struct qcow2, idle.timer);
-    q->idle.on_closed(q);
+    free(timer);
 }
 
-bool qcow2_idle_close(struct qcow2 *q, void (*on_closed)(void *opaque))
+void qcow2_idle_fini(struct qcow2 *q)
 {
-    if (!q->idle.has_timer)
-        return false;
-    q->idle.has_timer = false;
-    q->idle.on_closed = on_closed;
-    loop_timer_close(&q->idle.timer, on_timer_closed);
-    return true;
+    if (q->idle.timer)
+        loop_timer_close(q->idle.timer, on_timer_closed);
+    q->idle.timer = NULL;
+}
+
+void qcow2_idle_move(struct qcow2 *q)
+{
+    qcow2_idle_fini(q);
+    make_timer(q);
+    if (q->idle.timer)
+        arm(&q->idle);
 }

@@ -8,7 +8,7 @@
 #include "tests/unit/test.h"
 #include "vmm/machine_private.h"
 
-static unsigned stops, retries, told;
+static unsigned stops, retries, told, calls_home;
 static struct device *retried;
 static struct machine_block_error last;
 
@@ -24,6 +24,13 @@ void virtio_blk_retry(struct device *device)
     retries++;
 }
 
+void machine_call_home(struct machine *machine, unsigned drive)
+{
+    (void)machine;
+    assert_int_equal(drive, 1);
+    calls_home++;
+}
+
 static void on_block_error(void *opaque, const struct machine_block_error *error)
 {
     (void)opaque;
@@ -36,6 +43,7 @@ struct fixture {
     struct vm_config config;
     struct disk_policy policies[2];
     struct machine machine;
+    struct loop loop; /* only asked whose it is */
     struct device device;
 };
 
@@ -46,16 +54,18 @@ static void start(struct fixture *f, enum config_on_error werror, enum config_on
     f->config.disks = f->drives;
     f->config.disk_count = 2;
     f->machine.config = &f->config;
+    f->machine.loop = &f->loop;
+    f->loop.thread = pthread_self();
     f->machine.disk_policies = f->policies;
     f->machine.lifecycle.listener.on_block_error = on_block_error;
-    f->policies[1] = (struct disk_policy){.machine = &f->machine, .drive = 1};
-    stops = retries = told = 0;
+    f->policies[1] = (struct disk_policy){.machine = &f->machine, .drive = 1, .device = &f->device};
+    stops = retries = told = calls_home = 0;
     retried = NULL;
 }
 
 static enum virtio_blk_action fail_one(struct fixture *f, enum disk_op op, int error)
 {
-    return disk_policy_on_error(&f->policies[1], &f->device, op, error);
+    return disk_policy_on_error(&f->policies[1], op, error);
 }
 
 static void test_policies(void **state)
@@ -124,6 +134,23 @@ static void test_retry_once_for_all_that_is_held(void **state)
     assert_int_equal(retries, 1);
 }
 
+/* An I/O thread must not decide: what a failure means to the machine is the machine's affair. */
+static void test_an_io_thread_asks_the_machine(void **state)
+{
+    (void)state;
+    struct fixture f;
+    start(&f, ON_ERROR_STOP, ON_ERROR_REPORT);
+    f.loop.thread = 0;
+    assert_int_equal(fail_one(&f, DISK_WRITE, EIO), VIRTIO_BLK_ASK_AGAIN);
+    assert_int_equal(fail_one(&f, DISK_READ, EIO), VIRTIO_BLK_ASK_AGAIN);
+    assert_int_equal(calls_home, 2);
+    assert_int_equal(told + stops + f.policies[1].held_error, 0);
+    f.loop.thread = pthread_self();
+    assert_int_equal(fail_one(&f, DISK_WRITE, EIO), VIRTIO_BLK_HOLD);
+    assert_int_equal(fail_one(&f, DISK_READ, EIO), VIRTIO_BLK_REPORT);
+    assert_int_equal(calls_home, 2);
+}
+
 static void test_nobody_listens(void **state)
 {
     (void)state;
@@ -140,6 +167,7 @@ int main(void)
         cmocka_unit_test(test_policies),
         cmocka_unit_test(test_everything_but_reads_is_a_write),
         cmocka_unit_test(test_retry_once_for_all_that_is_held),
+        cmocka_unit_test(test_an_io_thread_asks_the_machine),
         cmocka_unit_test(test_nobody_listens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,6 +108,7 @@ static int make_device(struct blk_driver *driver, struct error *err)
 {
     struct fake_guest *guest = driver->guest;
     struct virtio_pci_place place = fake_guest_place(guest, "bench");
+    place.loop = driver->run.loop;
     const struct virtio_blk_options options = {.queue_count = driver->run.options->queues};
     int result = virtio_blk_create(&place, driver->run.disk, &options, &driver->device, err);
     if (result)

@@ -73,6 +73,7 @@ int blk_threads_run(struct blk_thread *threads, unsigned count, struct error *er
         while (!threads[i].is_finished)
             loop_run_once(&threads[i].driver->guest->loop, true);
         CHECK(pthread_join(threads[i].thread, NULL) == 0);
+        path_stop(&threads[i].driver->run);
         loop_event_close(&threads[i].finished, NULL);
     }
     return 0;

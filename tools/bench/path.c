@@ -9,7 +9,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
-#include "disk/io_thread.h"
+#include "base/side_loop.h"
 
 #define NULL_DISK_BYTES GIB
 
@@ -27,9 +27,9 @@ static uint64_t clock_ns(clockid_t clock)
 /* Of a thread that others made, of which only the id is known. */
 static uint64_t io_thread_cpu_ns(const struct path_run *run)
 {
-    if (!run->io_thread)
+    if (!run->side)
         return 0;
-    return clock_ns((clockid_t)(~(unsigned)io_thread_id(run->io_thread) << 3 | THREAD_CPU_CLOCK));
+    return clock_ns((clockid_t)(~(unsigned)side_loop_thread_id(run->side) << 3 | THREAD_CPU_CLOCK));
 }
 
 /* splitmix64 */
@@ -57,21 +57,32 @@ static int open_disk(struct path_run *run, struct error *err)
     return disk_open(run->loop, &disk_options, &run->disk, err);
 }
 
-static int give_io_thread(struct path_run *run, struct error *err)
+static bool stays(void *opaque)
 {
+    const struct path_run *run = opaque;
+    return !run->is_under_way;
+}
+
+static int make_loop(struct path_run *run, struct error *err)
+{
+    const struct side_loop_options options = {.name = "IO disk", .stays = stays, .opaque = run};
+    run->home = run->loop;
     if (!run->options->has_io_threads)
         return 0;
-    int result = io_thread_create(run->loop, "disk", &run->io_thread, err);
+    int result = side_loop_create(run->home, &options, &run->side);
     if (!result)
-        disk_set_io_thread(run->disk, run->io_thread);
-    return result;
+        result = side_loop_start(run->side);
+    if (result)
+        return error_set_errno(err, -result, "cannot start an I/O thread");
+    run->loop = side_loop_of(run->side);
+    return 0;
 }
 
 int path_open(struct path_run *run, struct error *err)
 {
     const struct path_options *options = run->options;
-    int result = open_disk(run, err);
-    result = result ? result : give_io_thread(run, err);
+    int result = make_loop(run, err);
+    result = result ? result : open_disk(run, err);
     if (result)
         return result;
     uint64_t size = disk_size_bytes(run->disk);
@@ -93,12 +104,18 @@ int path_open(struct path_run *run, struct error *err)
 
 void path_begin(struct path_run *run)
 {
+    run->is_under_way = true;
     run->began_turns = run->loop->turns;
     run->began_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     run->began_io_thread_ns = io_thread_cpu_ns(run);
     run->began_process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     run->began_ns = loop_now_ns();
     run->ends_ns = run->began_ns + run->options->seconds * UINT64_C(1000000000);
+}
+
+void path_stop(struct path_run *run)
+{
+    run->is_under_way = false;
 }
 
 void path_take_driver_cpu(struct path_run *run)
@@ -190,23 +207,24 @@ static int verify(struct path_run *run, struct error *err)
     return result;
 }
 
-static void on_io_thread_closed(void *opaque)
+static void on_loop_closed(void *opaque)
 {
     *(bool *)opaque = true;
 }
 
-static void close_io_thread(struct path_run *run)
+static void close_loop(struct path_run *run)
 {
-    bool is_closed = !run->io_thread;
-    if (run->io_thread)
-        io_thread_close(run->io_thread, on_io_thread_closed, &is_closed);
+    bool is_closed = !run->side;
+    if (run->side)
+        side_loop_close(run->side, on_loop_closed, &is_closed);
     while (!is_closed)
-        loop_run_once(run->loop, true);
+        loop_run_once(run->home, true);
 }
 
 int path_end(struct path_run *run, struct error *err)
 {
     int result = 0;
+    loop_check_thread(run->loop);
     path_take_figures(run);
     if (run->failure)
         result = error_set_errno(err, -run->failure, "%s: a request failed", run->image);
@@ -214,7 +232,7 @@ int path_end(struct path_run *run, struct error *err)
         result = verify(run, err);
     free(run->written);
     int closed = disk_close_wait(run->disk);
-    close_io_thread(run);
+    close_loop(run);
     if (!result && closed)
         result = error_set_errno(err, -closed, "%s: closing failed", run->image);
     return result;

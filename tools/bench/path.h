@@ -4,8 +4,8 @@
  * the virtio-blk device with a driver's side in memory before it.
  *
  * A run keeps `depth` requests in flight for `seconds`. Everything happens on one loop's thread,
- * the driver's share included; CPU time of that thread, of I/O threads and of all others (pool,
- * kernel workers) is told apart.
+ * the driver's share included, unless a driver has a thread and a disk a side loop of its own; CPU
+ * time of these and of all other threads (pool, kernel workers) is told apart.
  */
 #ifndef TOOLS_BENCH_PATH_H
 #define TOOLS_BENCH_PATH_H
@@ -34,7 +34,7 @@ struct path_options {
     bool is_mixed;       /* reads and writes, by `read_percent` */
     bool is_check;       /* the options are looked at, nothing runs */
     bool is_registered;  /* the driver's memory is registered with io_uring */
-    bool has_io_threads; /* every disk of ours has one of its own */
+    bool has_io_threads; /* every disk of ours has a loop of its own; kick only */
     unsigned read_percent;
     unsigned disks;  /* at once, each with its own device, driver and depth; virtio only */
     unsigned queues; /* of a disk, over which its depth is spread; virtio only */
@@ -60,14 +60,17 @@ struct path_result {
     struct histogram latency_ns;
 };
 
+struct side_loop;
+
 /* The state of a run that both paths share. */
 struct path_run {
     const struct path_options *options;
     struct path_result *result;
-    struct loop *loop;
+    struct loop *loop, *home; /* the disk's, and this thread's: mostly the same */
+    struct side_loop *side;   /* whose `loop` is then; or NULL */
+    bool is_under_way;        /* from path_begin to path_stop */
     const char *image;
     struct disk *disk;
-    struct io_thread *io_thread; /* or NULL */
     uint64_t blocks, next_block, random;
     uint8_t *written; /* by block, if it verifies */
     uint64_t began_ns, ends_ns, began_cpu_ns, began_process_ns, began_turns;
@@ -94,6 +97,8 @@ int must_check path_run_net(const struct path_options *options, struct path_resu
 /* path.c: the steps of a run. */
 int must_check path_open(struct path_run *run, struct error *err);
 void path_begin(struct path_run *run);
+/* No request is in flight any more. */
+void path_stop(struct path_run *run);
 /* On the driver's own thread, at its end. */
 void path_take_driver_cpu(struct path_run *run);
 bool path_is_over(const struct path_run *run);
@@ -103,7 +108,7 @@ bool path_next_is_write(struct path_run *run);
 void path_fill(const struct path_run *run, uint64_t offset, void *to);
 void path_record(struct path_run *run, uint64_t offset, uint64_t started_ns, int result);
 void path_take_figures(struct path_run *run);
-/* No request is in flight. Takes the figures, verifies, closes the disk and its thread. */
+/* No request is in flight. Takes the figures, verifies, closes the disk and its loop. */
 int must_check path_end(struct path_run *run, struct error *err);
 
 /* null_io.c: a disk of `size_bytes` that answers at once, in the loop's next turn. */

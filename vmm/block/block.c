@@ -287,6 +287,12 @@ static void on_nbd_closed(void *opaque)
     block_check_closed(block);
 }
 
+bool block_is_busy(const struct block *block)
+{
+    return block->calls || block->closing_disks || block->is_closing || block->nbd ||
+           !list_is_empty(&block->jobs.list) || !list_is_empty(&block->exports);
+}
+
 void block_close(struct block *block, void (*on_closed)(void *opaque), void *opaque)
 {
     block->is_closing = true;

@@ -43,6 +43,8 @@ void block_run(struct block *block, const char *command, const json_t *arguments
                block_done_fn *done, void *opaque);
 /* The disk goes away: what serves it to others stops using it. -EBUSY: a job does. */
 int must_check block_release_disk(struct block *block, struct disk *disk, struct error *err);
+/* A job, an export or a command is under way. */
+bool block_is_busy(const struct block *block);
 /* It is served to others. */
 bool block_exports_disk(const struct block *block, const struct disk *disk);
 /* A node of that name is in use, at whatever place of a chain. */

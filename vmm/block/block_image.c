@@ -106,9 +106,8 @@ int block_image_check(const struct block_image *image, struct error *err)
     return 0;
 }
 
-int block_image_open(struct block *block, const struct block_making *making,
-                     const struct disk *like, const struct block_image *image, struct disk **out,
-                     struct error *err)
+int block_image_open(const struct block_making *making, const struct disk *like,
+                     const struct block_image *image, struct disk **out, struct error *err)
 {
     const struct disk_options options = {
         .path = image->path,
@@ -121,7 +120,7 @@ int block_image_open(struct block *block, const struct block_making *making,
     };
     int result = block_making_check(making, image, err);
     if (!result)
-        result = disk_open(block->loop, &options, out, err);
+        result = disk_open(disk_loop(like), &options, out, err);
     if (!result && image->node_name)
         disk_set_node_name(*out, image->node_name);
     return result;

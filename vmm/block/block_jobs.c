@@ -228,7 +228,7 @@ int block_take_target(struct block *block, const json_t *args, const struct bloc
                       const struct block_image *image, struct job_options *job, struct error *err)
 {
     if (image->path)
-        return block_image_open(block, making, job->disk, image, &job->target, err);
+        return block_image_open(making, job->disk, image, &job->target, err);
     job->target = block_find_root(block, block_text(args, "target"), err);
     if (!job->target)
         return -ENODEV;

@@ -84,9 +84,9 @@ int must_check block_image_open_empty(struct loop *loop, const char *path, bool 
 int must_check block_image_sync(struct io_file *file, const char *path, bool is_new,
                                 struct error *err);
 /* After its making. */
-int must_check block_image_open(struct block *block, const struct block_making *making,
-                                const struct disk *like, const struct block_image *image,
-                                struct disk **out, struct error *err);
+int must_check block_image_open(const struct block_making *making, const struct disk *like,
+                                const struct block_image *image, struct disk **out,
+                                struct error *err);
 
 /* block_making.c: on_done later; the file is this command's until block_making_end. */
 int must_check block_making_start(struct block *block, const struct block_image *image,

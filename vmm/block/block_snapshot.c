@@ -74,8 +74,7 @@ static int prepare_sync(struct block_action *action, struct error *err)
     int result = describe_sync(action, &image, err);
     if (result)
         return result;
-    return block_image_open(action->block, action->making, action->disk, &image, &action->overlay,
-                            err);
+    return block_image_open(action->making, action->disk, &image, &action->overlay, err);
 }
 
 static int prepare_overlay(struct block_action *action, struct error *err)

@@ -493,7 +493,11 @@ static const struct qmp_command table[] = {
      qmp_query_hotpluggable_cpus,
      "[HotpluggableCPU]",
      {{0}}},
-    {"query-iothreads", "The threads for disk I/O.", qmp_query_iothreads, "[IOThreadInfo]", {{0}}},
+    {"query-iothreads",
+     "The threads with loops for disks and their devices.",
+     qmp_query_iothreads,
+     "[IOThreadInfo]",
+     {{0}}},
     {"query-jobs",
      "The jobs and how far they are, in the newer shape.",
      qmp_block,
@@ -754,7 +758,13 @@ void commands_run(struct control *control, const char *name, json_t *arguments,
                               .on_done = on_done,
                               .opaque = opaque};
     list_init(&call->node);
-    command->run(call);
+    commands_start(call);
+}
+
+void commands_start(struct qmp_call *call)
+{
+    machine_take_io_threads(call->control->machine);
+    call->command->run(call);
 }
 
 void commands_answer_quits(struct control *control)

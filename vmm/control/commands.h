@@ -75,6 +75,8 @@ char *commands_check(const struct qmp_command *command, json_t *arguments, const
 char *commands_check_entry(const struct qmp_command *command, json_t *entry, const char *list,
                            size_t index);
 
+/* The arguments fit. */
+void commands_start(struct qmp_call *call);
 /* Runs a command for somebody who is no client; on_done once, maybe at once. */
 void commands_run(struct control *control, const char *name, json_t *arguments,
                   commands_done_fn *on_done, void *opaque);

@@ -167,6 +167,7 @@ static struct hmp_call *start_call(struct control *control, const char *line, un
 
 static void run_call(struct hmp_call *call)
 {
+    machine_take_io_threads(call->control->machine);
     if (!split_words(call))
         fprintf(call->out, "unterminated string\r\n");
     else if (call->word_count)

@@ -254,7 +254,7 @@ const struct hmp_command hmp_infos[] = {
     {"cpus", NULL, "the CPUs and their threads", hmp_info_cpus},
     {"hotpluggable-cpus", NULL, "CPUs that are there or may be plugged in",
      hmp_info_hotpluggable_cpus},
-    {"iothreads", NULL, "the threads for disk I/O", info_io_threads},
+    {"iothreads", NULL, "the threads with loops for disks and their devices", info_io_threads},
     {"kvm", NULL, "whether KVM runs the guest", info_kvm},
     {"mem", NULL, "the ranges that the current CPU's page tables map", hmp_info_mem},
     {"memdev", NULL, "the memory backends", hmp_info_memdev},

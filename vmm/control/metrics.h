@@ -22,6 +22,6 @@ int must_check metrics_create(struct loop *loop, struct machine *machine, const 
 void metrics_close(struct metrics *metrics, void (*on_closed)(void *opaque), void *opaque);
 
 /* The text; the caller frees it. NULL: no memory. */
-char *metrics_text(const struct machine *machine, size_t *length);
+char *metrics_text(struct machine *machine, size_t *length);
 
 #endif

@@ -151,8 +151,9 @@ static void put_stat(void *opaque, const char *group, const char *name, uint64_t
     fprintf(out, "\",name=\"%s\"} %" PRIu64 "\n", name, value);
 }
 
-char *metrics_text(const struct machine *machine, size_t *length)
+char *metrics_text(struct machine *machine, size_t *length)
 {
+    machine_take_io_threads(machine);
     char *text = NULL;
     FILE *out = open_memstream(&text, length);
     if (!out)

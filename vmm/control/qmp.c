@@ -169,7 +169,7 @@ static void run_command(struct control_client *client, const char *name, json_t 
     list_init(&call->node);
     session->call = call;
     client->is_busy = true;
-    command->run(call);
+    commands_start(call);
 }
 
 /* The next request comes a turn later, so a client that sends many does not hold the loop. */

@@ -129,6 +129,7 @@ static void remove_device(struct machine *machine, unsigned number)
 static void on_slot_ejected(void *opaque, unsigned number)
 {
     struct machine *machine = opaque;
+    machine_take_io_threads(machine);
     if (machine->hotplug.slots[number].device)
         remove_device(machine, number);
 }

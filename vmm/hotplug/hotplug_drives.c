@@ -14,7 +14,6 @@
 #include "vmm/drive_format.h"
 #include "vmm/hotplug/hotplug_private.h"
 #include "vmm/machine_block.h"
-#include "vmm/machine_io_threads.h"
 #include "vmm/machine_private.h"
 #include "vmm/machine_throttle.h"
 #include "vmm/options/file_nodes.h"
@@ -118,8 +117,6 @@ void hotplug_drive_removed(struct machine *machine, unsigned index)
     config->is_attached = false;
     config->boot_rank = 0;
     config->io_thread = 0;
-    if (machine->disks[index])
-        machine_place_disk_io(machine, index);
 }
 
 static void on_refused_closed(void *opaque, int result)

@@ -152,7 +152,7 @@ int machine_object_add(struct machine *machine, struct keyval *list, struct erro
     int thread = result ? -1 : options_find_io_thread(guest, keyval_get(list, "id"));
     int group = result ? -1 : options_find_throttle_group(guest, keyval_get(list, "id"));
     if (thread >= 0) {
-        result = machine_start_io_thread(machine, (unsigned)thread, err);
+        result = machine_add_io_thread(machine, (unsigned)thread, err);
         if (result)
             forget(&guest->io_threads[thread]);
     } else if (group >= 0) {
@@ -184,7 +184,7 @@ int machine_object_del(struct machine *machine, const char *id, struct error *er
         return error_set(err, ENOENT, "object '%s' not found", id);
     if ((rng >= 0 && rng_is_used(machine, rng)) ||
         (backend >= 0 && options_memory_backend_is_used(guest, id)) ||
-        (thread >= 0 && machine_io_thread_is_used(machine, (unsigned)thread)) ||
+        (thread >= 0 && machine_free_io_thread(machine, (unsigned)thread)) ||
         (group >= 0 && machine_throttle_group_is_used(machine, (unsigned)group)))
         return error_set(err, EBUSY, "object '%s' is in use, can not be deleted", id);
     if (rng >= 0) {
