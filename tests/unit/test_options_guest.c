@@ -117,6 +117,15 @@ static void test_io_threads(void **state)
     assert_int_equal(config.disks[0].io_thread, 2);
     assert_int_equal(config.disks[1].io_thread, 1);
     assert_int_equal(config.disks[2].io_thread, 0);
+    /* The pool tells the loop that asked it. */
+    take("-kernel k -object iothread,id=io -drive if=none,id=d,file=d,aio=threads "
+         "-device virtio-blk-pci,drive=d,iothread=io "
+         "-blockdev driver=file,node-name=f,filename=e,aio=threads "
+         "-blockdev driver=raw,file=f,node-name=e -device virtio-blk-pci,drive=e,iothread=io");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(config.disks[i].options.aio, DISK_AIO_THREADS);
+        assert_int_equal(config.disks[i].io_thread, 1);
+    }
 }
 
 static void test_throttle_groups(void **state)
@@ -164,23 +173,17 @@ static void test_bad_io_threads(void **state)
     refuse("-kernel k -object iothread,id=1a", "Parameter 'id' expects an identifier");
     refuse("-kernel k -object iothread,id=a -object rng-random,id=a", "duplicate property 'a'");
     refuse("-kernel k -object rng-random,id=a -object iothread,id=a", "duplicate property 'a'");
-    refuse("-kernel k -object iothread,id=a,poll-max-ns=32768", "does not poll; leave it out");
-    refuse("-kernel k -object iothread,id=a,poll-grow=2", "does not poll; leave it out");
+    refuse("-kernel k -object iothread,id=a,poll-max-ns=32768", "as it sees fit; leave it out");
+    refuse("-kernel k -object iothread,id=a,poll-grow=2", "as it sees fit; leave it out");
     refuse("-kernel k -object iothread,id=a,aio-max-batch=8", "one batch; leave it out");
-    refuse("-kernel k -object iothread,id=a,thread-pool-max=8", "no pool; leave it out");
+    refuse("-kernel k -object iothread,id=a,thread-pool-max=8",
+           "one pool for all of evisor; leave it out");
     refuse("-kernel k -object iothread,id=a,color=red", "'color' is not known");
     refuse("-kernel k -drive if=none,id=d,file=d -device virtio-blk-pci,drive=d,iothread=io",
            "there is no -object iothread with id=io; add -object iothread,id=io");
     refuse("-kernel k -object rng-random,id=r -drive if=none,id=d,file=d "
            "-device virtio-blk-pci,drive=d,iothread=r",
            "there is no -object iothread with id=r");
-    refuse("-kernel k -object iothread,id=io -drive if=none,id=d,file=d,aio=threads "
-           "-device virtio-blk-pci,drive=d,iothread=io",
-           "leave aio= or iothread= out");
-    refuse(
-        "-kernel k -object iothread,id=io -blockdev driver=file,node-name=f,filename=d,aio=threads "
-        "-blockdev driver=raw,file=f,node-name=d -device virtio-blk-pci,drive=d,iothread=io",
-        "leave aio= or iothread= out");
     refuse("-kernel k -object iothread,id=io -device virtio-balloon-pci,iothread=io",
            "leave it out");
     char line[1024] = "-kernel k";

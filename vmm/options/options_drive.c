@@ -528,11 +528,6 @@ int options_drive_device(struct config_disk *disk, const struct keyval *device, 
     disk->queue_count = (unsigned)queues;
     if (boot_index != UINT64_MAX)
         disk->boot_rank = (unsigned)boot_index + 1;
-    if (!result && disk->io_thread && disk->options.aio == DISK_AIO_THREADS)
-        result = error_set(err, ENOTSUP,
-                           "%s: an I/O thread works by io_uring, not by the drive's aio=threads: "
-                           "leave aio= or iothread= out",
-                           device->option);
     return result ? result : set_serial(disk, device, err);
 }
 

@@ -43,11 +43,14 @@ static const struct keyval_known memory_known[] = {
     {"hugetlb", "off", "use memory-backend-file with mem-path= a mounted hugetlbfs"},
     {0}};
 
-static const char no_polling[] = "the thread waits for the kernel and does not poll; leave it out";
+static const char no_polling[] = "the thread polls as it sees fit; leave it out";
 static const char no_batches[] = "what a turn of the loop brings is one batch; leave it out";
-static const char no_pool[] = "the thread has the kernel's io_uring and no pool; leave it out";
+static const char no_pool[] = "aio=threads has one pool for all of evisor; leave it out";
 
-/* What these values say is what the thread does in any case. */
+/*
+ * What a thread does in any case; but poll-max-ns=0 forbids a polling that takes CPUs from others,
+ * and base/spinner.h polls only where it takes none.
+ */
 static const struct keyval_known io_thread_known[] = {{"qom-type", NULL, NULL},
                                                       {"id", NULL, NULL},
                                                       {"poll-max-ns", "0", no_polling},

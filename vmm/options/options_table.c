@@ -208,8 +208,9 @@ const struct option_entry option_table[] = {
      "A source for virtio-rng-pci,rng=ID, which is the host's getrandom in any case; the memory of "
      "a virtio-mem-pci,memdev=ID or, by -machine memory-backend=ID, the guest's own, from a file or "
      "a folder such as a mounted hugetlbfs if wanted, all of it at the start with prealloc=on; a "
-     "thread that does the host's part of the I/O of disks with iothread=ID, beside the one loop; "
-     "limits, in the words of throttling.*, for the drives with throttling.group=ID.",
+     "thread with an event loop of its own, for disks with iothread=ID and their devices (while "
+     "jobs run, images are exported or limits are set for one of them, the first thread turns that "
+     "loop, too); limits, in the words of throttling.*, for the drives with throttling.group=ID.",
      option_object, NULL, NULL},
     {"add-fd", "fd=NUMBER,set=NUMBER[,opaque=TEXT]",
      "Puts a descriptor that evisor was started with into a set: /dev/fdset/SET then stands for it "
