@@ -194,12 +194,9 @@ static int check(const struct path_options *options, bool has_queue)
         wrong = "--verify compares what --write has written to an image";
     else if (options->is_mixed && options->is_write)
         wrong = "--read-percent mixes reads and writes: leave --write out";
-    else if (options->has_io_threads &&
-             (options->sockets[0] || strcmp(options->format, "null") == 0))
-        wrong =
-            "an I/O thread is for an image of ours: leave --iothreads out, or take --format raw";
     else if (options->has_io_threads && options->is_registered)
-        wrong = "memory is registered with the loop's ring alone: leave --iothreads out";
+        wrong = "memory is registered with the ring of one loop: leave --iothreads or --registered "
+                "out";
     if (wrong)
         fprintf(stderr, "evisor-bench: %s\n", wrong);
     return wrong ? 1 : 0;
@@ -217,6 +214,17 @@ static int check_net(const struct path_options *options)
     if (wrong)
         fprintf(stderr, "evisor-bench: %s\n", wrong);
     return wrong ? 1 : 0;
+}
+
+/* Where a driver shares the loop's thread it would keep a loop of the disk's own at home. */
+static int check_io_threads(const struct path_options *options, const struct path *path)
+{
+    if (!options->has_io_threads || path->run == path_run_kick)
+        return 0;
+    fprintf(stderr,
+            "evisor-bench: only 'kick' has drivers and disks on threads of their own: measure "
+            "'kick', or leave --iothreads out\n");
+    return 1;
 }
 
 /* The clocks are read one after the other: without other threads this may be below 0. */
@@ -276,6 +284,8 @@ int main(int argc, char **argv)
         if (letter == '?' || set_option(&options, &long_options[index], optarg))
             return 1;
     bool is_net = path->run == path_run_net;
+    if (check_io_threads(&options, path))
+        return 1;
     if (is_net ? check_net(&options) : check(&options, path->has_queue))
         return 1;
     if (options.is_check)

@@ -28,7 +28,7 @@ EPILOG = """examples:
   evisor-bench disk --format qcow2 --write --verify
   evisor-bench kick --disks 4 --random     four disks on one loop; is it the limit?
   evisor-bench kick --disks 4 --random --iothreads
-                                           the same, and with an I/O thread for each disk
+                                           the same, and with a loop for each disk
   evisor-bench kick --vs qemu --depth 1,4,16,32 --random --plot curve.svg
   evisor-bench net --backend null --direction both --packet 64
   evisor-bench guest --accel soft          fio and iperf3 in a stock guest, beside QEMU
@@ -110,8 +110,8 @@ def add_disk_options(command, name):
     if has_device:
         command.add_argument("--disks", type=positive, default=None, metavar="N",
                              help="disks at once, each with its own image, device and depth, all "
-                             "on one loop; beside a loop for each, and QEMU with an I/O thread for "
-                             "each (default 1)")
+                             "on one loop; beside as many processes with a disk each, and QEMU with "
+                             "an I/O thread for each (default 1)")
         command.add_argument("--queues", type=positive, default=1, metavar="N",
                              help="virtqueues of a disk, over which its depth is spread (default 1)")
     command.add_argument("--read-percent", type=positive, default=None, metavar="N",
@@ -121,8 +121,9 @@ def add_disk_options(command, name):
              "direct": "O_DIRECT"}
     if name != "nbd":
         flags["verify"] = "read back what was written"
-        flags["iothreads"] = ("also evisor with an I/O thread for each disk, which does the host's "
-                              "part of its requests; its CPU time is told by itself")
+    if name == "kick":
+        flags["iothreads"] = ("also evisor with each disk and its device on a loop of their own "
+                              "(-object iothread), whose threads' CPU time is told by itself")
     if has_device:
         flags["registered"] = "the guest's memory is registered with io_uring, as by -mem-prealloc"
     for flag, text in flags.items():
@@ -245,12 +246,9 @@ def check_disk(options):
     if options.registered and options.format == "null":
         raise packages.Failure("there is no io_uring below the format null to register memory with: "
                                "leave --registered out, or use raw")
-    if options.iothreads and options.format == "null":
-        raise packages.Failure("there is no I/O below the format null for a thread to do: leave "
-                               "--iothreads out, or use raw")
     if options.iothreads and options.registered:
-        raise packages.Failure("memory is registered with the loop's io_uring, not with those of "
-                               "threads: leave --iothreads or --registered out")
+        raise packages.Failure("memory is registered with the io_uring of one loop: leave "
+                               "--iothreads or --registered out")
     if options.vs == "qemu" and options.format == "null":
         raise packages.Failure("QEMU is not driven without an image: leave --vs out, or use raw")
     if options.queues > QUEUES_MAX:

@@ -4,8 +4,8 @@ path: the disk paths without a guest: the engine, and the engine behind virtio-b
 
 The peers: fio's io_uring engine on the same file without any VMM; qemu-img bench for the engine;
 for virtio-blk with the driver on a thread of its own, QEMU's storage daemon by vhost-user. Several
-disks at once are on one loop here, and each has an I/O thread of its own there; with --iothreads
-also here, beside the one loop without them.
+disks at once are on one loop here, and each has an I/O thread of its own there. With --iothreads
+each disk and its device also have a loop and a thread of their own here, beside the one loop.
 """
 
 import concurrent.futures
@@ -130,7 +130,7 @@ class AsRaw(Ours):
 
 
 class IoThreads(Ours):
-    """The one loop, with a thread for each disk that does the host's part of its I/O."""
+    """Each disk and its device on a loop of their own, which a thread turns."""
     name = "evisor iothreads"
 
     def __init__(self, kind, options, depth, images):
@@ -138,9 +138,9 @@ class IoThreads(Ours):
         self.command.append("--iothreads")
 
 
-class LoopEach(Ours):
-    """What loops of their own would give: as many processes at once, each with one of the disks."""
-    name = "a loop each"
+class ProcessEach(Ours):
+    """As many processes at once, each with one of the disks: what loops that share nothing give."""
+    name = "a process each"
 
     def __init__(self, kind, options, depth, images):  # pylint: disable=super-init-not-called
         alone = [["--format", options.format, *each("--image", images[index:index + 1])]
@@ -195,15 +195,15 @@ def can_be_raw(options):
 
 
 def ours(kind, options, depth, images):
-    """This tree's path; with I/O threads where asked for, of qcow2 also without the format, of
-    several disks also apart."""
+    """This tree's path; with a loop for each disk where asked for, of qcow2 also without the format,
+    of several disks also in processes of their own."""
     found = [Ours(kind, options, depth, images)]
     if options.iothreads:
         found.append(IoThreads(kind, options, depth, images))
     if can_be_raw(options):
         found.append(AsRaw(kind, options, depth, images))
     if options.disks > 1 and options.vs != "none":
-        found.append(LoopEach(kind, options, depth, images))
+        found.append(ProcessEach(kind, options, depth, images))
     return found
 
 
@@ -412,31 +412,37 @@ TURNS = {"loop-turns": "loop turns", "kicks": "kicks", "interrupts": "interrupts
 
 
 def turns(raw):
-    """For 1,000 operations; and the share of the time that its loop was on a CPU."""
+    """For 1,000 operations. Of one loop also its turns, and the share of the time that it was on a
+    CPU."""
     thousands = max(raw["operations"], 1) / 1000
-    return {**{key: raw[key] / thousands for key in TURNS},
-            "loop-busy": raw["loop-cpu-ns"] / max(raw["elapsed-ns"], 1)}
+    is_one = not raw["iothread-cpu-ns"]
+    found = {key: raw[key] / thousands for key in TURNS if is_one or key != "loop-turns"}
+    if is_one:
+        found["loop-busy"] = raw["loop-cpu-ns"] / max(raw["elapsed-ns"], 1)
+    return found
 
 
-def raw_of_one_loop(results):
-    """What the last run of each that has one loop of ours counted."""
+def raw_of_one_process(results):
+    """What the last run of each that is one process of ours counted."""
     last = {name: results[name][-1]["raw"] for name in (OURS, IoThreads.name) if results.get(name)}
     return {name: raw for name, raw in last.items() if raw}
 
 
 def turn_lines(results):
-    for name, raw in raw_of_one_loop(results).items():
+    for name, raw in raw_of_one_process(results).items():
         found = turns(raw)
-        yield (f"  {name:16} for 1,000 operations: " + ", ".join(
-            f"{found[key]:.0f} {text}" for key, text in TURNS.items())
-            + f"; its loop was busy for {100 * found['loop-busy']:.0f} % of the time")
+        line = f"  {name:16} for 1,000 operations: " + ", ".join(
+            f"{found[key]:.0f} {text}" for key, text in TURNS.items() if key in found)
+        if "loop-busy" in found:
+            line += f"; its loop was busy for {100 * found['loop-busy']:.0f} % of the time"
+        yield line
 
 
 def details(results):
     """What the JSON form tells beside the rates."""
     found = {name: {"cpu-ns-per-operation": split(got)} for name, got in results.items()
              if split(got)}
-    for name, raw in raw_of_one_loop(results).items():
+    for name, raw in raw_of_one_process(results).items():
         found[name]["per-1000-operations"] = turns(raw)
     return found
 
