@@ -6,13 +6,18 @@ import subprocess
 import pytest
 
 
-@pytest.fixture
-def guest(start, diskless, evisor_img, tmp_path):
+@pytest.fixture(params=["the machine's loop", "an I/O thread"])
+def guest(request, start, diskless, evisor_img, tmp_path):
     """guest(*arguments, path=, append=): a shell with a raw disk of 64 MiB as /dev/vda."""
+    device = "virtio-blk-pci,drive=d0"
+    if request.param == "an I/O thread":
+        device += ",iothread=io0"
+
     def begin(*arguments, path=tmp_path / "data.raw", append="", options=""):
         evisor_img("create", "-f", "raw", path, "64M")
         machine = start(diskless, "-nic", "none", "-device", "virtio-rng-pci",
-                        "-drive", f"file={path},format=raw,if=virtio,id=d0{options}", *arguments,
+                        "-drive", f"file={path},format=raw,if=none,id=d0{options}",
+                        "-object", "iothread,id=io0", "-device", device, *arguments,
                         append=append)
         machine.expect("GUEST-INIT", 120)
         machine.check("until [ -b /dev/vda ]; do sleep 0.1; done")
