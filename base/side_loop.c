@@ -162,6 +162,17 @@ static bool stays(const struct side_loop *side)
     return !side->thread_id || (options->stays && options->stays(options->opaque));
 }
 
+/* One that was asked may have taken another. */
+static bool all_have_settled(const struct loop *home)
+{
+    list_for_each(node, &home->taken)
+    {
+        if (!list_entry(node, struct side_loop, node)->has_settled)
+            return false;
+    }
+    return true;
+}
+
 bool side_loops_settle(struct loop *home)
 {
     bool is_busy = false;
@@ -183,7 +194,7 @@ bool side_loops_settle(struct loop *home)
         }
     }
     keep_alive(home);
-    return is_busy;
+    return is_busy || !all_have_settled(home);
 }
 
 void side_loops_turn(struct loop *home)

@@ -28,7 +28,8 @@ struct side_loop;
 
 struct side_loop_options {
     const char *name; /* of the thread; Linux keeps 15 characters */
-    /* Asked at the end of each turn in which the home has the loop. NULL: never. */
+    /* Asked at the end of each turn in which the home has the loop; may take others. NULL: never.
+     */
     bool (*stays)(void *opaque);
     /* The home has the loop, for which side_loop_call_home was called. NULL: that is not. */
     void (*on_called)(void *opaque);

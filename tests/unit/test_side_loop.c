@@ -30,6 +30,7 @@ struct party {
     struct loop_event event;
     struct loop_job job;
     bool stays;       /* what the home answers */
+    bool takes_other; /* and asks the second party's loop about, which it takes */
     bool keeps_busy;  /* the task and the event start themselves again */
     bool calls_home;  /* the task does */
     bool closes;      /* the task closes the loop; it runs at home */
@@ -131,7 +132,10 @@ static void on_work_done(struct loop_job *job)
 
 static bool stays(void *opaque)
 {
-    return ((struct party *)opaque)->stays;
+    const struct party *party = opaque;
+    if (party->takes_other)
+        loop_check_thread(f.second.loop);
+    return party->stays;
 }
 
 static void on_called(void *opaque)
@@ -488,6 +492,24 @@ static void test_two_of_one_home(void **state)
     stop_keeping_busy(second);
 }
 
+/* Whoever is asked may look at another loop, which would be nobody's if the home slept now. */
+static void test_one_that_was_taken_by_asking_goes_again(void **state)
+{
+    struct party *first = &f.first, *second = &f.second;
+    (void)state;
+    open_party(second);
+    start(first);
+    start(second);
+    first->takes_other = true;
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        loop_check_thread(first->loop);
+        loop_run_once(&f.home, true);
+        loop_event_signal(&second->event);
+        check_ran_on_thread(second, i);
+    }
+    first->takes_other = false;
+}
+
 static uint64_t cpu_ns_of(pthread_t thread)
 {
     clockid_t clock;
@@ -723,6 +745,7 @@ int main(void)
         side_test(test_it_comes_home_and_goes_again),
         side_test(test_the_thread_calls_home),
         side_test(test_two_of_one_home),
+        side_test(test_one_that_was_taken_by_asking_goes_again),
         side_test(test_who_has_nothing_to_do_sleeps),
         side_test(test_the_home_sleeps_while_the_thread_works),
         side_test(test_who_takes_it_knows_the_time),
