@@ -47,6 +47,8 @@ static int move_all(struct disk *disk, struct loop *loop)
 {
     loop_check_thread(disk->loop);
     loop_check_thread(loop);
+    for (const struct node *node = disk->top; node; node = node->backing)
+        loop_check_thread(node->loop);
     if (!is_at_rest(disk))
         return -EBUSY;
     move_nodes(disk, loop);

@@ -19,20 +19,26 @@ static bool is_still(const struct machine *machine)
            !machine_block_is_busy(machine);
 }
 
-/* What a job left elsewhere comes here first. */
 static bool is_on_its_own(const struct machine *machine, unsigned drive)
 {
-    struct disk *disk = machine->disks[drive];
     const struct device *device = machine->disk_policies[drive].device;
-    return disk_gather(disk) && disk_is_alone(disk) &&
-           (!device || virtio_pci_is_on_its_own(device));
+    return disk_is_alone(machine->disks[drive]) && (!device || virtio_pci_is_on_its_own(device));
+}
+
+/* While images that a job left on other loops cannot follow their disk, all loops are needed. */
+static bool are_whole(const struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->config->disk_count; i++)
+        if (machine->disks[i] && !disk_gather(machine->disks[i]))
+            return false;
+    return true;
 }
 
 static bool stays(void *opaque)
 {
     const struct machine_io_thread *thread = opaque;
     const struct machine *machine = thread->machine;
-    if (!is_still(machine))
+    if (!is_still(machine) || !are_whole(machine))
         return true;
     const struct loop *loop = side_loop_of(thread->side);
     for (unsigned i = 0; i < machine->config->disk_count; i++)
@@ -46,7 +52,8 @@ static void on_called(void *opaque)
     const struct machine_io_thread *thread = opaque;
     const struct machine *machine = thread->machine;
     for (unsigned i = 0; i < machine->config->disk_count; i++)
-        if (machine->config->disks[i].io_thread == thread->number)
+        if (machine->config->disks[i].io_thread == thread->number &&
+            machine->disk_policies[i].device)
             virtio_blk_decide(machine->disk_policies[i].device);
 }
 

@@ -6,6 +6,7 @@ commit, stream, to their ends, and killed in the middle. QEMU's tools judge what
 
 import hashlib
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -268,3 +269,47 @@ def test_jobs_under_a_guest(boot, tmp_path):
     assert "backing file" not in qemu_img("info", image).stdout
     for name, top in tops.items():
         judge_killed(machine, name, top)
+
+
+def test_a_mirror_onto_an_image_on_another_thread(boot, evisor_img, tmp_path):
+    """Its image comes to the disk's loop afterwards, and the disk back to its thread."""
+    for name in ("a", "b", "c"):
+        evisor_img("create", "-f", "qcow2", tmp_path / name, "64M")
+    attached = [word for name, place in (("a", "addr=10,iothread=io0"), ("c", "addr=12,iothread=io1"))
+                for word in ("-drive", f"if=none,id={name},file={tmp_path / name},format=qcow2",
+                             "-device", f"virtio-blk-pci,drive={name},{place}")]
+    machine = boot("-nic", "none", "-object", "iothread,id=io0", "-object", "iothread,id=io1",
+                   *attached)
+    qmp = machine.qmp
+    qmp.execute("blockdev-add", **{"driver": "qcow2", "node-name": "b",
+                                   "file": {"driver": "file", "filename": str(tmp_path / "b")}})
+    qmp.execute("device_add", driver="virtio-blk-pci", id="d", drive="b", iothread="io1",
+                addr="14")
+    machine.check("until [ -b /dev/vdd ]; do sleep 0.1; done")
+    qmp.execute("device_del", id="d")
+    qmp.wait_event("DEVICE_DELETED", DEADLINE_S)
+    machine.type(f"cat >/tmp/load <<'END'{LOAD}END\n")
+    machine.check(f"dd if=/dev/zero of=/tmp/model.a bs=64k count={UNITS} 2>/dev/null")
+    loads = [Load(machine, "a", "/dev/vdb"), Load(machine, "c", "/dev/vdc")]
+    for one in loads:
+        one.go()
+    qmp.execute("blockdev-mirror", **{"job-id": "m", "device": "a", "target": "b", "sync": "full"})
+    qmp.wait_event("BLOCK_JOB_READY", DEADLINE_S)
+    qmp.execute("block-job-complete", device="m")
+    qmp.wait_event("BLOCK_JOB_COMPLETED", DEADLINE_S)
+    for one in loads:
+        one.go(20)
+        one.hold()
+    ids = {thread["id"]: thread["thread-id"] for thread in qmp.execute("query-iothreads")}
+    schedstat = pathlib.Path(f"/proc/{machine.process.pid}/task/{ids['io0']}/schedstat")
+    before = int(schedstat.read_text().split()[0])
+    machine.check("echo 3 >/proc/sys/vm/drop_caches; "
+                  f"dd if=/dev/vdb bs=64k count={UNITS} 2>/dev/null | cmp - /tmp/model.a", DEADLINE_S)
+    assert int(schedstat.read_text().split()[0]) - before > 500_000
+    assert "BAD-" not in machine.output
+    qmp.execute("object-add", **{"qom-type": "iothread", "id": "io2"})
+    machine.check("dd if=/tmp/model.a of=/dev/vdb bs=64k seek=512 conv=fsync 2>/dev/null", DEADLINE_S)
+    machine.type("poweroff -f\n")
+    assert machine.wait() == 0
+    for name in ("a", "b", "c"):
+        assert qemu_img("check", "-f", "qcow2", tmp_path / name).returncode in (0, 3), name
