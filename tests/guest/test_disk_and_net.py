@@ -48,6 +48,7 @@ def ran_ns(machine, thread):
     return int((task / "schedstat").read_text().split()[0])
 
 
+@pytest.mark.box
 @pytest.mark.parametrize("format_name", ["raw", "qcow2"])
 def test_a_second_disk_with_a_thread_of_its_own(boot, tmp_path, evisor_img, format_name):
     path = tmp_path / "second"
