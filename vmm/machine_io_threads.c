@@ -38,7 +38,8 @@ static bool stays(void *opaque)
 {
     const struct machine_io_thread *thread = opaque;
     const struct machine *machine = thread->machine;
-    if (!is_still(machine) || !are_whole(machine))
+    bool is_ending = !thread->side;
+    if (is_ending || !is_still(machine) || !are_whole(machine))
         return true;
     const struct loop *loop = side_loop_of(thread->side);
     for (unsigned i = 0; i < machine->config->disk_count; i++)
