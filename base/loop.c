@@ -210,9 +210,14 @@ bool loop_task_is_queued(const struct loop_task *task)
     return !list_is_empty(&task->node);
 }
 
+static struct loop *loop_of(const struct loop_watch *watch)
+{
+    return container_of(watch->poll.loop, struct loop, uv);
+}
+
 static void poll_changes(struct loop_watch *watch)
 {
-    struct loop *loop = container_of(watch->poll.loop, struct loop, uv);
+    struct loop *loop = loop_of(watch);
     loop_check_thread(loop);
     loop->is_changed = true;
 }
@@ -298,7 +303,7 @@ static void timer_set(struct loop_timer *timer, uint64_t deadline_ns)
         .it_value.tv_sec = (time_t)(deadline_ns / 1000000000u),
         .it_value.tv_nsec = (long)(deadline_ns % 1000000000u),
     };
-    loop_check_thread(container_of(timer->watch.poll.loop, struct loop, uv));
+    loop_check_thread(loop_of(&timer->watch));
     CHECK(timerfd_settime(timer->fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
 }
 

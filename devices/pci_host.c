@@ -220,8 +220,8 @@ int pci_host_create(struct pci_bus *pci_bus, void (*on_reset)(void *opaque), voi
     host->pci_bus = pci_bus;
     host->on_reset = on_reset;
     host->opaque = opaque;
-    host->port_region =
-        (struct bus_region){.name = "pci-ports", .ops = &port_ops, .device = host, .size = 8};
+    host->port_region = (struct bus_region){
+        .name = "pci-ports", .ops = &port_ops, .device = host, .size = PCI_HOST_PORTS};
     host->ecam_region = (struct bus_region){
         .name = "ecam", .ops = &ecam_ops, .device = host, .size = PCI_HOST_ECAM_SIZE};
     init_functions(host);

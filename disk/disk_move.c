@@ -65,12 +65,17 @@ int disk_move(struct disk *disk, struct loop *loop)
     return result;
 }
 
+static bool is_whole(const struct disk *disk)
+{
+    for (const struct node *node = disk->top; node; node = node->backing)
+        if (node->loop != disk->loop)
+            return false;
+    return true;
+}
+
 bool disk_gather(struct disk *disk)
 {
-    bool is_whole = true;
-    for (const struct node *node = disk->top; node && is_whole; node = node->backing)
-        is_whole = node->loop == disk->loop;
-    return is_whole || move_all(disk, disk->loop) == 0;
+    return is_whole(disk) || move_all(disk, disk->loop) == 0;
 }
 
 struct loop *disk_loop(const struct disk *disk)
@@ -81,9 +86,6 @@ struct loop *disk_loop(const struct disk *disk)
 bool disk_is_alone(const struct disk *disk)
 {
     const struct throttle_group *group = disk->throttle.group;
-    for (const struct node *node = disk->top; node; node = node->backing)
-        if (node->loop != disk->loop)
-            return false;
-    return !disk->closing && !disk->filter && !disk->user && list_is_empty(&disk->exclusives) &&
-           (!group || group->loop == disk->loop);
+    return is_whole(disk) && !disk->closing && !disk->filter && !disk->user &&
+           list_is_empty(&disk->exclusives) && (!group || group->loop == disk->loop);
 }

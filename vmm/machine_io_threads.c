@@ -3,7 +3,7 @@
 #include "vmm/machine_io_threads.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stdio.h>
 
 #include "base/side_loop.h"
 #include "base/spinner.h"
