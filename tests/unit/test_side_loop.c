@@ -309,28 +309,33 @@ static void stop_keeping_busy(struct party *party)
     party->keeps_busy = false;
 }
 
-static void test_a_task_that_never_ends_is_interrupted(void **state)
+static void start_busy(struct party *party)
 {
-    struct party *party = &f.first;
-    (void)state;
     party->keeps_busy = true;
     start(party);
-    loop_task_queue(&party->task);
+}
+
+static void check_is_interrupted(struct party *party)
+{
     take_many_times(party, TAKES);
     assert_false(pthread_equal(party->ran_on, pthread_self()));
     stop_keeping_busy(party);
 }
 
+static void test_a_task_that_never_ends_is_interrupted(void **state)
+{
+    (void)state;
+    start_busy(&f.first);
+    loop_task_queue(&f.first.task);
+    check_is_interrupted(&f.first);
+}
+
 static void test_an_event_that_never_ends_is_interrupted(void **state)
 {
-    struct party *party = &f.first;
     (void)state;
-    party->keeps_busy = true;
-    start(party);
-    loop_event_signal(&party->event);
-    take_many_times(party, TAKES);
-    assert_false(pthread_equal(party->ran_on, pthread_self()));
-    stop_keeping_busy(party);
+    start_busy(&f.first);
+    loop_event_signal(&f.first.event);
+    check_is_interrupted(&f.first);
 }
 
 static void test_a_task_that_never_ends_is_cancelled(void **state)

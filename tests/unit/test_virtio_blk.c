@@ -414,16 +414,22 @@ static void test_errors_may_be_decided_later(void **state)
     stop(&f);
 }
 
+/* It waits for what becomes of it. */
+static void start_with_failed_write(struct fixture *f, enum virtio_blk_action action)
+{
+    start(f);
+    f->policy.action = action;
+    f->disk->fail = -EIO;
+    offer(f, VIRTIO_BLK_T_OUT, 0, 512);
+    fake_queue_kick(&f->queue);
+    fake_guest_run(&f->guest, 5);
+}
+
 static void test_a_reset_lets_go_of_undecided_requests(void **state)
 {
     (void)state;
     struct fixture f;
-    start(&f);
-    f.policy.action = VIRTIO_BLK_ASK_AGAIN;
-    f.disk->fail = -EIO;
-    offer(&f, VIRTIO_BLK_T_OUT, 0, 512);
-    fake_queue_kick(&f.queue);
-    fake_guest_run(&f.guest, 5);
+    start_with_failed_write(&f, VIRTIO_BLK_ASK_AGAIN);
     assert_false(virtio_pci_is_idle(f.device));
     fake_device_reset(&f.fd);
     assert_true(virtio_pci_is_idle(f.device));
@@ -453,12 +459,7 @@ static void test_reset_and_close_let_go_of_held_requests(void **state)
 {
     (void)state;
     struct fixture f;
-    start(&f);
-    f.policy.action = VIRTIO_BLK_HOLD;
-    f.disk->fail = -EIO;
-    offer(&f, VIRTIO_BLK_T_OUT, 0, 512);
-    fake_queue_kick(&f.queue);
-    fake_guest_run(&f.guest, 5);
+    start_with_failed_write(&f, VIRTIO_BLK_HOLD);
     fake_device_reset(&f.fd);
     assert_true(virtio_pci_is_idle(f.device));
     assert_true(fake_device_negotiate(&f.fd, ALL_FEATURES));
