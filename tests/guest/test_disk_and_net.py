@@ -4,8 +4,6 @@
 import hashlib
 import http.server
 import os
-import pathlib
-import re
 import socket
 import socketserver
 import threading
@@ -43,11 +41,6 @@ def test_synced_files_survive_sigkill(boot, disk, evisor_img, tmp_path):
     assert hashlib.sha256(rootfs.read_file(tmp_path / "raw", "/root/data")).hexdigest() == digest
 
 
-def ran_ns(machine, thread):
-    task = pathlib.Path(f"/proc/{machine.process.pid}/task/{thread['thread-id']}")
-    return int((task / "schedstat").read_text().split()[0])
-
-
 @pytest.mark.box
 @pytest.mark.parametrize("format_name", ["raw", "qcow2"])
 def test_a_second_disk_with_a_thread_of_its_own(boot, tmp_path, evisor_img, format_name):
@@ -58,7 +51,7 @@ def test_a_second_disk_with_a_thread_of_its_own(boot, tmp_path, evisor_img, form
                    "-device", "virtio-blk-pci,drive=second,addr=1c,serial=SECOND-DISK,iothread=io0")
     (thread,) = machine.qmp.execute("query-iothreads")
     assert thread["id"] == "io0"
-    before = ran_ns(machine, thread)
+    before = machine.ran_ns(thread)
     assert machine.check("cat /sys/block/vdb/serial") == "SECOND-DISK"
     assert machine.check("cat /sys/block/vdb/size") == str(256 * 2048)
     machine.check("dd if=/dev/urandom of=/tmp/r bs=1M count=20 2>/dev/null")
@@ -66,7 +59,7 @@ def test_a_second_disk_with_a_thread_of_its_own(boot, tmp_path, evisor_img, form
     machine.check("echo 3 >/proc/sys/vm/drop_caches")
     machine.check("dd if=/dev/vdb bs=1M skip=100 count=20 2>/dev/null | cmp - /tmp/r", 120)
     # It has copied 40 MiB; while a loop is at home its thread rests.
-    assert ran_ns(machine, thread) - before > 2_000_000
+    assert machine.ran_ns(thread) - before > 2_000_000
     used = path.stat().st_blocks * 512
     assert used >= 20 << 20
     machine.check("blkdiscard -o $((100 << 20)) -l $((20 << 20)) /dev/vdb")

@@ -6,7 +6,6 @@ commit, stream, to their ends, and killed in the middle. QEMU's tools judge what
 
 import hashlib
 import os
-import pathlib
 import re
 import subprocess
 import time
@@ -300,12 +299,11 @@ def test_a_mirror_onto_an_image_on_another_thread(boot, evisor_img, tmp_path):
     for one in loads:
         one.go(20)
         one.hold()
-    ids = {thread["id"]: thread["thread-id"] for thread in qmp.execute("query-iothreads")}
-    schedstat = pathlib.Path(f"/proc/{machine.process.pid}/task/{ids['io0']}/schedstat")
-    before = int(schedstat.read_text().split()[0])
+    threads = {thread["id"]: thread for thread in qmp.execute("query-iothreads")}
+    before = machine.ran_ns(threads["io0"])
     machine.check("echo 3 >/proc/sys/vm/drop_caches; "
                   f"dd if=/dev/vdb bs=64k count={UNITS} 2>/dev/null | cmp - /tmp/model.a", DEADLINE_S)
-    assert int(schedstat.read_text().split()[0]) - before > 500_000
+    assert machine.ran_ns(threads["io0"]) - before > 500_000
     assert "BAD-" not in machine.output
     qmp.execute("object-add", **{"qom-type": "iothread", "id": "io2"})
     machine.check("dd if=/tmp/model.a of=/dev/vdb bs=64k seek=512 conv=fsync 2>/dev/null", DEADLINE_S)

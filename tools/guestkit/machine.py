@@ -72,6 +72,11 @@ class Machine:
             self._qmp = qmp.Client(self.socket)
         return self._qmp
 
+    def ran_ns(self, iothread):
+        """CPU time of a thread of evisor's, as query-iothreads tells of it."""
+        task = pathlib.Path(f"/proc/{self.process.pid}/task/{iothread['thread-id']}")
+        return int((task / "schedstat").read_text().split()[0])
+
     def _pump(self, timeout):
         """Reads what the console has; False once it is closed."""
         if not self._selector.select(timeout):
